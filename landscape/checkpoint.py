@@ -1,0 +1,369 @@
+"""Weights from strangers: read safely, fitted exactly, written atomically.
+
+Reading never executes anything (``weights_only=True``, always said), never takes the memory that a file merely
+claims, and checks integrity first: torch itself loads a zip checkpoint with a flipped bit in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickletools
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import DataError, LandscapeError, NumericalError, UsageError
+from .files import atomic_path
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
+_CONTAINERS = ("state_dict", "model_state_dict", "model_dict", "model", "network", "net", "weights", "last", "module")
+_MAX_HEADER = 100 * 2**20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors read from a file, all on the CPU.
+
+    Attributes:
+        tensors: By the names that stand in the file.
+        format: ``safetensors``, ``zip`` or ``pickle``.
+        container: Keys under which the tensors were found (``"state_dict"``), or "".
+        metadata: Text facts of a safetensors header.
+    """
+
+    tensors: dict[str, Tensor]
+    format: str
+    container: str
+    metadata: dict[str, str]
+
+
+# -- reading ----------------------------------------------------------------------------------------------------
+
+
+def read_weights(path: Path) -> Weights:
+    """Read the weights in a checkpoint file or a Hugging Face folder.
+
+    Raises:
+        UsageError: If there is no such file, or it is a folder without weights.
+        DataError: If the file is empty, truncated, damaged, unsafe, or holds no weights.
+    """
+    path = Path(path)
+    if path.is_dir():
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if (path / name).is_file():
+                return read_weights(path / name)
+        raise UsageError("this folder holds no run and no model.safetensors", str(path), "name a checkpoint file or a run")
+    if not path.exists():
+        raise UsageError("there is no such file", str(path), "check the path")
+    try:
+        head = _head(path)
+        _refuse_impostors(path, head)
+        if _is_safetensors(path, head):
+            tensors, metadata = _read_safetensors(path)
+            weights = Weights(tensors, "safetensors", "", metadata)
+        else:
+            kind = "zip" if zipfile.is_zipfile(path) or head.startswith(b"PK") else "pickle"
+            content = _read_torch(path, kind)
+            tensors, container = _find_tensors(content, path)
+            weights = Weights(tensors, kind, container, {})
+    except PermissionError as error:
+        raise UsageError("the file may not be read", str(path), "check its permissions") from error
+    for name, tensor in weights.tensors.items():
+        _refuse_odd_tensor(name, tensor, path)
+    return weights
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as handle:
+        return handle.read(1024)
+
+
+def _refuse_impostors(path: Path, head: bytes) -> None:
+    start = head.lstrip()[:64].lower()
+    if not head:
+        raise DataError("the file is empty (0 bytes)", str(path), "copy or save it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise DataError("this is a Git LFS pointer, not the weights", str(path), "run `git lfs pull` where it came from")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise DataError("this is a web page, not a checkpoint", str(path), "download the file itself, not its page")
+
+
+def _is_safetensors(path: Path, head: bytes) -> bool:
+    return path.suffix == ".safetensors" or (len(head) > 8 and head[8:9] == b"{" and not head.startswith(b"PK"))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    with open(path, "rb") as handle:
+        claimed = int.from_bytes(handle.read(8), "little")
+    size = path.stat().st_size
+    if claimed > _MAX_HEADER or claimed + 8 > size:
+        raise DataError(
+            f"its header claims {claimed:,} bytes of a file of {size:,}", str(path), "the file is truncated or damaged"
+        )
+    try:
+        with safe_open(path, framework="pt", device="cpu") as handle:
+            metadata = dict(handle.metadata() or {})
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise DataError(f"the safetensors file is damaged: {error}", str(path), "copy or save it again") from error
+    _check_own_format(metadata, tensors, path)
+    return tensors, metadata
+
+
+def _check_own_format(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path) -> None:
+    if metadata.get("format") != "landscape":
+        return
+    version = metadata.get("version", "")
+    if not version.isdigit() or int(version) > FORMAT_VERSION:
+        raise DataError(
+            f"the file has format version {version!r}, this program knows {FORMAT_VERSION}", str(path), "update landscape"
+        )
+    if metadata.get("sha256") != tensors_hash(tensors):
+        raise DataError("SHA-256 mismatch: the tensors are not those that were saved", str(path), "copy it again")
+
+
+def _read_torch(path: Path, kind: str) -> Any:
+    if kind == "zip":
+        _check_zip(path)
+    else:
+        _check_legacy_claims(path)
+    _refuse_code(path)
+    try:
+        # weights_only is said here and not left to its default: an environment variable can turn the default
+        # off, but not an explicit True.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
+    except Exception as error:
+        if isinstance(error, LandscapeError):
+            raise
+        text = "" if "weights_only" in str(error) or "Weights only" in str(error) else f": {str(error)[:120]}"
+        raise DataError(
+            f"the checkpoint cannot be read as plain weights{text}",
+            str(path),
+            "it is truncated, damaged or no checkpoint; save the state_dict again where it was made",
+        ) from error
+
+
+def _check_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            for record in records:
+                if record.compress_type != zipfile.ZIP_STORED:
+                    raise DataError(
+                        f"record {record.filename!r} is compressed", str(path), "save it with torch.save, which stores plainly"
+                    )
+            total, size = sum(r.file_size for r in records), path.stat().st_size
+            if total > size:
+                raise DataError(f"its records claim {total:,} bytes in a file of {size:,}", str(path), "do not use it")
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        if isinstance(error, LandscapeError):
+            raise
+        raise DataError("the checkpoint is truncated or damaged", str(path), "copy or save it again") from error
+    if damaged is not None:
+        raise DataError(f"CRC mismatch in record {damaged!r}: its bytes changed", str(path), "copy or save it again")
+
+
+def _check_legacy_claims(path: Path) -> None:
+    """Refuse a pickle whose storages claim more elements than the file has bytes, before torch allocates them.
+
+    A storage is named by a persistent id, a tuple ending in its number of elements.
+    """
+    size = path.stat().st_size
+    numbers: list[int] = []
+    try:
+        with open(path, "rb") as handle:
+            for _ in range(5):  # magic number, protocol, system facts, the object, the storage keys
+                for opcode, argument, _ in pickletools.genops(handle):
+                    if opcode.name == "MARK":
+                        numbers = []
+                    elif isinstance(argument, int) and opcode.name.startswith(("BININT", "LONG", "INT")):
+                        numbers.append(argument)
+                    elif opcode.name == "BINPERSID" and max(numbers, default=size + 1) > size:
+                        raise DataError(
+                            "a tensor claims more elements than the file has bytes", str(path), "do not use it"
+                        )
+    except (ValueError, EOFError, IndexError, UnicodeDecodeError):
+        pass  # not five pickles: raw tensors follow, or it is damaged, and the loader says how
+
+
+def _refuse_code(path: Path) -> None:
+    try:
+        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # damaged in a way that the loader itself describes
+        return
+    if unsafe:
+        names = ", ".join(sorted(unsafe)[:5])
+        raise DataError(
+            f"it holds pickled objects ({names}), which could run code",
+            str(path),
+            "where it was made, save model.state_dict() alone",
+        )
+
+
+def _find_tensors(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
+    container: list[str] = []
+    found = content
+    while isinstance(found, Mapping):
+        tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
+        inner = next((k for k in _CONTAINERS if isinstance(found.get(k), Mapping) and found[k]), None)
+        if tensors and inner is None:
+            return tensors, ".".join(container)
+        if inner is None:
+            break
+        container.append(inner)
+        found = found[inner]
+    keys = ", ".join(map(str, list(content)[:10])) if isinstance(content, Mapping) else type(content).__name__
+    raise DataError(f"no weights found in it; it holds: {keys}", str(path), "save the model's state_dict")
+
+
+def _refuse_odd_tensor(name: str, tensor: Tensor, path: Path) -> None:
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        raise DataError(f"tensor {name!r} is sparse, quantized or without data", str(path), "save dense tensors")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise DataError(
+            f"tensor {name!r} claims shape {tuple(tensor.shape)} on {tensor.untyped_storage().nbytes()} bytes",
+            str(path),
+            "do not use it",
+        )
+
+
+# -- fitting ------------------------------------------------------------------------------------------------------
+
+
+def load_into(model: nn.Module, weights: Weights, where: Path | str) -> None:
+    """Copy ``weights`` into ``model``; prefixes of wrappers are stripped, with a notice.
+
+    Raises:
+        DataError: If keys are missing or unexpected, or a shape or kind of number does not fit.
+        NumericalError: If a tensor holds NaN or infinities.
+    """
+    place = str(where)
+    expected = model.state_dict()
+    given = _strip_prefixes(weights.tensors, set(expected), place)
+    _match_keys(given, expected, place)
+    halves = {str(t.dtype).removeprefix("torch.") for t in given.values() if t.dtype in (torch.float16, torch.bfloat16)}
+    cast = {name: _cast(name, tensor, expected[name], place) for name, tensor in given.items() if name in expected}
+    if halves:
+        log.warning("%s: weights in %s are cast to the model's type", place, " and ".join(sorted(halves)))
+    with torch.no_grad():
+        for name, tensor in cast.items():
+            expected[name].copy_(tensor)
+
+
+def _strip_prefixes(tensors: dict[str, Tensor], expected: set[str], where: str) -> dict[str, Tensor]:
+    stripped = ""
+    while not set(tensors) & expected or not expected <= set(tensors):
+        prefix = next((p for p in _PREFIXES if any(k.startswith(p) for k in tensors)), None)
+        if prefix is None:
+            break
+        candidate = {k.removeprefix(prefix): v for k, v in tensors.items()}
+        if len(candidate) < len(tensors) or len(set(candidate) & expected) < len(set(tensors) & expected):
+            break
+        tensors, stripped = candidate, stripped + prefix
+    if stripped:
+        log.warning("%s: stripped the prefix %r from its keys", where, stripped)
+    return tensors
+
+
+def _match_keys(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
+    ties = _ties(expected)
+    missing = [
+        k
+        for k in expected
+        if k not in given and not any(t in given for t in ties.get(k, ())) and not k.endswith("num_batches_tracked")
+    ]
+    unexpected = [k for k in given if k not in expected]
+    if missing or unexpected:
+        parts = [
+            f"{len(keys)} {word} key(s): {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}"
+            for word, keys in (("missing", missing), ("unexpected", unexpected))
+            if keys
+        ]
+        raise DataError("; ".join(parts), where, "is it another model, or --model-arg?")
+
+
+def _ties(expected: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """For each tied key, the other keys of the same memory."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for name, tensor in expected.items():
+        if tensor.numel():
+            groups.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), []).append(name)
+    return {n: tuple(o for o in names if o != n) for names in groups.values() if len(names) > 1 for n in names}
+
+
+def _cast(name: str, tensor: Tensor, target: Tensor, where: str) -> Tensor:
+    if tensor.shape != target.shape:
+        raise DataError(
+            f"{name} has shape {tuple(tensor.shape)}, the model expects {tuple(target.shape)}",
+            where,
+            "is it another model, or another number of classes?",
+        )
+    if tensor.is_floating_point() != target.is_floating_point() or tensor.is_complex() != target.is_complex():
+        raise DataError(
+            f"{name} holds {tensor.dtype}, the model expects {target.dtype}".replace("torch.", ""), where, "save real weights"
+        )
+    if not tensor.is_floating_point():
+        return tensor
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise NumericalError(f"{name} holds {bad} NaN or infinite value(s)", where, "use an earlier checkpoint")
+    cast = tensor.to(target.dtype)
+    if not torch.isfinite(cast).all():
+        raise DataError(f"{name} does not fit into {target.dtype}".replace("torch.", ""), where, "use --dtype float64")
+    return cast
+
+
+# -- writing ------------------------------------------------------------------------------------------------------
+
+
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors a checkpoint holds: the model's ``state_dict`` names, shared memory once (under its first name)."""
+    state = {k: v.detach() for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    ties = _ties(state)
+    order = {name: i for i, name in enumerate(state)}
+    return {k: v for k, v in state.items() if all(order[k] < order[t] for t in ties.get(k, ()))}
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes, independent of order, device and memory layout."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return total.hexdigest()
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and buffers."""
+    return tensors_hash(stored_tensors(model))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> str:
+    """Write tensors as safetensors, atomically, with their SHA-256 in the header; return the SHA-256."""
+    from safetensors.torch import save_file
+
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    sha256 = tensors_hash(plain)
+    metadata = {"format": "landscape", "version": str(FORMAT_VERSION), "sha256": sha256, **(facts or {})}
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata=metadata)
+    return sha256
+
+
+def save_weights(path: Path, model: nn.Module, facts: Mapping[str, Any] | None = None) -> str:
+    """Write a model's weights and buffers, nothing else; return their SHA-256."""
+    return save_tensors(path, stored_tensors(model), {k: json.dumps(v) for k, v in (facts or {}).items()})

@@ -1,0 +1,81 @@
+"""From what a data callable returns to splits: ``{"train": Examples, "test": ..., "val": ...}`` on one list of domains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, UsageError
+from ..examples import Examples
+from ..plugins import Plugin, call
+from ..registry import unknown_name
+
+
+class Splits(dict[str, Examples]):
+    """Examples by split name; all splits share one list of domain names.
+
+    Args:
+        splits: A mapping from split names to a dataset, or to a mapping from domain names to datasets.
+        where: What returned it, for messages.
+
+    Raises:
+        DataError: If there is no ``"train"``, or something in it is no data set.
+    """
+
+    def __init__(self, splits: Any, where: str = "the data callable") -> None:
+        if not isinstance(splits, Mapping):
+            raise DataError(
+                f"it returned a {type(splits).__name__}", where, 'return {"train": ..., "test": ...}, "train" is required'
+            )
+        if "train" not in splits:
+            raise DataError(f'there is no "train" split, only: {", ".join(map(str, splits))}', where, 'add "train"')
+        made = {str(k): Examples.of(v, f"{where}, split {k!r}") for k, v in splits.items()}
+        named = [e for e in made.values() if e.domains]
+        union = list(dict.fromkeys(n for e in made.values() for n in e.domain_names)) if named else None
+        super().__init__({k: _on(e, tuple(union)) if union else e for k, e in made.items()})
+        self.domains: tuple[str, ...] | None = tuple(union) if union else None
+
+    def split(self, name: str) -> Examples:
+        """The split called ``name``.
+
+        Raises:
+            UsageError: If there is none; lists those that exist.
+        """
+        if name not in self:
+            raise unknown_name("split", name, self, "--split")
+        return self[name]
+
+    def check_domains(self, names: tuple[str, ...], flag: str) -> None:
+        """Refuse names that are no domains of this data.
+
+        Raises:
+            UsageError: Naming the flag.
+        """
+        for name in names:
+            if not self.domains:
+                raise UsageError("the data has no domains", flag, "drop the flag, or use data with domains")
+            if name not in self.domains:
+                raise unknown_name("domain", name, self.domains, flag)
+
+
+def _on(examples: Examples, names: tuple[str, ...]) -> Examples:
+    places = np.array([names.index(n) for n in examples.domain_names])
+    return Examples(examples.store, examples.rows, places[examples.domain], names)
+
+
+def open_data(plugin: Plugin, arguments: Mapping[str, Any]) -> Splits:
+    """Call a data callable and understand what it returns."""
+    return Splits(call(plugin, arguments), plugin.name)
+
+
+def holdout_split(n: int, fraction: float, seed: int, domain: int) -> tuple[Any, Any]:
+    """Seeded split of ``n`` examples of one domain: the first ``int(fraction * n)`` of a shuffle are held out.
+
+    Returns:
+        Positions that are kept and positions that are held out.
+    """
+    order = np.random.default_rng([seed, domain]).permutation(n)
+    held = int(fraction * n)
+    return np.sort(order[held:]), np.sort(order[:held])

@@ -1,0 +1,61 @@
+"""One error type per exit code of the command line.
+
+Every error says four things in one line: what happened, where, and what to do about it. The classes also
+derive from the built-in exception that Python callers expect, so both styles of ``except`` work.
+"""
+
+from __future__ import annotations
+
+
+class LandscapeError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        what: What happened, without a final full stop.
+        where: The file, layer, step, configuration key or domain concerned.
+        fix: What the reader can do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what, where, fix)
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.where:
+            text += f" ({self.where})"
+        if self.fix:
+            text += f": {self.fix}"
+        return " ".join(text.split())
+
+
+class UsageError(LandscapeError, ValueError):
+    """Wrong option, contradictory options, a missing path, a run folder in use (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(LandscapeError, ValueError):
+    """A checkpoint or data set that is unsafe, damaged or does not fit (exit code 3)."""
+
+    exit_code = 3
+
+
+class NumericalError(LandscapeError, ArithmeticError):
+    """NaN or infinity, no convergence, no second derivative (exit code 4)."""
+
+    exit_code = 4
+
+
+class ResourceError(LandscapeError, RuntimeError):
+    """Disk full, or out of memory after every reduction (exit code 5)."""
+
+    exit_code = 5
+
+
+class Interrupted(LandscapeError):
+    """Stopped by a signal after everything needed to continue was saved (exit code 75)."""
+
+    exit_code = 75

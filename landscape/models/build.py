@@ -1,0 +1,54 @@
+"""From a model's name and arguments to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ..errors import UsageError
+from ..examples import Examples, leaves
+from ..plugins import Plugin, call
+
+
+def facts_of(examples: Examples) -> dict[str, Any]:
+    """What a model builder may want to know: ``input_shape``, ``in_channels`` and ``classes`` of the data."""
+    import numpy as np
+
+    shape = [tuple(t.shape[1:]) for t in leaves(examples.batch(np.arange(1)).inputs)]
+    classes = examples.in_memory().classes()
+    facts: dict[str, Any] = {}
+    if len(shape) == 1:
+        facts["input_shape"] = list(shape[0])
+        if len(shape[0]) == 3:
+            facts["in_channels"] = shape[0][0]
+    if classes is not None:
+        facts["classes"] = int(classes.max()) + 1
+    elif examples.in_memory().batch(np.arange(1)).targets.ndim > 1:
+        facts["classes"] = int(examples.batch(np.arange(1)).targets[0].numel())
+    else:
+        facts["classes"] = 1
+    return facts
+
+
+def default_model(examples: Examples) -> str:
+    """The model taken when none is named: a convnet for images, else an MLP."""
+    return "convnet" if "in_channels" in facts_of(examples) else "mlp"
+
+
+def build_model(plugin: Plugin, arguments: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
+    """Call the model's builder.
+
+    Args:
+        plugin: A registered builder or the user's own; only registered ones get ``facts`` filled in.
+        arguments: The user's ``k=v`` arguments.
+        facts: From `facts_of`, or recorded by the run.
+
+    Raises:
+        UsageError: If an argument is unknown, or the callable returns no ``nn.Module``.
+    """
+    model = call(plugin, arguments, facts if "path" not in plugin.record else None)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"it returned a {type(model).__name__}", plugin.name, "return a torch.nn.Module")
+    return model

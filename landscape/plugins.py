@@ -1,0 +1,230 @@
+"""The user's own models, data and losses: named as a file or a module, imported only on the user's word.
+
+Importing a plug-in runs it. A name on the command line (or in a Python call) is the user's word, and it is
+remembered: path and SHA-256 go into a small file in the user's state folder. A name that only a ``run.json``
+contains is imported if exactly that file was named before, or with ``--trust-run``; a stranger's run folder
+therefore never makes code run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.machinery
+import inspect
+import json
+import logging
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import LandscapeError, UsageError
+from .files import read_json, write_json
+from .registry import Registry, unknown_name
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A callable and where it came from.
+
+    Attributes:
+        call: The callable.
+        name: The name under which it can be found again (absolute path for files).
+        record: What ``run.json`` keeps: ``{"name"}``, and ``path`` and ``sha256`` of the code for plug-ins.
+    """
+
+    call: Callable[..., Any]
+    name: str
+    record: dict[str, str]
+
+
+def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: bool = False) -> Plugin:
+    """Find the callable behind a registered name, ``path/to/file.py:callable`` or ``pkg.module:callable``.
+
+    Args:
+        name: What the user, or a ``run.json``, named.
+        registry: Registered names of this kind; they come first.
+        from_record: The name stands only in a file, nobody typed it now.
+        trust: Import it all the same (``--trust-run``).
+
+    Raises:
+        UsageError: If the name is unknown, cannot be imported, or is not trusted.
+    """
+    if name in registry:
+        return Plugin(registry.load(name), name, {"name": name})
+    location, colon, attribute = name.rpartition(":")
+    if not colon or not location or not attribute.isidentifier():
+        raise unknown_name(registry.kind, name, [*registry, "path/to/file.py:callable", "pkg.module:callable"])
+    file = _find_file(location, registry.kind)
+    content = _read(file)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if from_record and not trust and not _is_trusted(file, sha256):
+        raise UsageError(
+            f"the run names code of its own for the {registry.kind}, which you have not named before",
+            f"{file}:{attribute}",
+            f"if you trust this file, name it with {_flag(registry.kind)}, or pass --trust-run",
+        )
+    is_file = location.endswith(".py")
+    module = _import_file(file, content, sha256) if is_file else _import_module(location)
+    if not from_record:
+        _remember(file, sha256)
+    try:
+        call = getattr(module, attribute)
+    except AttributeError:
+        known = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        raise unknown_name("callable", attribute, known, str(file)) from None
+    if not callable(call):
+        raise UsageError(f"{attribute} is no callable", str(file), "name a function or a class")
+    absolute = f"{file}:{attribute}" if is_file else name
+    return Plugin(call, absolute, {"name": absolute, "path": str(file), "sha256": sha256})
+
+
+def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any] | None = None) -> Any:
+    """Call a plug-in with its ``k=v`` arguments.
+
+    Args:
+        plugin: What to call.
+        arguments: The user's arguments.
+        filled: Values for parameters that the user left out, where the callable has such parameters.
+
+    Raises:
+        UsageError: If an argument is unknown or missing.
+    """
+    accepted = _parameters(plugin.call)
+    values = {k: v for k, v in (filled or {}).items() if accepted is not None and k in accepted}
+    values.update(arguments)
+    if accepted is not None:
+        for key in values:
+            if key not in accepted:
+                raise unknown_name("argument", key, accepted, plugin.name)
+    try:
+        return plugin.call(**values)
+    except LandscapeError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{plugin.name} raised {type(error).__name__}: {error}", "plug-in", "mend it, or run with --debug for the traceback"
+        ) from error
+
+
+def _parameters(function: Callable[..., Any]) -> list[str] | None:
+    """Names the callable takes, or None if it takes anything."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _flag(kind: str) -> str:
+    return {"model": "--model", "data set": "--data", "loss": "--loss"}.get(kind, "a flag")
+
+
+# -- finding and importing -------------------------------------------------------------------------------------
+
+
+def _find_file(location: str, kind: str) -> Path:
+    """The file that importing ``location`` would run, found without importing anything."""
+    if location.endswith(".py"):
+        file = Path(location).expanduser().absolute()
+        if not file.is_file():
+            raise UsageError("there is no such file", str(file), f"check {_flag(kind)}")
+        return file.resolve()
+    path: list[str] | None = [str(Path.cwd()), *sys.path]
+    spec = None
+    walked = ""
+    for part in location.split("."):
+        walked = f"{walked}.{part}" if walked else part
+        spec = importlib.machinery.PathFinder.find_spec(walked, path)
+        if spec is None:
+            break
+        path = list(spec.submodule_search_locations or [])
+    if spec is None or not spec.origin:
+        raise UsageError(f"there is no module {location!r}", _flag(kind), "check the name, or use path/to/file.py:callable")
+    return Path(spec.origin).resolve()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read: {error.strerror}", str(file), "check its permissions") from None
+
+
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(str(folder))
+
+
+def _import_file(file: Path, content: bytes, sha256: str) -> types.ModuleType:
+    """Run exactly the bytes that were hashed, once, as a module; its neighbours can be imported."""
+    name = f"landscape_plugin_{hashlib.sha256(f'{file}{sha256}'.encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = types.ModuleType(name)
+    module.__file__ = str(file)
+    sys.modules[name] = module
+    try:
+        with _on_path(file.parent):
+            exec(compile(content, str(file), "exec"), module.__dict__)  # the user named this file as code
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(f"importing it raised {type(error).__name__}: {error}", str(file), "mend the file") from error
+    return module
+
+
+def _import_module(location: str) -> types.ModuleType:
+    try:
+        with _on_path(Path.cwd()):
+            return importlib.import_module(location)
+    except Exception as error:
+        raise UsageError(f"importing it raised {type(error).__name__}: {error}", location, "mend the module") from error
+
+
+# -- trust ------------------------------------------------------------------------------------------------------
+
+
+def _trust_file() -> Path:
+    import platformdirs
+
+    return platformdirs.user_state_path("landscape") / "trusted-plugins.json"
+
+
+def _is_trusted(file: Path, sha256: str) -> bool:
+    try:
+        trusted = read_json(_trust_file())["plugins"]
+        return any(t["path"] == str(file) and t["sha256"] == sha256 for t in trusted)
+    except (LandscapeError, OSError, RuntimeError, KeyError, TypeError):
+        return False
+
+
+def _remember(file: Path, sha256: str) -> None:
+    if _is_trusted(file, sha256):
+        return
+    import filelock
+
+    try:
+        store = _trust_file()
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(store.with_suffix(".lock"), timeout=5):
+            try:
+                known = list(read_json(store)["plugins"])
+            except (LandscapeError, KeyError, TypeError):
+                known = []
+            known = [t for t in known if t.get("path") != str(file)] + [{"path": str(file), "sha256": sha256}]
+            write_json(store, {"version": 1, "plugins": known})
+    except (LandscapeError, OSError, RuntimeError, json.JSONDecodeError, filelock.Timeout) as error:
+        log.info("could not remember the plug-in %s: %s", file, error)

@@ -1,0 +1,458 @@
+"""`Problem`: one point (a network at fixed weights) and one function (its mean loss over fixed examples).
+
+Everything the toolkit measures is asked of a Problem: loss, gradient, curvature products, losses per domain.
+All are exact means over the examples, whatever the micro-batches, and none of them touches the caller's model:
+a Problem works on its own copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .checkpoint import weights_hash
+from .errors import DataError, LandscapeError, NumericalError, ResourceError, UsageError
+from .examples import Batch, Examples, Indices, forward
+from .losses import LossFunction, correct, domain_means, example_losses, mean_loss
+from .parameters import ParameterSpace, evaluation_mode, preserved_random_state, unwrapped
+from .registry import LOSSES
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BATCH = 512
+_CACHE_BYTES = 2 * 2**30
+_NO_SECOND_DERIVATIVE = re.compile(
+    r"derivative for '?(?:aten::)?(?P<op>\w+)'?.* is not implemented"
+    r"|(?P<twice>differentiate twice|does not currently support double backward|once_differentiable)"
+    r"|incompatible with \.grad\(\)",
+    re.S,
+)
+
+
+@dataclass(frozen=True)
+class DomainEvaluation:
+    """Loss and accuracy of one domain: ``n`` examples, mean ``loss``, ``accuracy`` or None."""
+
+    n: int
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One pass over the examples.
+
+    Attributes:
+        n: Number of examples.
+        loss: Mean loss over the examples.
+        accuracy: Share of correctly classified examples, or None if this is no classification.
+        domains: The same per domain that has examples.
+    """
+
+    n: int
+    loss: float
+    accuracy: float | None
+    domains: dict[str, DomainEvaluation]
+
+    def spread(self) -> tuple[float, float, float]:
+        """Mean, variance (uniform over domains, ddof 0) and range of the domain losses."""
+        losses = np.array([d.loss for d in self.domains.values()])
+        return float(losses.mean()), float(losses.var()), float(np.ptp(losses))
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:i`` into a device that exists.
+
+    Raises:
+        UsageError: If CUDA is asked for and absent; the CPU is never taken silently.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+        found = f"{torch.cuda.device_count()} CUDA device(s) found" if torch.cuda.is_available() else "CUDA is not available"
+        raise UsageError(f"{found}", f"--device {device}", "use --device cpu")
+    return chosen
+
+
+class Problem:
+    """A network at fixed weights and its mean loss over fixed examples.
+
+    Args:
+        model: The network. It is copied; the caller's object is never touched.
+        data: A pair of tensors ``(inputs, targets)``, a ``torch.utils.data.Dataset``, a mapping from domain
+            names to either, or `Examples`. Read once, so random augmentation is frozen.
+        loss: Registered name, or a callable ``(output, target)`` giving per-example losses ``(n,)`` or their mean.
+        params: Regular expression; only matching parameters move, the others are constants.
+        batch_size: Micro-batch; changes memory and rounding only. Halves itself when memory runs out.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:i`` or a ``torch.device``.
+        dtype: Floating type of weights, inputs and losses; None keeps the model's (float32 for half types).
+
+    Raises:
+        UsageError: If nothing can move, or the device does not exist.
+        DataError: If the data cannot be understood, or does not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        loss: str | LossFunction = "cross_entropy",
+        *,
+        params: str | None = None,
+        batch_size: int | None = None,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype | str | None = None,
+    ) -> None:
+        self.device = pick_device(device)
+        model = unwrapped(model)
+        self.weights_hash = weights_hash(model)
+        self.dtype = _dtype_of(model, dtype)
+        self.model = copy.deepcopy(model).to(self.device, self.dtype).eval()
+        self.space = ParameterSpace(self.model, params)
+        moving = set(self.space.names)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in moving)
+            parameter.grad = None
+        self.params = params
+        self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+        self.loss_function: LossFunction = LOSSES.load(loss) if isinstance(loss, str) else loss
+        self.batch_size = batch_size or DEFAULT_BATCH
+        self.examples = Examples.of(data).in_memory()
+        self._centre = self.space.current()
+        self._batches: list[Batch] | None = None
+
+    # -- what it is ---------------------------------------------------------------------------------------
+
+    @property
+    def n_examples(self) -> int:
+        """Number of examples."""
+        return len(self.examples)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters that move."""
+        return self.space.size
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights at the centre as one vector ``(n_parameters,)``; do not write to it."""
+        return self._centre
+
+    @cached_property
+    def data_hash(self) -> str:
+        """SHA-256 of the exact examples, in order, with their domains."""
+        return self.examples.fingerprint()
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance: what was analysed, on what, with which versions."""
+        counts = np.bincount(self.examples.domain, minlength=len(self.examples.domain_names))
+        return {
+            "n_examples": self.n_examples,
+            "data_hash": self.data_hash,
+            "weights_hash": self.weights_hash,
+            "n_parameters": self.n_parameters,
+            "model": type(self.model).__name__,
+            "loss_function": self.loss_name,
+            "params": self.params,
+            "parameter_names": list(self.space.names),
+            "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
+            "mode": "eval",
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "micro_batch": self.batch_size,
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+        }
+
+    def of_domain(self, name: str) -> Problem:
+        """The same network with the loss of one domain alone.
+
+        Raises:
+            UsageError: If there is no such domain, or it has no example here.
+        """
+        chosen = self.examples.of_domains([name])
+        if not len(chosen):
+            raise UsageError(f"domain {name!r} has no example in this selection", "--per-domain", "raise --examples")
+        other = copy.copy(self)
+        other.__dict__.pop("data_hash", None)
+        other.examples, other._batches = chosen, None
+        return other
+
+    def present_domains(self) -> list[str]:
+        """Names of the domains that have examples, or [] where the data has no domains."""
+        return [self.examples.domain_names[i] for i in np.unique(self.examples.domain)] if self.examples.domains else []
+
+    # -- what it answers ------------------------------------------------------------------------------------
+
+    def evaluate(self) -> Evaluation:
+        """Loss and accuracy over the examples and per domain, at the current weights, from one pass.
+
+        Sums run in float64. Non-finite losses are returned as they are.
+        """
+        with torch.no_grad():
+            sums = self._sum(lambda batch: [self._evaluate_batch(batch)])[0]
+        return evaluation_from_sums(sums, self.examples.domain_names)
+
+    def _evaluate_batch(self, batch: Batch) -> Tensor:
+        output = forward(self.model, batch.inputs)
+        return batch_sums(self.loss_function, output, batch, len(self.examples.domain_names))
+
+    def loss(self) -> float:
+        """Mean loss over the examples at the current weights."""
+        return self.evaluate().loss
+
+    def gradient(self) -> Tensor:
+        """Gradient of the mean loss, shape ``(n_parameters,)``."""
+
+        def contribution(batch: Batch) -> list[Tensor]:
+            return [self._flat_gradient(self.batch_loss(batch) * len(batch))]
+
+        return self._sum(contribution)[0] / self.n_examples
+
+    def hvp(self, vector: Tensor) -> Tensor:
+        """Hessian of the mean loss times ``vector`` ``(n_parameters,)``, by double backward (reverse over reverse).
+
+        Raises:
+            NumericalError: If an operation of the model has no second derivative, or the product is not finite.
+        """
+        parts = self.space.split(vector.to(self.device, self.dtype))
+
+        def contribution(batch: Batch) -> list[Tensor]:
+            try:
+                # Fused attention kernels have no second derivative; the plain one does, and only the
+                # forward pass chooses it.
+                with sdpa_kernel(SDPBackend.MATH):
+                    loss = self.batch_loss(batch) * len(batch)
+                first = torch.autograd.grad(loss, self.space.tensors, create_graph=True, allow_unused=True)
+                pairs = [(g, v) for g, v in zip(first, parts, strict=True) if g is not None and g.requires_grad]
+                if not pairs:  # the gradient does not depend on the weights: the Hessian is zero
+                    return [torch.zeros_like(vector, dtype=self.dtype, device=self.device)]
+                inner = torch.stack([(g * v).sum() for g, v in pairs]).sum()
+                return [self._flat_gradient(inner)]
+            except RuntimeError as error:
+                raise _second_derivative_error(error) from error
+
+        product = self._sum(contribution)[0] / self.n_examples
+        if not torch.isfinite(product).all():
+            raise NumericalError(
+                "a Hessian-vector product is not finite",
+                f"{self.loss_name} over {self.n_examples} examples",
+                "check the weights and the data, or use --dtype float64",
+            )
+        return product
+
+    def batch(self, positions: Indices) -> Batch:
+        """The examples at ``positions`` on the problem's device and in its dtype."""
+        return self.examples.batch(positions).to(self.device, self.dtype)
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """Mean loss of one batch at the current weights, shape ``()``, with its graph."""
+        return mean_loss(self.loss_function, forward(self.model, batch.inputs), batch.targets)
+
+    def batch_gradient(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """Mean loss of one batch, detached, and its gradient, one tensor per parameter."""
+        loss = self.batch_loss(batch)
+        gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
+        filled = [torch.zeros_like(p) if g is None else g for g, p in zip(gradient, self.space.tensors, strict=True)]
+        return loss.detach(), filled
+
+    def unused_parameters(self) -> list[str]:
+        """Names of parameters that the loss of the first micro-batch does not reach."""
+        loss = self.batch_loss(self.batch(np.arange(min(self.batch_size, self.n_examples))))
+        if not loss.requires_grad:
+            return list(self.space.names)
+        gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
+        return [n for n, g in zip(self.space.names, gradient, strict=True) if g is None]
+
+    # -- going somewhere and coming back ---------------------------------------------------------------------
+
+    @contextmanager
+    def excursion(self) -> Iterator[list[Tensor]]:
+        """Let the weights move inside the block; afterwards they are the centre's again, bit for bit.
+
+        Yields:
+            The parameter tensors, to be written in place.
+        """
+        tensors = list(self.space.tensors)
+        try:
+            with torch.no_grad():
+                yield tensors
+        finally:
+            self.space.write(self._centre)
+
+    def require_finite(self) -> Evaluation:
+        """Evaluate, and refuse a point where the loss is not a number.
+
+        Raises:
+            NumericalError: If the loss is NaN or infinite.
+        """
+        with preserved_random_state():
+            evaluation = self.evaluate()
+        if not np.isfinite(evaluation.loss):
+            raise NumericalError(
+                f"the loss at the weights is {evaluation.loss}", f"{self.n_examples} examples", "check weights and data"
+            )
+        return evaluation
+
+    # -- passes over the examples ------------------------------------------------------------------------------
+
+    def _flat_gradient(self, scalar: Tensor) -> Tensor:
+        if not scalar.requires_grad:
+            return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
+        return self.space.flatten(torch.autograd.grad(scalar, self.space.tensors, allow_unused=True))
+
+    def _sum(self, contribution: Callable[[Batch], Sequence[Tensor]]) -> list[Tensor]:
+        """Sum what ``contribution`` gives over all micro-batches; halve them when memory runs out."""
+        while True:
+            try:
+                total: list[Tensor] = []
+                for batch in self._micro_batches():
+                    parts = contribution(batch)
+                    total = list(parts) if not total else [t + p for t, p in zip(total, parts, strict=True)]
+                return total
+            except (RuntimeError, MemoryError) as error:
+                if isinstance(error, LandscapeError) or not is_out_of_memory(error):
+                    raise
+                if self.batch_size == 1:
+                    raise ResourceError(
+                        "out of memory with one example at a time", str(self.device), "use a smaller model or a larger device"
+                    ) from error
+                self.batch_size = max(1, min(self.batch_size, self.n_examples) // 2)
+                self._batches = None
+                log.warning("out of memory: micro-batches of %d from here on, same result", self.batch_size)
+
+    def _micro_batches(self) -> Iterator[Batch]:
+        if self._batches is None:
+            kept: list[Batch] = []
+            size = 0
+            for batch in self.examples.batches(self.batch_size):
+                moved = batch.to(self.device, self.dtype)
+                size += _bytes(moved)
+                kept.append(moved)
+                yield moved
+                if size > _CACHE_BYTES:
+                    kept = []
+            if size <= _CACHE_BYTES:
+                self._batches = kept
+        else:
+            yield from self._batches
+
+
+def batch_sums(loss: LossFunction, output: Tensor, batch: Batch, n_domains: int) -> Tensor:
+    """Per domain: loss sum, number correct (NaN if no classification), count; shape ``(3, n_domains)``, float64."""
+    sums = torch.zeros(3, n_domains, dtype=torch.float64, device=output.device)
+    values = example_losses(loss, output, batch.targets)
+    if values is None:
+        present = batch.domain.unique().tolist()
+        means = domain_means(loss, output, batch.targets, batch.domain, None, present)
+        counts = torch.bincount(batch.domain, minlength=n_domains)
+        sums[0, present] = means.double() * counts[present]
+    else:
+        sums[0].index_add_(0, batch.domain, values.double())
+    right = correct(output, batch.targets)
+    if right is None:
+        sums[1] = torch.nan
+    else:
+        sums[1].index_add_(0, batch.domain, right)
+    sums[2] = torch.bincount(batch.domain, minlength=n_domains)
+    return sums
+
+
+def evaluation_from_sums(sums: Tensor, names: Sequence[str]) -> Evaluation:
+    """Turn the summed `batch_sums` of a whole pass into an `Evaluation`."""
+    losses, right, counts = sums.tolist()
+
+    def share(hits: float, n: float) -> float | None:
+        return None if np.isnan(hits) else hits / n
+
+    domains = {
+        name: DomainEvaluation(int(n), loss / n, share(hits, n))
+        for name, loss, hits, n in zip(names, losses, right, counts, strict=True)
+        if n
+    }
+    n = sum(counts)
+    return Evaluation(int(n), sum(losses) / n, share(sum(right), n), domains)
+
+
+def evaluate(
+    model: nn.Module, examples: Examples, loss: LossFunction, *, device: torch.device, dtype: torch.dtype, batch_size: int = 1024
+) -> Evaluation:
+    """Evaluate a model that is being trained: eval mode, no gradient, flags and random state given back."""
+    total = torch.zeros(3, len(examples.domain_names), dtype=torch.float64, device=device)
+    with torch.no_grad(), evaluation_mode(model), preserved_random_state():
+        for raw in examples.batches(batch_size):
+            batch = raw.to(device, dtype)
+            total += batch_sums(loss, forward(model, batch.inputs), batch, len(examples.domain_names))
+    return evaluation_from_sums(total, examples.domain_names)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` means that memory ran out, on the CPU or a GPU."""
+    text = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text.lower())
+    )
+
+
+def _second_derivative_error(error: RuntimeError) -> Exception:
+    match = _NO_SECOND_DERIVATIVE.search(str(error))
+    if isinstance(error, LandscapeError) or not match:
+        return error
+    op = match["op"] or "a custom or compiled operation"
+    return NumericalError(
+        f"{op} has no second derivative",
+        "Hessian-vector product",
+        "replace the operation in the model, or select other parameters with --params",
+    )
+
+
+def _dtype_of(model: nn.Module, dtype: torch.dtype | str | None) -> torch.dtype:
+    if isinstance(dtype, str):
+        found = getattr(torch, dtype, None)
+        if not isinstance(found, torch.dtype):
+            raise UsageError(f"unknown dtype {dtype!r}", "--dtype", "use float32 or float64")
+        return found
+    if dtype is not None:
+        return dtype
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return own if own in (torch.float32, torch.float64) else torch.float32
+
+
+def _bytes(batch: Batch) -> int:
+    from .examples import leaves
+
+    return sum(t.nbytes for t in (*leaves(batch.inputs), *leaves(batch.targets)))
+
+
+def check_labels(model: nn.Module, examples: Examples, loss: LossFunction, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Compare every label with the number of outputs before hours of work.
+
+    Raises:
+        DataError: If a label lies outside ``0..C-1``.
+    """
+    classes = examples.in_memory().classes()
+    if classes is None or not len(classes):
+        return
+    with torch.no_grad(), evaluation_mode(model), preserved_random_state():
+        batch = examples.batch(np.arange(1)).to(device, dtype)
+        output = forward(model, batch.inputs)
+    if output.ndim == 2 and LOSSES.get("cross_entropy") and loss is LOSSES.load("cross_entropy"):
+        low, high = int(classes.min()), int(classes.max())
+        if low < 0 or high >= output.shape[1]:
+            raise DataError(
+                f"label {low if low < 0 else high} is outside 0..{output.shape[1] - 1}",
+                "the data set",
+                f"the model has {output.shape[1]} outputs; give it more, or mend the labels",
+            )

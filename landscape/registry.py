@@ -1,0 +1,222 @@
+"""Lazy names: ``name -> "module:object"``, resolved on first use, with neighbours for unknown names.
+
+Nothing here imports torch, so that ``landscape list`` and ``--help`` answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import UsageError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered object.
+
+    Attributes:
+        target: ``"package.module:object"``.
+        summary: One line for ``landscape list``.
+        details: Named facts shown beside it (formula, cost, paper, ...).
+        options: Names of the method flags the object understands (optimizers only).
+    """
+
+    target: str
+    summary: str
+    details: Mapping[str, str] | None = None
+    options: tuple[str, ...] = ()
+
+    def load(self) -> Any:
+        """Import the module and return the object."""
+        module, _, name = self.target.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+class Registry(Mapping[str, Entry]):
+    """A fixed mapping from names to entries.
+
+    Args:
+        kind: What is registered, in the singular; used in messages.
+        entries: The entries, in the order in which they are listed.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+        self.kind = kind
+        self._entries = dict(entries)
+
+    def __getitem__(self, name: str) -> Entry:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise unknown_name(self.kind, name, self._entries) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def load(self, name: str) -> Any:
+        """Import and return the object called ``name``.
+
+        Raises:
+            UsageError: If there is no such name; the message lists neighbours and all names.
+        """
+        return self[name].load()
+
+
+def neighbours(name: str, known: Iterable[str]) -> list[str]:
+    """Names a reader may have meant: near in spelling, or sharing a prefix of three letters."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.55)
+    return near or [k for k in known if len(name) >= 3 and k[:3].lower() == name[:3].lower()]
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> UsageError:
+    """The error for an unknown name, with a did-you-mean and the full list."""
+    known = list(known)
+    near = neighbours(name, known)
+    meant = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+    return UsageError(f"unknown {kind} {name!r}", where, f"{meant}there is: {', '.join(known) or 'nothing'}")
+
+
+OPTIMIZERS = Registry(
+    "optimizer",
+    {
+        "sgd": Entry(
+            "landscape.optim.engine:ERM",
+            "stochastic gradient descent with momentum (ERM)",
+            {"formula": "w ← w − lr·buf, buf ← momentum·buf + g + wd·w", "cost": "1", "paper": "–"},
+        ),
+        "adam": Entry(
+            "landscape.optim.engine:ERM",
+            "Adam with L2 decay in the gradient (ERM)",
+            {"formula": "w ← w − lr·m̂/(√v̂ + eps)", "cost": "1", "paper": "arXiv 1412.6980"},
+        ),
+        "adamw": Entry(
+            "landscape.optim.engine:ERM",
+            "Adam with decoupled weight decay (ERM)",
+            {"formula": "w ← (1 − lr·wd)·w − lr·m̂/(√v̂ + eps)", "cost": "1", "paper": "arXiv 1711.05101"},
+        ),
+        "sam": Entry(
+            "landscape.optim.sam:SAM",
+            "sharpness-aware minimization",
+            {"formula": "e = rho·g/‖g‖, G = ∇L(w+e)", "cost": "2", "paper": "arXiv 2010.01412"},
+            ("rho",),
+        ),
+        "sagm": Entry(
+            "landscape.optim.sagm:SAGM",
+            "sharpness-aware gradient matching",
+            {
+                "formula": "e = (rho/‖g‖ − alpha)·g, G = (g + ∇L(w+e))/2",
+                "cost": "2",
+                "paper": "arXiv 2303.10353",
+            },
+            ("rho", "alpha"),
+        ),
+        "disam": Entry(
+            "landscape.optim.disam:DISAM",
+            "domain-inspired sharpness-aware minimization",
+            {
+                "formula": "e = rho·d/‖d‖, d = ∇[L − lam·Var(L_i)], G = ∇L(w+e)",
+                "cost": "2",
+                "paper": "arXiv 2405.18861",
+            },
+            ("rho", "lam"),
+        ),
+    },
+)
+
+MODELS = Registry(
+    "model",
+    {
+        "mlp": Entry("landscape.models.mlp:mlp", "fully connected network (hidden=64,64; activation=relu)"),
+        "convnet": Entry("landscape.models.convnet:convnet", "small convolutional network (BatchNorm optional)"),
+        "resnet20": Entry("landscape.models.resnet:resnet20", "CIFAR ResNet of He et al. 2015, 269,722 parameters"),
+        "resnet32": Entry("landscape.models.resnet:resnet32", "CIFAR ResNet of He et al. 2015, 464,154 parameters"),
+        "resnet44": Entry("landscape.models.resnet:resnet44", "CIFAR ResNet of He et al. 2015, 658,586 parameters"),
+        "resnet56": Entry("landscape.models.resnet:resnet56", "CIFAR ResNet of He et al. 2015, 853,018 parameters"),
+    },
+)
+
+DATA = Registry(
+    "data set",
+    {
+        "digits-rotated": Entry(
+            "landscape.data.digits:digits_rotated",
+            "1,797 real 8x8 digits as six rotation domains, 0 to 75 degrees, each image in one domain",
+        ),
+        "digits": Entry("landscape.data.digits:digits", "1,797 real 8x8 digits, one domain"),
+        "gaussian-domains": Entry(
+            "landscape.data.gaussian:gaussian_domains",
+            "synthetic Gaussian classes in domains with clear boundaries (overlap=0..1)",
+        ),
+    },
+)
+
+LOSSES = Registry(
+    "loss",
+    {
+        "cross_entropy": Entry("landscape.losses:cross_entropy", "softmax cross-entropy, integer targets"),
+        "mse": Entry("landscape.losses:mse", "squared error, mean over the outputs of an example"),
+        "l1": Entry("landscape.losses:l1", "absolute error, mean over the outputs of an example"),
+        "huber": Entry("landscape.losses:huber", "Huber error (delta 1), mean over the outputs of an example"),
+        "bce_with_logits": Entry("landscape.losses:bce_with_logits", "binary cross-entropy of logits"),
+        "nll": Entry("landscape.losses:nll", "negative log-likelihood of log-probabilities"),
+    },
+)
+
+MEASURES = Registry(
+    "measure",
+    {
+        "m-sharpness": Entry(
+            "landscape.sharpness.m_sharpness:m_sharpness",
+            "mean over blocks of m examples of the loss rise at the block's own ascent step",
+            {
+                "formula": "mean_k [L_k(w + e_k) − L_k(w)], e_k = rho·g_k/‖g_k‖",
+                "cost": "1 gradient + 1 forward per example and m",
+                "paper": "arXiv 2010.01412, section 4.1",
+            },
+        ),
+    },
+)
+
+DIRECTIONS = Registry(
+    "direction",
+    {
+        "filter": Entry("landscape.surface.directions:draw", "Gaussian, each filter scaled to the norm of the network's filter"),
+        "layer": Entry("landscape.surface.directions:draw", "Gaussian, each tensor scaled to the norm of the network's tensor"),
+        "gaussian": Entry("landscape.surface.directions:draw", "Gaussian, the whole scaled to the norm of the network"),
+        "unit": Entry("landscape.surface.directions:draw", "Gaussian, the whole scaled to length 1"),
+    },
+)
+
+FIGURES = Registry(
+    "figure",
+    {
+        "training": Entry("landscape.figures.training:draw", "loss, per-domain loss and domain-loss variance over training"),
+        "eigenvalues": Entry("landscape.figures.eigenvalues:draw", "top eigenvalues per optimizer, with residuals"),
+        "m-sharpness": Entry("landscape.figures.m_sharpness:draw", "m-sharpness over m per optimizer"),
+        "slice": Entry("landscape.figures.slice:draw", "1-D slices of the loss along the same directions"),
+        "contour": Entry("landscape.figures.contour:draw", "2-D contours on one scale with one colour bar"),
+        "surface3d": Entry("landscape.figures.surface3d:draw", "interactive 3-D surfaces (html)"),
+        "domains": Entry("landscape.figures.domains:draw", "loss and accuracy per domain and optimizer"),
+    },
+)
+
+ANALYSES = Registry(
+    "analysis",
+    {
+        "hessian": Entry("landscape.curvature.hessian:hessian", "Hessian eigenvalues with true residuals"),
+        "sharpness": Entry("landscape.sharpness.sharpness:sharpness", "m-sharpness and its relatives"),
+        "surface": Entry("landscape.surface.surface:surface", "1-D and 2-D slices of the loss surface"),
+        "domains": Entry("landscape.domains.domains:domains", "per-domain loss, accuracy, variance and gradient cosines"),
+    },
+)

@@ -1,0 +1,89 @@
+"""`Result`: what an analysis returns, stores and hands to figures - named arrays and their provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import DataError, UsageError
+from .files import atomic_path, jsonable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+_ATTRIBUTE = "landscape"
+
+
+class Result:
+    """Labelled arrays (an xarray dataset) with a record of what was computed, from what, and how.
+
+    Attributes:
+        kind: The analysis (``hessian``, ``sharpness``, ``surface``, ``domains``, ``training``).
+        data: The numbers, with named dimensions and coordinates.
+        record: The command's JSON object and the full provenance; strict JSON.
+        path: Where it is stored, if it is.
+    """
+
+    def __init__(self, kind: str, data: xr.Dataset, record: Mapping[str, Any], path: Path | None = None) -> None:
+        self.kind, self.data, self.path = kind, data, path
+        self.record: dict[str, Any] = jsonable(record)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.record[name]
+
+    def __repr__(self) -> str:
+        return f"<Result {self.kind} of {self.record.get('target') or 'a problem'}>\n{self.data!r}"
+
+    def _repr_html_(self) -> str:
+        return self.data._repr_html_()
+
+    @property
+    def label(self) -> str:
+        """The name under which figures show it: the optimizer of its run, or the name of its file."""
+        run = self.record.get("run") or {}
+        return str(run.get("optimizer") or self.record.get("label") or Path(str(self.record.get("target") or self.kind)).name)
+
+    @property
+    def seed(self) -> int | None:
+        """The training seed of its run, if it comes from one."""
+        return (self.record.get("run") or {}).get("seed")
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        return {**self.record, "result": str(self.path) if self.path else None}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All arrays as one table, a row per coordinate."""
+        return self.data.to_dataframe().reset_index()
+
+    def save(self, path: Path | str) -> Path:
+        """Write to a netCDF file, atomically."""
+        path = Path(path).absolute()
+        data = self.data.assign_attrs({_ATTRIBUTE: json.dumps({"kind": self.kind, "record": self.record}, allow_nan=False)})
+        with atomic_path(path) as temporary:
+            data.to_netcdf(temporary, engine="h5netcdf")
+        self.path = path
+        return path
+
+    @classmethod
+    def load(cls, path: Path | str) -> Result:
+        """Read a stored result.
+
+        Raises:
+            UsageError: If there is no such file.
+            DataError: If it is no result of this program, or damaged.
+        """
+        import xarray as xr
+
+        path = Path(path).absolute()
+        if not path.is_file():
+            raise UsageError("there is no such result", str(path), "check the path")
+        try:
+            data = xr.load_dataset(path, engine="h5netcdf")
+            stored = json.loads(data.attrs.pop(_ATTRIBUTE))
+            return cls(stored["kind"], data, stored["record"], path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"this is no stored result: {error}", str(path), "compute it again with --force") from error

@@ -1,0 +1,156 @@
+"""`Run`: a training's folder, which can be killed at any instant and continued.
+
+    RUN/run.json          the resolved spec, versions, status
+    RUN/metrics.jsonl     one JSON object per logged step
+    RUN/checkpoints/      step-NNNNNNNN.safetensors, weights and buffers
+    RUN/state/resume.pt   everything that bit-exact continuation needs, one file, replaced atomically
+    RUN/results/          stored analyses
+    RUN/figures/
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError, UsageError
+from .files import folder_lock, make_folder, read_json, remove_stale_temporaries, write_bytes, write_json
+
+_STEP = re.compile(r"step-(\d+)\.safetensors")
+
+
+class Run:
+    """A run folder. Reading needs no lock; writing happens inside `writing`."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).absolute()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def is_run(path: Path | str) -> bool:
+        """Whether ``path`` is a run folder."""
+        return (Path(path) / "run.json").is_file()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The content of ``run.json``.
+
+        Raises:
+            UsageError: If this is no run folder.
+            DataError: If the file is damaged.
+        """
+        file = self.path / "run.json"
+        if not file.is_file():
+            raise UsageError("this folder is no run (it has no run.json)", str(self.path), "name a run or a checkpoint file")
+        record = read_json(file)
+        if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
+            raise DataError("run.json does not describe a run", str(file), "restore it, or train anew")
+        return record
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The resolved training spec."""
+        spec: dict[str, Any] = self.record["spec"]
+        return spec
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Checkpoint files by step, ascending."""
+        found = {}
+        for path in (self.path / "checkpoints").glob("step-*.safetensors"):
+            match = _STEP.fullmatch(path.name)
+            if match:
+                found[int(match[1])] = path
+        return dict(sorted(found.items()))
+
+    def checkpoint(self, which: str = "") -> Path:
+        """The checkpoint file named by ``""`` (the last), ``"best"`` or ``"step=N"``.
+
+        Raises:
+            UsageError: If there is none; lists the steps that exist.
+        """
+        found = self.checkpoints()
+        if not found:
+            raise UsageError("the run has no checkpoint yet", str(self.path), "let it go on with `landscape train --resume`")
+        if not which:
+            return found[max(found)]
+        if which == "best":
+            return found[self._best_step(found)]
+        match = re.fullmatch(r"step=(\d+)", which)
+        if match and int(match[1]) in found:
+            return found[int(match[1])]
+        steps = ", ".join(f"step={s}" for s in list(found)[-10:])
+        raise UsageError(f"there is no checkpoint {which!r}", str(self.path), f"there is: best, {steps}")
+
+    def _best_step(self, found: Mapping[int, Path]) -> int:
+        """The checkpoint with the lowest held-in loss (validation split, else test split) of the seen domains."""
+        scores = {}
+        for line in self.metrics():
+            evaluation = line.get("evaluation") or {}
+            score = evaluation.get("val_loss", evaluation.get("test_loss"))
+            if line.get("step") in found and score is not None:
+                scores[line["step"]] = score
+        if not scores:
+            raise UsageError("no checkpoint has a validation or test loss", str(self.path), "name a step, RUN@step=N")
+        return min(scores, key=lambda s: (scores[s], s))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The logged lines; a last line that a kill cut short is left out."""
+        file = self.path / "metrics.jsonl"
+        if not file.is_file():
+            return []
+        lines = []
+        for text in file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+        return lines
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only writer; what a dead writer left unfinished is removed first.
+
+        Raises:
+            UsageError: If another process writes here, or the path cannot be a folder.
+        """
+        with folder_lock(self.path):
+            for folder in (self.path, self.path / "checkpoints", self.path / "state"):
+                remove_stale_temporaries(folder)
+            yield
+
+    def start(self, record: Mapping[str, Any]) -> None:
+        """Write ``run.json`` and empty the run of anything older."""
+        for name in ("checkpoints", "state", "results", "figures"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / "metrics.jsonl").unlink(missing_ok=True)
+        make_folder(self.path / "checkpoints")
+        write_json(self.path / "run.json", record)
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of ``run.json``."""
+        write_json(self.path / "run.json", {**self.record, **changes})
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Where the checkpoint of ``step`` belongs."""
+        return self.path / "checkpoints" / f"step-{step:08d}.safetensors"
+
+    @property
+    def state_path(self) -> Path:
+        """Where the resume state belongs."""
+        return self.path / "state" / "resume.pt"
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop logged lines after ``step``: they are about to be made again."""
+        lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.metrics() if line.get("step", 0) <= step]
+        write_bytes(self.path / "metrics.jsonl", "".join(lines).encode())

@@ -1,0 +1,148 @@
+"""The base of all specs: strict reading, validation helpers, a stable hash."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from ..errors import UsageError
+from ..files import stable_hash
+from ..registry import unknown_name
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a field name."""
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Base class. Subclasses check their values in ``__post_init__`` and raise `UsageError`."""
+
+    # Fields that change how fast or where something is computed, never what.
+    _not_in_key: ClassVar[frozenset[str]] = frozenset()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values."""
+        return asdict(self)
+
+    def key(self) -> str:
+        """SHA-256 of the fields that decide the result."""
+        return stable_hash({k: v for k, v in self.to_dict().items() if k not in self._not_in_key})
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any], where: str = "") -> Self:
+        """Build a spec from a mapping (a configuration file, a ``run.json``).
+
+        Args:
+            mapping: Field names (with ``_`` or ``-``) to values; lists are taken for tuples.
+            where: What is being read, for messages.
+
+        Raises:
+            UsageError: If a key is unknown or a value has the wrong type; names the key.
+        """
+        hints = get_type_hints(cls, include_extras=False)
+        known = [f.name for f in fields(cls)]
+        values = {}
+        for raw, value in mapping.items():
+            name = str(raw).replace("-", "_")
+            if name not in known:
+                raise unknown_name("key", str(raw), known, where)
+            taken = tuple(value) if isinstance(value, list) else value
+            if isinstance(taken, int) and not isinstance(taken, bool) and not _fits(taken, hints[name]):
+                taken = float(taken)
+            if not _fits(taken, hints[name]):
+                raise UsageError(
+                    f"{raw} = {value!r} has the wrong type", where, f"expected {_describe(hints[name])}"
+                )
+            values[name] = taken
+        return cls(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _fits(value, args[0])
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, a) for a in args)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(v, args[0]) for v in value)
+    if hint is type(None):
+        return value is None
+    if hint in (int, float):
+        return isinstance(value, hint) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _describe(hint: Any) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(a) for a in args if a is not type(None))
+    if origin is Literal:
+        return " or ".join(repr(a) for a in args)
+    if origin is tuple:
+        return f"a list of {_describe(args[0])}"
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
+
+
+def key_values(pairs: Iterable[str], name: str) -> dict[str, Any]:
+    """Read ``k=v`` arguments: the value as TOML where it is TOML, else as text.
+
+    Raises:
+        UsageError: If an argument has no ``=`` or a key comes twice.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"{pair!r} is not of the form k=v", flag(name), f"write {flag(name)} width=32")
+        if key in values:
+            raise UsageError(f"{key!r} is given twice", flag(name), "give it once")
+        try:
+            values[key] = tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            values[key] = text
+    return values
+
+
+def check_number(
+    name: str, value: float | None, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+) -> None:
+    """Refuse NaN, infinities, and values outside ``[least, most]`` or not ``> above``; None passes.
+
+    Raises:
+        UsageError: Naming the flag, what came and what is allowed.
+    """
+    if value is None:
+        return
+    if not (math.isfinite(value) and least <= value <= most and value > above):
+        allowed = f"> {above:g}" if above > -math.inf else f">= {least:g}" if least > -math.inf else "finite"
+        if most < math.inf:
+            allowed += f" and <= {most:g}"
+        raise UsageError(f"{name}={value!r}", flag(name), f"expected a number {allowed}")
+
+
+def check_choice(name: str, value: str | None, known: Iterable[str]) -> None:
+    """Refuse a value that is not among ``known``; None passes."""
+    known = list(known)
+    if value is not None and value not in known:
+        raise unknown_name(name.replace("_", " "), value, known, flag(name))
+
+
+def check_distinct(name: str, values: Iterable[Any]) -> None:
+    """Refuse empty lists and repeated values."""
+    values = list(values)
+    if not values:
+        raise UsageError(f"{name} is empty", flag(name), "give at least one value")
+    if len(set(values)) != len(values):
+        raise UsageError(f"{name} has repeated values: {values}", flag(name), "give each value once")

@@ -1,0 +1,69 @@
+"""Which model, data and loss an analysis looks at: the flags that every analysis shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import tyro
+
+from ..errors import UsageError
+from .base import Spec, check_choice, check_number, key_values
+
+DTYPES = ("float32", "float64")
+KeyValues = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemSpec(Spec):
+    """The point (model, weights) and the function (loss over fixed examples) that is analysed.
+
+    ``model``, ``data`` and ``loss`` are needed only when the target does not say them itself.
+    """
+
+    _not_in_key: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+
+    model: str | None = None
+    """Registered name, pkg.module:callable or path/to/file.py:callable."""
+    data: str | None = None
+    """Registered name, pkg.module:callable or path/to/file.py:callable."""
+    loss: str | None = None
+    """Registered name or a callable (output, target) -> per-example losses or their mean."""
+    model_arg: KeyValues = ()
+    """k=v argument of the model callable (TOML value, else text)."""
+    data_arg: KeyValues = ()
+    """k=v argument of the data callable (TOML value, else text)."""
+    split: str = "train"
+    """Which split of the data."""
+    domain: tuple[str, ...] = ()
+    """Only these domains (default: those the run was trained on, or all)."""
+    per_domain: bool = False
+    """Repeat the analysis for each domain alone."""
+    examples: int | None = None
+    """Size of a seeded subset, stratified by class and domain (default: all examples)."""
+    batch_size: int | None = None
+    """Micro-batch; changes memory and rounding only (default: 512; halves itself when memory runs out)."""
+    params: str | None = None
+    """Regular expression: only parameters whose name it matches."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:i."""
+    dtype: str = "float32"
+    """float32 or float64."""
+    seed: int = 0
+    """Seed of the subset, of probes, of partitions and of random directions."""
+
+    def __post_init__(self) -> None:
+        check_choice("dtype", self.dtype, DTYPES)
+        check_number("examples", self.examples, least=1)
+        check_number("batch_size", self.batch_size, least=1)
+        check_number("seed", self.seed, least=0)
+        check_device(self.device)
+        key_values(self.model_arg, "model_arg")
+        key_values(self.data_arg, "data_arg")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device name that is not ``auto``, ``cpu``, ``cuda`` or ``cuda:i``."""
+    kind, colon, index = device.partition(":")
+    if device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and colon and index.isdigit()):
+        raise UsageError(f"unknown device {device!r}", "--device", "use auto, cpu, cuda or cuda:i")

@@ -1,0 +1,82 @@
+"""Which examples each step sees: a pure function of (seed, step), so that resuming needs no sampler state."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..examples import Batch, DatasetStore, Examples, Indices, collate
+from ..parameters import seed_everything
+
+
+class BatchOrder:
+    """Shuffled batches without replacement, reshuffled every epoch; the last batch of an epoch may be smaller.
+
+    Args:
+        n: Number of examples.
+        size: Examples per batch.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, n: int, size: int, seed: int) -> None:
+        self.n, self.size, self.seed = n, min(size, n), seed
+        self.per_epoch = -(-n // self.size)
+        self._epoch, self._order = -1, np.arange(0)
+
+    def positions(self, step: int) -> Indices:
+        """Positions of the examples of ``step`` (counted from 0)."""
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, 0xBA7C4, epoch]).permutation(self.n)
+        return self._order[place * self.size : (place + 1) * self.size]
+
+
+class _Rows(torch.utils.data.Dataset[Any]):
+    """Single examples whose own randomness (augmentation) is a function of (seed, step, row)."""
+
+    def __init__(self, store: DatasetStore, seed: int) -> None:
+        self.store, self.seed = store, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        step, row = key
+        seed_everything(self.seed, "example", step, row)
+        return self.store.one(row)
+
+
+def _ignore_signals(_: int) -> None:
+    """Workers leave signals to the main process, which saves and stops them; torch's own handler would not."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def batches(examples: Examples, order: BatchOrder, first: int, last: int, *, workers: int) -> Iterator[Batch]:
+    """The batches of steps ``first`` to ``last - 1``, on the CPU.
+
+    Args:
+        examples: What is trained on.
+        order: Which positions each step takes.
+        first: First step.
+        last: One past the last step.
+        workers: Reading processes, for examples that come from a ``Dataset``.
+    """
+    if not isinstance(examples.store, DatasetStore):
+        for step in range(first, last):
+            yield examples.batch(order.positions(step))
+        return
+    plan = [order.positions(step) for step in range(first, last)]
+    keys = [[(step, int(examples.rows[p])) for p in rows] for step, rows in zip(range(first, last), plan, strict=True)]
+    loader: Any = torch.utils.data.DataLoader(
+        _Rows(examples.store, order.seed),
+        batch_sampler=keys,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_ignore_signals,
+    )
+    for rows, (inputs, targets) in zip(plan, loader, strict=True):
+        yield Batch(inputs, targets, torch.from_numpy(examples.domain[rows]))

@@ -1,0 +1,105 @@
+"""From a spec to the things of one training: data, model, loss, optimizer - and back from a run's record."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..data.splits import Splits, open_data
+from ..errors import UsageError
+from ..losses import LossFunction
+from ..models.build import build_model, default_model, facts_of
+from ..parameters import seed_everything
+from ..plugins import Plugin, resolve
+from ..registry import DATA, LOSSES, MODELS, OPTIMIZERS
+from ..specs import TrainSpec, key_values
+from ..specs.train import METHOD_FLAGS
+
+
+@dataclass
+class Ingredients:
+    """Data, model builder and loss, resolved once and shared by all runs of a call."""
+
+    splits: Splits
+    data: Plugin
+    model: Plugin
+    loss: Plugin
+    model_arguments: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def loss_function(self) -> LossFunction:
+        """The loss callable."""
+        function: LossFunction = self.loss.call
+        return function
+
+    def new_model(self, seed: int) -> nn.Module:
+        """A network with the initial weights of ``seed`` (a user's callable decides its own)."""
+        seed_everything(seed, "init")
+        return build_model(self.model, self.model_arguments, self.facts)
+
+    def record(self) -> dict[str, Any]:
+        """What a run keeps to find all of it again."""
+        return {
+            "data": self.data.record,
+            "model": self.model.record,
+            "loss": self.loss.record,
+            "facts": self.facts,
+            "data_hash": {name: examples.fingerprint() for name, examples in self.splits.items()},
+        }
+
+
+def open_ingredients(spec: TrainSpec) -> Ingredients:
+    """Resolve what the user named; everything is checked before any training starts.
+
+    Raises:
+        UsageError: If a name, an argument or a held-out domain is unknown.
+        DataError: If the data cannot be understood.
+    """
+    data = resolve(spec.data, DATA)
+    loss = resolve(spec.loss, LOSSES)
+    splits = open_data(data, key_values(spec.data_arg, "data_arg"))
+    splits.check_domains(spec.holdout, "--holdout")
+    if splits.domains and not set(splits.domains) - set(spec.holdout):
+        raise UsageError("every domain is held out", "--holdout", "leave at least one to train on")
+    model = resolve(spec.model or default_model(splits["train"]), MODELS)
+    arguments = key_values(spec.model_arg, "model_arg")
+    return Ingredients(splits, data, model, loss, arguments, facts_of(splits["train"]))
+
+
+def method_settings(spec: TrainSpec) -> dict[str, float]:
+    """All parameters of the method of a single run, defaults filled in."""
+    name = spec.optimizer[0]
+    parameters = inspect.signature(OPTIMIZERS.load(name)).parameters
+    settings = {k: parameters[k].default for k in METHOD_FLAGS if k in OPTIMIZERS[name].options}
+    return {**settings, **{k: getattr(spec, k) for k in settings if getattr(spec, k) is not None}}
+
+
+def seen_positions(splits: Splits, split: str, holdout: tuple[str, ...]) -> Any:
+    """Positions in a split of the examples whose domain is trained on."""
+    examples = splits[split]
+    held = [examples.domain_names.index(n) for n in holdout]
+    return np.flatnonzero(~np.isin(examples.domain, held))
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch type called ``float32`` or ``float64``."""
+    return {"float32": torch.float32, "float64": torch.float64}[name]
+
+
+def resolved_spec(spec: TrainSpec, ingredients: Ingredients) -> dict[str, Any]:
+    """The spec of a single run with every default filled in and plug-ins by absolute path."""
+    settings: Mapping[str, float] = method_settings(spec)
+    return {
+        **spec.to_dict(),
+        **settings,
+        "data": ingredients.data.name,
+        "model": ingredients.model.name,
+        "loss": ingredients.loss.name,
+    }
