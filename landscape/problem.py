@@ -98,6 +98,7 @@ class Problem:
         batch_size: Micro-batch; changes memory and rounding only. Halves itself when memory runs out.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:i`` or a ``torch.device``.
         dtype: Floating type of weights, inputs and losses; None keeps the model's (float32 for half types).
+        unseen: Names of domains that the network was not trained on, to be told apart in reports.
 
     Raises:
         UsageError: If nothing can move, or the device does not exist.
@@ -114,6 +115,7 @@ class Problem:
         batch_size: int | None = None,
         device: str | torch.device = "auto",
         dtype: torch.dtype | str | None = None,
+        unseen: Sequence[str] = (),
     ) -> None:
         self.device = pick_device(device)
         model = unwrapped(model)
@@ -125,11 +127,12 @@ class Problem:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in moving)
             parameter.grad = None
-        self.params = params
+        self.params, self.unseen = params, tuple(unseen)
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
         self.loss_function: LossFunction = LOSSES.load(loss) if isinstance(loss, str) else loss
         self.batch_size = batch_size or DEFAULT_BATCH
         self.examples = Examples.of(data).in_memory()
+        check_labels(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
         self._batches: list[Batch] | None = None
 
@@ -196,14 +199,20 @@ class Problem:
 
     # -- what it answers ------------------------------------------------------------------------------------
 
+    def sums(self) -> Tensor:
+        """Per domain: loss sum, number correct, count; shape ``(3, domains)``, float64, on the device.
+
+        One forward pass at the current weights, without waiting for the device.
+        """
+        with torch.no_grad():
+            return self._sum(lambda batch: [self._evaluate_batch(batch)])[0]
+
     def evaluate(self) -> Evaluation:
         """Loss and accuracy over the examples and per domain, at the current weights, from one pass.
 
-        Sums run in float64. Non-finite losses are returned as they are.
+        Non-finite losses are returned as they are.
         """
-        with torch.no_grad():
-            sums = self._sum(lambda batch: [self._evaluate_batch(batch)])[0]
-        return evaluation_from_sums(sums, self.examples.domain_names)
+        return evaluation_from_sums(self.sums(), self.examples.domain_names)
 
     def _evaluate_batch(self, batch: Batch) -> Tensor:
         output = forward(self.model, batch.inputs)

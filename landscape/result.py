@@ -25,10 +25,19 @@ class Result:
         data: The numbers, with named dimensions and coordinates.
         record: The command's JSON object and the full provenance; strict JSON.
         path: Where it is stored, if it is.
+        vectors: Large tensors by name, stored as safetensors beside the result; not read back by `load`.
     """
 
-    def __init__(self, kind: str, data: xr.Dataset, record: Mapping[str, Any], path: Path | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        data: xr.Dataset,
+        record: Mapping[str, Any],
+        path: Path | None = None,
+        vectors: Mapping[str, Any] | None = None,
+    ) -> None:
         self.kind, self.data, self.path = kind, data, path
+        self.vectors = dict(vectors or {})
         self.record: dict[str, Any] = jsonable(record)
 
     def __getitem__(self, name: str) -> Any:
@@ -60,8 +69,14 @@ class Result:
         return self.data.to_dataframe().reset_index()
 
     def save(self, path: Path | str) -> Path:
-        """Write to a netCDF file, atomically."""
+        """Write to a netCDF file, atomically (and `vectors` to a safetensors file beside it, first)."""
         path = Path(path).absolute()
+        if self.vectors:
+            from .checkpoint import save_tensors
+
+            beside = path.with_suffix(".safetensors")
+            save_tensors(beside, self.vectors)
+            self.record["directions" if self.kind == "surface" else "vectors"] = str(beside)
         data = self.data.assign_attrs({_ATTRIBUTE: json.dumps({"kind": self.kind, "record": self.record}, allow_nan=False)})
         with atomic_path(path) as temporary:
             data.to_netcdf(temporary, engine="h5netcdf")

@@ -10,6 +10,9 @@ from ..registry import DIRECTIONS, MEASURES
 from .base import Spec, check_choice, check_distinct, check_number
 
 
+DEFAULT_M = (1, 4, 16, 64, 256)
+
+
 @dataclass(frozen=True, kw_only=True)
 class HessianSpec(Spec):
     """Extreme eigenvalues of the Hessian of the mean loss."""
@@ -38,8 +41,8 @@ class SharpnessSpec(Spec):
 
     measure: tuple[str, ...] = ("m-sharpness",)
     """Measures; see `landscape list measures`."""
-    m: tuple[int, ...] = (1, 4, 16, 64, 256)
-    """Examples per block; each block gets its own ascent step."""
+    m: tuple[int, ...] = ()
+    """Examples per block; each block gets its own ascent step (default: those of 1 4 16 64 256 that fit)."""
     rho: tuple[float, ...] = (0.05,)
     """Radius of the ascent step, not rescaled with m."""
     p: Literal["1", "2", "inf"] = "2"
@@ -51,7 +54,8 @@ class SharpnessSpec(Spec):
         check_distinct("measure", self.measure)
         for name in self.measure:
             check_choice("measure", name, MEASURES)
-        check_distinct("m", self.m)
+        if self.m:
+            check_distinct("m", self.m)
         check_distinct("rho", self.rho)
         for m in self.m:
             check_number("m", m, least=1)

@@ -1,0 +1,248 @@
+"""From a target to a stored result: open what was named, compute once, keep, find again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import load_into, read_weights
+from .data.splits import open_data
+from .errors import LandscapeError, UsageError
+from .files import make_folder, stable_hash
+from .models.build import build_model, facts_of
+from .parameters import preserved_random_state, seed_everything
+from .plugins import Plugin, resolve
+from .problem import Problem
+from .registry import ANALYSES, DATA, LOSSES, MODELS, Registry
+from .result import Result
+from .run import Run
+from .specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec, key_values
+
+log = logging.getLogger(__name__)
+
+SPECS: Mapping[str, type[Spec]] = {
+    "hessian": HessianSpec,
+    "sharpness": SharpnessSpec,
+    "surface": SurfaceSpec,
+    "domains": DomainsSpec,
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint to look at: its file, and the run it belongs to (None for a bare file)."""
+
+    checkpoint: Path
+    run: Run | None
+
+    @classmethod
+    def find(cls, text: str) -> Target:
+        """Understand ``RUN``, ``RUN@best``, ``RUN@step=N`` or a checkpoint file.
+
+        Raises:
+            UsageError: If there is no such thing; says what there is.
+        """
+        name, at, which = text.rpartition("@")
+        if at and not Path(text).exists() and Run.is_run(name):
+            run = Run(name)
+            return cls(run.checkpoint(which), run)
+        path = Path(text)
+        if Run.is_run(path):
+            return cls(Run(path).checkpoint(), Run(path))
+        if not path.exists():
+            raise UsageError("there is no such run or checkpoint", text, "name a run folder or a checkpoint file")
+        parent = path.absolute().parent.parent
+        inside = path.absolute().parent.name == "checkpoints" and Run.is_run(parent)
+        return cls(path.absolute(), Run(parent) if inside else None)
+
+    @property
+    def results(self) -> Path:
+        """Where its analyses are stored."""
+        return self.run.path / "results" if self.run else Path("landscape-results").absolute()
+
+    def facts(self) -> dict[str, Any] | None:
+        """Optimizer, seed and step of its run, for records and figures."""
+        if self.run is None:
+            return None
+        spec = self.run.spec
+        return {
+            "path": str(self.run.path),
+            "optimizer": spec["optimizer"][0],
+            "seed": spec["seed"][0],
+            "step": int(self.checkpoint.stem.removeprefix("step-")),
+            **{k: spec.get(k) for k in ("lr", "momentum", "base", "batch_size", "rho", "alpha", "lam")},
+        }
+
+
+def open_problem(target: Target | str, spec: ProblemSpec | None = None, *, all_domains: bool = False, trust: bool = False) -> Problem:
+    """Build the problem a target stands for: its network at its weights, its data, its loss.
+
+    Args:
+        target: What to open.
+        spec: Overrides and choices; a run says model, data and loss itself, a bare file needs them.
+        all_domains: Take the domains the run held out, too.
+        trust: Import plug-ins that only the run names.
+
+    Raises:
+        UsageError: If the target does not say enough, or a plug-in is not trusted.
+        DataError: If weights or data do not fit.
+        NumericalError: If the weights are not finite.
+    """
+    spec = spec or ProblemSpec()
+    target = Target.find(target) if isinstance(target, str) else target
+    recorded = target.run.spec if target.run else {}
+    facts = target.run.record.get("ingredients", {}).get("facts", {}) if target.run else {}
+    with preserved_random_state():
+        seed_everything(0, "open")
+        data = _named("data", spec.data, recorded, DATA, trust)
+        data_arg = spec.data_arg or (() if spec.data else recorded.get("data_arg", ()))
+        splits = open_data(data, key_values(data_arg, "data_arg"))
+        splits.check_domains(spec.domain, "--domain")
+        examples = splits.split(spec.split)
+        holdout = tuple(recorded.get("holdout", ())) if not spec.data else ()
+        wanted = spec.domain or tuple(d for d in splits.domains or () if all_domains or d not in holdout)
+        if wanted and examples.domains:
+            examples = examples.of_domains(wanted)
+        if not len(examples):
+            raise UsageError("no example is left", f"--split {spec.split} --domain {' '.join(wanted)}", "choose others")
+        if spec.examples is not None:
+            examples = examples.in_memory().subset(spec.examples, spec.seed)
+        loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
+        plugin = _named("model", spec.model, recorded, MODELS, trust)
+        model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
+        model = build_model(plugin, key_values(model_arg, "model_arg"), facts or facts_of(splits["train"]))
+        load_into(model, read_weights(target.checkpoint), target.checkpoint)
+        problem = Problem(
+            model,
+            examples,
+            loss.call,
+            params=spec.params,
+            batch_size=spec.batch_size,
+            device=spec.device,
+            dtype=spec.dtype,
+            unseen=[d for d in holdout if d in wanted],
+        )
+    problem.loss_name = loss.name
+    return problem
+
+
+def _named(what: str, given: str | None, recorded: Mapping[str, Any], registry: Registry, trust: bool) -> Plugin:
+    name = given or recorded.get(what)
+    if name is None:
+        raise UsageError(f"a bare checkpoint does not say its {what}", f"--{what}", f"name one: {', '.join(registry)}, or file.py:callable")
+    return resolve(name, registry, from_record=given is None, trust=trust)
+
+
+def analyze(
+    kind: str,
+    target: Target | str,
+    problem_spec: ProblemSpec | None = None,
+    spec: Spec | None = None,
+    *,
+    out: Path | str | None = None,
+    force: bool = False,
+    trust: bool = False,
+) -> Result:
+    """Run one analysis of one target and store its result, or return the stored one.
+
+    Args:
+        kind: ``hessian``, ``sharpness``, ``surface`` or ``domains``.
+        target: A run, ``RUN@best``, ``RUN@step=N`` or a checkpoint file.
+        problem_spec: Which examples, parameters, precision; and model, data, loss for a bare file.
+        spec: What to compute.
+        out: Folder of the result (default: the run's ``results``, or ``landscape-results``).
+        force: Compute anew even if a result with the same key is stored.
+        trust: Import plug-ins that only the run names.
+    """
+    target = Target.find(target) if isinstance(target, str) else target
+    problem_spec, spec = problem_spec or ProblemSpec(), spec or SPECS[kind]()
+    folder = make_folder(Path(out).absolute() if out else target.results)
+    problem = open_problem(target, problem_spec, all_domains=kind == "domains", trust=trust)
+    path = folder / f"{kind}-{_key(kind, problem, problem_spec, spec)}.nc"
+    if path.exists() and not force:
+        try:
+            result = Result.load(path)
+        except LandscapeError:
+            log.warning("the stored result %s is damaged and is computed again", path)
+        else:
+            log.info("stored result, same weights, data and options: %s", path)
+            return _placed(result, target, problem_spec)
+    with preserved_random_state():
+        function = ANALYSES.load(kind)
+        result = function(problem, spec, seed=problem_spec.seed, per_domain=problem_spec.per_domain)
+    result = _placed(result, target, problem_spec)
+    result.save(path)
+    return result
+
+
+def _placed(result: Result, target: Target, spec: ProblemSpec) -> Result:
+    """Say whose result it is; equal weights in two places share nothing but the numbers."""
+    result.record["target"] = str(target.checkpoint)
+    result.record["run"] = target.facts()
+    result.record["split"] = spec.split
+    result.record["problem_spec"] = spec.to_dict()
+    return result
+
+
+def _key(kind: str, problem: Problem, problem_spec: ProblemSpec, spec: Spec) -> str:
+    return stable_hash(
+        [
+            1,
+            kind,
+            problem.weights_hash,
+            problem.data_hash,
+            problem.loss_name,
+            str(problem.device),
+            sorted(problem.unseen),
+            {k: getattr(problem_spec, k) for k in ("params", "dtype", "seed", "per_domain")},
+            spec.to_dict(),
+        ]
+    )[:16]
+
+
+def training_result(run: Run) -> Result:
+    """The logged course of a run as a result, for figures.
+
+    Returns:
+        Over ``step`` (every optimizer step): ``batch_loss``; over ``eval_step``: losses, accuracies and
+        ``domain_loss_variance``; over ``(eval_step, domain)``: ``domain_loss`` and ``domain_accuracy`` of the
+        training split.
+    """
+    import xarray as xr
+
+    lines = run.metrics()
+    steps = [line for line in lines if line.get("loss") is not None]
+    scored = [line for line in lines if line.get("evaluation")]
+    names = list((scored[0]["evaluation"].get("domains") or {}) if scored else {})
+    fields = [k for k, v in (scored[-1]["evaluation"] if scored else {}).items() if isinstance(v, float)]
+
+    def column(rows: list[dict[str, Any]], field: str) -> Any:
+        return np.array([np.nan if r.get(field) is None else r[field] for r in rows], dtype=float)
+
+    variables: dict[str, Any] = {"batch_loss": ("step", column(steps, "loss"))}
+    for field in fields:
+        variables[field] = ("eval_step", column([r["evaluation"] for r in scored], field))
+    if names:
+        for field, source in (("domain_loss", "train_loss"), ("domain_accuracy", "train_accuracy")):
+            table = [column([r["evaluation"]["domains"][n] for n in names], source) for r in scored]
+            variables[field] = (("eval_step", "domain"), np.stack(table))
+    coordinates: dict[str, Any] = {
+        "step": [r["step"] for r in steps],
+        "eval_step": [r["step"] for r in scored],
+        "epoch": ("eval_step", column(scored, "epoch")),
+    }
+    if names:
+        coordinates["domain"] = names
+    record = run.record
+    spec = record["spec"]
+    facts = {"path": str(run.path), "optimizer": spec["optimizer"][0], "seed": spec["seed"][0], "step": record.get("steps")}
+    return Result(
+        "training",
+        xr.Dataset(variables, coordinates),
+        {"target": str(run.path), "run": facts, "spec": spec, "holdout": spec["holdout"], "final": record.get("final"), "status": record["status"]},
+    )
