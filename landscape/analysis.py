@@ -246,3 +246,29 @@ def training_result(run: Run) -> Result:
         xr.Dataset(variables, coordinates),
         {"target": str(run.path), "run": facts, "spec": spec, "holdout": spec["holdout"], "final": record.get("final"), "status": record["status"]},
     )
+
+
+def standard_set(
+    target: Target | str, problem_spec: ProblemSpec | None = None, *, out: Path | str | None = None, force: bool = False, trust: bool = False
+) -> list[Result]:
+    """The analyses that ``landscape analyze``, ``report`` and ``demo`` run on one target.
+
+    Top five eigenvalues, m-sharpness, a 2-D surface, five 1-D slices, and the domains. Pairs of eigenvalues
+    that miss the tolerance are kept and marked.
+
+    Args:
+        target: What to look at.
+        problem_spec: Which examples, parameters, precision.
+        out: Folder of the results.
+        force: Compute anew.
+        trust: Import plug-ins that only the run names.
+    """
+    wanted: list[tuple[str, Spec]] = [
+        ("hessian", HessianSpec(allow_partial=True)),
+        ("sharpness", SharpnessSpec()),
+        ("surface", SurfaceSpec()),
+        ("surface", SurfaceSpec(dim=1, repeats=5)),
+        ("domains", DomainsSpec()),
+    ]
+    target = Target.find(target) if isinstance(target, str) else target
+    return [analyze(kind, target, problem_spec, spec, out=out, force=force, trust=trust) for kind, spec in wanted]

@@ -317,13 +317,39 @@ def _cast(name: str, tensor: Tensor, target: Tensor, where: str) -> Tensor:
         )
     if not tensor.is_floating_point():
         return tensor
-    bad = int((~torch.isfinite(tensor)).sum())
-    if bad:
-        raise NumericalError(f"{name} holds {bad} NaN or infinite value(s)", where, "use an earlier checkpoint")
+    _require_finite(name, tensor, where)
     cast = tensor.to(target.dtype)
     if not torch.isfinite(cast).all():
         raise DataError(f"{name} does not fit into {target.dtype}".replace("torch.", ""), where, "use --dtype float64")
     return cast
+
+
+def _require_finite(name: str, tensor: Tensor, where: str) -> None:
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise NumericalError(f"{name} holds {bad} NaN or infinite value(s)", where, "use an earlier checkpoint")
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds: format, tensors, elements, types, SHA-256.
+
+    Raises:
+        UsageError, DataError: As `read_weights`.
+        NumericalError: If a tensor holds NaN or infinities.
+    """
+    weights = read_weights(path)
+    for name, tensor in weights.tensors.items():
+        if tensor.is_floating_point():
+            _require_finite(name, tensor, str(path))
+    return {
+        "format": weights.format,
+        "container": weights.container or None,
+        "tensors": len(weights.tensors),
+        "elements": sum(t.numel() for t in weights.tensors.values()),
+        "types": ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in weights.tensors.values()})),
+        "weights_hash": tensors_hash(weights.tensors),
+        "shapes": {n: list(t.shape) for n, t in weights.tensors.items()},
+    }
 
 
 # -- writing ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ class LandscapeError(Exception):
 
     def __init__(self, what: str, where: str = "", fix: str = "") -> None:
         self.what, self.where, self.fix = what, where, fix
-        super().__init__(what, where, fix)
+        super().__init__(str(self))
 
     def __str__(self) -> str:
         text = self.what

@@ -1,0 +1,72 @@
+"""What all analysis commands share: targets in, stored results and tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from landscape.errors import UsageError
+from landscape.specs import ProblemSpec, Spec
+
+from .options import AnalysisCommon
+from .screen import Screen, number, percent
+
+Show = Callable[[Any, Screen], None]
+
+
+def run_analysis(
+    kind: str, targets: tuple[str, ...], problem: ProblemSpec, spec: Spec, common: AnalysisCommon, screen: Screen, show: Show
+) -> dict[str, Any]:
+    """Run one analysis on every target; a target whose eigenvalues did not converge is shown, then reported.
+
+    Returns:
+        The result's object, or ``{"results": [...]}`` for several targets.
+    """
+    from landscape.analysis import analyze
+    from landscape.curvature.hessian import NotConverged
+
+    objects = []
+    for target in expand(targets, common.checkpoints):
+        try:
+            result = analyze(kind, target, problem, spec, out=common.out, force=common.force, trust=common.trust_run)
+        except NotConverged as error:
+            result, screen.failure = error.result, error
+        screen.finish()
+        screen.path("target", result["target"])
+        screen.line(facts(result))
+        show(result, screen)
+        screen.path("result", result.path)
+        screen.line()
+        objects.append(result.to_json())
+    return objects[0] if len(objects) == 1 and common.checkpoints == "last" else {"results": objects}
+
+
+def expand(targets: Iterable[str], checkpoints: str) -> list[Any]:
+    """The checkpoints that the targets name.
+
+    Raises:
+        UsageError: If there is no target.
+    """
+    from landscape.analysis import Target
+    from landscape.run import Run
+
+    found: list[Any] = []
+    for text in targets:
+        if checkpoints == "all" and Run.is_run(text):
+            run = Run(text)
+            found += [Target(path, run) for path in run.checkpoints().values()] or [Target.find(text)]
+        else:
+            found.append(Target.find(text))
+    if not found:
+        raise UsageError("no target", "command line", "name a run folder or a checkpoint file")
+    return found
+
+
+def facts(result: Any) -> str:
+    """One line on what was looked at."""
+    r = result.record
+    accuracy = f", accuracy {percent(r['accuracy'])}" if r.get("accuracy") is not None else ""
+    return (
+        f"loss {number(r['loss'] if 'loss' in r else r['plain_loss'], 5)}{accuracy} on {r['n_examples']} examples "
+        f"({r['split']}), {r['n_parameters']:,} parameters, {r['dtype']} on {r['device']}"
+    )

@@ -1,0 +1,104 @@
+"""The command's entrance: find the subcommand, parse, run, and turn every outcome into an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from types import ModuleType
+
+from landscape.errors import LandscapeError
+from landscape.files import jsonable
+from landscape.registry import unknown_name
+
+COMMANDS = {
+    "demo": "the whole story on embedded data in a few minutes: train, analyse, draw, report",
+    "train": "train one or several optimizers over seeds into run folders",
+    "hessian": "eigenvalues of the Hessian, with true residuals",
+    "sharpness": "m-sharpness",
+    "surface": "1-D and 2-D slices of the loss surface",
+    "domains": "loss, accuracy and gradients per domain",
+    "analyze": "the standard set of all analyses",
+    "plot": "figures from stored results",
+    "report": "one self-contained HTML page",
+    "list": "what there is: optimizers, models, data, ...",
+    "info": "what a run, checkpoint or result contains",
+}
+_MODULES = {"list": "list_names"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the return value is the process's exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # somebody piped into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("error: interrupted: run the same command again", file=sys.stderr)
+        return 130
+    except SystemExit as stop:  # from --help
+        return int(stop.code or 0)
+    except Exception as error:
+        if "--debug" in argv:
+            raise
+        return _fail(error)
+
+
+def _fail(error: Exception) -> int:
+    """Print the one line that says what happened, and return its exit code."""
+    if isinstance(error, LandscapeError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower():
+        print("error: out of memory: use a smaller --batch-size, --examples or model", file=sys.stderr)
+        return 5
+    print(f"error: {type(error).__name__}: {text[:300]} (unexpected): please report it, with the output of --debug", file=sys.stderr)
+    return 1
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"landscape {version('flatminima')}")
+        return 0
+    if argv[0] not in COMMANDS:
+        raise unknown_name("command", argv[0], COMMANDS)
+    name, rest = argv[0], argv[1:]
+    module: ModuleType = importlib.import_module(f".{_MODULES.get(name, name)}", __package__)
+    from .parsing import parse
+
+    arguments = parse(module.Arguments, rest, command=name, description=module.__doc__ or "")
+    from .screen import Screen
+
+    with Screen(json=arguments.common.json) as screen:
+        result = module.run(arguments, screen)
+        screen.finish()
+        if arguments.common.json:
+            print(json.dumps(jsonable(result), allow_nan=False, ensure_ascii=False))
+        if screen.failure is not None:
+            raise screen.failure
+    return 0
+
+
+def _overview() -> str:
+    lines = [
+        "landscape: train under sharpness-aware optimizers, measure the loss landscape of any checkpoint,",
+        "and test whether flatness predicts generalization.",
+        "",
+        "usage: landscape COMMAND [flags]       landscape COMMAND --help       landscape --version",
+        "",
+        *(f"  {name:<10} {summary}" for name, summary in COMMANDS.items()),
+        "",
+        "Start with `landscape demo`. A TARGET is a run folder, RUN@best, RUN@step=N or a checkpoint file.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,70 @@
+"""The whole story on embedded data: train ERM, SAM, SAGM and DISAM, analyse, draw, and write one page.
+
+Real digits in six rotation domains; 0 and 75 degrees are never trained on. Killed, it continues where it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from landscape.specs import TrainSpec
+
+from .options import Common
+from .screen import Screen
+from .tables import show_summary
+
+OPTIMIZERS = ("sgd", "sam", "sagm", "disam")
+HOLDOUT = ("0", "75")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What the demo may be asked to do differently."""
+
+    out: Path = Path("landscape-demo")
+    """Folder of everything."""
+    seed: tuple[int, ...] = (0, 1, 2)
+    """Training seeds."""
+    epochs: int = 40
+    """Epochs of each training."""
+    force: bool = False
+    """Start anew where a demo was made."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of ``landscape demo``."""
+
+    options: DemoOptions = field(default_factory=DemoOptions)
+    common: Common = field(default_factory=Common)
+
+
+def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+    """Train, analyse, draw, report."""
+    from landscape.analysis import standard_set, training_result
+    from landscape.figures.render import render
+    from landscape.progress import report
+    from landscape.registry import FIGURES
+    from landscape.report.report import write_report
+    from landscape.training.trainer import train
+
+    options = arguments.options
+    spec = TrainSpec(data="digits-rotated", optimizer=OPTIMIZERS, seed=options.seed, epochs=options.epochs, holdout=HOLDOUT)
+    runs = train(spec, options.out / "runs", resume=True, force=options.force)
+    results: list[Any] = []
+    for i, one in enumerate(runs):
+        report("analyses", i, len(runs), one.path.name)
+        results += [*standard_set(str(one.path), force=options.force), training_result(one)]
+    report("analyses", len(runs), len(runs))
+    outputs: list[Path] = []
+    for i, kind in enumerate(FIGURES):
+        report("figures", i, len(FIGURES), kind)
+        outputs += render(kind, results, options.out / "figures")
+    report("figures", len(FIGURES), len(FIGURES))
+    page = write_report(results, options.out / "report.html", title="SGD, SAM, SAGM and DISAM on rotated digits")
+    show_summary(results, screen)
+    screen.path("figures", (options.out / "figures").absolute())
+    screen.path("report", page.absolute())
+    return {"command": "demo", "outputs": [str(p.absolute()) for p in (page, *outputs)]}

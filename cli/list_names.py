@@ -1,0 +1,44 @@
+"""List what there is, with one line each: optimizers, models, data, losses, measures, directions or figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from landscape import registry
+
+from .options import Common
+from .screen import Screen
+
+KINDS = {
+    "optimizers": registry.OPTIMIZERS,
+    "models": registry.MODELS,
+    "data": registry.DATA,
+    "losses": registry.LOSSES,
+    "measures": registry.MEASURES,
+    "directions": registry.DIRECTIONS,
+    "figures": registry.FIGURES,
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of ``landscape list``."""
+
+    what: Positional[Literal["optimizers", "models", "data", "losses", "measures", "directions", "figures"]]
+    """What to list."""
+    common: Common = field(default_factory=Common)
+
+
+def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+    """Print a line per name."""
+    entries = KINDS[arguments.what]
+    found = [{"name": n, "summary": e.summary, **dict(e.details or {}), "options": list(e.options)} for n, e in entries.items()]
+    width = max(len(n) for n in entries) + 2
+    for name, entry in entries.items():
+        screen.line(f"{name:<{width}}{entry.summary}")
+        if entry.details:
+            screen.line(" " * width + "; ".join(f"{k}: {v}" for k, v in entry.details.items()))
+    return {"command": "list", "outputs": [], arguments.what: found}

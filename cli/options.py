@@ -1,0 +1,33 @@
+"""Flags that are about the command itself, not about what it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Flags of every command."""
+
+    json: bool = False
+    """Print one JSON object to stdout instead of a table."""
+    config: Path | None = None
+    """TOML file with defaults, which flags override."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisCommon(Common):
+    """Flags of every analysis."""
+
+    out: Path | None = None
+    """Folder of the results (default: the run's, or landscape-results)."""
+    force: bool = False
+    """Compute anew even if the result is stored."""
+    trust_run: bool = False
+    """Import the plug-ins that a run names, though you have not named them yourself."""
+    checkpoints: Literal["last", "all"] = "last"
+    """The run's last checkpoint, or all of them."""

@@ -1,0 +1,154 @@
+"""From words to arguments: tyro reads the specs' fields; its complaints become one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import tomllib
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from landscape.errors import UsageError
+from landscape.registry import unknown_name
+from landscape.specs import Spec
+
+T = TypeVar("T")
+_APPENDED = ("--model-arg", "--data-arg")
+
+
+def parse(arguments: type[T], words: list[str], *, command: str, description: str) -> T:
+    """Build the command's arguments.
+
+    Raises:
+        UsageError: For anything that does not parse, as one line.
+    """
+    prog = f"landscape {command}"
+    default = _from_config(arguments, words)
+    options: dict[str, Any] = {
+        "prog": prog,
+        "description": description,
+        "default": default,
+        "config": (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    }
+    words = list(_one_value_each(words))
+    if {"-h", "--help"} & set(words):
+        return tyro.cli(arguments, args=words, **options)  # prints and leaves
+    complaint = io.StringIO()
+    with _wide_terminal(), contextlib.redirect_stderr(complaint):
+        try:
+            return tyro.cli(arguments, args=words, **options)
+        except SystemExit:
+            raise _one_line(complaint.getvalue(), prog) from None
+
+
+def _one_value_each(words: list[str]) -> Iterator[str]:
+    """Let ``--model-arg a=1 b=2`` mean the same as ``--model-arg a=1 --model-arg b=2``."""
+    flag = None
+    for word in words:
+        if word in _APPENDED:
+            flag, first = word, True
+            yield word
+        elif flag and re.match(r"[A-Za-z_]\w*=", word):
+            if not first:
+                yield flag
+            first = False
+            yield word
+        else:
+            flag = None
+            yield word
+
+
+@contextlib.contextmanager
+def _wide_terminal() -> Iterator[None]:
+    """Keep tyro from wrapping what is about to be one line."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
+def _one_line(box: str, prog: str) -> UsageError:
+    """The sense of tyro's framed complaint."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│╭╮╰╯ ").strip() for line in plain.splitlines()]
+    body = [line for line in lines if line and not set(line) <= set("─")]
+    rules = [i for i, line in enumerate(lines) if line and set(line) <= set("─")]
+    message = " ".join(x for x in lines[1 : rules[0] if rules and rules[0] > 1 else len(lines)] if x) or " ".join(body[:2])
+    own = re.fullmatch(r"Error parsing (?:spec|problem|common): (.*)", message)
+    if own:  # a spec refused its values, and its line says everything
+        return UsageError(own[1])
+    message = re.sub(r"Got errors:.*", "", message)
+    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+    near = re.search(r"Perhaps you meant:\s*(--[\w-]+)", " ".join(body))
+    fix = f"did you mean {near[1]}? see {prog} --help" if near else f"see {prog} --help"
+    return UsageError(message.strip(" .") or "the command line does not parse", "command line", fix)
+
+
+# -- configuration files -------------------------------------------------------------------------------------------
+
+
+def _from_config(arguments: type[Any], words: list[str]) -> Any:
+    """Defaults of ``arguments`` from the file named by ``--config``, or None."""
+    path = None
+    for i, word in enumerate(words):
+        if word == "--config" and i + 1 < len(words):
+            path = Path(words[i + 1])
+        elif word.startswith("--config="):
+            path = Path(word.partition("=")[2])
+    if path is None:
+        return None
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration: {error.strerror}", str(path), "check --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the configuration is no TOML: {error}", str(path), "mend the file") from None
+    return _filled(arguments, {str(k).replace("-", "_"): v for k, v in content.items()}, path)
+
+
+def _filled(arguments: type[Any], content: dict[str, Any], path: Path) -> Any:
+    hints = typing.get_type_hints(arguments)
+    parts = {f.name: hints[f.name] for f in dataclasses.fields(arguments)}
+    known: list[str] = []
+    values: dict[str, Any] = {}
+    for name, kind in parts.items():
+        if dataclasses.is_dataclass(kind):
+            names = [f.name for f in dataclasses.fields(kind)]
+            known += names
+            mine = {k: v for k, v in content.items() if k in names}
+            if isinstance(kind, type) and issubclass(kind, Spec):
+                values[name] = _read_spec(kind, mine, path)
+            else:
+                values[name] = kind(**{k: Path(v) if k == "out" else v for k, v in mine.items()})  # type: ignore[operator]
+        else:
+            known.append(name)
+            if name in content:
+                values[name] = tuple(content[name]) if isinstance(content[name], list) else content[name]
+    for key in content:
+        if key not in known:
+            raise unknown_name("key", key, known, str(path))
+    missing = [n for n in parts if n not in values]
+    return arguments(**values, **{n: () for n in missing if n == "targets"})
+
+
+def _read_spec(kind: type[Spec], content: dict[str, Any], path: Path) -> Spec:
+    try:
+        return kind.from_dict(content, str(path))
+    except UsageError as error:
+        if str(path) in error.where:
+            raise
+        raise UsageError(error.what, f"{path}, {error.where}", error.fix) from None
+
+

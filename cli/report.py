@@ -1,0 +1,46 @@
+"""One self-contained HTML page on the targets; analyses that are missing are run first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from landscape.specs import ProblemSpec
+
+from .analyze import analyzed
+from .options import AnalysisCommon
+from .screen import Screen
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Flags about the page."""
+
+    title: str = "Loss landscapes compared"
+    """Heading of the page."""
+    page: Path = Path("report.html")
+    """The file to write."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of ``landscape report``."""
+
+    targets: Positional[tuple[str, ...]] = ()
+    """Run folders, RUN@best, RUN@step=N or checkpoint files."""
+    options: ReportOptions = field(default_factory=ReportOptions)
+    problem: ProblemSpec = field(default_factory=ProblemSpec)
+    common: AnalysisCommon = field(default_factory=AnalysisCommon)
+
+
+def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+    """Analyse what is missing, write the page, print its path."""
+    from landscape.report.report import write_report
+
+    results = analyzed(arguments, screen)
+    page = write_report(results, arguments.options.page, title=arguments.options.title).absolute()
+    screen.path("report", page)
+    return {"command": "report", "outputs": [str(page)]}

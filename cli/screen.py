@@ -1,0 +1,138 @@
+"""What a person sees: tables on stdout, progress and notices on stderr; with ``--json`` only the latter."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from landscape.errors import LandscapeError
+from landscape.progress import reporting
+
+
+class _Notices(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"notice: {' '.join(record.getMessage().split())}", file=sys.stderr)
+
+
+class Screen:
+    """Output of one command; use as a context.
+
+    Args:
+        json: Stdout is reserved for one JSON object; `line` and `table` are silent.
+    """
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self.failure: LandscapeError | None = None  # raised after the output was shown
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._said: dict[str, float] = {}
+        self._handler = _Notices()
+        self._reporting = reporting(self._report)
+
+    def __enter__(self) -> Screen:
+        logger = logging.getLogger("landscape")
+        logger.addHandler(self._handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        self._reporting.__enter__()
+        if sys.stderr.isatty():
+            self._bar = _progress_bar()
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.finish()
+        self._reporting.__exit__(kind, value, trace)
+        logging.getLogger("landscape").removeHandler(self._handler)
+
+    def finish(self) -> None:
+        """Take the progress bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    # -- stdout -------------------------------------------------------------------------------------------------
+
+    def line(self, text: str = "") -> None:
+        """Print a line of text, wrapped at the terminal's width."""
+        if not self.json:
+            self.finish()
+            _console().print(text, markup=False, highlight=False)
+
+    def path(self, label: str, path: object) -> None:
+        """Print a path, never wrapped, so that it can be copied."""
+        if not self.json:
+            self.finish()
+            print(f"{label}: {path}")
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+        """Print a table; the first column is left-aligned, the others right-aligned."""
+        if self.json:
+            return
+        self.finish()
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False, padding=(0, 1))
+        for i, header in enumerate(headers):
+            table.add_column(Text(header), justify="left" if i == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(str(cell)) for cell in row))
+        _console().print(table)
+
+    # -- progress -----------------------------------------------------------------------------------------------
+
+    def _report(self, task: str, done: int, total: int | None, note: str = "") -> None:
+        if self._bar is not None:
+            if task not in self._tasks:
+                self._tasks[task] = self._bar.add_task(task, total=total, note=note)
+            finished = total is not None and done >= total
+            self._bar.update(self._tasks[task], completed=done, total=total, note=note)
+            if finished:
+                self._bar.remove_task(self._tasks.pop(task))
+            return
+        if sys.stderr.isatty():
+            return
+        now = time.monotonic()
+        if now - self._said.setdefault(task, now) >= 10:
+            self._said[task] = now
+            of = f"/{total}" if total else ""
+            print(f"{task}: {done}{of} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+
+
+def _progress_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for a table, or a dash."""
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage, or a dash."""
+    return "–" if value is None else f"{100 * value:.1f} %"
