@@ -15,7 +15,13 @@ Show = Callable[[Any, Screen], None]
 
 
 def run_analysis(
-    kind: str, targets: tuple[str, ...], problem: ProblemSpec, spec: Spec, common: AnalysisCommon, screen: Screen, show: Show
+    kind: str,
+    targets: tuple[str, ...],
+    problem: ProblemSpec,
+    spec: Spec,
+    common: AnalysisCommon,
+    screen: Screen,
+    show: Show,
 ) -> dict[str, Any]:
     """Run one analysis on every target; a target whose eigenvalues did not converge is shown, then reported.
 

@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 
 from landscape.errors import LandscapeError
-from landscape.files import jsonable
+from landscape.files import is_out_of_space, jsonable
 from landscape.registry import unknown_name
 
 COMMANDS = {
@@ -58,7 +58,13 @@ def _fail(error: Exception) -> int:
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower():
         print("error: out of memory: use a smaller --batch-size, --examples or model", file=sys.stderr)
         return 5
-    print(f"error: {type(error).__name__}: {text[:300]} (unexpected): please report it, with the output of --debug", file=sys.stderr)
+    if is_out_of_space(error):
+        print(f"error: no space left to write ({text[:200]}): free some space and run it again", file=sys.stderr)
+        return 5
+    print(
+        f"error: {type(error).__name__}: {text[:300]} (unexpected): please report it, with the output of --debug",
+        file=sys.stderr,
+    )
     return 1
 
 

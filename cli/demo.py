@@ -43,15 +43,18 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Train, analyse, draw, report."""
+    from landscape.report.report import write_report
+
     from landscape.analysis import standard_set, training_result
     from landscape.figures.render import render
     from landscape.progress import report
     from landscape.registry import FIGURES
-    from landscape.report.report import write_report
     from landscape.training.trainer import train
 
     options = arguments.options
-    spec = TrainSpec(data="digits-rotated", optimizer=OPTIMIZERS, seed=options.seed, epochs=options.epochs, holdout=HOLDOUT)
+    spec = TrainSpec(
+        data="digits-rotated", optimizer=OPTIMIZERS, seed=options.seed, epochs=options.epochs, holdout=HOLDOUT
+    )
     runs = train(spec, options.out / "runs", resume=True, force=options.force)
     results: list[Any] = []
     for i, one in enumerate(runs):

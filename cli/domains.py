@@ -39,12 +39,25 @@ def show(result: Any, screen: Screen) -> None:
     for i, (name, d) in enumerate(r["domains"].items()):
         others = [c for j, c in enumerate(matrix[i]) if j != i and c is not None]
         lowest = number(min(others), 2) if others else "–"
-        rows.append([name, d["n"], "yes" if d["seen"] else "no", number(d["loss"]), percent(d["accuracy"]), number(d["gradient_norm"], 3), lowest])
+        rows.append(
+            [
+                name,
+                d["n"],
+                "yes" if d["seen"] else "no",
+                number(d["loss"]),
+                percent(d["accuracy"]),
+                number(d["gradient_norm"], 3),
+                lowest,
+            ]
+        )
     screen.table(["domain", "n", "seen", "loss", "accuracy", "|gradient|", "lowest cosine"], rows)
     screen.line(
-        f"seen domains: mean loss {number(r['loss_mean'])}, variance {number(r['loss_variance'])} (ddof 0), range {number(r['loss_range'])}; "
+        f"seen domains: mean loss {number(r['loss_mean'])}, variance {number(r['loss_variance'])} (ddof 0), "
+        f"range {number(r['loss_range'])}; "
         f"unseen: mean loss {number(r['unseen_loss_mean'])}"
     )
     if len(names) > 1:
         pairs = [matrix[i][j] for i in range(len(names)) for j in range(i) if matrix[i][j] is not None]
-        screen.line(f"gradients of {sum(c < 0 for c in pairs)} of {len(pairs)} pairs of domains conflict (negative cosine)")
+        screen.line(
+            f"gradients of {sum(c < 0 for c in pairs)} of {len(pairs)} pairs of domains conflict (negative cosine)"
+        )

@@ -41,7 +41,10 @@ def show(result: Any, screen: Screen) -> None:
     rows += [_row(f"lambda_{total - i}", r, i, "smallest", "smallest_") for i in reversed(bottom)]
     screen.table(["", "eigenvalue", "residual", "converged"], rows)
     for name, d in (r["domains"] or {}).items():
-        screen.line(f"domain {name}: lambda_1 {number(d['eigenvalues'][0])} (residual {d['residuals'][0]:.1e}), loss {number(d['loss'])}")
+        screen.line(
+            f"domain {name}: lambda_1 {number(d['eigenvalues'][0])} (residual {d['residuals'][0]:.1e}), "
+            f"loss {number(d['loss'])}"
+        )
     screen.line(
         f"gradient norm {number(r['gradient_norm'], 3)}; symmetry error {r['symmetry_error']:.1e}; "
         f"{r['hvp_count']} products ({r['krylov_products']} Krylov); {r['seconds']:.1f} s"

@@ -32,11 +32,15 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
         facts = _result_facts(path)
     else:
         facts = _checkpoint_facts(arguments.target)
-    rows = [[k.replace("_", " "), v if isinstance(v, str) else str(v)] for k, v in facts.items() if not isinstance(v, (dict, list))]
-    screen.table(["", ""], rows)
+    screen.facts(
+        [(k.replace("_", " "), v) for k, v in facts.items() if v is not None and not isinstance(v, (dict, list))]
+    )
     for name, domain in (facts.get("domains") or {}).items():
         seen = "seen" if domain["seen"] else "unseen"
-        screen.line(f"domain {name} ({seen}): train loss {number(domain['train_loss'])}, test accuracy {percent(domain['test_accuracy'])}")
+        screen.line(
+            f"domain {name} ({seen}): train loss {number(domain['train_loss'])}, "
+            f"test accuracy {percent(domain['test_accuracy'])}"
+        )
     return {"command": "info", "outputs": [], **facts}
 
 

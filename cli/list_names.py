@@ -35,7 +35,10 @@ class Arguments:
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Print a line per name."""
     entries = KINDS[arguments.what]
-    found = [{"name": n, "summary": e.summary, **dict(e.details or {}), "options": list(e.options)} for n, e in entries.items()]
+    found = [
+        {"name": n, "summary": e.summary, **dict(e.details or {}), "options": list(e.options)}
+        for n, e in entries.items()
+    ]
     width = max(len(n) for n in entries) + 2
     for name, entry in entries.items():
         screen.line(f"{name:<{width}}{entry.summary}")

@@ -39,13 +39,18 @@ def parse(arguments: type[T], words: list[str], *, command: str, description: st
     }
     words = list(_one_value_each(words))
     if {"-h", "--help"} & set(words):
-        return tyro.cli(arguments, args=words, **options)  # prints and leaves
+        return _read(arguments, words, options)  # prints and leaves
     complaint = io.StringIO()
     with _wide_terminal(), contextlib.redirect_stderr(complaint):
         try:
-            return tyro.cli(arguments, args=words, **options)
+            return _read(arguments, words, options)
         except SystemExit:
             raise _one_line(complaint.getvalue(), prog) from None
+
+
+def _read(arguments: type[T], words: list[str], options: dict[str, Any]) -> T:
+    parsed: T = tyro.cli(arguments, args=words, **options)
+    return parsed
 
 
 def _one_value_each(words: list[str]) -> Iterator[str]:
@@ -85,7 +90,9 @@ def _one_line(box: str, prog: str) -> UsageError:
     lines = [line.strip("│╭╮╰╯ ").strip() for line in plain.splitlines()]
     body = [line for line in lines if line and not set(line) <= set("─")]
     rules = [i for i, line in enumerate(lines) if line and set(line) <= set("─")]
-    message = " ".join(x for x in lines[1 : rules[0] if rules and rules[0] > 1 else len(lines)] if x) or " ".join(body[:2])
+    message = " ".join(x for x in lines[1 : rules[0] if rules and rules[0] > 1 else len(lines)] if x) or " ".join(
+        body[:2]
+    )
     own = re.fullmatch(r"Error parsing (?:spec|problem|common): (.*)", message)
     if own:  # a spec refused its values, and its line says everything
         return UsageError(own[1])
@@ -150,5 +157,3 @@ def _read_spec(kind: type[Spec], content: dict[str, Any], path: Path) -> Spec:
         if str(path) in error.where:
             raise
         raise UsageError(error.what, f"{path}, {error.where}", error.fix) from None
-
-

@@ -53,7 +53,14 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     outputs: list[Path] = []
     for kind in options.kind or FIGURES:
         try:
-            outputs += render(kind, results, options.out, formats=options.format, venue=options.venue, columns=options.columns)
+            outputs += render(
+                kind,
+                results,
+                options.out,
+                formats=options.format,
+                venue=options.venue,
+                columns=options.columns,
+            )
         except UsageError:
             if options.kind:
                 raise

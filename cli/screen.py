@@ -45,7 +45,9 @@ class Screen:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.finish()
         self._reporting.__exit__(kind, value, trace)
         logging.getLogger("landscape").removeHandler(self._handler)
@@ -70,6 +72,13 @@ class Screen:
             self.finish()
             print(f"{label}: {path}")
 
+    def facts(self, pairs: Sequence[tuple[str, object]]) -> None:
+        """Print names and values, one per line, never wrapped."""
+        width = max((len(name) for name, _ in pairs), default=0)
+        for name, value in () if self.json else pairs:
+            self.finish()
+            print(f"{name:<{width}}  {value}")
+
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
         """Print a table; the first column is left-aligned, the others right-aligned."""
         if self.json:
@@ -79,7 +88,13 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False, padding=(0, 1))
+        table = Table(
+            box=SIMPLE_HEAD,
+            title=Text(title) if title else None,
+            title_justify="left",
+            pad_edge=False,
+            padding=(0, 1),
+        )
         for i, header in enumerate(headers):
             table.add_column(Text(header), justify="left" if i == 0 else "right", overflow="fold")
         for row in rows:
@@ -114,7 +129,14 @@ def _console() -> Any:
 
 def _progress_bar() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         SpinnerColumn(),

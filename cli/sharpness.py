@@ -35,7 +35,15 @@ def show(result: Any, screen: Screen) -> None:
     """Print the measures of one result."""
     groups = [("", result["measures"])] + [(n, d["measures"]) for n, d in (result["domains"] or {}).items()]
     rows = [
-        [name or "all", m["m"], number(m["rho"]), m["p"] + (" adaptive" if m["adaptive"] else ""), number(m["value"]), number(m["stderr"], 2), m["n_blocks"]]
+        [
+            name or "all",
+            m["m"],
+            number(m["rho"]),
+            m["p"] + (" adaptive" if m["adaptive"] else ""),
+            number(m["value"]),
+            number(m["stderr"], 2),
+            m["n_blocks"],
+        ]
         for name, measures in groups
         for m in measures
     ]

@@ -38,16 +38,22 @@ def show(result: Any, screen: Screen) -> None:
     r = result.record
     loss = result.data["loss"].values
     finite = loss[np.isfinite(loss)]
-    rows = [
-        ["grid", f"{r['kind']}, {' x '.join(map(str, r['shape']))}"],
-        ["loss on the grid", f"{number(finite.min())} to {number(finite.max())}" if finite.size else "nowhere finite"],
-        ["centre, plain evaluation", f"{r['center_loss']:.8g}, {r['plain_loss']:.8g}"],
-        ["axes", ", ".join(f"{a['direction']} seed {a['seed']} norm {number(a['norm'])}" for a in r["axes"][:2])],
-        ["|d1| / |w|", number(r["relative_norm"])],
-        ["cosine of the axes", number(r["cosine"], 2)],
-        ["fixed parameters", f"{r['fixed_parameters']:,}"],
-        ["NaN, infinite cells", f"{r['nan_cells']}, {r['infinite_cells']}"],
-        ["BatchNorm", f"{r['batchnorm_layers']} layers, statistics: {r['bn_policy']}"],
-        ["model restored", "yes, bit for bit" if r["restored"] else "NO"],
+    pairs = [
+        ("grid", f"{r['kind']}, {' x '.join(map(str, r['shape']))}"),
+        (
+            "loss on the grid",
+            f"{number(finite.min())} to {number(finite.max())}" if finite.size else "nowhere finite",
+        ),
+        ("centre, plain evaluation", f"{r['center_loss']:.8g}, {r['plain_loss']:.8g}"),
+        (
+            "axes",
+            ", ".join(f"{a['direction']} seed {a['seed']} norm {number(a['norm'])}" for a in r["axes"][:2]),
+        ),
+        ("|d1| / |w|", number(r["relative_norm"])),
+        ("cosine of the axes", number(r["cosine"], 2)),
+        ("fixed parameters", f"{r['fixed_parameters']:,}"),
+        ("NaN, infinite cells", f"{r['nan_cells']}, {r['infinite_cells']}"),
+        ("BatchNorm", f"{r['batchnorm_layers']} layers, statistics: {r['bn_policy']}"),
+        ("model restored", "yes, bit for bit" if r["restored"] else "NO"),
     ]
-    screen.table(["self-check", ""], rows)
+    screen.facts(pairs)

@@ -32,5 +32,3 @@ def show_summary(results: list[Any], screen: Screen) -> None:
     screen.line("mean ± standard deviation over n seeds (ddof 1); accuracies in %")
     for sentence in comparison(rows, results):
         screen.line(f"- {sentence}")
-
-

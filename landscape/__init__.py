@@ -16,26 +16,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .analysis import analyze, training_result
-    from .api import open, train
-    from .curvature.hessian import hessian
-    from .domains.domains import domains
-    from .errors import DataError, Interrupted, LandscapeError, NumericalError, ResourceError, UsageError
-    from .examples import Examples
-    from .figures.render import render
-    from .figures.summary import summarize
-    from .optim.disam import DISAM
-    from .optim.engine import BatchLoss
-    from .optim.sagm import SAGM
-    from .optim.sam import SAM
-    from .problem import Problem
-    from .progress import reporting
-    from .report.report import write_report
-    from .result import Result
-    from .run import Run
-    from .sharpness.sharpness import sharpness
-    from .specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, SurfaceSpec, TrainSpec
-    from .surface.surface import surface
+    from .analysis import analyze as analyze
+    from .analysis import training_result as training_result
+    from .api import open as open
+    from .api import train as train
+    from .curvature.hessian import hessian as hessian
+    from .domains.domains import domains as domains
+    from .errors import DataError as DataError
+    from .errors import Interrupted as Interrupted
+    from .errors import LandscapeError as LandscapeError
+    from .errors import NumericalError as NumericalError
+    from .errors import ResourceError as ResourceError
+    from .errors import UsageError as UsageError
+    from .examples import Examples as Examples
+    from .figures.render import render as render
+    from .figures.summary import summarize as summarize
+    from .optim.disam import DISAM as DISAM
+    from .optim.engine import BatchLoss as BatchLoss
+    from .optim.sagm import SAGM as SAGM
+    from .optim.sam import SAM as SAM
+    from .problem import Problem as Problem
+    from .progress import reporting as reporting
+    from .report.report import write_report as write_report
+    from .result import Result as Result
+    from .run import Run as Run
+    from .sharpness.sharpness import sharpness as sharpness
+    from .specs import DomainsSpec as DomainsSpec
+    from .specs import HessianSpec as HessianSpec
+    from .specs import ProblemSpec as ProblemSpec
+    from .specs import SharpnessSpec as SharpnessSpec
+    from .specs import SurfaceSpec as SurfaceSpec
+    from .specs import TrainSpec as TrainSpec
+    from .surface.surface import surface as surface
 
 _WHERE = {
     # what is looked at
@@ -78,7 +90,7 @@ _WHERE = {
     "Interrupted": "errors",
 }
 
-__all__ = list(_WHERE)  # noqa: PLE0605 - the table above is the list
+__all__ = list(_WHERE)
 
 
 def __getattr__(name: str) -> Any:

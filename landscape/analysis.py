@@ -79,7 +79,9 @@ class Target:
         }
 
 
-def open_problem(target: Target | str, spec: ProblemSpec | None = None, *, all_domains: bool = False, trust: bool = False) -> Problem:
+def open_problem(
+    target: Target | str, spec: ProblemSpec | None = None, *, all_domains: bool = False, trust: bool = False
+) -> Problem:
     """Build the problem a target stands for: its network at its weights, its data, its loss.
 
     Args:
@@ -109,9 +111,11 @@ def open_problem(target: Target | str, spec: ProblemSpec | None = None, *, all_d
         if wanted and examples.domains:
             examples = examples.of_domains(wanted)
         if not len(examples):
-            raise UsageError("no example is left", f"--split {spec.split} --domain {' '.join(wanted)}", "choose others")
+            raise UsageError(
+                "no example is left", f"--split {spec.split} --domain {' '.join(wanted)}", "choose others"
+            )
         if spec.examples is not None:
-            examples = examples.in_memory().subset(spec.examples, spec.seed)
+            examples = examples.subset(spec.examples, spec.seed)
         loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
         plugin = _named("model", spec.model, recorded, MODELS, trust)
         model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
@@ -134,7 +138,11 @@ def open_problem(target: Target | str, spec: ProblemSpec | None = None, *, all_d
 def _named(what: str, given: str | None, recorded: Mapping[str, Any], registry: Registry, trust: bool) -> Plugin:
     name = given or recorded.get(what)
     if name is None:
-        raise UsageError(f"a bare checkpoint does not say its {what}", f"--{what}", f"name one: {', '.join(registry)}, or file.py:callable")
+        raise UsageError(
+            f"a bare checkpoint does not say its {what}",
+            f"--{what}",
+            f"name one: {', '.join(registry)}, or file.py:callable",
+        )
     return resolve(name, registry, from_record=given is None, trust=trust)
 
 
@@ -240,16 +248,33 @@ def training_result(run: Run) -> Result:
         coordinates["domain"] = names
     record = run.record
     spec = record["spec"]
-    facts = {"path": str(run.path), "optimizer": spec["optimizer"][0], "seed": spec["seed"][0], "step": record.get("steps")}
+    facts = {
+        "path": str(run.path),
+        "optimizer": spec["optimizer"][0],
+        "seed": spec["seed"][0],
+        "step": record.get("steps"),
+    }
     return Result(
         "training",
         xr.Dataset(variables, coordinates),
-        {"target": str(run.path), "run": facts, "spec": spec, "holdout": spec["holdout"], "final": record.get("final"), "status": record["status"]},
+        {
+            "target": str(run.path),
+            "run": facts,
+            "spec": spec,
+            "holdout": spec["holdout"],
+            "final": record.get("final"),
+            "status": record["status"],
+        },
     )
 
 
 def standard_set(
-    target: Target | str, problem_spec: ProblemSpec | None = None, *, out: Path | str | None = None, force: bool = False, trust: bool = False
+    target: Target | str,
+    problem_spec: ProblemSpec | None = None,
+    *,
+    out: Path | str | None = None,
+    force: bool = False,
+    trust: bool = False,
 ) -> list[Result]:
     """The analyses that ``landscape analyze``, ``report`` and ``demo`` run on one target.
 

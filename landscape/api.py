@@ -12,7 +12,7 @@ from .specs import ProblemSpec, TrainSpec
 from .training.trainer import train as train_spec
 
 
-def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any) -> Problem:  # noqa: A001
+def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any) -> Problem:
     """Build the problem that a run or a checkpoint stands for.
 
     Args:

@@ -25,7 +25,8 @@ def global_norm(tensors: Sequence[Tensor]) -> Tensor:
     """
     wide = [t if t.dtype in (torch.float32, torch.float64) else t.float() for t in tensors]
     device = wide[0].device
-    return torch.linalg.vector_norm(torch.stack([n.to(device) for n in torch._foreach_norm(wide)]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device) for n in torch._foreach_norm(wide)]))
+    return norm
 
 
 def ascent_step(

@@ -10,8 +10,9 @@ import hashlib
 import json
 import logging
 import pickletools
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,17 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
-_CONTAINERS = ("state_dict", "model_state_dict", "model_dict", "model", "network", "net", "weights", "last", "module")
+_CONTAINERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_dict",
+    "model",
+    "network",
+    "net",
+    "weights",
+    "last",
+    "module",
+)
 _MAX_HEADER = 100 * 2**20
 
 
@@ -62,7 +73,9 @@ def read_weights(path: Path) -> Weights:
         for name in ("model.safetensors", "pytorch_model.bin"):
             if (path / name).is_file():
                 return read_weights(path / name)
-        raise UsageError("this folder holds no run and no model.safetensors", str(path), "name a checkpoint file or a run")
+        raise UsageError(
+            "this folder holds no run and no model.safetensors", str(path), "name a checkpoint file or a run"
+        )
     if not path.exists():
         raise UsageError("there is no such file", str(path), "check the path")
     try:
@@ -93,7 +106,9 @@ def _refuse_impostors(path: Path, head: bytes) -> None:
     if not head:
         raise DataError("the file is empty (0 bytes)", str(path), "copy or save it again")
     if head.startswith(b"version https://git-lfs"):
-        raise DataError("this is a Git LFS pointer, not the weights", str(path), "run `git lfs pull` where it came from")
+        raise DataError(
+            "this is a Git LFS pointer, not the weights", str(path), "run `git lfs pull` where it came from"
+        )
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise DataError("this is a web page, not a checkpoint", str(path), "download the file itself, not its page")
 
@@ -110,7 +125,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     size = path.stat().st_size
     if claimed > _MAX_HEADER or claimed + 8 > size:
         raise DataError(
-            f"its header claims {claimed:,} bytes of a file of {size:,}", str(path), "the file is truncated or damaged"
+            f"its header claims {claimed:,} bytes of a file of {size:,}",
+            str(path),
+            "the file is truncated or damaged",
         )
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
@@ -128,7 +145,9 @@ def _check_own_format(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
     version = metadata.get("version", "")
     if not version.isdigit() or int(version) > FORMAT_VERSION:
         raise DataError(
-            f"the file has format version {version!r}, this program knows {FORMAT_VERSION}", str(path), "update landscape"
+            f"the file has format version {version!r}, this program knows {FORMAT_VERSION}",
+            str(path),
+            "update landscape",
         )
     if metadata.get("sha256") != tensors_hash(tensors):
         raise DataError("SHA-256 mismatch: the tensors are not those that were saved", str(path), "copy it again")
@@ -137,13 +156,15 @@ def _check_own_format(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
 def _read_torch(path: Path, kind: str) -> Any:
     if kind == "zip":
         _check_zip(path)
+        _refuse_code(path)
     else:
-        _check_legacy_claims(path)
-    _refuse_code(path)
+        _check_legacy_pickle(path)
     try:
         # weights_only is said here and not left to its default: an environment variable can turn the default
         # off, but not an explicit True.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickle protocols; what matters becomes an error
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
     except Exception as error:
         if isinstance(error, LandscapeError):
             raise
@@ -162,11 +183,15 @@ def _check_zip(path: Path) -> None:
             for record in records:
                 if record.compress_type != zipfile.ZIP_STORED:
                     raise DataError(
-                        f"record {record.filename!r} is compressed", str(path), "save it with torch.save, which stores plainly"
+                        f"record {record.filename!r} is compressed",
+                        str(path),
+                        "save it with torch.save, which stores plainly",
                     )
             total, size = sum(r.file_size for r in records), path.stat().st_size
             if total > size:
-                raise DataError(f"its records claim {total:,} bytes in a file of {size:,}", str(path), "do not use it")
+                raise DataError(
+                    f"its records claim {total:,} bytes in a file of {size:,}", str(path), "do not use it"
+                )
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
         if isinstance(error, LandscapeError):
@@ -176,38 +201,68 @@ def _check_zip(path: Path) -> None:
         raise DataError(f"CRC mismatch in record {damaged!r}: its bytes changed", str(path), "copy or save it again")
 
 
-def _check_legacy_claims(path: Path) -> None:
-    """Refuse a pickle whose storages claim more elements than the file has bytes, before torch allocates them.
+def _check_legacy_pickle(path: Path) -> None:
+    """Look through a pickle without running it, and refuse what the loader would only stumble over.
 
-    A storage is named by a persistent id, a tuple ending in its number of elements.
+    A storage is named by a persistent id, a tuple ending in its number of elements; torch would allocate that
+    many before reading them. Names of classes that are no plain weights are refused here with a message that
+    says which; the loader's own allow-list remains the protection.
+
+    Raises:
+        DataError: If a storage claims more elements than the file has bytes, or objects are pickled.
     """
     size = path.stat().st_size
-    numbers: list[int] = []
-    try:
-        with open(path, "rb") as handle:
-            for _ in range(5):  # magic number, protocol, system facts, the object, the storage keys
-                for opcode, argument, _ in pickletools.genops(handle):
-                    if opcode.name == "MARK":
-                        numbers = []
-                    elif isinstance(argument, int) and opcode.name.startswith(("BININT", "LONG", "INT")):
-                        numbers.append(argument)
-                    elif opcode.name == "BINPERSID" and max(numbers, default=size + 1) > size:
-                        raise DataError(
-                            "a tensor claims more elements than the file has bytes", str(path), "do not use it"
-                        )
-    except (ValueError, EOFError, IndexError, UnicodeDecodeError):
-        pass  # not five pickles: raw tensors follow, or it is damaged, and the loader says how
+    for opcode, argument, previous in _pickle_operations(path):
+        if opcode == "BINPERSID" and max((a for a in previous if isinstance(a, int)), default=size + 1) > size:
+            raise DataError("a tensor claims more elements than the file has bytes", str(path), "do not use it")
+        if opcode in ("GLOBAL", "STACK_GLOBAL"):
+            words = str(argument).split() if opcode == "GLOBAL" else [a for a in previous if isinstance(a, str)][-2:]
+            _refuse_foreign({".".join(words)}, path)
+
+
+def _pickle_operations(path: Path) -> Iterator[tuple[str, Any, list[Any]]]:
+    """Operations of the pickles in a legacy file, each with the constants since the last mark.
+
+    The file holds a magic number, a protocol, facts on the system, the object and the storage keys; raw
+    tensors follow. A file that ends or breaks earlier ends the iteration; the loader says how it is broken.
+    """
+    with open(path, "rb") as handle:
+        for _ in range(5):
+            constants: list[Any] = []
+            operations = pickletools.genops(handle)
+            while True:
+                try:
+                    opcode, argument, _ = next(operations)
+                except StopIteration:
+                    break
+                except (ValueError, EOFError, IndexError, UnicodeDecodeError):
+                    return
+                if opcode.name == "MARK":
+                    constants = []
+                elif not opcode.name.startswith(("BINPUT", "LONG_BINPUT", "PROTO", "FRAME", "MEMOIZE")):
+                    yield opcode.name, argument, constants
+                    if isinstance(argument, (int, str)):
+                        constants.append(argument)
 
 
 def _refuse_code(path: Path) -> None:
+    """Name the classes in a zip checkpoint that are no plain weights.
+
+    Raises:
+        DataError: If there are any.
+    """
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # damaged in a way that the loader itself describes
         return
-    if unsafe:
-        names = ", ".join(sorted(unsafe)[:5])
+    _refuse_foreign(set(unsafe), path, known=())
+
+
+def _refuse_foreign(names: set[str], path: Path, known: tuple[str, ...] = ("torch.", "collections.", "numpy.")) -> None:
+    foreign = sorted(n for n in names if not n.startswith(known) or n.startswith("torch.nn."))
+    if foreign:
         raise DataError(
-            f"it holds pickled objects ({names}), which could run code",
+            f"it holds pickled objects ({', '.join(foreign[:5])}), which could run code",
             str(path),
             "where it was made, save model.state_dict() alone",
         )
@@ -254,7 +309,9 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str) -> None:
     expected = model.state_dict()
     given = _strip_prefixes(weights.tensors, set(expected), place)
     _match_keys(given, expected, place)
-    halves = {str(t.dtype).removeprefix("torch.") for t in given.values() if t.dtype in (torch.float16, torch.bfloat16)}
+    halves = {
+        str(t.dtype).removeprefix("torch.") for t in given.values() if t.dtype in (torch.float16, torch.bfloat16)
+    }
     cast = {name: _cast(name, tensor, expected[name], place) for name, tensor in given.items() if name in expected}
     if halves:
         log.warning("%s: weights in %s are cast to the model's type", place, " and ".join(sorted(halves)))
@@ -313,14 +370,18 @@ def _cast(name: str, tensor: Tensor, target: Tensor, where: str) -> Tensor:
         )
     if tensor.is_floating_point() != target.is_floating_point() or tensor.is_complex() != target.is_complex():
         raise DataError(
-            f"{name} holds {tensor.dtype}, the model expects {target.dtype}".replace("torch.", ""), where, "save real weights"
+            f"{name} holds {tensor.dtype}, the model expects {target.dtype}".replace("torch.", ""),
+            where,
+            "save real weights",
         )
     if not tensor.is_floating_point():
         return tensor
     _require_finite(name, tensor, where)
     cast = tensor.to(target.dtype)
     if not torch.isfinite(cast).all():
-        raise DataError(f"{name} does not fit into {target.dtype}".replace("torch.", ""), where, "use --dtype float64")
+        raise DataError(
+            f"{name} does not fit into {target.dtype}".replace("torch.", ""), where, "use --dtype float64"
+        )
     return cast
 
 

@@ -5,8 +5,9 @@ Inputs are a tensor, a tuple (positional arguments of the model) or a dictionary
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import DataError, UsageError
+from .parameters import preserved_random_state, seed_everything
 from .registry import unknown_name
 
 Indices = NDArray[np.int64]
@@ -81,9 +83,40 @@ def forward(model: torch.nn.Module, inputs: Any) -> Tensor:
     return output
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over a store tells.
+
+    Attributes:
+        digests: SHA-256 of each row's input and target (types, shapes, bytes).
+        labels: Integer class of each row ``(n,)``, or None where targets are no classes.
+    """
+
+    digests: list[bytes]
+    labels: Indices | None
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[Any, Any]]) -> Survey:
+        """Look at every ``(input, target)`` pair once."""
+        digests, labels = [], []
+        for inputs, target in pairs:
+            hasher = hashlib.sha256()
+            target = torch.as_tensor(target) if not isinstance(target, (Mapping, tuple, list)) else target
+            for leaf in (*leaves(inputs), *leaves(target)):
+                hasher.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
+                hasher.update(leaf.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digests.append(hasher.digest())
+            whole = isinstance(target, Tensor) and target.ndim == 0 and not target.is_floating_point()
+            labels.append(int(target) if whole else None)
+        known = [label for label in labels if label is not None]
+        return cls(digests, np.array(known, dtype=np.int64) if len(known) == len(labels) else None)
+
+
 class _Store(Protocol):
     def __len__(self) -> int: ...
     def fetch(self, rows: Indices) -> tuple[Any, Tensor]: ...
+    @property
+    def survey(self) -> Survey: ...
 
 
 class TensorStore:
@@ -99,6 +132,11 @@ class TensorStore:
         """Inputs and targets of ``rows``."""
         index = torch.from_numpy(rows)
         return map_tensors(self.inputs, lambda t: t[index]), self.targets[index]
+
+    @functools.cached_property
+    def survey(self) -> Survey:
+        """Digests and labels of all rows."""
+        return Survey.of((map_tensors(self.inputs, lambda t, i=i: t[i]), self.targets[i]) for i in range(len(self)))
 
 
 class DatasetStore:
@@ -116,9 +154,20 @@ class DatasetStore:
         source = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self.datasets[source][row - int(self._starts[source])]
 
+    def frozen(self, row: int) -> Any:
+        """The pair of one row with its random augmentation frozen: the same at every call."""
+        with preserved_random_state():
+            seed_everything("frozen example", row)
+            return self.one(row)
+
     def fetch(self, rows: Indices) -> tuple[Any, Tensor]:
-        """Inputs and targets of ``rows``, collated by torch's own rule."""
-        return collate([self.one(int(r)) for r in rows])
+        """Inputs and targets of ``rows``, frozen, collated by torch's own rule."""
+        return collate([self.frozen(int(r)) for r in rows])
+
+    @functools.cached_property
+    def survey(self) -> Survey:
+        """Digests and labels of all rows, from one reading of the data."""
+        return Survey.of(self.frozen(i) for i in range(len(self)))
 
 
 def collate(pairs: Sequence[Any]) -> tuple[Any, Tensor]:
@@ -133,7 +182,9 @@ def collate(pairs: Sequence[Any]) -> tuple[Any, Tensor]:
         inputs, targets = default_collate([(x, y) for x, y in pairs])
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"the examples do not form a batch: {error}", "the data set", "return (input, target) of equal shapes"
+            f"the examples do not form a batch: {error}",
+            "the data set",
+            "return (input, target) of equal shapes",
         ) from error
     return (tuple(inputs) if isinstance(inputs, list) else inputs), targets
 
@@ -221,11 +272,8 @@ class Examples:
 
     def classes(self) -> Indices | None:
         """Integer class of each example ``(n,)``, or None where targets are no classes."""
-        assert isinstance(self.store, TensorStore), "read the examples with in_memory() first"
-        targets = self.store.targets[torch.from_numpy(self.rows)]
-        if targets.ndim != 1 or targets.is_floating_point():
-            return None
-        return targets.numpy().astype(np.int64)
+        labels = self.store.survey.labels
+        return None if labels is None else labels[self.rows]
 
     def stratified_order(self, seed: int) -> Indices:
         """A seeded order in which every stretch is balanced over classes and domains.
@@ -258,18 +306,11 @@ class Examples:
 
     def fingerprint(self) -> str:
         """SHA-256 of the content: every input, target and domain name, in order, at the stored precision."""
-        hashers: list[Any] = []
-        head = hashlib.sha256()
-        for batch in self.batches(1024):
-            tensors = [*leaves(batch.inputs), *leaves(batch.targets)]
-            if not hashers:
-                hashers = [hashlib.sha256(f"{t.dtype}{tuple(t.shape[1:])}".encode()) for t in tensors]
-            for hasher, tensor in zip(hashers, tensors, strict=True):
-                hasher.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        head.update(repr([self.domain_names[i] for i in self.domain]).encode())
-        for hasher in hashers:
-            head.update(hasher.digest())
-        return head.hexdigest()
+        digests = self.store.survey.digests
+        total = hashlib.sha256(repr([self.domain_names[i] for i in self.domain]).encode())
+        for row in self.rows:
+            total.update(digests[row])
+        return total.hexdigest()
 
 
 def _store(data: Any, where: str) -> TensorStore | DatasetStore:
@@ -284,7 +325,9 @@ def _store(data: Any, where: str) -> TensorStore | DatasetStore:
         store = DatasetStore([data])
     else:
         raise DataError(
-            f"a data set cannot be a {type(data).__name__}", where, "return (inputs, targets) or a torch Dataset"
+            f"a data set cannot be a {type(data).__name__}",
+            where,
+            "return (inputs, targets) or a torch Dataset",
         )
     if len(store) == 0:
         raise DataError("there is no example", where, "a data set and each of its domains needs at least one")
@@ -297,9 +340,7 @@ def _joined(stores: Sequence[TensorStore | DatasetStore], where: str) -> _Store:
         if len(tensors) == 1:
             return tensors[0]
         try:
-            return TensorStore(
-                _concatenate([s.inputs for s in tensors]), torch.cat([s.targets for s in tensors])
-            )
+            return TensorStore(_concatenate([s.inputs for s in tensors]), torch.cat([s.targets for s in tensors]))
         except (RuntimeError, KeyError, TypeError) as error:
             raise DataError(f"the domains do not fit together: {error}", where, "use equal shapes") from error
     if all(isinstance(s, DatasetStore) for s in stores):
@@ -314,5 +355,3 @@ def _concatenate(trees: Sequence[Any]) -> Any:
     if isinstance(first, tuple):
         return tuple(_concatenate([t[i] for t in trees]) for i in range(len(first)))
     return torch.cat(list(trees))
-
-

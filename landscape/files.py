@@ -67,9 +67,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink()
         if isinstance(error, Exception) and not isinstance(error, LandscapeError):
             if is_out_of_space(error):
-                raise ResourceError("no space left to write", str(path), "free some space; the old file is intact") from error
+                raise ResourceError(
+                    "no space left to write", str(path), "free some space; the old file is intact"
+                ) from error
             if isinstance(error, OSError):
-                raise UsageError(f"cannot write: {error.strerror or error}", str(path), "choose another --out") from error
+                raise UsageError(
+                    f"cannot write: {error.strerror or error}", str(path), "choose another --out"
+                ) from error
         raise
 
 
@@ -181,7 +185,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise UsageError(f"the run folder is in use by {_owner_text(owner)}", str(folder), "wait, or use another --out") from None
+        raise UsageError(
+            f"the run folder is in use by {_owner_text(owner)}", str(folder), "wait, or use another --out"
+        ) from None
     except OSError as error:
         raise UsageError(f"cannot write: {error.strerror or error}", str(folder), "choose another --out") from None
     try:

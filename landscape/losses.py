@@ -100,7 +100,12 @@ def _call(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor:
 
 
 def domain_means(
-    loss: LossFunction, output: Tensor, target: Tensor, domain: Tensor, values: Tensor | None, present: list[int]
+    loss: LossFunction,
+    output: Tensor,
+    target: Tensor,
+    domain: Tensor,
+    values: Tensor | None,
+    present: list[int],
 ) -> Tensor:
     """Mean loss of each domain in ``present``, shape ``(len(present),)``, with its graph.
 

@@ -37,7 +37,9 @@ class ParameterSpace:
         if not chosen:
             trainable = [k for k, p in named.items() if p.requires_grad]
             raise UsageError(
-                f"no trainable parameter is selected by {pattern!r}" if pattern else "the model has no trainable parameter",
+                f"no trainable parameter is selected by {pattern!r}"
+                if pattern
+                else "the model has no trainable parameter",
                 "--params" if pattern else type(model).__name__,
                 f"there is: {', '.join(trainable[:10])}" if trainable else "set requires_grad",
             )

@@ -109,7 +109,9 @@ def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any]
         raise
     except Exception as error:
         raise UsageError(
-            f"{plugin.name} raised {type(error).__name__}: {error}", "plug-in", "mend it, or run with --debug for the traceback"
+            f"{plugin.name} raised {type(error).__name__}: {error}",
+            "plug-in",
+            "mend it, or run with --debug for the traceback",
         ) from error
 
 
@@ -148,7 +150,9 @@ def _find_file(location: str, kind: str) -> Path:
             break
         path = list(spec.submodule_search_locations or [])
     if spec is None or not spec.origin:
-        raise UsageError(f"there is no module {location!r}", _flag(kind), "check the name, or use path/to/file.py:callable")
+        raise UsageError(
+            f"there is no module {location!r}", _flag(kind), "check the name, or use path/to/file.py:callable"
+        )
     return Path(spec.origin).resolve()
 
 
@@ -182,7 +186,9 @@ def _import_file(file: Path, content: bytes, sha256: str) -> types.ModuleType:
             exec(compile(content, str(file), "exec"), module.__dict__)  # the user named this file as code
     except Exception as error:
         del sys.modules[name]
-        raise UsageError(f"importing it raised {type(error).__name__}: {error}", str(file), "mend the file") from error
+        raise UsageError(
+            f"importing it raised {type(error).__name__}: {error}", str(file), "mend the file"
+        ) from error
     return module
 
 
@@ -191,7 +197,9 @@ def _import_module(location: str) -> types.ModuleType:
         with _on_path(Path.cwd()):
             return importlib.import_module(location)
     except Exception as error:
-        raise UsageError(f"importing it raised {type(error).__name__}: {error}", location, "mend the module") from error
+        raise UsageError(
+            f"importing it raised {type(error).__name__}: {error}", location, "mend the module"
+        ) from error
 
 
 # -- trust ------------------------------------------------------------------------------------------------------

@@ -81,7 +81,11 @@ def pick_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = torch.device(device)
     if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-        found = f"{torch.cuda.device_count()} CUDA device(s) found" if torch.cuda.is_available() else "CUDA is not available"
+        found = (
+            f"{torch.cuda.device_count()} CUDA device(s) found"
+            if torch.cuda.is_available()
+            else "CUDA is not available"
+        )
         raise UsageError(f"{found}", f"--device {device}", "use --device cpu")
     return chosen
 
@@ -195,7 +199,9 @@ class Problem:
 
     def present_domains(self) -> list[str]:
         """Names of the domains that have examples, or [] where the data has no domains."""
-        return [self.examples.domain_names[i] for i in np.unique(self.examples.domain)] if self.examples.domains else []
+        return (
+            [self.examples.domain_names[i] for i in np.unique(self.examples.domain)] if self.examples.domains else []
+        )
 
     # -- what it answers ------------------------------------------------------------------------------------
 
@@ -294,7 +300,7 @@ class Problem:
         Yields:
             The parameter tensors, to be written in place.
         """
-        tensors = list(self.space.tensors)
+        tensors: list[Tensor] = list(self.space.tensors)
         try:
             with torch.no_grad():
                 yield tensors
@@ -311,7 +317,9 @@ class Problem:
             evaluation = self.evaluate()
         if not np.isfinite(evaluation.loss):
             raise NumericalError(
-                f"the loss at the weights is {evaluation.loss}", f"{self.n_examples} examples", "check weights and data"
+                f"the loss at the weights is {evaluation.loss}",
+                f"{self.n_examples} examples",
+                "check weights and data",
             )
         return evaluation
 
@@ -336,7 +344,9 @@ class Problem:
                     raise
                 if self.batch_size == 1:
                     raise ResourceError(
-                        "out of memory with one example at a time", str(self.device), "use a smaller model or a larger device"
+                        "out of memory with one example at a time",
+                        str(self.device),
+                        "use a smaller model or a larger device",
                     ) from error
                 self.batch_size = max(1, min(self.batch_size, self.n_examples) // 2)
                 self._batches = None
@@ -396,7 +406,13 @@ def evaluation_from_sums(sums: Tensor, names: Sequence[str]) -> Evaluation:
 
 
 def evaluate(
-    model: nn.Module, examples: Examples, loss: LossFunction, *, device: torch.device, dtype: torch.dtype, batch_size: int = 1024
+    model: nn.Module,
+    examples: Examples,
+    loss: LossFunction,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int = 1024,
 ) -> Evaluation:
     """Evaluate a model that is being trained: eval mode, no gradient, flags and random state given back."""
     total = torch.zeros(3, len(examples.domain_names), dtype=torch.float64, device=device)
@@ -445,13 +461,15 @@ def _bytes(batch: Batch) -> int:
     return sum(t.nbytes for t in (*leaves(batch.inputs), *leaves(batch.targets)))
 
 
-def check_labels(model: nn.Module, examples: Examples, loss: LossFunction, *, device: torch.device, dtype: torch.dtype) -> None:
+def check_labels(
+    model: nn.Module, examples: Examples, loss: LossFunction, *, device: torch.device, dtype: torch.dtype
+) -> None:
     """Compare every label with the number of outputs before hours of work.
 
     Raises:
         DataError: If a label lies outside ``0..C-1``.
     """
-    classes = examples.in_memory().classes()
+    classes = examples.classes()
     if classes is None or not len(classes):
         return
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():

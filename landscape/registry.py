@@ -191,9 +191,17 @@ MEASURES = Registry(
 DIRECTIONS = Registry(
     "direction",
     {
-        "filter": Entry("landscape.surface.directions:draw", "Gaussian, each filter scaled to the norm of the network's filter"),
-        "layer": Entry("landscape.surface.directions:draw", "Gaussian, each tensor scaled to the norm of the network's tensor"),
-        "gaussian": Entry("landscape.surface.directions:draw", "Gaussian, the whole scaled to the norm of the network"),
+        "filter": Entry(
+            "landscape.surface.directions:draw",
+            "Gaussian, each filter scaled to the norm of the network's filter",
+        ),
+        "layer": Entry(
+            "landscape.surface.directions:draw",
+            "Gaussian, each tensor scaled to the norm of the network's tensor",
+        ),
+        "gaussian": Entry(
+            "landscape.surface.directions:draw", "Gaussian, the whole scaled to the norm of the network"
+        ),
         "unit": Entry("landscape.surface.directions:draw", "Gaussian, the whole scaled to length 1"),
     },
 )
@@ -201,7 +209,9 @@ DIRECTIONS = Registry(
 FIGURES = Registry(
     "figure",
     {
-        "training": Entry("landscape.figures.training:draw", "loss, per-domain loss and domain-loss variance over training"),
+        "training": Entry(
+            "landscape.figures.training:draw", "loss, per-domain loss and domain-loss variance over training"
+        ),
         "eigenvalues": Entry("landscape.figures.eigenvalues:draw", "top eigenvalues per optimizer, with residuals"),
         "m-sharpness": Entry("landscape.figures.m_sharpness:draw", "m-sharpness over m per optimizer"),
         "slice": Entry("landscape.figures.slice:draw", "1-D slices of the loss along the same directions"),
@@ -217,6 +227,8 @@ ANALYSES = Registry(
         "hessian": Entry("landscape.curvature.hessian:hessian", "Hessian eigenvalues with true residuals"),
         "sharpness": Entry("landscape.sharpness.sharpness:sharpness", "m-sharpness and its relatives"),
         "surface": Entry("landscape.surface.surface:surface", "1-D and 2-D slices of the loss surface"),
-        "domains": Entry("landscape.domains.domains:domains", "per-domain loss, accuracy, variance and gradient cosines"),
+        "domains": Entry(
+            "landscape.domains.domains:domains", "per-domain loss, accuracy, variance and gradient cosines"
+        ),
     },
 )

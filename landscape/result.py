@@ -53,7 +53,9 @@ class Result:
     def label(self) -> str:
         """The name under which figures show it: the optimizer of its run, or the name of its file."""
         run = self.record.get("run") or {}
-        return str(run.get("optimizer") or self.record.get("label") or Path(str(self.record.get("target") or self.kind)).name)
+        return str(
+            run.get("optimizer") or self.record.get("label") or Path(str(self.record.get("target") or self.kind)).name
+        )
 
     @property
     def seed(self) -> int | None:
@@ -77,7 +79,9 @@ class Result:
             beside = path.with_suffix(".safetensors")
             save_tensors(beside, self.vectors)
             self.record["directions" if self.kind == "surface" else "vectors"] = str(beside)
-        data = self.data.assign_attrs({_ATTRIBUTE: json.dumps({"kind": self.kind, "record": self.record}, allow_nan=False)})
+        data = self.data.assign_attrs(
+            {_ATTRIBUTE: json.dumps({"kind": self.kind, "record": self.record}, allow_nan=False)}
+        )
         with atomic_path(path) as temporary:
             data.to_netcdf(temporary, engine="h5netcdf")
         self.path = path
@@ -101,4 +105,6 @@ class Result:
             stored = json.loads(data.attrs.pop(_ATTRIBUTE))
             return cls(stored["kind"], data, stored["record"], path)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"this is no stored result: {error}", str(path), "compute it again with --force") from error
+            raise DataError(
+                f"this is no stored result: {error}", str(path), "compute it again with --force"
+            ) from error

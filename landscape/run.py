@@ -1,11 +1,11 @@
 """`Run`: a training's folder, which can be killed at any instant and continued.
 
-    RUN/run.json          the resolved spec, versions, status
-    RUN/metrics.jsonl     one JSON object per logged step
-    RUN/checkpoints/      step-NNNNNNNN.safetensors, weights and buffers
-    RUN/state/resume.pt   everything that bit-exact continuation needs, one file, replaced atomically
-    RUN/results/          stored analyses
-    RUN/figures/
+RUN/run.json          the resolved spec, versions, status
+RUN/metrics.jsonl     one JSON object per logged step
+RUN/checkpoints/      step-NNNNNNNN.safetensors, weights and buffers
+RUN/state/resume.pt   everything that bit-exact continuation needs, one file, replaced atomically
+RUN/results/          stored analyses
+RUN/figures/
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ class Run:
         """
         file = self.path / "run.json"
         if not file.is_file():
-            raise UsageError("this folder is no run (it has no run.json)", str(self.path), "name a run or a checkpoint file")
+            raise UsageError(
+                "this folder is no run (it has no run.json)",
+                str(self.path),
+                "name a run or a checkpoint file",
+            )
         record = read_json(file)
         if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
             raise DataError("run.json does not describe a run", str(file), "restore it, or train anew")
@@ -79,7 +83,11 @@ class Run:
         """
         found = self.checkpoints()
         if not found:
-            raise UsageError("the run has no checkpoint yet", str(self.path), "let it go on with `landscape train --resume`")
+            raise UsageError(
+                "the run has no checkpoint yet",
+                str(self.path),
+                "let it go on with `landscape train --resume`",
+            )
         if not which:
             return found[max(found)]
         if which == "best":
@@ -92,7 +100,7 @@ class Run:
 
     def _best_step(self, found: Mapping[int, Path]) -> int:
         """The checkpoint with the lowest held-in loss (validation split, else test split) of the seen domains."""
-        scores = {}
+        scores: dict[int, float] = {}
         for line in self.metrics():
             evaluation = line.get("evaluation") or {}
             score = evaluation.get("val_loss", evaluation.get("test_loss"))

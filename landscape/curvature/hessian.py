@@ -28,7 +28,12 @@ class NotConverged(NumericalError):
 
 
 def hessian(
-    problem: Problem, spec: HessianSpec | None = None, *, seed: int = 0, per_domain: bool = False, **options: Any
+    problem: Problem,
+    spec: HessianSpec | None = None,
+    *,
+    seed: int = 0,
+    per_domain: bool = False,
+    **options: Any,
 ) -> Result:
     """Largest and smallest eigenvalues of the Hessian of the mean loss over the problem's examples.
 
@@ -58,7 +63,11 @@ def hessian(
     gradient_norm = float(torch.linalg.vector_norm(problem.gradient().double()))
     symmetry, checks = _symmetry_error(problem, seed)
     spectrum = _spectrum(problem, spec, seed)
-    domains = {name: _of_domain(problem.of_domain(name), spec, seed) for name in problem.present_domains()} if per_domain else None
+    domains = (
+        {name: _of_domain(problem.of_domain(name), spec, seed) for name in problem.present_domains()}
+        if per_domain
+        else None
+    )
     record = {
         "target": None,
         "operator": "hessian",
@@ -114,7 +123,9 @@ def _symmetry_error(problem: Problem, seed: int) -> tuple[float, int]:
     """
     generator = torch.Generator().manual_seed(seed + 1)
     probes = [
-        (torch.randint(0, 2, (problem.n_parameters,), generator=generator, dtype=torch.float64) * 2 - 1).to(problem.device)
+        (torch.randint(0, 2, (problem.n_parameters,), generator=generator, dtype=torch.float64) * 2 - 1).to(
+            problem.device
+        )
         for _ in range(3)
     ]
     products = [problem.hvp(u).double() for u in probes]

@@ -94,7 +94,8 @@ class _Krylov:
 
     def _orthogonal(self, vector: Tensor, size: int) -> Tensor:
         vector = self._project_out(vector, size)
-        return vector / torch.linalg.vector_norm(vector)
+        unit: Tensor = vector / torch.linalg.vector_norm(vector)
+        return unit
 
     def grow(self) -> None:
         """One product, one more basis vector."""
@@ -180,7 +181,9 @@ def lanczos(
     upper, lower = found.take(range(len(wanted) - top, len(wanted))), found.take(range(bottom))
     extra = missed = 0
     if not space.full:
-        upper, lower, extra, missed = _complete(operator, upper, lower, tol * scale, draw, max_products - space.products)
+        upper, lower, extra, missed = _complete(
+            operator, upper, lower, tol * scale, draw, max_products - space.products
+        )
     scale = max([scale, *(float(f.values.abs().max()) for f in (upper, lower) if len(f.values))])
     both = torch.cat([upper.vectors, lower.vectors]) if top + bottom <= n else upper.vectors
     gram = both @ both.T - torch.eye(len(both), dtype=torch.float64, device=both.device)
@@ -299,4 +302,5 @@ def _orthonormal(vectors: Tensor) -> Tensor:
     if not len(vectors):
         return vectors
     q, r = torch.linalg.qr(vectors.T)
-    return q[:, r.diagonal().abs() > 1e-8].T.contiguous()
+    rows: Tensor = q[:, r.diagonal().abs() > 1e-8].T.contiguous()
+    return rows

@@ -1,0 +1,1 @@
+"""Data sets, and the contract of a user's own."""

@@ -41,7 +41,9 @@ def gaussian_domains(
     if not 0 <= overlap <= 1:
         raise UsageError(f"overlap={overlap}", "--data-arg", "expected a number from 0 to 1")
     if min(n, dims, classes, domains) < 1 or not 0 < test_fraction < 1 or dims < domains:
-        raise UsageError("gaussian-domains cannot be made", "--data-arg", "expected positive sizes and dims >= domains")
+        raise UsageError(
+            "gaussian-domains cannot be made", "--data-arg", "expected positive sizes and dims >= domains"
+        )
     generator = np.random.default_rng([seed, 0x6A])
     centres = 2 * generator.standard_normal((classes, dims))
     shifts = shift * np.linalg.qr(generator.standard_normal((dims, dims)))[0][:domains]

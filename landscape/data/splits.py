@@ -1,4 +1,4 @@
-"""From what a data callable returns to splits: ``{"train": Examples, "test": ..., "val": ...}`` on one list of domains."""
+"""From what a data callable returns to splits, ``{"train": Examples, "test": ...}``, on one list of domains."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Splits(dict[str, Examples]):
     def __init__(self, splits: Any, where: str = "the data callable") -> None:
         if not isinstance(splits, Mapping):
             raise DataError(
-                f"it returned a {type(splits).__name__}", where, 'return {"train": ..., "test": ...}, "train" is required'
+                f"it returned a {type(splits).__name__}",
+                where,
+                'return {"train": ..., "test": ...}, "train" is required',
             )
         if "train" not in splits:
             raise DataError(f'there is no "train" split, only: {", ".join(map(str, splits))}', where, 'add "train"')

@@ -15,7 +15,12 @@ from ..specs import DomainsSpec
 
 
 def domains(
-    problem: Problem, spec: DomainsSpec | None = None, *, seed: int = 0, per_domain: bool = True, **options: Any
+    problem: Problem,
+    spec: DomainsSpec | None = None,
+    *,
+    seed: int = 0,
+    per_domain: bool = True,
+    **options: Any,
 ) -> Result:
     """Look at every domain at the problem's weights.
 

@@ -16,8 +16,9 @@ def facts_of(examples: Examples) -> dict[str, Any]:
     """What a model builder may want to know: ``input_shape``, ``in_channels`` and ``classes`` of the data."""
     import numpy as np
 
-    shape = [tuple(t.shape[1:]) for t in leaves(examples.batch(np.arange(1)).inputs)]
-    classes = examples.in_memory().classes()
+    first = examples.batch(np.arange(1))
+    shape = [tuple(t.shape[1:]) for t in leaves(first.inputs)]
+    classes = examples.classes()
     facts: dict[str, Any] = {}
     if len(shape) == 1:
         facts["input_shape"] = list(shape[0])
@@ -25,10 +26,8 @@ def facts_of(examples: Examples) -> dict[str, Any]:
             facts["in_channels"] = shape[0][0]
     if classes is not None:
         facts["classes"] = int(classes.max()) + 1
-    elif examples.in_memory().batch(np.arange(1)).targets.ndim > 1:
-        facts["classes"] = int(examples.batch(np.arange(1)).targets[0].numel())
     else:
-        facts["classes"] = 1
+        facts["classes"] = first.targets[0].numel()
     return facts
 
 

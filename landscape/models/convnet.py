@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -21,9 +22,11 @@ class ConvNet(nn.Module):
         activation: Name of the activation.
     """
 
-    def __init__(self, channels: Sequence[int], size: Sequence[int], classes: int, batchnorm: bool, activation: str) -> None:
+    def __init__(
+        self, channels: Sequence[int], size: Sequence[int], classes: int, batchnorm: bool, activation: str
+    ) -> None:
         super().__init__()
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(pairwise(channels))
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=not batchnorm) for a, b in pairs)
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b in pairs) if batchnorm else None
         self.act = make_activation(activation)

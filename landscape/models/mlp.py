@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..registry import unknown_name
 
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn.Softplus}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn.Softplus}
 
 
 def activation(name: str) -> nn.Module:
@@ -35,7 +36,7 @@ class MLP(nn.Module):
 
     def __init__(self, widths: Sequence[int], act: str) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.act = activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +48,9 @@ class MLP(nn.Module):
         return logits
 
 
-def mlp(input_shape: Sequence[int], classes: int, hidden: Sequence[int] | int = (64, 64), activation: str = "relu") -> MLP:
+def mlp(
+    input_shape: Sequence[int], classes: int, hidden: Sequence[int] | int = (64, 64), activation: str = "relu"
+) -> MLP:
     """A fully connected network.
 
     Args:

@@ -50,9 +50,7 @@ class CifarResNet(nn.Module):
 
     @staticmethod
     def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-        return nn.Sequential(
-            Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(blocks - 1))
-        )
+        return nn.Sequential(Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(n, classes)`` of images ``(n, in_channels, height, width)``."""

@@ -1,0 +1,1 @@
+"""Sharpness-aware optimizers over any torch optimizer."""

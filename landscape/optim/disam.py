@@ -44,12 +44,10 @@ class DISAM(SAM):
     def _plain(self, loss: Any) -> Tensor:
         raise self._needs_domains()
 
-    def step(self, closure: Any = None) -> Tensor:
-        """Make one step; the closure returns a `BatchLoss` with domain losses, not yet differentiated."""
-        return super().step(closure)
-
     @staticmethod
     def _needs_domains() -> UsageError:
         return UsageError(
-            "DISAM needs the loss of each domain", "closure", "return BatchLoss(mean, domains) without calling backward"
+            "DISAM needs the loss of each domain",
+            "closure",
+            "return BatchLoss(mean, domains) without calling backward",
         )

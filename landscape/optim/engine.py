@@ -86,11 +86,11 @@ class ERM(torch.optim.Optimizer):
             raise UsageError(f"the closure returned a {type(loss).__name__}", type(self).__name__, "return the loss")
         return loss
 
-    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self) -> dict[str, Any]:
         """All of the state: the base optimizer's and the method's own."""
         return {"base": self.base.state_dict(), "method": self.method_state()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.base.load_state_dict(state_dict["base"])
         self.param_groups = self.base.param_groups

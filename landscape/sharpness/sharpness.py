@@ -16,7 +16,12 @@ from ..specs.analysis import DEFAULT_M
 
 
 def sharpness(
-    problem: Problem, spec: SharpnessSpec | None = None, *, seed: int = 0, per_domain: bool = False, **options: Any
+    problem: Problem,
+    spec: SharpnessSpec | None = None,
+    *,
+    seed: int = 0,
+    per_domain: bool = False,
+    **options: Any,
 ) -> Result:
     """Measure sharpness at the problem's weights.
 
@@ -38,7 +43,9 @@ def sharpness(
     started = time.perf_counter()
     evaluation = problem.require_finite()
     measures = _measure(problem, spec, seed)
-    domains = {n: _measure(problem.of_domain(n), spec, seed) for n in problem.present_domains()} if per_domain else None
+    domains = (
+        {n: _measure(problem.of_domain(n), spec, seed) for n in problem.present_domains()} if per_domain else None
+    )
     record = {
         "target": None,
         **problem.describe(),
@@ -65,7 +72,11 @@ def _measure(problem: Problem, spec: SharpnessSpec, seed: int) -> list[dict[str,
             found = MEASURES.load(name)(problem, m=m, rhos=spec.rho, p=spec.p, adaptive=spec.adaptive, seed=seed)
             for rho, s in zip(spec.rho, found, strict=True):
                 if not np.isfinite(s.value):
-                    raise NumericalError(f"{name} with m={m}, rho={rho:g} is {s.value}", "the perturbed loss", "use a smaller --rho")
+                    raise NumericalError(
+                        f"{name} with m={m}, rho={rho:g} is {s.value}",
+                        "the perturbed loss",
+                        "use a smaller --rho",
+                    )
                 rows.append(
                     {
                         "measure": name,
@@ -98,5 +109,8 @@ def _dataset(measures: list[dict[str, Any]], domains: dict[str, list[dict[str, A
     coordinates: dict[str, Any] = {"m": sizes, "rho": rhos}
     if domains:
         coordinates["domain"] = list(domains)
-        variables["domain_value"] = (("domain", "m", "rho"), np.stack([table(r, "value") for r in domains.values()]))
+        variables["domain_value"] = (
+            ("domain", "m", "rho"),
+            np.stack([table(r, "value") for r in domains.values()]),
+        )
     return xr.Dataset(variables, coordinates)

@@ -9,7 +9,6 @@ from ..errors import UsageError
 from ..registry import DIRECTIONS, MEASURES
 from .base import Spec, check_choice, check_distinct, check_number
 
-
 DEFAULT_M = (1, 4, 16, 64, 256)
 
 
@@ -85,7 +84,11 @@ class SurfaceSpec(Spec):
         check_number("range", self.range, above=0)
         check_number("repeats", self.repeats, least=1)
         if len(self.direction) not in (1, self.dim):
-            raise UsageError(f"{len(self.direction)} directions for {self.dim} axes", "--direction", "give one, or one per axis")
+            raise UsageError(
+                f"{len(self.direction)} directions for {self.dim} axes",
+                "--direction",
+                "give one, or one per axis",
+            )
         for kind in self.direction:
             check_choice("direction", kind, DIRECTIONS)
         if self.dim == 2 and self.repeats != 1:

@@ -60,9 +60,7 @@ class Spec:
             if isinstance(taken, int) and not isinstance(taken, bool) and not _fits(taken, hints[name]):
                 taken = float(taken)
             if not _fits(taken, hints[name]):
-                raise UsageError(
-                    f"{raw} = {value!r} has the wrong type", where, f"expected {_describe(hints[name])}"
-                )
+                raise UsageError(f"{raw} = {value!r} has the wrong type", where, f"expected {_describe(hints[name])}")
             values[name] = taken
         return cls(**values)
 
@@ -116,7 +114,12 @@ def key_values(pairs: Iterable[str], name: str) -> dict[str, Any]:
 
 
 def check_number(
-    name: str, value: float | None, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+    name: str,
+    value: float | None,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
 ) -> None:
     """Refuse NaN, infinities, and values outside ``[least, most]`` or not ``> above``; None passes.
 

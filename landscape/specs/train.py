@@ -28,7 +28,7 @@ class TrainSpec(Spec):
     data: str = "digits-rotated"
     """Registered name, pkg.module:callable or path/to/file.py:callable."""
     model: str | None = None
-    """Registered name, pkg.module:callable or path/to/file.py:callable (default: convnet for images, mlp for vectors)."""
+    """Registered name, pkg.module:callable or path/to/file.py:callable (default: convnet for images, else mlp)."""
     loss: str = "cross_entropy"
     """Registered name or a callable (output, target) -> per-example losses or their mean."""
     model_arg: KeyValues = ()
@@ -110,7 +110,9 @@ class TrainSpec(Spec):
                     f"it belongs to {', '.join(users)}; drop it or choose one of them",
                 )
         if self.base is not None and set(self.optimizer) <= set(BASES):
-            raise UsageError("--base is for methods that wrap a base optimizer", "--base", f"use --optimizer {self.base}")
+            raise UsageError(
+                "--base is for methods that wrap a base optimizer", "--base", f"use --optimizer {self.base}"
+            )
         if self.momentum is not None and "sgd" not in {self.base_of(o) for o in self.optimizer}:
             raise UsageError("--momentum belongs to sgd", "--momentum", "drop it, or use sgd as the base")
 
@@ -123,9 +125,7 @@ class TrainSpec(Spec):
         for name in self.optimizer:
             for seed in self.seed:
                 base = self.base_of(name)
-                changes: dict[str, Any] = {
-                    f: None for f in METHOD_FLAGS if f not in OPTIMIZERS[name].options
-                }
+                changes: dict[str, Any] = {f: None for f in METHOD_FLAGS if f not in OPTIMIZERS[name].options}
                 yield self.with_(
                     optimizer=(name,),
                     seed=(seed,),

@@ -35,7 +35,11 @@ class Direction:
 
     def cosine(self, other: Direction) -> float:
         """Cosine of the angle to another direction (0 if one of them is zero)."""
-        dot = float(torch.stack([(a.double() * b.double()).sum() for a, b in zip(self.tensors, other.tensors, strict=True)]).sum())
+        dot = float(
+            torch.stack(
+                [(a.double() * b.double()).sum() for a, b in zip(self.tensors, other.tensors, strict=True)]
+            ).sum()
+        )
         size = self.norm * other.norm
         return dot / size if size else 0.0
 

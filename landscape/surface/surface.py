@@ -28,7 +28,12 @@ def axis_values(points: int, reach: float) -> Any:
 
 
 def surface(
-    problem: Problem, spec: SurfaceSpec | None = None, *, seed: int = 0, per_domain: bool = False, **options: Any
+    problem: Problem,
+    spec: SurfaceSpec | None = None,
+    *,
+    seed: int = 0,
+    per_domain: bool = False,
+    **options: Any,
 ) -> Result:
     """Evaluate loss and accuracy at w + x·d1 (+ y·d2).
 

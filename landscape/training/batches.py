@@ -70,7 +70,9 @@ def batches(examples: Examples, order: BatchOrder, first: int, last: int, *, wor
             yield examples.batch(order.positions(step))
         return
     plan = [order.positions(step) for step in range(first, last)]
-    keys = [[(step, int(examples.rows[p])) for p in rows] for step, rows in zip(range(first, last), plan, strict=True)]
+    keys = [
+        [(step, int(examples.rows[p])) for p in rows] for step, rows in zip(range(first, last), plan, strict=True)
+    ]
     loader: Any = torch.utils.data.DataLoader(
         _Rows(examples.store, order.seed),
         batch_sampler=keys,

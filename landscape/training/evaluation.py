@@ -25,7 +25,12 @@ class Scorer:
     """
 
     def __init__(
-        self, splits: Splits, holdout: tuple[str, ...], loss: LossFunction, device: torch.device, dtype: torch.dtype
+        self,
+        splits: Splits,
+        holdout: tuple[str, ...],
+        loss: LossFunction,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self.splits, self.holdout, self.loss = splits, holdout, loss
         self.device, self.dtype = device, dtype
@@ -43,7 +48,12 @@ class Scorer:
             name: evaluate(model, examples, self.loss, device=self.device, dtype=self.dtype)
             for name, examples in self.splits.items()
         }
-        scores: dict[str, Any] = {"train_loss": None, "train_accuracy": None, "test_loss": None, "test_accuracy": None}
+        scores: dict[str, Any] = {
+            "train_loss": None,
+            "train_accuracy": None,
+            "test_loss": None,
+            "test_accuracy": None,
+        }
         for name, evaluation in evaluations.items():
             scores[f"{name}_loss"], scores[f"{name}_accuracy"] = self._pooled([evaluation], seen=True)
         scores["unseen_loss"], scores["unseen_accuracy"] = self._pooled(list(evaluations.values()), seen=False)

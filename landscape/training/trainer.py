@@ -73,7 +73,13 @@ def train(spec: TrainSpec, out: Path | str = "runs", *, resume: bool = False, fo
 
 
 def train_one(
-    spec: TrainSpec, ingredients: Ingredients, folder: Path, stop: StopFlag, *, resume: bool = False, force: bool = False
+    spec: TrainSpec,
+    ingredients: Ingredients,
+    folder: Path,
+    stop: StopFlag,
+    *,
+    resume: bool = False,
+    force: bool = False,
 ) -> Run:
     """Train a single (optimizer, seed) into ``folder``; arguments as in `train`."""
     run = Run(folder)
@@ -93,7 +99,11 @@ def train_one(
                     "config_hash": config,
                     "ingredients": ingredients.record(),
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                    "versions": {"landscape": _own_version(), "torch": str(torch.__version__), "python": platform.python_version()},
+                    "versions": {
+                        "landscape": _own_version(),
+                        "torch": str(torch.__version__),
+                        "python": platform.python_version(),
+                    },
                 }
             )
         _Training(spec, ingredients, run, stop).go()
@@ -109,9 +119,17 @@ def _goes_on(run: Run, config: str, *, resume: bool, force: bool) -> bool:
         return False
     record = run.record
     if record.get("config_hash") != config:
-        raise UsageError("the folder holds a run of another configuration", str(run.path), "choose another --out, or pass --force")
+        raise UsageError(
+            "the folder holds a run of another configuration",
+            str(run.path),
+            "choose another --out, or pass --force",
+        )
     if record.get("status") != "finished" and not resume:
-        raise UsageError("the folder holds an unfinished run", str(run.path), "pass --resume to go on, or --force to start anew")
+        raise UsageError(
+            "the folder holds an unfinished run",
+            str(run.path),
+            "pass --resume to go on, or --force to start anew",
+        )
     return True
 
 
@@ -138,7 +156,11 @@ class _Training:
             self._notice_domains()
         size = len(self.examples) if spec.batch_size == "full" else spec.batch_size
         if size > len(self.examples):
-            raise UsageError(f"batch_size={size} exceeds the {len(self.examples)} training examples", "--batch-size", "use full")
+            raise UsageError(
+                f"batch_size={size} exceeds the {len(self.examples)} training examples",
+                "--batch-size",
+                "use full",
+            )
         self.order = BatchOrder(len(self.examples), size, self.seed)
         self.total = spec.steps or (spec.epochs or 1) * self.order.per_epoch
         self.model = ingredients.new_model(self.seed).to(self.device, self.dtype)
@@ -164,7 +186,11 @@ class _Training:
 
     def _notice_domains(self) -> None:
         if self.examples.domains is None:
-            raise UsageError("DISAM needs domains and the data has none", "--optimizer disam", "use data with domains, or sam")
+            raise UsageError(
+                "DISAM needs domains and the data has none",
+                "--optimizer disam",
+                "use data with domains, or sam",
+            )
         if len(set(self.examples.domain.tolist())) == 1:
             log.warning("one training domain: DISAM equals SAM here")
 
@@ -201,7 +227,11 @@ class _Training:
                     saved_at = time.monotonic()
                 if self.stop:
                     self.run.update(status="interrupted")
-                    raise Interrupted(f"stopped by {self.stop.signal}", f"{self.run.path}, step {self.step}", "continue with --resume")
+                    raise Interrupted(
+                        f"stopped by {self.stop.signal}",
+                        f"{self.run.path}, step {self.step}",
+                        "continue with --resume",
+                    )
         self._finish()
 
     def _one_step(self, batch: Batch) -> dict[str, Any]:
@@ -273,7 +303,9 @@ class _Training:
             self.step, self.seconds = state["step"], state["seconds"]
             self.gradient_evaluations = state["gradient_evaluations"]
         except Exception as error:
-            raise DataError(f"the resume state is damaged ({type(error).__name__})", str(path), "start anew with --force") from error
+            raise DataError(
+                f"the resume state is damaged ({type(error).__name__})", str(path), "start anew with --force"
+            ) from error
         self.run.keep_metrics_until(self.step)
         log.info("continuing %s at step %d of %d", self.run.path, self.step, self.total)
 
@@ -330,5 +362,3 @@ def training_json(run: Run) -> dict[str, Any]:
         "weights_hash": record.get("weights_hash"),
         "seconds": record.get("seconds"),
     }
-
-

@@ -1,0 +1,45 @@
+"""The words on the axes of a surface, from what the result says of its directions and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..result import Result
+from .text import safe
+
+_RANDOM = {
+    "filter": "filter-normalised",
+    "layer": "layer-normalised",
+    "gaussian": "Gaussian, scaled to ‖w‖",
+    "unit": "Gaussian of length 1",
+}
+
+
+def axis_text(symbol: str, result: Result, axis: int) -> str:
+    """For example ``α (filter-normalised, 1-D fixed)``; names the treatment of BatchNorm where there is any."""
+    record = result.record
+    kinds = record.get("axes") or []
+    direction = kinds[axis].get("direction") if axis < len(kinds) else None
+    parts = [_RANDOM.get(direction) or safe(direction)] if direction else []
+    if direction in _RANDOM and record.get("fixed_parameters"):
+        parts.append("1-D fixed")
+    if record.get("batchnorm_layers"):
+        parts.append(f"BatchNorm: {safe(record.get('bn_policy'))}")
+    return f"{symbol} ({', '.join(parts)})" if parts else symbol
+
+
+def shared_axis_text(symbol: str, results: Sequence[Result], axis: int) -> str:
+    """The axis text of all ``results``; where they differ, every one of them."""
+    return " or ".join(dict.fromkeys(axis_text(symbol, r, axis) for r in results))
+
+
+def direction_notes(results: Sequence[Result]) -> list[str]:
+    """Which directions were looked along, and a warning where they are not the same for all."""
+    asked = {
+        tuple((a.get("direction"), a.get("seed"), a.get("axis")) for a in r.record.get("axes") or []) for r in results
+    }
+    if len(asked) > 1:
+        return ["not all results look along directions of the same kind and seed: their shapes cannot be compared"]
+    seeds = sorted({str(seed) for axes in asked for _, seed, _ in axes if seed is not None})
+    drawn = f", drawn with seed {', '.join(seeds)} and scaled to each network" if seeds else ""
+    return [f"the same directions for all results{drawn}; a slice or a plane shows these directions only"]

@@ -1,0 +1,89 @@
+"""What a figure kind asks for, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .style import Style
+
+Row = dict[str, Any]
+Draw = Callable[[Sequence[Result], "Style"], "Drawing"]
+
+
+@dataclass(frozen=True)
+class Want:
+    """The results that a figure kind is drawn from.
+
+    Attributes:
+        kind: The analysis they come from.
+        command: The command that computes them, for the error where there are none.
+        variable: An array that they hold.
+        dims: Dimensions which that array has.
+    """
+
+    kind: str
+    command: str
+    variable: str
+    dims: frozenset[str]
+
+    def of(self, results: Sequence[Result], figure: str) -> list[Result]:
+        """The results that fit.
+
+        Raises:
+            UsageError: If none does; says what is missing and which command makes it.
+        """
+        fit = [r for r in results if self.fits(r)]
+        if not fit:
+            there = ", ".join(sorted({r.kind for r in results})) or "no result"
+            raise UsageError(
+                f"nothing to draw: a {figure} figure needs a {self.kind} result, there is {there}",
+                "",
+                self.command,
+            )
+        return fit
+
+    def fits(self, result: Result) -> bool:
+        """Whether ``result`` is of the kind and holds the array."""
+        return (
+            result.kind == self.kind
+            and self.variable in result.data
+            and self.dims <= {str(d) for d in result.data[self.variable].dims}
+        )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawn figure with the numbers in it.
+
+    Attributes:
+        figure: For paper.
+        rows: Every plotted number, a row per point, for the CSV beside the figure.
+        notes: What the reader must know and cannot see: results left out, points that are not finite,
+            definitions of bands and whiskers.
+        interactive: A plotly figure for HTML, of the kinds that have one.
+    """
+
+    figure: Figure
+    rows: list[Row]
+    notes: tuple[str, ...] = ()
+    interactive: Any = None
+
+
+def styled(draw: Draw) -> Draw:
+    """Make ``draw`` run under the settings of its style."""
+
+    @wraps(draw)
+    def inside(results: Sequence[Result], style: Style) -> Drawing:
+        with style.applied():
+            return draw(results, style)
+
+    return inside

@@ -1,0 +1,97 @@
+"""From stored results to figure files, and the numbers in them."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UsageError
+from ..files import write_bytes
+from ..registry import FIGURES, unknown_name
+from ..result import Result
+from .drawing import Drawing, Want
+from .provenance import metadata
+from .style import Style
+from .tables import to_csv
+
+FORMATS = ("pdf", "png", "svg", "html")
+
+
+def render(
+    kind: str,
+    results: Sequence[Result],
+    out: Path,
+    *,
+    formats: Sequence[str] = ("pdf", "png"),
+    venue: str = "neurips",
+    columns: int = 1,
+    stem: str | None = None,
+) -> list[Path]:
+    """Draw one kind of figure and write it, with a CSV of exactly the plotted numbers beside it.
+
+    The same results give the same bytes, with the same versions and fonts.
+
+    Args:
+        kind: A name in `landscape.registry.FIGURES`.
+        results: Any results; those of the right kind are taken.
+        out: The folder.
+        formats: Of ``pdf``, ``png``, ``svg``, and ``html`` for kinds that can be turned.
+        venue: Sizes and fonts, a name in `landscape.figures.style.VENUES`.
+        columns: Columns of the page that the figure spans.
+        stem: File name without suffix (default: the kind).
+
+    Returns:
+        The files, the CSV last.
+
+    Raises:
+        UsageError: If a name is unknown, or no result is of the right kind.
+    """
+    for form in formats:
+        if form not in FORMATS:
+            raise unknown_name("format", form, FORMATS, "--format")
+    fit = fitting(kind, results)
+    style = Style(venue, columns)
+    drawing: Drawing = FIGURES.load(kind)(fit, style)
+    if "html" in formats and drawing.interactive is None:
+        raise UsageError(f"a {kind} figure has no html form", "--format", "choose pdf, png or svg, or kind surface3d")
+    stem = stem or kind
+    paths = []
+    for form in dict.fromkeys(formats):
+        path = Path(out) / f"{stem}.{form}"
+        write_bytes(path, page(drawing) if form == "html" else image(drawing, form, style, kind, fit))
+        paths.append(path)
+    table = Path(out) / f"{stem}.csv"
+    write_bytes(table, to_csv(drawing.rows).encode("utf-8"))
+    return [*paths, table]
+
+
+def fitting(kind: str, results: Sequence[Result]) -> list[Result]:
+    """The results that a figure kind is drawn from.
+
+    Raises:
+        UsageError: If the kind is unknown, or there is none.
+    """
+    module = importlib.import_module(FIGURES[kind].target.partition(":")[0])
+    wanted: Want = module.WANTS
+    return wanted.of(results, kind)
+
+
+def image(drawing: Drawing, form: str, style: Style, kind: str, results: Sequence[Result]) -> bytes:
+    """The figure as PDF, PNG or SVG."""
+    buffer = io.BytesIO()
+    with style.applied():
+        drawing.figure.savefig(buffer, format=form, metadata=metadata(form, kind, results))
+    return buffer.getvalue()
+
+
+def page(drawing: Drawing) -> bytes:
+    """The interactive figure as one HTML file that opens without a network."""
+    text = drawing.interactive.to_html(
+        include_plotlyjs=True,
+        full_html=True,
+        div_id="surface",
+        config={"displaylogo": False, "responsive": True},
+    )
+    return str(text).encode("utf-8")

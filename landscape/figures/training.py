@@ -1,0 +1,124 @@
+"""Losses over training: of the seen domains together, their variance, and one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..result import Result
+from .drawing import Drawing, Row, Want, styled
+from .looks import looks, name
+from .scales import loss_scale
+from .series import Groups, by_label, lost_note, middle_and_band, points, seeds_text, stack
+from .style import Style
+from .text import safe
+
+WANTS = Want("training", "train runs with `landscape train`", "batch_loss", frozenset())
+
+_TOP = {"train_loss": "training loss", "domain_loss_variance": "variance of domain losses"}
+
+
+@styled
+def draw(results: Sequence[Result], style: Style) -> Drawing:
+    """Draw the course of training.
+
+    What to read: above, how fast each optimizer fits (left) and how unevenly it fits the domains (right, the
+    variance of the seen domains' training losses, which DISAM penalises). Below, one panel per optimizer with
+    a line per domain: solid for domains it trained on, dashed for held-out ones. A line is the mean over seeds,
+    a band reaches from the lowest to the highest seed. A low training loss says nothing about unseen domains.
+    """
+    groups, notes = by_label(results)
+    with_domains = {k: v for k, v in groups.items() if any("domain_loss" in r.data for r in v)}
+    top = [f for f in _TOP if any(f in r.data for v in groups.values() for r in v)] or ["batch_loss"]
+    across = style.across(max(len(with_domains), 1), 10.5)
+    rows = -(-len(with_domains) // across)
+    figure = style.figure((14 + 13.5 * rows) * style.em)
+    heights = [14, 13.5 * rows] if rows else [14]
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    table: list[Row] = []
+    lost = 0
+    handles: dict[str, Any] = {}
+    for axes, field in zip(parts[0].subplots(1, len(top), squeeze=False)[0], top, strict=True):
+        shown = []
+        for label, look in looks(groups).items():
+            lines = [(_steps(r, field), r.data[field].values) for r in groups[label] if field in r.data]
+            if not lines:
+                continue
+            x, values, missing = stack(lines)
+            middle, low, high = middle_and_band(values, "mean")
+            lost += missing
+            (handles[label],) = axes.plot(
+                x,
+                middle,
+                color=look.colour,
+                ls=look.dash,
+                marker=look.marker,
+                ms=0.3 * style.text,
+                markevery=max(1, len(x) // 8),
+            )
+            axes.fill_between(x, low, high, color=look.colour, alpha=0.18, lw=0)
+            fixed = {"quantity": field, "label": label, "domain": "", "seen": None, "seeds": len(lines)}
+            table += points(fixed, step=x, mean=middle, lowest_seed=low, highest_seed=high)
+            shown.append(values[np.isfinite(values)])
+        axes.set(xlabel="step")
+        axes.set_title(_TOP.get(field, "loss of the batch") + loss_scale(axes, np.concatenate([*shown, []])))
+    if rows:
+        lost += _domain_panels(parts[1], with_domains, (rows, across), style, table)
+    texts = [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles]
+    style.legend(figure, list(handles.values()), texts)
+    notes.append("line: mean over seeds, band: lowest to highest seed")
+    return Drawing(figure, table, (*notes, *lost_note(lost)))
+
+
+def _steps(result: Result, field: str) -> Any:
+    return result.data[str(result.data[field].dims[0])].values
+
+
+def _domain_panels(part: Any, groups: Groups, shape: tuple[int, int], style: Style, table: list[Row]) -> int:
+    import matplotlib
+
+    panels = part.subplots(*shape, sharex=True, sharey=True, squeeze=False).ravel()
+    every = [r for v in groups.values() for r in v if "domain" in r.data]
+    domains = list(dict.fromkeys(str(d) for r in every for d in r.data["domain"].values))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(domains)))
+    lost, handles, shown = 0, dict[tuple[str, bool], Any](), []
+    for axes, (label, members) in zip(panels, groups.items(), strict=False):
+        for domain, colour in zip(domains, colours, strict=True):
+            for seen in (True, False):
+                fit = [r for r in members if _has(r, domain) and (domain not in _holdout(r)) == seen]
+                lines = [(r.data["eval_step"].values, _of(r, domain)) for r in fit]
+                if not lines:
+                    continue
+                x, values, missing = stack(lines)
+                middle, low, high = middle_and_band(values, "mean")
+                lost += missing
+                (handles[domain, seen],) = axes.plot(x, middle, color=colour, ls="-" if seen else "--", lw=0.9)
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+                fixed: Row = {"quantity": "domain_loss", "label": label, "domain": domain, "seen": seen}
+                fixed["seeds"] = len(lines)
+                table += points(fixed, step=x, mean=middle, lowest_seed=low, highest_seed=high)
+                shown.append(values[np.isfinite(values)])
+        axes.set_title(safe(name(label), style.letters(style.width / shape[1] - 0.4)))
+    extra = loss_scale(panels[0], np.concatenate([*shown, []]))
+    for axes in panels[len(groups) :]:
+        axes.set_axis_off()
+    part.supxlabel("step", fontsize=style.text)
+    part.supylabel(f"loss per domain{extra}", fontsize=style.text)
+    texts = [safe(domain, 20) + ("" if seen else " (unseen)") for domain, seen in handles]
+    style.legend_beside(part, list(handles.values()), texts, "domain", most=7 * shape[0])
+    return lost
+
+
+def _has(result: Result, domain: str) -> bool:
+    return "domain_loss" in result.data and domain in map(str, result.data["domain"].values)
+
+
+def _of(result: Result, domain: str) -> Any:
+    position = [str(d) for d in result.data["domain"].values].index(domain)
+    return result.data["domain_loss"].isel(domain=position).values
+
+
+def _holdout(result: Result) -> list[str]:
+    return [str(d) for d in result.record.get("holdout") or []]

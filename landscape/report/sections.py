@@ -1,0 +1,153 @@
+"""The parts of the page: figures with captions, the table, provenance."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UsageError
+from ..figures.drawing import Drawing
+from ..figures.measured import FIELDS
+from ..figures.render import fitting, image
+from ..figures.style import Style
+from ..figures.summary import cell_text
+from ..registry import FIGURES
+from ..result import Result
+
+# Titles, and what each figure shows and does not show. surface3d has its own section.
+CAPTIONS = {
+    "contour": (
+        "Loss around each network",
+        "The logarithm of the loss in one plane of random directions through each network (the cross), on one colour "
+        "scale: equal colours are equal losses. Not shown: every other direction; the sharpest ones are hardly "
+        "ever met by a random plane, see the eigenvalues.",
+    ),
+    "eigenvalues": (
+        "Top Hessian eigenvalues",
+        "Curvature of the training loss along the sharpest directions. Not shown: the rest of the spectrum, and that "
+        "rescaling the weights of a ReLU network changes these numbers without changing what it computes.",
+    ),
+    "m-sharpness": (
+        "m-sharpness",
+        "Mean rise of the loss when every block of m examples takes its own ascent step of length ρ. Not shown: other "
+        "radii than those measured, and the exact worst case within the ball (one ascent step is a lower estimate).",
+    ),
+    "slice": (
+        "Slices",
+        "Loss and accuracy along single random directions. Not shown: how rare directions look that are sharper than "
+        "a random one.",
+    ),
+    "training": (
+        "Training",
+        "Losses over training on the training split. Not shown: the batches in between the evaluations.",
+    ),
+    "domains": (
+        "Domains",
+        "Loss and accuracy of each domain at the end. Not shown: which examples inside a domain are hard.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A still figure on the page.
+
+    Attributes:
+        kind: Its kind, and the id of its section.
+        title: Heading.
+        source: The image as a data address.
+        caption: What is shown, and what is not.
+        notes: What cannot be seen in it.
+    """
+
+    kind: str
+    title: str
+    source: str
+    caption: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where one result comes from.
+
+    Attributes:
+        title: Kind, optimizer and seed.
+        facts: Names and values, as text.
+    """
+
+    title: str
+    facts: list[tuple[str, str]]
+
+
+def plots(results: Sequence[Result], style: Style) -> Iterator[Plot]:
+    """Every still figure that the results allow."""
+    for kind, (title, caption) in CAPTIONS.items():
+        try:
+            fit = fitting(kind, results)
+        except UsageError:
+            continue
+        drawing: Drawing = FIGURES.load(kind)(fit, style)
+        source = "data:image/svg+xml;base64," + base64.b64encode(image(drawing, "svg", style, kind, fit)).decode(
+            "ascii"
+        )
+        yield Plot(kind, title, source, caption, drawing.notes)
+
+
+def table_head(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Column titles of the summary, with what is measured and in which unit."""
+    heads = ["method", "n seeds"]
+    for field in FIELDS:
+        title = field.title + (" (%)" if field.percent else "")
+        cells = {(r["m_sharpness_m"], r["m_sharpness_rho"]) for r in rows if r["m_sharpness_m"] is not None}
+        if field.name == "m_sharpness" and cells:
+            m, rho = min(cells)
+            title += f" (m = {m}, ρ = {rho:g})"
+        heads.append(title)
+    return [*heads, "largest residual of λ_max"]
+
+
+def table_cells(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The cells of a row: text for people, and the value that sorting goes by."""
+    cells = [(str(row["name"]), str(row["name"])), (str(row["n_seeds"]), str(row["n_seeds"]))]
+    for field in FIELDS:
+        value = row[f"{field.name}_mean"]
+        cells.append((cell_text(row, field), "" if value is None else repr(value)))
+    residual = row["lambda_max_residual"]
+    return [*cells, ("–", "") if residual is None else (f"{residual:.1g}", repr(residual))]
+
+
+def provenance(results: Sequence[Result]) -> list[Provenance]:
+    """The record of every result, in the order of the results."""
+    return [_provenance(r) for r in results]
+
+
+def _provenance(result: Result) -> Provenance:
+    record = result.record
+    title = f"{result.kind}: {result.label}" + (f", seed {result.seed}" if result.seed is not None else "")
+    facts = {
+        "target": record.get("target"),
+        "file": str(result.path) if result.path else None,
+        "weights (SHA-256)": record.get("weights_hash"),
+        "examples (SHA-256)": record.get("data_hash"),
+        "number of examples": record.get("n_examples"),
+        "split": record.get("split"),
+        "parameters": record.get("n_parameters"),
+        "loss at the point": record.get("loss"),
+        "gradient norm": record.get("gradient_norm"),
+        "BatchNorm": record.get("bn_policy") if record.get("batchnorm_layers") else None,
+        "specification": record.get("spec"),
+        "run": record.get("run"),
+        "torch": record.get("torch"),
+        "device": record.get("device"),
+        "precision": record.get("dtype"),
+        "seconds": record.get("seconds"),
+    }
+    return Provenance(title, [(k, _text(v)) for k, v in facts.items() if v is not None])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

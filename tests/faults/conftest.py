@@ -1,0 +1,84 @@
+"""The real command as a process, and what is left on disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+COMMAND = str(Path(sys.executable).with_name("landscape"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+    peak_mb: float
+
+    @property
+    def error(self) -> str:
+        """The error line; there must be exactly one, and no traceback."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+class Landscape:
+    """Runs ``landscape`` in a folder, with a state folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+    def start(self, *words: object, preexec: object = None, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [COMMAND, *map(str, words)],
+            cwd=self.folder,
+            env={**self.env, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=preexec,
+        )
+
+    def __call__(self, *words: object, preexec: object = None, **env: str) -> Outcome:
+        return self.finish(self.start(*words, preexec=preexec, **env))
+
+    @staticmethod
+    def finish(process: subprocess.Popen[str]) -> Outcome:
+        """Wait, and watch the peak memory of this very process.
+
+        ``wait4`` would report the larger of the child's peak and that of the process that started it.
+        """
+        peak = [0.0]
+        watcher = threading.Thread(target=_watch, args=(process, peak))
+        watcher.start()
+        out, err = process.communicate()
+        watcher.join()
+        return Outcome(process.returncode, out, err, peak[0])
+
+
+def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:
+    while process.poll() is None:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:
+            return
+        for line in status.splitlines():
+            if line.startswith("VmHWM:"):
+                peak[0] = float(line.split()[1]) / 1024
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def landscape(tmp_path: Path) -> Landscape:
+    return Landscape(tmp_path)
