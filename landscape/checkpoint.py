@@ -26,6 +26,7 @@ from .files import atomic_path
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+_FACTS = "landscape"
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
 _CONTAINERS = (
     "state_dict",
@@ -140,16 +141,20 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _check_own_format(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path) -> None:
-    if metadata.get("format") != "landscape":
+    if _FACTS not in metadata:
         return
-    version = metadata.get("version", "")
-    if not version.isdigit() or int(version) > FORMAT_VERSION:
+    try:
+        facts = json.loads(metadata[_FACTS])
+        version, sha256 = facts["version"], facts["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError("its header is damaged", str(path), "copy it again") from error
+    if version != FORMAT_VERSION:
         raise DataError(
             f"the file has format version {version!r}, this program knows {FORMAT_VERSION}",
             str(path),
             "update landscape",
         )
-    if metadata.get("sha256") != tensors_hash(tensors):
+    if sha256 != tensors_hash(tensors):
         raise DataError("SHA-256 mismatch: the tensors are not those that were saved", str(path), "copy it again")
 
 
@@ -439,13 +444,16 @@ def weights_hash(model: nn.Module) -> str:
     return tensors_hash(stored_tensors(model))
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> str:
-    """Write tensors as safetensors, atomically, with their SHA-256 in the header; return the SHA-256."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> str:
+    """Write tensors as safetensors, atomically, with their SHA-256 in the header; return the SHA-256.
+
+    Equal content gives equal bytes: all facts stand in one entry of the header, whose entries have no order.
+    """
     from safetensors.torch import save_file
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     sha256 = tensors_hash(plain)
-    metadata = {"format": "landscape", "version": str(FORMAT_VERSION), "sha256": sha256, **(facts or {})}
+    metadata = {_FACTS: json.dumps({"version": FORMAT_VERSION, "sha256": sha256, **(facts or {})}, sort_keys=True)}
     with atomic_path(path) as temporary:
         save_file(plain, temporary, metadata=metadata)
     return sha256
@@ -453,4 +461,4 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
 
 def save_weights(path: Path, model: nn.Module, facts: Mapping[str, Any] | None = None) -> str:
     """Write a model's weights and buffers, nothing else; return their SHA-256."""
-    return save_tensors(path, stored_tensors(model), {k: json.dumps(v) for k, v in (facts or {}).items()})
+    return save_tensors(path, stored_tensors(model), facts)

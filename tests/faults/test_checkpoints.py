@@ -132,7 +132,7 @@ def huge_shape(path: Path) -> None:
 def newer(path: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file(STATE, path, metadata={"format": "landscape", "version": "99", "sha256": "0"})
+    save_file(STATE, path, metadata={"landscape": json.dumps({"version": 99, "sha256": "0"})})
 
 
 def module(path: Path) -> None:
@@ -172,7 +172,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, int, str]] = {
     "overlapping offsets": (overlapping, "c.safetensors", 3, "damaged"),
     "huge header": (huge_header, "c.safetensors", 3, "header claims 1,000,000,000,000 bytes"),
     "huge shape": (huge_shape, "c.safetensors", 3, "damaged"),
-    "newer format": (newer, "c.safetensors", 3, "format version '99'"),
+    "newer format": (newer, "c.safetensors", 3, "format version 99"),
     "whole module": (module, "c.pt", 3, "save model.state_dict()"),
     "optimizer only": (optimizer_only, "c.pt", 3, "it holds: optimizer, epoch"),
     "NaN weights": (nan, "c.pt", 4, "bias holds 2 NaN or infinite value(s)"),
