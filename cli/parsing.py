@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import tyro
 
 from landscape.errors import UsageError
-from landscape.registry import unknown_name
+from landscape.registry import neighbours, unknown_name
 from landscape.specs import Spec
+from landscape.specs.base import flag
 
 T = TypeVar("T")
 _APPENDED = ("--model-arg", "--data-arg")
@@ -45,7 +46,7 @@ def parse(arguments: type[T], words: list[str], *, command: str, description: st
         try:
             return _read(arguments, words, options)
         except SystemExit:
-            raise _one_line(complaint.getvalue(), prog) from None
+            raise _one_line(complaint.getvalue(), prog, _flags(arguments)) from None
 
 
 def _read(arguments: type[T], words: list[str], options: dict[str, Any]) -> T:
@@ -84,7 +85,16 @@ def _wide_terminal() -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
-def _one_line(box: str, prog: str) -> UsageError:
+def _flags(arguments: type[Any]) -> list[str]:
+    """All flags of a command."""
+    found = []
+    for kind in typing.get_type_hints(arguments).values():
+        if dataclasses.is_dataclass(kind):
+            found += [flag(f.name) for f in dataclasses.fields(kind)]
+    return found
+
+
+def _one_line(box: str, prog: str, flags: list[str]) -> UsageError:
     """The sense of tyro's framed complaint."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip("│╭╮╰╯ ").strip() for line in plain.splitlines()]
@@ -98,8 +108,10 @@ def _one_line(box: str, prog: str) -> UsageError:
         return UsageError(own[1])
     message = re.sub(r"Got errors:.*", "", message)
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
-    near = re.search(r"Perhaps you meant:\s*(--[\w-]+)", " ".join(body))
-    fix = f"did you mean {near[1]}? see {prog} --help" if near else f"see {prog} --help"
+    near: list[str] = []
+    if message.startswith("Unrecognized options: --"):
+        near = neighbours(message.split()[2].strip(",").partition("=")[0], flags)
+    fix = f"did you mean {' or '.join(near)}? see {prog} --help" if near else f"see {prog} --help"
     return UsageError(message.strip(" .") or "the command line does not parse", "command line", fix)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import load_into, read_weights
+from .curvature.hessian import NotConverged
 from .data.splits import open_data
 from .errors import LandscapeError, UsageError
 from .files import make_folder, stable_hash
@@ -180,9 +181,14 @@ def analyze(
         else:
             log.info("stored result, same weights, data and options: %s", path)
             return _placed(result, target, problem_spec)
-    with preserved_random_state():
-        function = ANALYSES.load(kind)
-        result = function(problem, spec, seed=problem_spec.seed, per_domain=problem_spec.per_domain)
+    try:
+        with preserved_random_state():
+            function = ANALYSES.load(kind)
+            result: Result = function(problem, spec, seed=problem_spec.seed, per_domain=problem_spec.per_domain)
+    except NotConverged as error:
+        # Kept under another name, so that it is never taken for a whole result.
+        _placed(error.result, target, problem_spec).save(path.with_suffix(".partial.nc"))
+        raise
     result = _placed(result, target, problem_spec)
     result.save(path)
     return result

@@ -88,6 +88,23 @@ def seen_positions(splits: Splits, split: str, holdout: tuple[str, ...]) -> Any:
     return np.flatnonzero(~np.isin(examples.domain, held))
 
 
+def check_examples(spec: TrainSpec, splits: Splits) -> None:
+    """Refuse a single run whose training examples cannot serve it.
+
+    Raises:
+        UsageError: If DISAM has no domains, or the batch is larger than the training set.
+    """
+    if spec.optimizer[0] == "disam" and not splits.domains:
+        raise UsageError(
+            "DISAM needs domains and the data has none", "--optimizer disam", "use data with domains, or sam"
+        )
+    n = len(seen_positions(splits, "train", spec.holdout))
+    if spec.batch_size != "full" and spec.batch_size > n:
+        raise UsageError(
+            f"batch_size={spec.batch_size} exceeds the {n} training examples", "--batch-size", "use full"
+        )
+
+
 def torch_dtype(name: str) -> torch.dtype:
     """The torch type called ``float32`` or ``float64``."""
     return {"float32": torch.float32, "float64": torch.float64}[name]

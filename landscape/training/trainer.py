@@ -35,7 +35,7 @@ from ..specs import TrainSpec
 from ..specs.train import interval
 from .batches import BatchOrder, batches
 from .evaluation import Scorer
-from .setup import Ingredients, method_settings, open_ingredients, resolved_spec, seen_positions, torch_dtype
+from .setup import Ingredients, check_examples, method_settings, open_ingredients, resolved_spec, seen_positions, torch_dtype
 from .signals import StopFlag, stop_on_signals
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ def train(spec: TrainSpec, out: Path | str = "runs", *, resume: bool = False, fo
     """
     ingredients = open_ingredients(spec)
     single = list(spec.runs())
+    for one in single:
+        check_examples(one, ingredients.splits)
     runs = []
     with preserved_random_state(), stop_on_signals() as stop:
         for i, one in enumerate(single):
@@ -83,21 +85,19 @@ def train_one(
 ) -> Run:
     """Train a single (optimizer, seed) into ``folder``; arguments as in `train`."""
     run = Run(folder)
+    training = _Training(spec, ingredients, run, stop)  # everything that can be refused is refused before writing
     resolved = resolved_spec(spec, ingredients)
-    config = stable_hash({**{k: v for k, v in resolved.items() if k not in spec._not_in_key}, **ingredients.record()})
+    record = ingredients.record()
+    config = stable_hash({**{k: v for k, v in resolved.items() if k not in spec._not_in_key}, **record})
     with run.writing():
-        if _goes_on(run, config, resume=resume, force=force):
-            if run.record["status"] == "finished":
-                log.info("%s is finished already", run.path)
-                return run
-        else:
+        if not _goes_on(run, config, resume=resume, force=force):
             run.start(
                 {
                     "version": 1,
                     "status": "running",
                     "spec": resolved,
                     "config_hash": config,
-                    "ingredients": ingredients.record(),
+                    "ingredients": record,
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                     "versions": {
                         "landscape": _own_version(),
@@ -106,7 +106,10 @@ def train_one(
                     },
                 }
             )
-        _Training(spec, ingredients, run, stop).go()
+        elif run.record["status"] == "finished":
+            log.info("%s is finished already", run.path)
+            return run
+        training.go()
     return run
 
 
@@ -152,15 +155,9 @@ class _Training:
         self.seed = spec.seed[0]
         splits = ingredients.splits
         self.examples = splits["train"].select(seen_positions(splits, "train", spec.holdout))
-        if spec.optimizer[0] == "disam":
-            self._notice_domains()
+        if spec.optimizer[0] == "disam" and len(set(self.examples.domain.tolist())) == 1:
+            log.warning("one training domain: DISAM equals SAM here")
         size = len(self.examples) if spec.batch_size == "full" else spec.batch_size
-        if size > len(self.examples):
-            raise UsageError(
-                f"batch_size={size} exceeds the {len(self.examples)} training examples",
-                "--batch-size",
-                "use full",
-            )
         self.order = BatchOrder(len(self.examples), size, self.seed)
         self.total = spec.steps or (spec.epochs or 1) * self.order.per_epoch
         self.model = ingredients.new_model(self.seed).to(self.device, self.dtype)
@@ -183,16 +180,6 @@ class _Training:
         epochs = math.ceil(self.total / self.order.per_epoch)
         self.evaluate_steps = self.order.per_epoch * math.ceil(epochs / _EVALUATIONS)
         self.step, self.seconds, self.gradient_evaluations = 0, 0.0, 0
-
-    def _notice_domains(self) -> None:
-        if self.examples.domains is None:
-            raise UsageError(
-                "DISAM needs domains and the data has none",
-                "--optimizer disam",
-                "use data with domains, or sam",
-            )
-        if len(set(self.examples.domain.tolist())) == 1:
-            log.warning("one training domain: DISAM equals SAM here")
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
