@@ -43,12 +43,11 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Train, analyse, draw, report."""
-    from landscape.report.report import write_report
-
     from landscape.analysis import standard_set, training_result
     from landscape.figures.render import render
     from landscape.progress import report
     from landscape.registry import FIGURES
+    from landscape.report.report import write_report
     from landscape.training.trainer import train
 
     options = arguments.options

@@ -12,6 +12,8 @@ from typing import Any
 from landscape.errors import LandscapeError
 from landscape.progress import reporting
 
+_SECONDS_BETWEEN_LINES = 10.0
+
 
 class _Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
@@ -30,7 +32,7 @@ class Screen:
         self.failure: LandscapeError | None = None  # raised after the output was shown
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
-        self._said: dict[str, float] = {}
+        self._said = time.monotonic()
         self._handler = _Notices()
         self._reporting = reporting(self._report)
 
@@ -115,8 +117,8 @@ class Screen:
         if sys.stderr.isatty():
             return
         now = time.monotonic()
-        if now - self._said.setdefault(task, now) >= 10:
-            self._said[task] = now
+        if now - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = now
             of = f"/{total}" if total else ""
             print(f"{task}: {done}{of} {note}".rstrip(), file=sys.stderr, flush=True)
 

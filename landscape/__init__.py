@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .api import open as open
     from .api import train as train
     from .curvature.hessian import hessian as hessian
-    from .domains.domains import domains as domains
+    from .domainwise.domains import domains as domains
     from .errors import DataError as DataError
     from .errors import Interrupted as Interrupted
     from .errors import LandscapeError as LandscapeError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .examples import Examples as Examples
     from .figures.render import render as render
     from .figures.summary import summarize as summarize
+    from .measures.sharpness import sharpness as sharpness
     from .optim.disam import DISAM as DISAM
     from .optim.engine import BatchLoss as BatchLoss
     from .optim.sagm import SAGM as SAGM
@@ -40,14 +41,13 @@ if TYPE_CHECKING:
     from .report.report import write_report as write_report
     from .result import Result as Result
     from .run import Run as Run
-    from .sharpness.sharpness import sharpness as sharpness
     from .specs import DomainsSpec as DomainsSpec
     from .specs import HessianSpec as HessianSpec
     from .specs import ProblemSpec as ProblemSpec
     from .specs import SharpnessSpec as SharpnessSpec
     from .specs import SurfaceSpec as SurfaceSpec
     from .specs import TrainSpec as TrainSpec
-    from .surface.surface import surface as surface
+    from .surfaces.surface import surface as surface
 
 _WHERE = {
     # what is looked at
@@ -56,9 +56,9 @@ _WHERE = {
     "open": "api",
     # analyses
     "hessian": "curvature.hessian",
-    "sharpness": "sharpness.sharpness",
-    "surface": "surface.surface",
-    "domains": "domains.domains",
+    "sharpness": "measures.sharpness",
+    "surface": "surfaces.surface",
+    "domains": "domainwise.domains",
     "analyze": "analysis",
     # training
     "train": "api",
@@ -97,7 +97,7 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'landscape' has no attribute {name!r}")
     found = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
-    globals()[name] = found  # also where a package of the same name (domains, sharpness) was just imported
+    globals()[name] = found
     return found
 
 

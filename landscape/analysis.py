@@ -175,16 +175,16 @@ def analyze(
     path = folder / f"{kind}-{_key(kind, problem, problem_spec, spec)}.nc"
     if path.exists() and not force:
         try:
-            result = Result.load(path)
+            stored = Result.load(path)
         except LandscapeError:
             log.warning("the stored result %s is damaged and is computed again", path)
         else:
             log.info("stored result, same weights, data and options: %s", path)
-            return _placed(result, target, problem_spec)
+            return _placed(stored, target, problem_spec)
     try:
         with preserved_random_state():
             function = ANALYSES.load(kind)
-            result: Result = function(problem, spec, seed=problem_spec.seed, per_domain=problem_spec.per_domain)
+            result = function(problem, spec, seed=problem_spec.seed, per_domain=problem_spec.per_domain)
     except NotConverged as error:
         # Kept under another name, so that it is never taken for a whole result.
         _placed(error.result, target, problem_spec).save(path.with_suffix(".partial.nc"))

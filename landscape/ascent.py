@@ -54,5 +54,6 @@ def ascent_step(
         where = int(torch.stack(largest).argmax())
         step = [torch.zeros_like(x) for x in g]
         place = int(g[where].abs().argmax())
-        step[where].view(-1)[place] = g[where].reshape(-1)[place].sign() * rho
+        at = torch.unravel_index(torch.tensor(place), g[where].shape)  # strides may be channels_last
+        step[where][at] = g[where][at].sign() * rho
     return step if weights is None else [e * w.abs() for e, w in zip(step, weights, strict=True)]

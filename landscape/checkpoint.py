@@ -263,7 +263,9 @@ def _refuse_code(path: Path) -> None:
     _refuse_foreign(set(unsafe), path, known=())
 
 
-def _refuse_foreign(names: set[str], path: Path, known: tuple[str, ...] = ("torch.", "collections.", "numpy.")) -> None:
+def _refuse_foreign(
+    names: set[str], path: Path, known: tuple[str, ...] = ("torch.", "collections.", "numpy.")
+) -> None:
     foreign = sorted(n for n in names if not n.startswith(known) or n.startswith("torch.nn."))
     if foreign:
         raise DataError(
@@ -453,7 +455,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     sha256 = tensors_hash(plain)
-    metadata = {_FACTS: json.dumps({"version": FORMAT_VERSION, "sha256": sha256, **(facts or {})}, sort_keys=True)}
+    header = {"version": FORMAT_VERSION, "sha256": sha256, **(facts or {})}
+    metadata = {_FACTS: json.dumps(header, sort_keys=True)}
     with atomic_path(path) as temporary:
         save_file(plain, temporary, metadata=metadata)
     return sha256

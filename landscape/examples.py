@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -99,9 +100,10 @@ class Survey:
     def of(cls, pairs: Iterable[tuple[Any, Any]]) -> Survey:
         """Look at every ``(input, target)`` pair once."""
         digests, labels = [], []
-        for inputs, target in pairs:
+        for inputs, raw in pairs:
             hasher = hashlib.sha256()
-            target = torch.as_tensor(target) if not isinstance(target, (Mapping, tuple, list)) else target
+            target: Any = raw if isinstance(raw, (Mapping, tuple, list)) else torch.as_tensor(raw)
+            hasher.update(f"{_keys(inputs)} {_keys(target)}".encode())
             for leaf in (*leaves(inputs), *leaves(target)):
                 hasher.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
                 hasher.update(leaf.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -110,6 +112,13 @@ class Survey:
             labels.append(int(target) if whole else None)
         known = [label for label in labels if label is not None]
         return cls(digests, np.array(known, dtype=np.int64) if len(known) == len(labels) else None)
+
+
+def _keys(tree: Any) -> Any:
+    """The shape of a tree without its tensors: names and places decide which argument a tensor becomes."""
+    if isinstance(tree, Mapping):
+        return {str(k): _keys(tree[k]) for k in sorted(tree, key=str)}
+    return [_keys(v) for v in tree] if isinstance(tree, (tuple, list)) else "."
 
 
 class _Store(Protocol):
@@ -136,7 +145,9 @@ class TensorStore:
     @functools.cached_property
     def survey(self) -> Survey:
         """Digests and labels of all rows."""
-        return Survey.of((map_tensors(self.inputs, lambda t, i=i: t[i]), self.targets[i]) for i in range(len(self)))
+        return Survey.of(
+            (map_tensors(self.inputs, operator.itemgetter(i)), self.targets[i]) for i in range(len(self))
+        )
 
 
 class DatasetStore:

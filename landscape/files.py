@@ -130,7 +130,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` to ``path`` as strict JSON (no NaN token), atomically."""
-    write_bytes(path, (json.dumps(jsonable(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(path, (json.dumps(jsonable(value), indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

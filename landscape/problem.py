@@ -139,6 +139,7 @@ class Problem:
         check_labels(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
         self._batches: list[Batch] | None = None
+        self._graph_checked = False
 
     # -- what it is ---------------------------------------------------------------------------------------
 
@@ -189,12 +190,16 @@ class Problem:
         Raises:
             UsageError: If there is no such domain, or it has no example here.
         """
-        chosen = self.examples.of_domains([name])
-        if not len(chosen):
+        members = np.flatnonzero(self.examples.domain == self.examples.domain_index(name))
+        if not len(members):
             raise UsageError(f"domain {name!r} has no example in this selection", "--per-domain", "raise --examples")
+        return self.of_examples(members)
+
+    def of_examples(self, positions: Indices) -> Problem:
+        """The same network (shared, not copied) with the loss over the examples at ``positions``."""
         other = copy.copy(self)
         other.__dict__.pop("data_hash", None)
-        other.examples, other._batches = chosen, None
+        other.examples, other._batches = self.examples.select(positions), None
         return other
 
     def present_domains(self) -> list[str]:
@@ -230,11 +235,17 @@ class Problem:
 
     def gradient(self) -> Tensor:
         """Gradient of the mean loss, shape ``(n_parameters,)``."""
+        return self.loss_and_gradient()[1]
+
+    def loss_and_gradient(self) -> tuple[Tensor, Tensor]:
+        """Mean loss, shape ``()``, float64, and its gradient, shape ``(n_parameters,)``, from one pass."""
 
         def contribution(batch: Batch) -> list[Tensor]:
-            return [self._flat_gradient(self.batch_loss(batch) * len(batch))]
+            loss = self.batch_loss(batch) * len(batch)
+            return [loss.detach().double(), self._flat_gradient(loss)]
 
-        return self._sum(contribution)[0] / self.n_examples
+        loss, gradient = self._sum(contribution)
+        return loss / self.n_examples, gradient / self.n_examples
 
     def hvp(self, vector: Tensor) -> Tensor:
         """Hessian of the mean loss times ``vector`` ``(n_parameters,)``, by double backward (reverse over reverse).
@@ -250,6 +261,7 @@ class Problem:
                 # forward pass chooses it.
                 with sdpa_kernel(SDPBackend.MATH):
                     loss = self.batch_loss(batch) * len(batch)
+                self._refuse_once_differentiable(loss)
                 first = torch.autograd.grad(loss, self.space.tensors, create_graph=True, allow_unused=True)
                 pairs = [(g, v) for g, v in zip(first, parts, strict=True) if g is not None and g.requires_grad]
                 if not pairs:  # the gradient does not depend on the weights: the Hessian is zero
@@ -268,28 +280,50 @@ class Problem:
             )
         return product
 
-    def batch(self, positions: Indices) -> Batch:
-        """The examples at ``positions`` on the problem's device and in its dtype."""
-        return self.examples.batch(positions).to(self.device, self.dtype)
+    def loss_tensor(self) -> Tensor:
+        """Mean loss at the current weights, shape ``()``, float64, on the device and without waiting for it."""
+        with torch.no_grad():
+            return self._sum(lambda batch: [self.batch_loss(batch).double() * len(batch)])[0] / self.n_examples
 
     def batch_loss(self, batch: Batch) -> Tensor:
         """Mean loss of one batch at the current weights, shape ``()``, with its graph."""
         return mean_loss(self.loss_function, forward(self.model, batch.inputs), batch.targets)
 
-    def batch_gradient(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        """Mean loss of one batch, detached, and its gradient, one tensor per parameter."""
-        loss = self.batch_loss(batch)
-        gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
-        filled = [torch.zeros_like(p) if g is None else g for g, p in zip(gradient, self.space.tensors, strict=True)]
-        return loss.detach(), filled
-
     def unused_parameters(self) -> list[str]:
         """Names of parameters that the loss of the first micro-batch does not reach."""
-        loss = self.batch_loss(self.batch(np.arange(min(self.batch_size, self.n_examples))))
+        loss = self.batch_loss(next(self._micro_batches()))
         if not loss.requires_grad:
             return list(self.space.names)
         gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
         return [n for n, g in zip(self.space.names, gradient, strict=True) if g is None]
+
+    def _refuse_once_differentiable(self, loss: Tensor) -> None:
+        """Look through the graph, once per problem, for functions whose second derivative is silently lost.
+
+        Raises:
+            NumericalError: If a custom function is marked ``once_differentiable``.
+        """
+        if self._graph_checked:
+            return
+        seen: set[Any] = set()
+        nodes = [loss.grad_fn]
+        while nodes:
+            node = nodes.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            custom = getattr(type(node), "_forward_cls", None)
+            code = getattr(getattr(custom, "backward", None), "__code__", None)
+            if (
+                custom is not None and code is not None and code.co_filename == torch.autograd.function.__file__
+            ):  # torch's wrapper
+                raise NumericalError(
+                    f"{custom.__name__} has no second derivative (once_differentiable)",
+                    "Hessian-vector product",
+                    "replace the operation in the model, or select other parameters with --params",
+                )
+            nodes += [n for n, _ in node.next_functions]
+        self._graph_checked = True
 
     # -- going somewhere and coming back ---------------------------------------------------------------------
 

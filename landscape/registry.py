@@ -63,6 +63,10 @@ class Registry(Mapping[str, Entry]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry called ``name``, or ``default``."""
+        return self._entries.get(name, default)
+
     def load(self, name: str) -> Any:
         """Import and return the object called ``name``.
 
@@ -177,7 +181,7 @@ MEASURES = Registry(
     "measure",
     {
         "m-sharpness": Entry(
-            "landscape.sharpness.m_sharpness:m_sharpness",
+            "landscape.measures.m_sharpness:m_sharpness",
             "mean over blocks of m examples of the loss rise at the block's own ascent step",
             {
                 "formula": "mean_k [L_k(w + e_k) − L_k(w)], e_k = rho·g_k/‖g_k‖",
@@ -192,17 +196,17 @@ DIRECTIONS = Registry(
     "direction",
     {
         "filter": Entry(
-            "landscape.surface.directions:draw",
+            "landscape.surfaces.directions:draw",
             "Gaussian, each filter scaled to the norm of the network's filter",
         ),
         "layer": Entry(
-            "landscape.surface.directions:draw",
+            "landscape.surfaces.directions:draw",
             "Gaussian, each tensor scaled to the norm of the network's tensor",
         ),
         "gaussian": Entry(
-            "landscape.surface.directions:draw", "Gaussian, the whole scaled to the norm of the network"
+            "landscape.surfaces.directions:draw", "Gaussian, the whole scaled to the norm of the network"
         ),
-        "unit": Entry("landscape.surface.directions:draw", "Gaussian, the whole scaled to length 1"),
+        "unit": Entry("landscape.surfaces.directions:draw", "Gaussian, the whole scaled to length 1"),
     },
 )
 
@@ -225,10 +229,10 @@ ANALYSES = Registry(
     "analysis",
     {
         "hessian": Entry("landscape.curvature.hessian:hessian", "Hessian eigenvalues with true residuals"),
-        "sharpness": Entry("landscape.sharpness.sharpness:sharpness", "m-sharpness and its relatives"),
-        "surface": Entry("landscape.surface.surface:surface", "1-D and 2-D slices of the loss surface"),
+        "sharpness": Entry("landscape.measures.sharpness:sharpness", "m-sharpness and its relatives"),
+        "surface": Entry("landscape.surfaces.surface:surface", "1-D and 2-D slices of the loss surface"),
         "domains": Entry(
-            "landscape.domains.domains:domains", "per-domain loss, accuracy, variance and gradient cosines"
+            "landscape.domainwise.domains:domains", "per-domain loss, accuracy, variance and gradient cosines"
         ),
     },
 )

@@ -93,9 +93,15 @@ class _Krylov:
         return vector
 
     def _orthogonal(self, vector: Tensor, size: int) -> Tensor:
-        vector = self._project_out(vector, size)
-        unit: Tensor = vector / torch.linalg.vector_norm(vector)
-        return unit
+        """A unit vector along what ``vector`` holds beyond the space; drawn anew if that is rounding noise."""
+        while True:
+            rest = self._project_out(vector, size)
+            norm = torch.linalg.vector_norm(rest)
+            if norm > 1e-8 * torch.linalg.vector_norm(vector):
+                rest = self._project_out(rest / norm, size)
+                unit: Tensor = rest / torch.linalg.vector_norm(rest)
+                return unit
+            vector = self.draw()
 
     def grow(self) -> None:
         """One product, one more basis vector."""
@@ -159,12 +165,14 @@ def lanczos(
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def draw() -> Tensor:
-        signs = torch.randint(0, 2, (n,), generator=generator, dtype=torch.float64) * 2 - 1
-        return signs.to(device)
+    def fresh() -> Tensor:
+        return torch.randn(n, generator=generator, dtype=torch.float64).to(device)
 
+    # The first start is a Rademacher vector, so that its coefficients are also a trace probe. Later ones must
+    # not be: signs are exactly orthogonal to simple eigenvectors such as (1, -1)/sqrt(2) half of the time.
+    signs = torch.randint(0, 2, (n,), generator=generator, dtype=torch.float64) * 2 - 1
     none = torch.empty((0, n), dtype=torch.float64, device=device)
-    space = _Krylov(operator, draw(), none, draw)
+    space = _Krylov(operator, signs.to(device), none, fresh)
     demand, checks = tol, 0
     while True:
         wanted = _grow_until(space, top, bottom, demand, max_products)
@@ -182,7 +190,7 @@ def lanczos(
     extra = missed = 0
     if not space.full:
         upper, lower, extra, missed = _complete(
-            operator, upper, lower, tol * scale, draw, max_products - space.products
+            operator, upper, lower, tol * scale, fresh, max_products - space.products
         )
     scale = max([scale, *(float(f.values.abs().max()) for f in (upper, lower) if len(f.values))])
     both = torch.cat([upper.vectors, lower.vectors]) if top + bottom <= n else upper.vectors
@@ -231,11 +239,12 @@ class _Found:
 def _grow_until(space: _Krylov, top: int, bottom: int, demand: float, max_products: int) -> list[int]:
     """Grow until the estimates of all wanted pairs are below ``demand``; return their places, ascending."""
     while True:
-        if space.products < max_products and not space.full:
+        least = min(top + bottom, space.room)  # fewer would give both ends the same vectors
+        if (space.products < max_products or len(space.alpha) < least) and not space.full:
             space.grow()
         m = len(space.alpha)
         wanted = [*range(min(bottom, m)), *range(max(0, m - top), m)]  # the ends may overlap in a tiny space
-        if m < min(max(top, bottom), space.room) and space.products < max_products:
+        if m < least:
             continue
         theta, _, estimates = space.ritz()
         scale = float(theta.abs().max())
@@ -280,19 +289,21 @@ def _complete(
             products += space.products
             break
         missed += 1
+        side = -1 if above else 0
         while not space.full and space.products < max(budget, steps):
             theta, _, estimates = space.ritz()
-            if float(estimates[-1 if above else 0]) <= 0.5 * margin:
+            if float(estimates[side]) <= 0.5 * margin:
                 break
             space.grow()
         theta, u, _ = space.ritz()
-        vector = u[:, -1 if above else 0].to(deflated.device) @ space.basis[: len(theta)]
+        vector = u[:, side].to(deflated.device) @ space.basis[: len(theta)]
         vector = vector / torch.linalg.vector_norm(vector)
         value, residual = _explicit(operator, vector[None])
         products += space.products + 1
-        if above:
+        # In a small space one vector may belong to both ends.
+        if top and float(value) > float(upper.values[0]) + (0.0 if above else margin):
             upper = upper.with_pair(value, vector, residual, top, largest=True)
-        else:
+        if bottom and float(value) < float(lower.values[-1]) - (margin if above else 0.0):
             lower = lower.with_pair(value, vector, residual, bottom, largest=False)
     return upper, lower, products, missed
 

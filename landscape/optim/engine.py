@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ascent import EPSILON, global_norm
-from ..errors import UsageError
+from ..errors import NumericalError, UsageError
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,15 @@ class ERM(torch.optim.Optimizer):
         # Shared dictionaries: what a scheduler writes into one is what the other reads.
         self.param_groups = base.param_groups
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the base optimizer, with its defaults and the method's."""
+        if self.param_groups is not self.base.param_groups:  # the constructor is still collecting
+            super().add_param_group(param_group)
+            return
+        self.base.add_param_group(param_group)
+        for name, value in self.defaults.items():
+            self.param_groups[-1].setdefault(name, value)
+
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """Make one step and return the loss at the weights before it, shape ``()``.
 
@@ -64,8 +73,26 @@ class ERM(torch.optim.Optimizer):
         with torch.enable_grad():
             loss = self._differentiate(closure(), self.first_objective)
         self._second_pass(closure)
+        self._finite_norm("update gradient")
         self.base.step()
         return loss.detach()
+
+    @torch.no_grad()
+    def _finite_norm(self, what: str) -> Tensor:
+        """L2 norm over all gradients of all groups, shape ``()``; the weights have not moved yet when it fails.
+
+        Raises:
+            NumericalError: If it is NaN or infinite.
+        """
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = global_norm(gradients) if gradients else torch.zeros(())
+        if not torch.isfinite(norm):
+            raise NumericalError(
+                f"the {what} has norm {float(norm)}",
+                type(self).__name__,
+                "lower the learning rate; no weight was changed",
+            )
+        return norm
 
     def first_objective(self, loss: BatchLoss) -> Tensor:
         """What the first pass differentiates, shape ``()``."""
@@ -138,7 +165,7 @@ class TwoPass(ERM):
         if not moved:
             return
         gradients = [p.grad for _, p in moved]
-        scales = self.scales(global_norm(gradients))
+        scales = self.scales(self._finite_norm("gradient"))
         saved = [p.clone() for _, p in moved]
         try:
             for (i, p), g in zip(moved, gradients, strict=True):

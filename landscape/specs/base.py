@@ -107,7 +107,7 @@ def key_values(pairs: Iterable[str], name: str) -> dict[str, Any]:
         if key in values:
             raise UsageError(f"{key!r} is given twice", flag(name), "give it once")
         try:
-            values[key] = tomllib.loads(f"v = {text}")["v"]
+            values[key] = text if "\n" in text else tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:
             values[key] = text
     return values

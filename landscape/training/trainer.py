@@ -35,7 +35,15 @@ from ..specs import TrainSpec
 from ..specs.train import interval
 from .batches import BatchOrder, batches
 from .evaluation import Scorer
-from .setup import Ingredients, check_examples, method_settings, open_ingredients, resolved_spec, seen_positions, torch_dtype
+from .setup import (
+    Ingredients,
+    check_examples,
+    method_settings,
+    open_ingredients,
+    resolved_spec,
+    seen_positions,
+    torch_dtype,
+)
 from .signals import StopFlag, stop_on_signals
 
 log = logging.getLogger(__name__)
@@ -317,7 +325,7 @@ class _BatchLosses:
         self.present: Sequence[int] = sorted(set(batch.domain.tolist()))
         self.first: dict[int, float] = {}
         members = torch.stack([batch.domain == i for i in self.present])
-        self._averages = members / members.sum(1, keepdim=True)
+        self._averages = members.double() / members.sum(1, keepdim=True)
 
     def __call__(self) -> BatchLoss:
         output = forward(self.model, self.batch.inputs)

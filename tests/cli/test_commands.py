@@ -67,11 +67,32 @@ def test_hessian_json_and_cache(landscape, runs: Path) -> None:
     said = landscape(*words)
     assert said.code == 0, said.err
     found = said.json
-    for field in (
-        "target operator n_examples data_hash weights_hash n_parameters loss accuracy gradient_norm symmetry_error "
-        "eigenvalues residuals converged smallest smallest_residuals smallest_converged hvp_count krylov_products "
-        "trace density domains layers seconds result"
-    ).split():
+    for field in [
+        "target",
+        "operator",
+        "n_examples",
+        "data_hash",
+        "weights_hash",
+        "n_parameters",
+        "loss",
+        "accuracy",
+        "gradient_norm",
+        "symmetry_error",
+        "eigenvalues",
+        "residuals",
+        "converged",
+        "smallest",
+        "smallest_residuals",
+        "smallest_converged",
+        "hvp_count",
+        "krylov_products",
+        "trace",
+        "density",
+        "domains",
+        "layers",
+        "seconds",
+        "result",
+    ]:
         assert field in found, field
     assert found["n_examples"] == 200
     assert found["eigenvalues"] == sorted(found["eigenvalues"], reverse=True)
@@ -135,7 +156,9 @@ def test_domains_json(landscape, runs: Path) -> None:
 
 
 def test_sharpness_json(landscape, runs: Path) -> None:
-    found = landscape("sharpness", runs / "sgd-seed0", "--m", 1, 50, "--rho", 0.01, 0.1, "--examples", 120, "--json").json
+    found = landscape(
+        "sharpness", runs / "sgd-seed0", "--m", 1, 50, "--rho", 0.01, 0.1, "--examples", 120, "--json"
+    ).json
     rows = [(m["m"], m["rho"], m["n_blocks"]) for m in found["measures"]]
     assert rows == [(1, 0.01, 120), (1, 0.1, 120), (50, 0.01, 3), (50, 0.1, 3)]
     assert {m["measure"] for m in found["measures"]} == {"m-sharpness"}
@@ -168,7 +191,9 @@ def test_list_info_and_config(landscape, runs: Path, tmp_path: Path) -> None:
     assert names == ["sgd", "adam", "adamw", "sam", "sagm", "disam"]
     facts = landscape("info", runs / "sgd-seed0", "--json").json
     assert (facts["status"], facts["optimizer"], facts["steps"]) == ("finished", "sgd", 30)
-    (tmp_path / "c.toml").write_text('epochs = 1\nbatch-size = 256\noptimizer = ["sam"]\nrho = 0.2\nout = "elsewhere"\n')
+    (tmp_path / "c.toml").write_text(
+        'epochs = 1\nbatch-size = 256\noptimizer = ["sam"]\nrho = 0.2\nout = "elsewhere"\n'
+    )
     said = landscape("train", "--config", "c.toml", "--rho", 0.3, *TINY[4:], "--json")
     assert said.code == 0, said.err
     (run,) = said.json["runs"]
@@ -244,7 +269,9 @@ def test_bad_input_is_one_line(words, code: int, text: str, landscape, runs: Pat
     assert text in said.error, said.error
     assert "Traceback" not in said.err
     assert said.out == ""
-    left = [p for p in tmp_path.rglob("*") if p.is_file() and "state" not in p.parts and not p.name.startswith(".lock")]
+    left = [
+        p for p in tmp_path.rglob("*") if p.is_file() and "state" not in p.parts and not p.name.startswith(".lock")
+    ]
     assert left == []
 
 

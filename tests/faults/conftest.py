@@ -47,7 +47,7 @@ class Landscape:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=preexec,
+            preexec_fn=preexec,  # noqa: PLW1509 - no thread of this process is running yet
         )
 
     def __call__(self, *words: object, preexec: object = None, **env: str) -> Outcome:

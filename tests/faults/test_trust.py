@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 Path(__file__).with_name("canary").write_text("ran")
 def network(width=5):
-    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, width), torch.nn.Tanh(), torch.nn.Linear(width, 3))
+    return torch.nn.Sequential(torch.nn.Linear(8, width), torch.nn.Tanh(), torch.nn.Linear(width, 3))
 """
 TRAIN = ("train", "--data", "gaussian-domains", "--model", "plug.py:network", "--steps", "3", "--out", "runs")
 LOOK = ("domains", "runs/sgd-seed0", "--json")
@@ -53,7 +53,9 @@ def test_the_ways_to_trust(run: Path, landscape: Landscape, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["os:system", "subprocess:run", "evil:make"])
-def test_a_module_that_only_the_run_names_is_refused(name: str, run: Path, landscape: Landscape, tmp_path: Path) -> None:
+def test_a_module_that_only_the_run_names_is_refused(
+    name: str, run: Path, landscape: Landscape, tmp_path: Path
+) -> None:
     (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('canary').write_text('ran')\n")
     facts = json.loads((run / "run.json").read_text())
     facts["spec"]["model"] = name

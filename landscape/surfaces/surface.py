@@ -65,6 +65,7 @@ def surface(
     values = axis_values(spec.points, spec.range)
     with problem.excursion() as tensors:
         walker = _Walker(problem, tensors)
+        walker.at([])  # moves the random state on, so that a forward that draws from it gives itself away
         centre = evaluation_from_sums(walker.at([]), problem.examples.domain_names)
         if spec.dim == 2:
             grid = walker.plane(values, directions[0], directions[1])
@@ -78,6 +79,7 @@ def surface(
             "its forward is random even in eval mode",
         )
     data = _dataset(problem, spec, values, grid)
+    size = float(torch.linalg.vector_norm(problem.weights.double()))
     record = {
         "target": None,
         **problem.describe(),
@@ -86,7 +88,7 @@ def surface(
         "axes": [{"direction": d.kind, "norm": d.norm, "seed": d.seed, "axis": d.axis} for d in directions],
         "directions": None,
         "cosine": directions[0].cosine(directions[1]) if spec.dim == 2 else None,
-        "relative_norm": directions[0].norm / float(torch.linalg.vector_norm(problem.weights.double())),
+        "relative_norm": directions[0].norm / size if size else None,
         "plain_loss": plain.loss,
         "center_loss": centre.loss,
         "accuracy": plain.accuracy,

@@ -47,7 +47,7 @@ def m_sharpness(
         seed: Seed of the partition.
 
     Returns:
-        One value per radius; the standard error is that of the mean over blocks (ddof 1).
+        One value per radius; the standard error is that of the weighted mean over blocks (ddof 1).
 
     Cost: one gradient per example, and one forward per example and radius.
     """
@@ -55,20 +55,22 @@ def m_sharpness(
     rises = torch.zeros(len(rhos), len(parts), dtype=torch.float64, device=problem.device)
     weights = [p.detach().clone() for p in problem.space.tensors] if adaptive else None
     for k, positions in enumerate(parts):
-        batch = problem.batch(positions)
-        before, gradient = problem.batch_gradient(batch)
+        block = problem.of_examples(positions)
+        before, gradient = block.loss_and_gradient()
         for r, rho in enumerate(rhos):
-            step = ascent_step(gradient, rho, p=p, weights=weights)
+            step = ascent_step(problem.space.split(gradient), rho, p=p, weights=weights)
             with problem.excursion() as tensors:
                 torch._foreach_add_(tensors, step)
-                rises[r, k] = problem.batch_loss(batch).double() - before.double()
+                rises[r, k] = block.loss_tensor() - before
         report(f"m-sharpness, m = {m}", k + 1, len(parts))
-    sizes = np.array([len(b) for b in parts], dtype=float)
+    weight = np.array([len(b) for b in parts]) / problem.n_examples
     values = rises.cpu().numpy()
     return [
         Sharpness(
-            float(row @ sizes / sizes.sum()),
-            float(row.std(ddof=1) / np.sqrt(len(parts))) if len(parts) > 1 else None,
+            float(row @ weight),
+            float(np.sqrt(len(parts) / (len(parts) - 1) * (weight**2 @ (row - row @ weight) ** 2)))
+            if len(parts) > 1
+            else None,
             len(parts),
         )
         for row in values
