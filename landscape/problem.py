@@ -314,9 +314,8 @@ class Problem:
             seen.add(node)
             custom = getattr(type(node), "_forward_cls", None)
             code = getattr(getattr(custom, "backward", None), "__code__", None)
-            if (
-                custom is not None and code is not None and code.co_filename == torch.autograd.function.__file__
-            ):  # torch's wrapper
+            wrapped = code is not None and code.co_filename == torch.autograd.function.__file__
+            if custom is not None and wrapped:
                 raise NumericalError(
                     f"{custom.__name__} has no second derivative (once_differentiable)",
                     "Hessian-vector product",
