@@ -116,10 +116,8 @@ def _difference(label: str, baseline: str, field: Field, pair: _Pair) -> str:
     spread = float(points.std(ddof=1))
     inside = abs(points.mean()) <= spread
     verdict = "within the spread over seeds: cannot tell" if inside else "larger than the spread over seeds"
-    return (
-        f"{told} ± {spread:.1f} percentage points (mean ± standard deviation of {n} paired differences, "
-        f"{higher} of {n} seeds higher{_p_text(points)}), {verdict}."
-    )
+    agree = f"{higher} of {n} seeds higher{_p_text(points)}"
+    return f"{told} ± {spread:.1f} percentage points ({agree}), {verdict}."
 
 
 def _p_text(differences: Any) -> str:
@@ -159,7 +157,11 @@ def _who_is_flattest(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _caveats(counts: set[int]) -> list[str]:
-    told = []
+    told = (
+        ["± is the standard deviation (ddof = 1) of the paired differences over seeds."]
+        if max(counts, default=0) > 1
+        else []
+    )
     for n in sorted(c for c in counts if c <= _FEW):
         told.append(
             f"With {n} paired seed{'s' if n > 1 else ''} no significance can be claimed: an exact sign-flip "

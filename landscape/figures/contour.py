@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
 from ..result import Result
 from .axes import direction_notes, shared_axis_text
 from .drawing import Drawing, styled
 from .panels import PLANE, Panel, Panels
-from .style import Style
+from .style import Style, hide_unused
 from .text import safe
 
 WANTS = PLANE
@@ -31,33 +31,26 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     from matplotlib.ticker import MaxNLocator
 
     shown = Panels.of(results)
-    for panel in shown.panels:
-        if min(panel.height.shape) < 2:
-            raise UsageError(
-                "a contour needs at least 2 x 2 points",
-                str(panel.result.path or ""),
-                "compute a finer surface",
-            )
     across = style.across(len(shown.panels), 10 if len(shown.panels) > 1 else 1)
     rows = -(-len(shown.panels) // across)
     side = min((style.width - 8 * style.em) / across, 32 * style.em)
-    figure = style.figure(max(rows * (0.95 * side + 3.4 * style.em) + 3 * style.em, 19 * style.em))
+    figure = style.figure(max(rows * (0.95 * side + 3.4 * style.em) + 3 * style.em, 15 * style.em))
     panels = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False).ravel()
     levels = MaxNLocator(12).tick_values(shown.low, shown.high)
     norm = Normalize(float(levels[0]), float(levels[-1]))
-    fill: Any = None
+    filled: Any = None
     for axes, panel in zip(panels, shown.panels, strict=False):
         drawn = _panel(axes, panel, levels, norm)
-        fill = drawn or fill
+        filled = drawn or filled
         axes.set_title(panel_title(panel, style, side))
-    for axes in panels[len(shown.panels) :]:
-        axes.set_axis_off()
-    if fill is not None:
-        bar = figure.colorbar(fill, ax=list(panels), label=shown.printed_scale, fraction=0.05, pad=0.02)
+    hide_unused(panels, len(shown.panels), across)
+    if filled is not None:
+        bar = figure.colorbar(filled, ax=list(panels), label=shown.printed_scale, fraction=0.05, pad=0.02)
         bar.ax.tick_params(width=0.6)
     every = [p.result for p in shown.panels]
-    figure.supxlabel(shared_axis_text("α", every, 0), fontsize=style.text)
-    figure.supylabel(shared_axis_text("β", every, 1), fontsize=style.text)
+    figure.supxlabel(shared_axis_text("α", every, 0), fontsize=style.small)
+    words = fill(shared_axis_text("β", every, 1), style.letters(figure.get_figheight(), style.small))
+    figure.supylabel(words, fontsize=style.small)
     return Drawing(figure, shown.rows(), (*shown.notes, *direction_notes(every)))
 
 
@@ -71,11 +64,11 @@ def _panel(axes: Any, panel: Panel, levels: Any, norm: Any) -> Any:
     axes.grid(visible=False)
     axes.set(xlim=(panel.x.min(), panel.x.max()), ylim=(panel.y.min(), panel.y.max()))
     axes.patch.set(facecolor="0.85", edgecolor="0.5", hatch="////")
-    fill = None
+    filled = None
     if np.isfinite(panel.height).any():
         cells = np.ma.masked_invalid(panel.height)
-        fill = axes.contourf(panel.x, panel.y, cells, levels, norm=norm, cmap="viridis", extend="max")
+        filled = axes.contourf(panel.x, panel.y, cells, levels, norm=norm, cmap="viridis", extend="max")
         axes.contour(panel.x, panel.y, cells, levels, colors="#1a1a1a", linewidths=0.35, linestyles="solid")
     axes.plot(0, 0, "+", color="white", ms=7, mew=2.2)
     axes.plot(0, 0, "+", color="black", ms=6, mew=0.9)
-    return fill
+    return filled

@@ -53,6 +53,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             if not any(r["seen"] for r in table if r["domain"] == domain):
                 axes.axvspan(j - 0.5, j + 0.5, color="0.92", lw=0, zorder=0)
         extra = loss_scale(axes, [r[field] for r in table]) if field == "loss" else ""
+        axes.margins(y=0.12)
         axes.set_ylabel(field + extra)
         axes.grid(visible=False, axis="x")
         axes.set_xlim(-0.5, len(domains) - 0.5)

@@ -79,11 +79,19 @@ class Drawing:
 
 
 def styled(draw: Draw) -> Draw:
-    """Make ``draw`` run under the settings of its style."""
+    """Make ``draw`` run under the settings of its style, and lay the figure out once.
+
+    Every pass of the constrained layout moves things a little; a frozen layout is the same in all formats.
+    """
 
     @wraps(draw)
     def inside(results: Sequence[Result], style: Style) -> Drawing:
         with style.applied():
-            return draw(results, style)
+            drawing = draw(results, style)
+            layout = drawing.figure.get_layout_engine()
+            if layout is not None:
+                layout.execute(drawing.figure)
+            drawing.figure.set_layout_engine("none")
+            return drawing
 
     return inside

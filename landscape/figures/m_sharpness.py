@@ -11,7 +11,7 @@ from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
 from .scales import loss_scale
 from .series import by_label, lost_note, middle_and_band, points, seeds_text, stack
-from .style import Style
+from .style import Style, hide_unused
 from .text import safe
 
 WANTS = Want("sharpness", "compute it with `landscape sharpness`", "value", frozenset({"m", "rho"}))
@@ -70,10 +70,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set_xticks(x, [f"{m:g}" for m in x], minor=False)
         axes.set(xlabel="m (examples per block)", title=f"ρ = {rho:g}{_ball(groups)}")
     extra = loss_scale(panels[0], np.concatenate([*shown, []]))
-    for axes in panels[:: across or 1]:
+    for axes in panels[::across]:
         axes.set_ylabel(f"m-sharpness{extra}")
-    for axes in panels[len(radii) :]:
-        axes.set_axis_off()
+    hide_unused(panels, len(radii), across)
     style.legend(figure, list(handles.values()), [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles])
     notes.append(
         "several seeds: mean, band from lowest to highest seed; one seed: whiskers are the standard error over blocks"

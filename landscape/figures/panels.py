@@ -14,7 +14,15 @@ from .looks import name
 from .scales import common_range, log_losses
 from .series import by_label, lost_note
 
-PLANE = Want("surface", "compute it with `landscape surface --dim 2`", "loss", frozenset({"x", "y"}))
+
+class _Planes(Want):
+    def fits(self, result: Result) -> bool:
+        return super().fits(result) and min(result.data.sizes[d] for d in "xy") >= 2
+
+
+PLANE = _Planes(
+    "surface", "compute it with `landscape surface --dim 2`, at least 2 x 2 points", "loss", frozenset({"x", "y"})
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,18 @@ class Panel:
     x: Any
     y: Any
     height: Any
+
+    @property
+    def title(self) -> str:
+        """Name and seed in one line."""
+        return ", ".join(part for part in (self.name, self.which) if part)
+
+    @property
+    def planes(self) -> dict[str, Any]:
+        """Every stored array that lies on the plane, ``(y, x)``."""
+        data = self.result.data
+        flat = {str(k): v for k, v in data.data_vars.items() if set(v.dims) == {"x", "y"}}
+        return {k: v.transpose("y", "x").values.astype(float) for k, v in flat.items()}
 
 
 @dataclass(frozen=True)
@@ -93,8 +113,7 @@ class Panels:
         """Every cell: coordinates, and the arrays that lie on the plane."""
         rows = []
         for panel in self.panels:
-            data = panel.result.data
-            planes = {str(k): data[k].transpose("y", "x").values for k in data if set(data[k].dims) == {"x", "y"}}
+            planes = panel.planes
             for j, y in enumerate(panel.y):
                 for i, x in enumerate(panel.x):
                     place: Row = {

@@ -152,3 +152,11 @@ class Style:
             "grid.alpha": 0.6,
             "hatch.linewidth": 0.4,
         }
+
+
+def hide_unused(panels: Any, used: int, across: int) -> None:
+    """Take the panels after the first ``used`` away, and give those above a gap their own tick labels."""
+    for axes in panels[used:]:
+        axes.set_axis_off()
+    for axes in panels[max(0, used - across) : used]:
+        axes.tick_params(labelbottom=True)

@@ -12,7 +12,7 @@ from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
 from .scales import loss_scale
 from .series import Groups, by_label, lost_note, middle_and_band, points, seeds_text, stack
-from .style import Style
+from .style import Style, hide_unused
 from .text import safe
 
 WANTS = Want("training", "train runs with `landscape train`", "batch_loss", frozenset())
@@ -100,13 +100,12 @@ def _domain_panels(part: Any, groups: Groups, shape: tuple[int, int], style: Sty
                 fixed["seeds"] = len(lines)
                 table += points(fixed, step=x, mean=middle, lowest_seed=low, highest_seed=high)
                 shown.append(values[np.isfinite(values)])
-        axes.set_title(safe(name(label), style.letters(style.width / shape[1] - 0.4)))
+        axes.set_title(safe(name(label), style.letters(0.62 * style.width / shape[1])))
     extra = loss_scale(panels[0], np.concatenate([*shown, []]))
-    for axes in panels[len(groups) :]:
-        axes.set_axis_off()
+    hide_unused(panels, len(groups), shape[1])
     part.supxlabel("step", fontsize=style.text)
     part.supylabel(f"loss per domain{extra}", fontsize=style.text)
-    texts = [safe(domain, 20) + ("" if seen else " (unseen)") for domain, seen in handles]
+    texts = [safe(domain, 14) + ("" if seen else " (unseen)") for domain, seen in handles]
     style.legend_beside(part, list(handles.values()), texts, "domain", most=7 * shape[0])
     return lost
 

@@ -15,6 +15,12 @@
   }
   buttons.forEach((button, i) => button.addEventListener("click", () => show(i)));
 
+  // The first surface was drawn before its neighbours took their share of the row.
+  const fit = new ResizeObserver((entries) => {
+    for (const entry of entries) Plotly.Plots.resize(entry.target.querySelector(".js-plotly-plot"));
+  });
+  for (const div of views) fit.observe(div.closest(".view"));
+
   // Turn all surfaces together, so that they are seen from one side.
   let turning = false;
   for (const div of views) {
@@ -26,7 +32,7 @@
       Promise.all(others.map((other) => Plotly.relayout(other, { "scene.camera": camera }))).finally(() => { turning = false; });
     });
     // The arrow keys turn what has the focus.
-    div.parentElement.addEventListener("keydown", (event) => {
+    div.closest(".view").addEventListener("keydown", (event) => {
       const step = { ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0], ArrowUp: [0, 0.15], ArrowDown: [0, -0.15] }[event.key];
       if (!step) return;
       event.preventDefault();

@@ -77,7 +77,7 @@ def _surfaces(results: Sequence[Result]) -> tuple[list[dict[str, Any]], list[str
     """A piece of HTML per surface that can be turned, the names of its views, and how many surfaces are left out."""
     import markupsafe
 
-    from ..figures.surface3d import figures
+    from ..figures.interactive import axes_text, figures
 
     try:
         fit = fitting("surface3d", results)
@@ -85,7 +85,7 @@ def _surfaces(results: Sequence[Result]) -> tuple[list[dict[str, Any]], list[str
         return [], [], 0
     made = figures(fit)
     pieces = []
-    for number, (title, figure) in enumerate(made[:MOST_SURFACES]):
+    for number, (panel, figure) in enumerate(made[:MOST_SURFACES]):
         text = figure.to_html(
             include_plotlyjs=False,
             full_html=False,
@@ -93,6 +93,6 @@ def _surfaces(results: Sequence[Result]) -> tuple[list[dict[str, Any]], list[str
             default_height="100%",
             config={"displaylogo": False, "responsive": True, "scrollZoom": False},
         )
-        pieces.append({"title": title, "html": markupsafe.Markup(text)})
+        pieces.append({"title": panel.title, "axes": axes_text(panel), "html": markupsafe.Markup(text)})
     views = [view["name"] for view in made[0][1].layout.meta["views"]]
     return pieces, views, len(made) - len(pieces)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..figures.drawing import Drawing
+from ..figures.looks import ordered
 from ..figures.measured import FIELDS
 from ..figures.render import fitting, image
 from ..figures.style import Style
@@ -32,8 +33,8 @@ CAPTIONS = {
     ),
     "m-sharpness": (
         "m-sharpness",
-        "Mean rise of the loss when every block of m examples takes its own ascent step of length ρ. Not shown: other "
-        "radii than those measured, and the exact worst case within the ball (one ascent step is a lower estimate).",
+        "Mean rise of the loss when every block of m examples takes its own ascent step of length ρ. Not shown: "
+        "other radii than those measured, and the exact worst case within the ball (one step is a lower estimate).",
     ),
     "slice": (
         "Slices",
@@ -121,8 +122,13 @@ def table_cells(row: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def provenance(results: Sequence[Result]) -> list[Provenance]:
-    """The record of every result, in the order of the results."""
-    return [_provenance(r) for r in results]
+    """The record of every result, in legend order, then by seed, kind and file."""
+    place = {label: i for i, label in enumerate(ordered(r.label for r in results))}
+
+    def order(result: Result) -> tuple[Any, ...]:
+        return place[result.label], str(result.seed), result.kind, str(result.path), str(result.record.get("target"))
+
+    return [_provenance(r) for r in sorted(results, key=order)]
 
 
 def _provenance(result: Result) -> Provenance:

@@ -1,0 +1,116 @@
+"""Small stored results with known numbers, made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from landscape.result import Result
+
+HOSTILE = ["</script><img src=x onerror=alert(1)>", "_x", r"$\frac{$", "数字領域", "=cmd|' /C calc'!A0", "a" * 200]
+
+
+def facts(label: str, seed: int | None, **more: Any) -> dict[str, Any]:
+    run = None if seed is None else {"optimizer": label, "seed": seed, "step": 10, "path": f"/runs/{label}-{seed}"}
+    record = {
+        "target": f"/runs/{label}-{seed}/checkpoints/step-10.safetensors",
+        "label": label,
+        "run": run,
+        "weights_hash": f"weights-{label}-{seed}",
+        "data_hash": "d" * 64,
+        "n_examples": 32,
+        "split": "train",
+        "loss_function": "cross_entropy",
+        "torch": "2.13.0",
+        "seconds": 0.5,
+        "spec": {},
+    }
+    return record | more
+
+
+def hessian(label: str, seed: int | None, top: float = 2.0, residual: float = 1e-6, **more: Any) -> Result:
+    values = top / np.arange(1, 4)
+    data = {
+        "eigenvalues": ("rank", values),
+        "residuals": ("rank", np.full(3, residual)),
+        "converged": ("rank", np.array([True, True, residual < 0.1])),
+    }
+    return Result("hessian", xr.Dataset(data, {"rank": [1, 2, 3]}), facts(label, seed, operator="hessian", **more))
+
+
+def sharpness(label: str, seed: int | None, value: float = 0.1, rhos: tuple[float, ...] = (0.05,)) -> Result:
+    table = value / np.sqrt([[1.0], [4.0], [16.0]]) * np.asarray(rhos) / rhos[0]
+    data = {
+        "value": (("m", "rho"), table),
+        "stderr": (("m", "rho"), abs(table) / 10),
+        "n_blocks": (("m", "rho"), table),
+    }
+    record = facts(label, seed, spec={"p": "2", "adaptive": False})
+    return Result("sharpness", xr.Dataset(data, {"m": [1, 4, 16], "rho": list(rhos)}), record)
+
+
+def axes(kind: str, count: int) -> list[dict[str, Any]]:
+    return [{"direction": kind, "norm": 3.0, "seed": 0, "axis": i} for i in range(count)]
+
+
+def plane(label: str, seed: int | None, loss: Any = None, kind: str = "filter", **more: Any) -> Result:
+    x, y = np.linspace(-1, 1, 7), np.linspace(-0.5, 0.5, 5)
+    if loss is None:
+        loss = 0.01 * (1 + (seed or 0)) + 2 * x[None, :] ** 2 + y[:, None] ** 2
+    loss = np.asarray(loss, dtype=float)
+    data = {"loss": (("y", "x"), loss), "accuracy": (("y", "x"), np.clip(1 - 0.2 * np.nan_to_num(loss), 0, 1))}
+    record = facts(
+        label, seed, kind="2d", axes=axes(kind, 2), fixed_parameters=9, batchnorm_layers=0, bn_policy="keep"
+    )
+    return Result("surface", xr.Dataset(data, {"y": y[: len(loss)], "x": x}), record | more)
+
+
+def line(label: str, seed: int | None, repeats: int = 3) -> Result:
+    x = np.linspace(-1, 1, 9)
+    loss = 0.02 + np.stack([(1 + 0.1 * r) * x**2 for r in range(repeats)])
+    data = {"loss": (("repeat", "x"), loss), "accuracy": (("repeat", "x"), 1 - loss / 10)}
+    record = facts(label, seed, kind="1d", axes=axes("filter", repeats), fixed_parameters=9, batchnorm_layers=0)
+    return Result("surface", xr.Dataset(data, {"x": x}), record)
+
+
+def domains(label: str, seed: int | None, names: tuple[str, ...] = ("p", "q", "r"), variance: float = 1e-3) -> Result:
+    loss = 0.1 * (1 + np.arange(len(names))) + 0.01 * (seed or 0)
+    seen = np.arange(len(names)) < len(names) - 1
+    data = {"loss": ("domain", loss), "accuracy": ("domain", 1 - loss), "seen": ("domain", seen)}
+    return Result("domains", xr.Dataset(data, {"domain": list(names)}), facts(label, seed, loss_variance=variance))
+
+
+def training(
+    label: str, seed: int | None, names: tuple[str, ...] = ("p", "q", "r"), unseen: float = 0.5, **final: Any
+) -> Result:
+    steps = np.arange(0, 11, 2)
+    fall = np.exp(-steps / 4) + 0.01 * (seed or 0)
+    data = {
+        "batch_loss": ("step", np.linspace(2, 0.1, 10)),
+        "train_loss": ("eval_step", fall),
+        "domain_loss_variance": ("eval_step", fall / 50),
+        "domain_loss": (("eval_step", "domain"), fall[:, None] * (1 + np.arange(len(names)))),
+    }
+    end = {"train_loss": 0.1, "train_accuracy": 0.99, "test_accuracy": 0.9, "unseen_accuracy": unseen}
+    record = facts(label, seed, final={**end, "domain_loss_variance": 2e-3, **final}, holdout=[names[-1]])
+    del record["weights_hash"], record["data_hash"], record["n_examples"]
+    record["spec"] = {"base": "sgd", "data": "digits-rotated", "loss": "cross_entropy"}
+    coordinates = {"step": np.arange(1, 11), "eval_step": steps, "domain": list(names)}
+    return Result("training", xr.Dataset(data, coordinates), record)
+
+
+def everything(labels: tuple[str, ...] = ("sgd", "sam"), seeds: tuple[int | None, ...] = (0, 1)) -> list[Result]:
+    makers = (hessian, sharpness, plane, line, domains, training)
+    return [make(label, seed) for label in labels for seed in seeds for make in makers]
+
+
+def hostile() -> list[Result]:
+    """Results whose optimizers, domains and paths have names that try to break out of the page or the figure."""
+    names = tuple(HOSTILE)
+    results = []
+    for label in ("sgd", *HOSTILE):
+        results += [hessian(label, 0), sharpness(label, 0), plane(label, 0), line(label, 0)]
+        results += [domains(label, 0, names), training(label, 0, names)]
+    return results

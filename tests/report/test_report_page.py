@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import base64
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from figures import made
+
+from landscape.errors import UsageError
+from landscape.figures.comparison import comparison
+from landscape.figures.summary import summarize
+from landscape.report.report import write_report
+from landscape.result import Result
+
+
+class Page(HTMLParser):
+    """All elements with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.scripts: list[str] = []
+        self.inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.inside = tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "script":
+            self.scripts.append(data)
+        elif not self.inside:
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def written(results: list[Result], folder: Path, title: str = "A title") -> Page:
+    return Page(write_report(results, folder / "report.html", title=title).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return written(made.everything(), tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return written(made.hostile(), tmp_path_factory.mktemp("hostile"), title=made.HOSTILE[0])
+
+
+def test_the_page_holds_every_section_and_finding(page: Page) -> None:
+    ids = [a["id"] for a in page.all("section")]
+    figures = ["contour", "eigenvalues", "m-sharpness", "slice", "training", "domains"]
+    assert ids == ["main", "table", "surfaces", *figures, "provenance"]
+    results = made.everything()
+    for sentence in comparison(summarize(results), results):
+        assert " ".join(sentence.split()) in page.text
+    links = [a["href"] for a in page.all("a")]
+    assert set(links) == {f"#{i}" for i in ids}
+
+
+def test_the_only_scripts_are_the_library_the_surfaces_and_our_own(page: Page, hostile: Page) -> None:
+    optimizers = len({r.label for r in made.hostile()})
+    for one, surfaces in ((page, 2), (hostile, optimizers)):
+        divs = [a["id"] for a in one.all("div") if str(a.get("id", "")).startswith("surface-")]
+        assert divs == [f"surface-{i}" for i in range(surfaces)]
+        assert len(one.all("script")) == 1 + surfaces + 1
+        assert all(set(a) <= {"type"} for a in one.all("script"))
+
+
+def test_names_of_users_are_text_and_nothing_else(hostile: Page) -> None:
+    images = hostile.all("img")
+    assert len(images) == 6
+    assert all(set(a) == {"src", "alt"} and a["src"].startswith("data:image/svg+xml;base64,") for a in images)
+    assert not any(name.startswith("on") for _, attributes in hostile.elements for name in attributes)
+    for name in made.HOSTILE:
+        assert name in hostile.text
+    assert made.HOSTILE[0] in hostile.text.split("Findings")[0]
+    assert not any("<img src=x" in script for script in hostile.scripts)
+
+
+def test_nothing_is_loaded_from_anywhere(page: Page, hostile: Page) -> None:
+    for one in (page, hostile):
+        for tag, attributes in one.elements:
+            for name in ("src", "href", "data", "action", "srcset", "poster"):
+                value = attributes.get(name)
+                assert value is None or value.startswith(("data:", "#")), (tag, value)
+        assert not one.all("link")
+    style = (Path(write_report.__code__.co_filename).parent / "report.css").read_text(encoding="utf-8")
+    assert "@import" not in style
+    assert "url(" not in style
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none';")
+
+
+def test_the_embedded_images_hold_no_raw_name_either(hostile: Page) -> None:
+    for image in hostile.all("img"):
+        svg = base64.b64decode(str(image["src"]).partition(",")[2]).decode("utf-8")
+        assert "<script" not in svg
+        assert "<img" not in svg
+
+
+def test_every_plus_minus_is_named_and_all_provenance_is_there(page: Page) -> None:
+    assert "Every ± is the sample standard deviation (ddof = 1) over the training seeds" in page.text
+    assert len(page.all("details")) == len(made.everything())
+    for result in made.everything():
+        if result.kind != "training":
+            assert result.record["weights_hash"] in page.text
+        assert result.record["target"] in page.text
+    assert "d" * 64 in page.text
+
+
+def test_the_page_can_be_used_without_a_mouse(page: Page) -> None:
+    assert [a["aria-pressed"] for a in page.all("button") if "aria-pressed" in a] == ["true", "false", "false"]
+    heads = page.all("th")
+    assert all(a.get("scope") in ("col", "row") for a in heads)
+    assert all(a.get("alt") for a in page.all("img"))
+    regions = [a for a in page.all("div") if a.get("role") in ("region", "application")]
+    assert all(a.get("tabindex") == "0" and a.get("aria-label") for a in regions)
+
+
+def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:
+    results = [made.hessian("sgd", 0), made.plane("sgd", 0), made.plane("sam", 0)]
+    first = write_report(results, tmp_path / "a.html", title="t")
+    second = write_report(list(reversed(results)), tmp_path / "b.html", title="t")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_without_surfaces_the_library_is_left_out(tmp_path: Path) -> None:
+    one = written([made.hessian("sgd", 0)], tmp_path)
+    assert [a["id"] for a in one.all("section")] == ["main", "table", "eigenvalues", "provenance"]
+    assert len(one.all("script")) == 1
+    assert (tmp_path / "report.html").stat().st_size < 500_000
+
+
+def test_more_surfaces_than_browsers_draw_are_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landscape.report.report.MOST_SURFACES", 1)
+    one = written([made.plane(label, 0) for label in "abc"], tmp_path)
+    assert len(one.all("article")) == 1
+    assert "2 more are left out" in one.text
+
+
+def test_a_plane_too_small_to_draw_is_no_obstacle_to_the_rest(tmp_path: Path) -> None:
+    row = made.plane("sgd", 0).data["loss"].values[:1]
+    one = written([made.plane("sgd", 0, row), made.hessian("sgd", 0)], tmp_path)
+    assert "eigenvalues" in [a["id"] for a in one.all("section")]
+
+
+def test_no_results_no_report(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a report needs results"):
+        write_report([], tmp_path / "r.html", title="t")
