@@ -95,7 +95,7 @@ class Screen:
             title=Text(title) if title else None,
             title_justify="left",
             pad_edge=False,
-            padding=(0, 1),
+            padding=(0, 1, 0, 0),
         )
         for i, header in enumerate(headers):
             table.add_column(Text(header), justify="left" if i == 0 else "right", overflow="fold")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .screen import Screen, number
+from .screen import Screen
 
 
 def show_summary(results: list[Any], screen: Screen) -> None:
@@ -13,22 +13,33 @@ def show_summary(results: list[Any], screen: Screen) -> None:
 
     rows = summarize(results)
 
-    def both(row: dict[str, Any], name: str, show: Any) -> str:
+    def both(row: dict[str, Any], name: str, scale: float, digits: str) -> str:
         mean, std = row.get(f"{name}_mean"), row.get(f"{name}_std")
         if mean is None:
             return "–"
-        return show(mean) if std is None else f"{show(mean)} ± {show(std)}"
+        shown = f"{scale * mean:{digits}}"
+        if std is None:
+            return shown
+        return f"{shown}±{scale * std:{digits if digits.endswith('f') else '.1g'}}"
 
-    columns = [
-        ("train loss", "train_loss", lambda v: number(v, 2)),
-        ("test acc", "test_accuracy", lambda v: f"{100 * v:.1f}"),
-        ("unseen acc", "unseen_accuracy", lambda v: f"{100 * v:.1f}"),
-        ("lambda_max", "lambda_max", lambda v: number(v, 2)),
-        ("m-sharpness", "m_sharpness", lambda v: number(v, 2)),
-        ("domain var.", "domain_loss_variance", lambda v: number(v, 1)),
+    columns: list[tuple[str, str, float, str]] = [
+        ("train loss", "train_loss", 1, ".2g"),
+        ("test %", "test_accuracy", 100, ".1f"),
+        ("unseen %", "unseen_accuracy", 100, ".1f"),
+        ("λ_max", "lambda_max", 1, ".2g"),
+        ("m-sharp.", "m_sharpness", 1, ".2g"),
+        ("domain var.", "domain_loss_variance", 1, ".1g"),
     ]
-    table = [[r["label"], r["n_seeds"], *(both(r, name, show) for _, name, show in columns)] for r in rows]
-    screen.table(["", "n", *(h for h, _, _ in columns)], table)
-    screen.line("mean ± standard deviation over n seeds (ddof 1); accuracies in %")
-    for sentence in comparison(rows, results):
+    table = [
+        [r["label"], r["n_seeds"], *(both(r, name, scale, digits) for _, name, scale, digits in columns)]
+        for r in rows
+    ]
+    screen.table(["", "n", *(h for h, *_ in columns)], table)
+    largest = max((r["lambda_max_residual"] or 0.0 for r in rows), default=0.0)
+    screen.line(
+        "mean ± standard deviation over n seeds (ddof 1); "
+        f"largest residual of a λ_max {largest:.0e}; m-sharpness with m = {rows[0]['m_sharpness_m']}, "
+        f"rho = {rows[0]['m_sharpness_rho']}; domain var.: of the seen domains' training losses"
+    )
+    for sentence in comparison(rows, results, quantities=("lambda_max", "unseen_accuracy")):
         screen.line(f"- {sentence}")

@@ -18,12 +18,19 @@ _FEW = 5  # with so few pairs the smallest possible p-value is above 0.05
 _EXACT = 16  # all sign patterns of so many pairs are tried
 
 
-def comparison(rows: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[str]:
+def comparison(
+    rows: Sequence[Mapping[str, Any]],
+    results: Sequence[Result],
+    *,
+    quantities: Sequence[str] = (*_FLATNESS, *_ACCURACY),
+) -> list[str]:
     """Compare every method with its ERM baseline, seed by seed.
 
     Args:
         rows: From `landscape.figures.summary.summarize`; says which methods there are.
         results: The same results.
+        quantities: Which to speak of: lambda_max, m_sharpness, domain_loss_variance, unseen_accuracy,
+            test_accuracy.
 
     Returns:
         Sentences: per method the flatness measures as ratios and the accuracies as differences, each with the
@@ -42,7 +49,7 @@ def comparison(rows: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> 
     fields = {f.name: f for f in FIELDS}
     for label in others:
         baseline = _base(label, results, baselines)
-        for key in (*_FLATNESS, *_ACCURACY):
+        for key in quantities:
             mine, its = found[key].get(label, {}), found[key].get(baseline, {})
             if not mine or not its:
                 continue
