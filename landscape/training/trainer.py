@@ -235,15 +235,13 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         losses = _BatchLosses(self.model, self.loss, batch)
-        loss = float(self.optimizer.step(losses))
+        try:
+            loss = float(self.optimizer.step(losses))
+        except NumericalError as error:
+            raise self._diverged(error.what) from error
         self.gradient_evaluations += self.optimizer.passes
         if not math.isfinite(loss):
-            positions = self.order.positions(self.step)
-            raise NumericalError(
-                f"the training loss is {loss}",
-                f"{self.run.path}, step {self.step}, examples {self.examples.rows[positions][:8].tolist()}...",
-                "lower --lr; the last saved checkpoint is kept",
-            )
+            raise self._diverged(f"the training loss is {loss}")
         names = self.examples.domain_names
         return {
             "step": self.step + 1,
@@ -253,6 +251,14 @@ class _Training:
             "domains": {names[i]: v for i, v in losses.first.items()} if self.examples.domains else None,
             "gradient_evaluations": self.gradient_evaluations,
         }
+
+    def _diverged(self, what: str) -> NumericalError:
+        rows = self.examples.rows[self.order.positions(self.step)][:8].tolist()
+        return NumericalError(
+            what,
+            f"{self.run.path}, step {self.step}, examples {rows}...",
+            "lower --lr; the last saved checkpoint is kept",
+        )
 
     def _learning_rate(self) -> float:
         assert self.spec.lr is not None
