@@ -158,8 +158,12 @@ def _filled(arguments: type[Any], content: dict[str, Any], path: Path) -> Any:
     for key in content:
         if key not in known:
             raise unknown_name("key", key, known, str(path))
-    missing = [n for n in parts if n not in values]
-    return arguments(**values, **{n: () for n in missing if n == "targets"})
+    required = {
+        f.name: tyro.MISSING
+        for f in dataclasses.fields(arguments)
+        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    return arguments(**required, **values)
 
 
 def _read_spec(kind: type[Spec], content: dict[str, Any], path: Path) -> Spec:

@@ -275,6 +275,15 @@ def test_bad_input_is_one_line(words, code: int, text: str, landscape, runs: Pat
     assert left == []
 
 
+def test_a_configuration_beside_targets(landscape, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("top = 1\nexamples = 100\n")
+    said = landscape("hessian", runs / "sgd-seed0", "--config", "c.toml", "--json")
+    assert said.code == 0, said.err
+    assert (len(said.json["eigenvalues"]), said.json["n_examples"]) == (1, 100)
+    (tmp_path / "c.toml").write_text("json = true\n")
+    assert landscape("info", runs / "sgd-seed0", "--config", "c.toml").json["kind"] == "run"
+
+
 CONFIGS = [
     ("epochs = \n", "line 1"),
     ("epochs = 1\nepochs = 2\n", "overwrite"),
