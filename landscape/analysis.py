@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import load_into, read_weights
+from .checkpoint import read_weights
 from .curvature.hessian import NotConverged
 from .data.splits import open_data
 from .errors import LandscapeError, UsageError
 from .files import make_folder, stable_hash
+from .fitting import load_into
 from .models.build import build_model, facts_of
 from .parameters import preserved_random_state, seed_everything
 from .plugins import Plugin, resolve

@@ -1,4 +1,4 @@
-"""Weights from strangers: read safely, fitted exactly, written atomically.
+"""Checkpoints of strangers, read safely.
 
 Reading never executes anything (``weights_only=True``, always said), never takes the memory that a file merely
 claims, and checks integrity first: torch itself loads a zip checkpoint with a flipped bit in silence.
@@ -6,9 +6,6 @@ claims, and checks integrity first: torch itself loads a zip checkpoint with a f
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import pickletools
 import warnings
 import zipfile
@@ -18,16 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import DataError, LandscapeError, NumericalError, UsageError
-from .files import atomic_path
+from .weights import check_own_format, tensors_hash
 
-log = logging.getLogger(__name__)
-
-FORMAT_VERSION = 1
-_FACTS = "landscape"
-_PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
 _CONTAINERS = (
     "state_dict",
     "model_state_dict",
@@ -136,26 +128,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise DataError(f"the safetensors file is damaged: {error}", str(path), "copy or save it again") from error
-    _check_own_format(metadata, tensors, path)
+    check_own_format(metadata, tensors, path)
     return tensors, metadata
-
-
-def _check_own_format(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path) -> None:
-    if _FACTS not in metadata:
-        return
-    try:
-        facts = json.loads(metadata[_FACTS])
-        version, sha256 = facts["version"], facts["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError("its header is damaged", str(path), "copy it again") from error
-    if version != FORMAT_VERSION:
-        raise DataError(
-            f"the file has format version {version!r}, this program knows {FORMAT_VERSION}",
-            str(path),
-            "update landscape",
-        )
-    if sha256 != tensors_hash(tensors):
-        raise DataError("SHA-256 mismatch: the tensors are not those that were saved", str(path), "copy it again")
 
 
 def _read_torch(path: Path, kind: str) -> Any:
@@ -302,97 +276,12 @@ def _refuse_odd_tensor(name: str, tensor: Tensor, path: Path) -> None:
         )
 
 
-# -- fitting ------------------------------------------------------------------------------------------------------
-
-
-def load_into(model: nn.Module, weights: Weights, where: Path | str) -> None:
-    """Copy ``weights`` into ``model``; prefixes of wrappers are stripped, with a notice.
+def require_finite(name: str, tensor: Tensor, where: str) -> None:
+    """Refuse a tensor with NaN or infinities.
 
     Raises:
-        DataError: If keys are missing or unexpected, or a shape or kind of number does not fit.
-        NumericalError: If a tensor holds NaN or infinities.
+        NumericalError: Naming the tensor and how many values are bad.
     """
-    place = str(where)
-    expected = model.state_dict()
-    given = _strip_prefixes(weights.tensors, set(expected), place)
-    _match_keys(given, expected, place)
-    halves = {
-        str(t.dtype).removeprefix("torch.") for t in given.values() if t.dtype in (torch.float16, torch.bfloat16)
-    }
-    cast = {name: _cast(name, tensor, expected[name], place) for name, tensor in given.items() if name in expected}
-    if halves:
-        log.warning("%s: weights in %s are cast to the model's type", place, " and ".join(sorted(halves)))
-    with torch.no_grad():
-        for name, tensor in cast.items():
-            expected[name].copy_(tensor)
-
-
-def _strip_prefixes(tensors: dict[str, Tensor], expected: set[str], where: str) -> dict[str, Tensor]:
-    stripped = ""
-    while not set(tensors) & expected or not expected <= set(tensors):
-        prefix = next((p for p in _PREFIXES if any(k.startswith(p) for k in tensors)), None)
-        if prefix is None:
-            break
-        candidate = {k.removeprefix(prefix): v for k, v in tensors.items()}
-        if len(candidate) < len(tensors) or len(set(candidate) & expected) < len(set(tensors) & expected):
-            break
-        tensors, stripped = candidate, stripped + prefix
-    if stripped:
-        log.warning("%s: stripped the prefix %r from its keys", where, stripped)
-    return tensors
-
-
-def _match_keys(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    ties = _ties(expected)
-    missing = [
-        k
-        for k in expected
-        if k not in given and not any(t in given for t in ties.get(k, ())) and not k.endswith("num_batches_tracked")
-    ]
-    unexpected = [k for k in given if k not in expected]
-    if missing or unexpected:
-        parts = [
-            f"{len(keys)} {word} key(s): {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}"
-            for word, keys in (("missing", missing), ("unexpected", unexpected))
-            if keys
-        ]
-        raise DataError("; ".join(parts), where, "is it another model, or --model-arg?")
-
-
-def _ties(expected: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-    """For each tied key, the other keys of the same memory."""
-    groups: dict[tuple[Any, ...], list[str]] = {}
-    for name, tensor in expected.items():
-        if tensor.numel():
-            groups.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), []).append(name)
-    return {n: tuple(o for o in names if o != n) for names in groups.values() if len(names) > 1 for n in names}
-
-
-def _cast(name: str, tensor: Tensor, target: Tensor, where: str) -> Tensor:
-    if tensor.shape != target.shape:
-        raise DataError(
-            f"{name} has shape {tuple(tensor.shape)}, the model expects {tuple(target.shape)}",
-            where,
-            "is it another model, or another number of classes?",
-        )
-    if tensor.is_floating_point() != target.is_floating_point() or tensor.is_complex() != target.is_complex():
-        raise DataError(
-            f"{name} holds {tensor.dtype}, the model expects {target.dtype}".replace("torch.", ""),
-            where,
-            "save real weights",
-        )
-    if not tensor.is_floating_point():
-        return tensor
-    _require_finite(name, tensor, where)
-    cast = tensor.to(target.dtype)
-    if not torch.isfinite(cast).all():
-        raise DataError(
-            f"{name} does not fit into {target.dtype}".replace("torch.", ""), where, "use --dtype float64"
-        )
-    return cast
-
-
-def _require_finite(name: str, tensor: Tensor, where: str) -> None:
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:
         raise NumericalError(f"{name} holds {bad} NaN or infinite value(s)", where, "use an earlier checkpoint")
@@ -408,7 +297,7 @@ def facts_of(path: Path) -> dict[str, Any]:
     weights = read_weights(path)
     for name, tensor in weights.tensors.items():
         if tensor.is_floating_point():
-            _require_finite(name, tensor, str(path))
+            require_finite(name, tensor, str(path))
     return {
         "format": weights.format,
         "container": weights.container or None,
@@ -418,50 +307,3 @@ def facts_of(path: Path) -> dict[str, Any]:
         "weights_hash": tensors_hash(weights.tensors),
         "shapes": {n: list(t.shape) for n, t in weights.tensors.items()},
     }
-
-
-# -- writing ------------------------------------------------------------------------------------------------------
-
-
-def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors a checkpoint holds: the model's ``state_dict`` names, shared memory once (under its first name)."""
-    state = {k: v.detach() for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-    ties = _ties(state)
-    order = {name: i for i, name in enumerate(state)}
-    return {k: v for k, v in state.items() if all(order[k] < order[t] for t in ties.get(k, ()))}
-
-
-def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and bytes, independent of order, device and memory layout."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        total.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return total.hexdigest()
-
-
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 of a model's parameters and buffers."""
-    return tensors_hash(stored_tensors(model))
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> str:
-    """Write tensors as safetensors, atomically, with their SHA-256 in the header; return the SHA-256.
-
-    Equal content gives equal bytes: all facts stand in one entry of the header, whose entries have no order.
-    """
-    from safetensors.torch import save_file
-
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    sha256 = tensors_hash(plain)
-    header = {"version": FORMAT_VERSION, "sha256": sha256, **(facts or {})}
-    metadata = {_FACTS: json.dumps(header, sort_keys=True)}
-    with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata=metadata)
-    return sha256
-
-
-def save_weights(path: Path, model: nn.Module, facts: Mapping[str, Any] | None = None) -> str:
-    """Write a model's weights and buffers, nothing else; return their SHA-256."""
-    return save_tensors(path, stored_tensors(model), facts)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,54 +19,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .checkpoint import weights_hash
-from .errors import DataError, LandscapeError, NumericalError, ResourceError, UsageError
+from .errors import LandscapeError, NumericalError, ResourceError, UsageError
+from .evaluation import Evaluation, batch_sums, check_labels, evaluation_from_sums
 from .examples import Batch, Examples, Indices, forward
-from .losses import LossFunction, correct, domain_means, example_losses, mean_loss
-from .parameters import ParameterSpace, evaluation_mode, preserved_random_state, unwrapped
+from .losses import LossFunction, mean_loss
+from .parameters import ParameterSpace, preserved_random_state, unwrapped
 from .registry import LOSSES
+from .second_derivatives import refuse_once_differentiable, second_derivative_error
+from .weights import weights_hash
 
 log = logging.getLogger(__name__)
 
 DEFAULT_BATCH = 512
 _CACHE_BYTES = 2 * 2**30
-_NO_SECOND_DERIVATIVE = re.compile(
-    r"derivative for '?(?:aten::)?(?P<op>\w+)'?.* is not implemented"
-    r"|(?P<twice>differentiate twice|does not currently support double backward|once_differentiable)"
-    r"|incompatible with \.grad\(\)",
-    re.S,
-)
-
-
-@dataclass(frozen=True)
-class DomainEvaluation:
-    """Loss and accuracy of one domain: ``n`` examples, mean ``loss``, ``accuracy`` or None."""
-
-    n: int
-    loss: float
-    accuracy: float | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One pass over the examples.
-
-    Attributes:
-        n: Number of examples.
-        loss: Mean loss over the examples.
-        accuracy: Share of correctly classified examples, or None if this is no classification.
-        domains: The same per domain that has examples.
-    """
-
-    n: int
-    loss: float
-    accuracy: float | None
-    domains: dict[str, DomainEvaluation]
-
-    def spread(self) -> tuple[float, float, float]:
-        """Mean, variance (uniform over domains, ddof 0) and range of the domain losses."""
-        losses = np.array([d.loss for d in self.domains.values()])
-        return float(losses.mean()), float(losses.var()), float(np.ptp(losses))
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -261,7 +224,9 @@ class Problem:
                 # forward pass chooses it.
                 with sdpa_kernel(SDPBackend.MATH):
                     loss = self.batch_loss(batch) * len(batch)
-                self._refuse_once_differentiable(loss)
+                if not self._graph_checked:
+                    refuse_once_differentiable(loss)
+                    self._graph_checked = True
                 first = torch.autograd.grad(loss, self.space.tensors, create_graph=True, allow_unused=True)
                 pairs = [(g, v) for g, v in zip(first, parts, strict=True) if g is not None and g.requires_grad]
                 if not pairs:  # the gradient does not depend on the weights: the Hessian is zero
@@ -269,7 +234,7 @@ class Problem:
                 inner = torch.stack([(g * v).sum() for g, v in pairs]).sum()
                 return [self._flat_gradient(inner)]
             except RuntimeError as error:
-                raise _second_derivative_error(error) from error
+                raise second_derivative_error(error) from error
 
         product = self._sum(contribution)[0] / self.n_examples
         if not torch.isfinite(product).all():
@@ -296,33 +261,6 @@ class Problem:
             return list(self.space.names)
         gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
         return [n for n, g in zip(self.space.names, gradient, strict=True) if g is None]
-
-    def _refuse_once_differentiable(self, loss: Tensor) -> None:
-        """Look through the graph, once per problem, for functions whose second derivative is silently lost.
-
-        Raises:
-            NumericalError: If a custom function is marked ``once_differentiable``.
-        """
-        if self._graph_checked:
-            return
-        seen: set[Any] = set()
-        nodes = [loss.grad_fn]
-        while nodes:
-            node = nodes.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            custom = getattr(type(node), "_forward_cls", None)
-            code = getattr(getattr(custom, "backward", None), "__code__", None)
-            wrapped = code is not None and code.co_filename == torch.autograd.function.__file__
-            if custom is not None and wrapped:
-                raise NumericalError(
-                    f"{custom.__name__} has no second derivative (once_differentiable)",
-                    "Hessian-vector product",
-                    "replace the operation in the model, or select other parameters with --params",
-                )
-            nodes += [n for n, _ in node.next_functions]
-        self._graph_checked = True
 
     # -- going somewhere and coming back ---------------------------------------------------------------------
 
@@ -402,77 +340,11 @@ class Problem:
             yield from self._batches
 
 
-def batch_sums(loss: LossFunction, output: Tensor, batch: Batch, n_domains: int) -> Tensor:
-    """Per domain: loss sum, number correct (NaN if no classification), count; shape ``(3, n_domains)``, float64."""
-    sums = torch.zeros(3, n_domains, dtype=torch.float64, device=output.device)
-    values = example_losses(loss, output, batch.targets)
-    if values is None:
-        present = batch.domain.unique().tolist()
-        means = domain_means(loss, output, batch.targets, batch.domain, None, present)
-        counts = torch.bincount(batch.domain, minlength=n_domains)
-        sums[0, present] = means.double() * counts[present]
-    else:
-        sums[0].index_add_(0, batch.domain, values.double())
-    right = correct(output, batch.targets)
-    if right is None:
-        sums[1] = torch.nan
-    else:
-        sums[1].index_add_(0, batch.domain, right)
-    sums[2] = torch.bincount(batch.domain, minlength=n_domains)
-    return sums
-
-
-def evaluation_from_sums(sums: Tensor, names: Sequence[str]) -> Evaluation:
-    """Turn the summed `batch_sums` of a whole pass into an `Evaluation`."""
-    losses, right, counts = sums.tolist()
-
-    def share(hits: float, n: float) -> float | None:
-        return None if np.isnan(hits) else hits / n
-
-    domains = {
-        name: DomainEvaluation(int(n), loss / n, share(hits, n))
-        for name, loss, hits, n in zip(names, losses, right, counts, strict=True)
-        if n
-    }
-    n = sum(counts)
-    return Evaluation(int(n), sum(losses) / n, share(sum(right), n), domains)
-
-
-def evaluate(
-    model: nn.Module,
-    examples: Examples,
-    loss: LossFunction,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    batch_size: int = 1024,
-) -> Evaluation:
-    """Evaluate a model that is being trained: eval mode, no gradient, flags and random state given back."""
-    total = torch.zeros(3, len(examples.domain_names), dtype=torch.float64, device=device)
-    with torch.no_grad(), evaluation_mode(model), preserved_random_state():
-        for raw in examples.batches(batch_size):
-            batch = raw.to(device, dtype)
-            total += batch_sums(loss, forward(model, batch.inputs), batch, len(examples.domain_names))
-    return evaluation_from_sums(total, examples.domain_names)
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` means that memory ran out, on the CPU or a GPU."""
     text = str(error)
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text.lower())
-    )
-
-
-def _second_derivative_error(error: RuntimeError) -> Exception:
-    match = _NO_SECOND_DERIVATIVE.search(str(error))
-    if isinstance(error, LandscapeError) or not match:
-        return error
-    op = match["op"] or "a custom or compiled operation"
-    return NumericalError(
-        f"{op} has no second derivative",
-        "Hessian-vector product",
-        "replace the operation in the model, or select other parameters with --params",
     )
 
 
@@ -492,27 +364,3 @@ def _bytes(batch: Batch) -> int:
     from .examples import leaves
 
     return sum(t.nbytes for t in (*leaves(batch.inputs), *leaves(batch.targets)))
-
-
-def check_labels(
-    model: nn.Module, examples: Examples, loss: LossFunction, *, device: torch.device, dtype: torch.dtype
-) -> None:
-    """Compare every label with the number of outputs before hours of work.
-
-    Raises:
-        DataError: If a label lies outside ``0..C-1``.
-    """
-    classes = examples.classes()
-    if classes is None or not len(classes):
-        return
-    with torch.no_grad(), evaluation_mode(model), preserved_random_state():
-        batch = examples.batch(np.arange(1)).to(device, dtype)
-        output = forward(model, batch.inputs)
-    if output.ndim == 2 and LOSSES.get("cross_entropy") and loss is LOSSES.load("cross_entropy"):
-        low, high = int(classes.min()), int(classes.max())
-        if low < 0 or high >= output.shape[1]:
-            raise DataError(
-                f"label {low if low < 0 else high} is outside 0..{output.shape[1] - 1}",
-                "the data set",
-                f"the model has {output.shape[1]} outputs; give it more, or mend the labels",
-            )

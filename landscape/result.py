@@ -74,7 +74,7 @@ class Result:
         """Write to a netCDF file, atomically (and `vectors` to a safetensors file beside it, first)."""
         path = Path(path).absolute()
         if self.vectors:
-            from .checkpoint import save_tensors
+            from .weights import save_tensors
 
             beside = path.with_suffix(".safetensors")
             save_tensors(beside, self.vectors)

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import weights_hash
 from ..errors import NumericalError
-from ..problem import Problem, evaluation_from_sums
+from ..evaluation import evaluation_from_sums
+from ..problem import Problem
 from ..progress import report
 from ..result import Result
 from ..specs import SurfaceSpec
+from ..weights import weights_hash
 from .directions import Direction, draw
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ..data.splits import Splits
+from ..evaluation import Evaluation, evaluate
 from ..losses import LossFunction
-from ..problem import Evaluation, evaluate
 
 
 class Scorer:

@@ -20,19 +20,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checkpoint import load_into, read_weights, save_weights, weights_hash
+from ..checkpoint import read_weights
 from ..errors import DataError, Interrupted, NumericalError, UsageError
+from ..evaluation import check_labels
 from ..examples import Batch, forward
 from ..files import atomic_path, stable_hash
+from ..fitting import load_into
 from ..losses import domain_means, example_losses, mean_loss
 from ..optim.build import build_optimizer
 from ..optim.engine import BatchLoss
 from ..parameters import preserved_random_state, seed_everything
-from ..problem import check_labels, pick_device
+from ..problem import pick_device
 from ..progress import report
 from ..run import Run
 from ..specs import TrainSpec
 from ..specs.train import interval
+from ..weights import save_weights, weights_hash
 from .batches import BatchOrder, batches
 from .evaluation import Scorer
 from .setup import (

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import landscape
-from landscape.checkpoint import load_into, read_weights
+from landscape.checkpoint import read_weights
+from landscape.fitting import load_into
 from landscape.models.resnet import resnet20
 
 REFERENCE = json.loads(Path(__file__).with_name("reference_resnet20.json").read_text())

@@ -82,7 +82,7 @@ def flipped(path: Path) -> None:
 
 
 def flipped_own(path: Path) -> None:
-    from landscape.checkpoint import save_tensors
+    from landscape.weights import save_tensors
 
     save_tensors(path, STATE)
     content = bytearray(path.read_bytes())

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from cases import problem_of
 from torch import nn
 
-from landscape.checkpoint import load_into, read_weights
+from landscape.checkpoint import read_weights
 from landscape.data.splits import Splits
 from landscape.errors import UsageError
 from landscape.examples import Examples
+from landscape.fitting import load_into
 from landscape.models.build import build_model, default_model, facts_of
 from landscape.models.convnet import convnet
 from landscape.models.mlp import mlp

@@ -1,0 +1,125 @@
+"""One forward pass over examples: losses and accuracies, per domain, summed exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .errors import DataError
+from .examples import Batch, Examples, forward
+from .losses import LossFunction, correct, domain_means, example_losses
+from .parameters import evaluation_mode, preserved_random_state
+from .registry import LOSSES
+
+
+@dataclass(frozen=True)
+class DomainEvaluation:
+    """Loss and accuracy of one domain: ``n`` examples, mean ``loss``, ``accuracy`` or None."""
+
+    n: int
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One pass over the examples.
+
+    Attributes:
+        n: Number of examples.
+        loss: Mean loss over the examples.
+        accuracy: Share of correctly classified examples, or None if this is no classification.
+        domains: The same per domain that has examples.
+    """
+
+    n: int
+    loss: float
+    accuracy: float | None
+    domains: dict[str, DomainEvaluation]
+
+    def spread(self) -> tuple[float, float, float]:
+        """Mean, variance (uniform over domains, ddof 0) and range of the domain losses."""
+        losses = np.array([d.loss for d in self.domains.values()])
+        return float(losses.mean()), float(losses.var()), float(np.ptp(losses))
+
+
+def batch_sums(loss: LossFunction, output: Tensor, batch: Batch, n_domains: int) -> Tensor:
+    """Per domain: loss sum, number correct (NaN if no classification), count; shape ``(3, n_domains)``, float64."""
+    sums = torch.zeros(3, n_domains, dtype=torch.float64, device=output.device)
+    values = example_losses(loss, output, batch.targets)
+    if values is None:
+        present = batch.domain.unique().tolist()
+        means = domain_means(loss, output, batch.targets, batch.domain, None, present)
+        counts = torch.bincount(batch.domain, minlength=n_domains)
+        sums[0, present] = means.double() * counts[present]
+    else:
+        sums[0].index_add_(0, batch.domain, values.double())
+    right = correct(output, batch.targets)
+    if right is None:
+        sums[1] = torch.nan
+    else:
+        sums[1].index_add_(0, batch.domain, right)
+    sums[2] = torch.bincount(batch.domain, minlength=n_domains)
+    return sums
+
+
+def evaluation_from_sums(sums: Tensor, names: Sequence[str]) -> Evaluation:
+    """Turn the summed `batch_sums` of a whole pass into an `Evaluation`."""
+    losses, right, counts = sums.tolist()
+
+    def share(hits: float, n: float) -> float | None:
+        return None if np.isnan(hits) else hits / n
+
+    domains = {
+        name: DomainEvaluation(int(n), loss / n, share(hits, n))
+        for name, loss, hits, n in zip(names, losses, right, counts, strict=True)
+        if n
+    }
+    n = sum(counts)
+    return Evaluation(int(n), sum(losses) / n, share(sum(right), n), domains)
+
+
+def evaluate(
+    model: nn.Module,
+    examples: Examples,
+    loss: LossFunction,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int = 1024,
+) -> Evaluation:
+    """Evaluate a model that is being trained: eval mode, no gradient, flags and random state given back."""
+    total = torch.zeros(3, len(examples.domain_names), dtype=torch.float64, device=device)
+    with torch.no_grad(), evaluation_mode(model), preserved_random_state():
+        for raw in examples.batches(batch_size):
+            batch = raw.to(device, dtype)
+            total += batch_sums(loss, forward(model, batch.inputs), batch, len(examples.domain_names))
+    return evaluation_from_sums(total, examples.domain_names)
+
+
+def check_labels(
+    model: nn.Module, examples: Examples, loss: LossFunction, *, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Compare every label with the number of outputs before hours of work.
+
+    Raises:
+        DataError: If a label lies outside ``0..C-1``.
+    """
+    classes = examples.classes()
+    if classes is None or not len(classes):
+        return
+    with torch.no_grad(), evaluation_mode(model), preserved_random_state():
+        batch = examples.batch(np.arange(1)).to(device, dtype)
+        output = forward(model, batch.inputs)
+    if output.ndim == 2 and LOSSES.get("cross_entropy") and loss is LOSSES.load("cross_entropy"):
+        low, high = int(classes.min()), int(classes.max())
+        if low < 0 or high >= output.shape[1]:
+            raise DataError(
+                f"label {low if low < 0 else high} is outside 0..{output.shape[1] - 1}",
+                "the data set",
+                f"the model has {output.shape[1]} outputs; give it more, or mend the labels",
+            )
