@@ -17,6 +17,8 @@ import pytest
 
 from .conftest import Landscape
 
+pytestmark = pytest.mark.slow  # every case starts processes of its own
+
 # A data set read by worker processes, with augmentation drawn from all three global generators, a network
 # with BatchNorm and dropout. With SLOW set, every sync takes a while, so that kills often fall into a save.
 PLUGIN = """
@@ -98,7 +100,6 @@ def logged(folder: Path) -> int:
     return file.read_text().count("\n") if file.exists() else 0
 
 
-@pytest.mark.slow
 def test_twenty_kills_end_in_the_same_weights(landscape: Landscape, tmp_path: Path, undisturbed: Path) -> None:
     (tmp_path / "plug.py").write_text(PLUGIN)
     draws = random.Random(7)
@@ -122,7 +123,6 @@ def test_twenty_kills_end_in_the_same_weights(landscape: Landscape, tmp_path: Pa
     assert_same_end(tmp_path, undisturbed)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
 def test_a_signal_to_the_group_saves_and_resumes(
     name: str, landscape: Landscape, tmp_path: Path, undisturbed: Path
@@ -140,7 +140,6 @@ def test_a_signal_to_the_group_saves_and_resumes(
     assert_same_end(tmp_path, undisturbed)
 
 
-@pytest.mark.slow
 def test_a_second_ctrl_c_leaves_at_once(landscape: Landscape, tmp_path: Path, undisturbed: Path) -> None:
     (tmp_path / "plug.py").write_text(PLUGIN)
     process = landscape.start(*TRAIN, *STEPS, PACE="0.2")  # a step takes long: the first signal has to wait
@@ -158,7 +157,6 @@ def test_a_second_ctrl_c_leaves_at_once(landscape: Landscape, tmp_path: Path, un
     assert_same_end(tmp_path, undisturbed)
 
 
-@pytest.mark.slow
 def test_a_reader_never_sees_half_a_file(landscape: Landscape, tmp_path: Path) -> None:
     from landscape.checkpoint import read_weights
     from landscape.run import Run
@@ -191,7 +189,6 @@ def test_a_reader_never_sees_half_a_file(landscape: Landscape, tmp_path: Path) -
     assert reads > 50
 
 
-@pytest.mark.slow
 def test_one_writer_per_folder(landscape: Landscape, tmp_path: Path, undisturbed: Path) -> None:
     (tmp_path / "plug.py").write_text(PLUGIN)
     first = landscape.start(*TRAIN, *STEPS, PACE="0.003")

@@ -9,6 +9,8 @@ import pytest
 
 from .conftest import Landscape
 
+pytestmark = pytest.mark.slow  # every case starts processes of its own
+
 PLUGIN = """
 from pathlib import Path
 import torch
