@@ -51,8 +51,8 @@ class TrainSpec(Spec):
     """Passes over the training examples (default: 30)."""
     steps: int | None = None
     """Optimizer steps, instead of --epochs."""
-    batch_size: int | Literal["full"] = 64
-    """Examples per step, or full."""
+    batch_size: int | Literal["full"] | None = None
+    """Examples per step, or full (default: 64, or all where there are fewer)."""
     seed: tuple[int, ...] = (0,)
     """One or several seeds: initial weights and order of the examples."""
     holdout: tuple[str, ...] = ()

@@ -21,6 +21,8 @@ from ..registry import DATA, LOSSES, MODELS, OPTIMIZERS
 from ..specs import TrainSpec, key_values
 from ..specs.train import METHOD_FLAGS
 
+DEFAULT_BATCH = 64
+
 
 @dataclass
 class Ingredients:
@@ -99,10 +101,15 @@ def check_examples(spec: TrainSpec, splits: Splits) -> None:
             "DISAM needs domains and the data has none", "--optimizer disam", "use data with domains, or sam"
         )
     n = len(seen_positions(splits, "train", spec.holdout))
-    if spec.batch_size != "full" and spec.batch_size > n:
+    if isinstance(spec.batch_size, int) and spec.batch_size > n:
         raise UsageError(
             f"batch_size={spec.batch_size} exceeds the {n} training examples", "--batch-size", "use full"
         )
+
+
+def batch_size(spec: TrainSpec, n: int) -> int:
+    """Examples per step out of ``n``."""
+    return n if spec.batch_size == "full" else spec.batch_size or min(DEFAULT_BATCH, n)
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -116,6 +123,8 @@ def resolved_spec(spec: TrainSpec, ingredients: Ingredients) -> dict[str, Any]:
     return {
         **spec.to_dict(),
         **settings,
+        "batch_size": spec.batch_size
+        or batch_size(spec, len(seen_positions(ingredients.splits, "train", spec.holdout))),
         "data": ingredients.data.name,
         "model": ingredients.model.name,
         "loss": ingredients.loss.name,

@@ -40,6 +40,7 @@ from .batches import BatchOrder, batches
 from .evaluation import Scorer
 from .setup import (
     Ingredients,
+    batch_size,
     check_examples,
     method_settings,
     open_ingredients,
@@ -168,13 +169,13 @@ class _Training:
         self.examples = splits["train"].select(seen_positions(splits, "train", spec.holdout))
         if spec.optimizer[0] == "disam" and len(set(self.examples.domain.tolist())) == 1:
             log.warning("one training domain: DISAM equals SAM here")
-        size = len(self.examples) if spec.batch_size == "full" else spec.batch_size
-        self.order = BatchOrder(len(self.examples), size, self.seed)
+        self.order = BatchOrder(len(self.examples), batch_size(spec, len(self.examples)), self.seed)
         self.total = spec.steps or (spec.epochs or 1) * self.order.per_epoch
         self.model = ingredients.new_model(self.seed).to(self.device, self.dtype)
         if spec.init is not None:
             load_into(self.model, read_weights(Path(spec.init)), spec.init)
-        check_labels(self.model, self.examples, self.loss, device=self.device, dtype=self.dtype)
+        for examples in splits.values():
+            check_labels(self.model, examples, self.loss, device=self.device, dtype=self.dtype)
         assert spec.lr is not None
         self.optimizer = build_optimizer(
             spec.optimizer[0],

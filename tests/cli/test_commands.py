@@ -275,6 +275,24 @@ def test_bad_input_is_one_line(words, code: int, text: str, landscape, runs: Pat
     assert left == []
 
 
+def test_small_data_and_labels_of_every_split(landscape, tmp_path: Path) -> None:
+    (tmp_path / "d.py").write_text(
+        "import torch\nx, y = torch.ones(9, 4), torch.arange(9) % 3\n"
+        "def good(): return {'train': (x, y)}\ndef bad(): return {'train': (x, y), 'test': (x, y + 5)}\n"
+        "def net(): return torch.nn.Linear(4, 3)\n"
+    )
+    words = ("train", "--model", "d.py:net", "--steps", 2)
+    said = landscape(*words, "--data", "d.py:good", "--json")
+    assert said.code == 0, said.err
+    run = said.json["runs"][0]
+    assert json.loads((Path(run["path"]) / "run.json").read_text())["spec"]["batch_size"] == 9
+    assert run["final"]["test_loss"] is None
+    refused = landscape(*words, "--data", "d.py:bad", "--out", "other")
+    assert refused.code == 3
+    assert "label 7 is outside 0..2" in refused.error
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_configuration_beside_targets(landscape, runs: Path, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("top = 1\nexamples = 100\n")
     said = landscape("hessian", runs / "sgd-seed0", "--config", "c.toml", "--json")
