@@ -123,16 +123,18 @@ def _keys(tree: Any) -> Any:
 
 class _Store(Protocol):
     def __len__(self) -> int: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
     def fetch(self, rows: Indices) -> tuple[Any, Tensor]: ...
     @property
     def survey(self) -> Survey: ...
 
 
 class TensorStore:
-    """Examples that lie in memory as tensors of equal length."""
+    """Examples that lie in memory as tensors of equal length; ``facts`` is what results shall say about them."""
 
-    def __init__(self, inputs: Any, targets: Tensor) -> None:
-        self.inputs, self.targets = inputs, targets
+    def __init__(self, inputs: Any, targets: Tensor, facts: Mapping[str, Any] | None = None) -> None:
+        self.inputs, self.targets, self.facts = inputs, targets, facts or {}
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -151,10 +153,16 @@ class TensorStore:
 
 
 class DatasetStore:
-    """Examples read one by one from ``torch.utils.data.Dataset``s standing one after the other."""
+    """Examples read one by one from ``torch.utils.data.Dataset``s standing one after the other.
+
+    A data set may have ``facts``, a mapping of plain values that results shall say about it.
+    """
 
     def __init__(self, datasets: Sequence[Any]) -> None:
         self.datasets = list(datasets)
+        self.facts: dict[str, Any] = {}
+        for dataset in self.datasets:
+            self.facts.update(getattr(dataset, "facts", {}))
         self._starts = np.cumsum([0] + [len(d) for d in self.datasets])
 
     def __len__(self) -> int:
@@ -237,6 +245,11 @@ class Examples:
         return len(self.rows)
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the source says about its examples: ``classes`` (names), ``skipped_images``, ..."""
+        return self.store.facts
+
+    @property
     def domain_names(self) -> tuple[str, ...]:
         """Names of the domains; ``("all",)`` where the data has none."""
         return self.domains or ("all",)
@@ -279,7 +292,8 @@ class Examples:
         if isinstance(self.store, TensorStore):
             return self
         inputs, targets = self.store.fetch(self.rows)
-        return Examples(TensorStore(inputs, targets), np.arange(len(self)), self.domain, self.domains)
+        store = TensorStore(inputs, targets, self.facts)
+        return Examples(store, np.arange(len(self)), self.domain, self.domains)
 
     def classes(self) -> Indices | None:
         """Integer class of each example ``(n,)``, or None where targets are no classes."""
@@ -325,13 +339,15 @@ class Examples:
 
 
 def _store(data: Any, where: str) -> TensorStore | DatasetStore:
-    if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[1], Tensor):
+    if isinstance(data, torch.utils.data.TensorDataset) and len(data.tensors) == 2:
+        store: TensorStore | DatasetStore = TensorStore(*data.tensors, getattr(data, "facts", None))
+    elif isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[1], Tensor):
         inputs, targets = data
         sizes = {len(t) for t in leaves(inputs)}
         if sizes != {len(targets)}:
             raise DataError(f"inputs have {sorted(sizes)} examples, targets {len(targets)}", where, "make them equal")
         inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-        store: TensorStore | DatasetStore = TensorStore(map_tensors(inputs, Tensor.detach), targets.detach())
+        store = TensorStore(map_tensors(inputs, Tensor.detach), targets.detach())
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (str, tuple, list)):
         store = DatasetStore([data])
     else:
@@ -351,7 +367,8 @@ def _joined(stores: Sequence[TensorStore | DatasetStore], where: str) -> _Store:
         if len(tensors) == 1:
             return tensors[0]
         try:
-            return TensorStore(_concatenate([s.inputs for s in tensors]), torch.cat([s.targets for s in tensors]))
+            inputs, targets = _concatenate([s.inputs for s in tensors]), torch.cat([s.targets for s in tensors])
+            return TensorStore(inputs, targets, {k: v for s in tensors for k, v in s.facts.items()})
         except (RuntimeError, KeyError, TypeError) as error:
             raise DataError(f"the domains do not fit together: {error}", where, "use equal shapes") from error
     if all(isinstance(s, DatasetStore) for s in stores):

@@ -8,6 +8,7 @@ therefore never makes code run.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.machinery
@@ -45,7 +46,7 @@ class Plugin:
 
 
 def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: bool = False) -> Plugin:
-    """Find the callable behind a registered name, ``path/to/file.py:callable`` or ``pkg.module:callable``.
+    """Find the callable behind a registered name or family, ``file.py:callable`` or ``pkg.module:callable``.
 
     Args:
         name: What the user, or a ``run.json``, named.
@@ -58,6 +59,13 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
     """
     if name in registry:
         return Plugin(registry.load(name), name, {"name": name})
+    family = registry.family(name)
+    if family is not None:
+        prefix, _, rest = name.partition(":")
+        if "FOLDER" in family and Path(rest).expanduser().exists():  # found again from any working folder
+            rest = str(Path(rest).expanduser().absolute())
+        full = f"{prefix}:{rest}"
+        return Plugin(functools.partial(registry.load(family), rest), full, {"name": full})
     location, colon, attribute = name.rpartition(":")
     if not colon or not location or not attribute.isidentifier():
         raise unknown_name(registry.kind, name, [*registry, "path/to/file.py:callable", "pkg.module:callable"])

@@ -132,6 +132,7 @@ class Problem:
         return {
             "n_examples": self.n_examples,
             "data_hash": self.data_hash,
+            "data_facts": dict(self.examples.facts) or None,
             "weights_hash": self.weights_hash,
             "n_parameters": self.n_parameters,
             "model": type(self.model).__name__,

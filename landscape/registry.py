@@ -39,6 +39,9 @@ class Entry:
 class Registry(Mapping[str, Entry]):
     """A fixed mapping from names to entries.
 
+    A name ``PREFIX:ARGUMENT`` (argument in capitals) stands for a family: its object takes the text after the
+    colon as its first argument.
+
     Args:
         kind: What is registered, in the singular; used in messages.
         entries: The entries, in the order in which they are listed.
@@ -66,6 +69,11 @@ class Registry(Mapping[str, Entry]):
     def get(self, name: str, default: Any = None) -> Any:
         """The entry called ``name``, or ``default``."""
         return self._entries.get(name, default)
+
+    def family(self, name: str) -> str | None:
+        """The registered ``PREFIX:ARGUMENT`` that ``name`` belongs to, or None."""
+        prefix, colon, rest = name.partition(":")
+        return next((k for k in self._entries if colon and rest and k.startswith(f"{prefix}:")), None)
 
     def load(self, name: str) -> Any:
         """Import and return the object called ``name``.
@@ -161,6 +169,14 @@ DATA = Registry(
         "gaussian-domains": Entry(
             "landscape.data.gaussian:gaussian_domains",
             "synthetic Gaussian classes in domains with clear boundaries (overlap=0..1)",
+        ),
+        "domains:FOLDER": Entry(
+            "landscape.data.folders:domain_folders",
+            "images as domain/class/image, in the order and with the split of DomainBed (size=64)",
+        ),
+        "images:FOLDER": Entry(
+            "landscape.data.folders:class_folders",
+            "images as class/image, or with train/, val/, test/ above the classes (size=64)",
         ),
     },
 )

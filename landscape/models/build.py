@@ -24,7 +24,9 @@ def facts_of(examples: Examples) -> dict[str, Any]:
         facts["input_shape"] = list(shape[0])
         if len(shape[0]) == 3:
             facts["in_channels"] = shape[0][0]
-    if classes is not None:
+    if "classes" in examples.facts:
+        facts["classes"] = len(examples.facts["classes"])
+    elif classes is not None:
         facts["classes"] = int(classes.max()) + 1
     else:
         facts["classes"] = first.targets[0].numel()

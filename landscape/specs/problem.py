@@ -26,7 +26,7 @@ class ProblemSpec(Spec):
     model: str | None = None
     """Registered name, pkg.module:callable or path/to/file.py:callable."""
     data: str | None = None
-    """Registered name, pkg.module:callable or path/to/file.py:callable."""
+    """Registered name, domains:FOLDER, images:FOLDER, pkg.module:callable or path/to/file.py:callable."""
     loss: str | None = None
     """Registered name or a callable (output, target) -> per-example losses or their mean."""
     model_arg: KeyValues = ()

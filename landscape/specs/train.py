@@ -26,7 +26,7 @@ class TrainSpec(Spec):
     _not_in_key: ClassVar[frozenset[str]] = frozenset({"save_every", "workers"})
 
     data: str = "digits-rotated"
-    """Registered name, pkg.module:callable or path/to/file.py:callable."""
+    """Registered name, domains:FOLDER, images:FOLDER, pkg.module:callable or path/to/file.py:callable."""
     model: str | None = None
     """Registered name, pkg.module:callable or path/to/file.py:callable (default: convnet for images, else mlp)."""
     loss: str = "cross_entropy"

@@ -54,6 +54,7 @@ class Ingredients:
             "loss": self.loss.record,
             "facts": self.facts,
             "data_hash": {name: examples.fingerprint() for name, examples in self.splits.items()},
+            "data_facts": dict(self.splits["train"].facts) or None,
         }
 
 
