@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,18 +12,34 @@ from torch import Tensor, nn
 
 from .errors import DataError
 from .examples import Batch, Examples, forward
-from .losses import LossFunction, correct, domain_means, example_losses
+from .losses import (
+    LossFunction,
+    correct,
+    cross_entropy,
+    domain_means,
+    example_losses,
+    example_weights,
+    nll,
+    prediction,
+)
 from .parameters import evaluation_mode, preserved_random_state
-from .registry import LOSSES
 
 
 @dataclass(frozen=True)
 class DomainEvaluation:
-    """Loss and accuracy of one domain: ``n`` examples, mean ``loss``, ``accuracy`` or None."""
+    """Loss and accuracy of one domain.
+
+    Attributes:
+        n: Number of examples.
+        loss: Mean loss.
+        accuracy: Share of correct predictions, or None if this is no classification.
+        weight: What the domain weighs in a mean over domains' examples: ``n``, or its predictions that count.
+    """
 
     n: int
     loss: float
     accuracy: float | None
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -47,40 +64,53 @@ class Evaluation:
         return float(losses.mean()), float(losses.var()), float(np.ptp(losses))
 
 
-def batch_sums(loss: LossFunction, output: Tensor, batch: Batch, n_domains: int) -> Tensor:
-    """Per domain: loss sum, number correct (NaN if no classification), count; shape ``(3, n_domains)``, float64."""
-    sums = torch.zeros(3, n_domains, dtype=torch.float64, device=output.device)
+def batch_sums(loss: LossFunction, output: Any, batch: Batch, n_domains: int) -> Tensor:
+    """Per domain, float64: loss sum, sum of hits (NaN if no classification), weight, number of examples.
+
+    Loss and hits are summed with the examples' weights, so that their means are over ``weight``; that is the
+    number of examples unless the loss counts several predictions per example.
+
+    Returns:
+        Shape ``(4, n_domains)``.
+    """
+    sums = torch.zeros(4, n_domains, dtype=torch.float64, device=batch.domain.device)
+    counts = torch.bincount(batch.domain, minlength=n_domains)
     values = example_losses(loss, output, batch.targets)
+    weights = example_weights(loss, batch.targets)
+    weights = torch.ones(len(batch), device=sums.device) if weights is None else weights
+    weights = weights.double()
     if values is None:
         present = batch.domain.unique().tolist()
         means = domain_means(loss, output, batch.targets, batch.domain, None, present)
-        counts = torch.bincount(batch.domain, minlength=n_domains)
         sums[0, present] = means.double() * counts[present]
     else:
-        sums[0].index_add_(0, batch.domain, values.double())
-    right = correct(output, batch.targets)
+        sums[0].index_add_(0, batch.domain, values.double() * weights)
+    right = correct(loss, output, batch.targets)
     if right is None:
         sums[1] = torch.nan
     else:
-        sums[1].index_add_(0, batch.domain, right)
-    sums[2] = torch.bincount(batch.domain, minlength=n_domains)
+        sums[1].index_add_(0, batch.domain, right * weights)
+    sums[2].index_add_(0, batch.domain, weights)
+    sums[3] = counts
     return sums
 
 
 def evaluation_from_sums(sums: Tensor, names: Sequence[str]) -> Evaluation:
     """Turn the summed `batch_sums` of a whole pass into an `Evaluation`."""
-    losses, right, counts = sums.tolist()
+    losses, right, weights, counts = sums.tolist()
 
-    def share(hits: float, n: float) -> float | None:
-        return None if np.isnan(hits) else hits / n
+    def share(hits: float, weight: float) -> float | None:
+        return None if np.isnan(hits) else hits / weight if weight else 0.0
 
     domains = {
-        name: DomainEvaluation(int(n), loss / n, share(hits, n))
-        for name, loss, hits, n in zip(names, losses, right, counts, strict=True)
+        name: DomainEvaluation(int(n), loss / weight if weight else 0.0, share(hits, weight), weight)
+        for name, loss, hits, weight, n in zip(names, losses, right, weights, counts, strict=True)
         if n
     }
-    n = sum(counts)
-    return Evaluation(int(n), sum(losses) / n, share(sum(right), n), domains)
+    weight = sum(weights)
+    if not weight:
+        raise DataError("no target of any example counts", "the data set", "some must differ from -100")
+    return Evaluation(int(sum(counts)), sum(losses) / weight, share(sum(right), weight), domains)
 
 
 def evaluate(
@@ -93,7 +123,7 @@ def evaluate(
     batch_size: int = 1024,
 ) -> Evaluation:
     """Evaluate a model that is being trained: eval mode, no gradient, flags and random state given back."""
-    total = torch.zeros(3, len(examples.domain_names), dtype=torch.float64, device=device)
+    total = torch.zeros(4, len(examples.domain_names), dtype=torch.float64, device=device)
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():
         for raw in examples.batches(batch_size):
             batch = raw.to(device, dtype)
@@ -110,12 +140,13 @@ def check_labels(
         DataError: If a label lies outside ``0..C-1``.
     """
     classes = examples.classes()
-    if classes is None or not len(classes):
+    if classes is None or not len(classes) or loss not in (cross_entropy, nll):
         return
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():
         batch = examples.batch(np.arange(1)).to(device, dtype)
         output = forward(model, batch.inputs)
-    if output.ndim == 2 and LOSSES.get("cross_entropy") and loss is LOSSES.load("cross_entropy"):
+    output = prediction(output)
+    if output.ndim == 2:
         low, high = int(classes.min()), int(classes.max())
         if low < 0 or high >= output.shape[1]:
             raise DataError(

@@ -1,58 +1,35 @@
-"""Examples: a fixed, ordered, hashable collection of (input, target, domain) from anything a user has.
-
-Inputs are a tensor, a tuple (positional arguments of the model) or a dictionary (keyword arguments).
-"""
+"""Examples: a fixed, ordered, hashable collection of (input, target, domain) from anything a user has."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import inspect
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import DataError, UsageError
-from .parameters import preserved_random_state, seed_everything
 from .registry import unknown_name
+from .stores import Indices, Store, TensorStore, is_table, joined, store_of
+from .trees import leaves, map_tensors
 
-Indices = NDArray[np.int64]
+__all__ = ["Batch", "Examples", "Indices", "forward"]
 
-
-def map_tensors(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply ``function`` to every tensor of a tensor, tuple, list or dictionary."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, Mapping):
-        return {k: map_tensors(v, function) for k, v in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        return tuple(map_tensors(v, function) for v in tree)
-    return tree
-
-
-def leaves(tree: Any) -> Iterator[Tensor]:
-    """The tensors of a tensor, tuple, list or dictionary, in a fixed order."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for key in sorted(tree, key=str):
-            yield from leaves(tree[key])
-    elif isinstance(tree, (tuple, list)):
-        for item in tree:
-            yield from leaves(item)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples: ``inputs`` (tree of tensors, examples first), ``targets``, ``domain`` ``(n,)`` int64."""
+    """Some examples: ``inputs`` and ``targets`` (trees of tensors, examples first), ``domain`` ``(n,)`` int64."""
 
     inputs: Any
-    targets: Tensor
+    targets: Any
     domain: Tensor
 
     def __len__(self) -> int:
@@ -66,146 +43,38 @@ class Batch:
 
         return Batch(map_tensors(self.inputs, move), map_tensors(self.targets, move), self.domain.to(device))
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of all its tensors."""
+        return sum(t.nbytes for t in (*leaves(self.inputs), *leaves(self.targets)))
 
-def forward(model: torch.nn.Module, inputs: Any) -> Tensor:
-    """Call ``model`` with a tensor, a tuple of positional or a dictionary of keyword arguments."""
+
+def forward(model: torch.nn.Module, inputs: Any) -> Any:
+    """Call ``model`` with a tensor, a tuple of positional or a dictionary of keyword arguments.
+
+    Entries of a dictionary that the model has no argument for are left out, and named once.
+    """
     if isinstance(inputs, Mapping):
-        output = model(**inputs)
-    elif isinstance(inputs, tuple):
-        output = model(*inputs)
-    else:
-        output = model(inputs)
-    if not isinstance(output, Tensor):
-        raise DataError(
-            f"the model returned a {type(output).__name__}",
-            type(model).__name__,
-            "wrap it so that it returns one tensor, examples first",
-        )
-    return output
+        kind: Any = type(model)
+        taken = _arguments(kind)
+        unknown = [k for k in inputs if taken is not None and k not in taken]
+        if unknown:
+            _say_left_out(type(model).__name__, ", ".join(unknown))
+            inputs = {k: v for k, v in inputs.items() if k not in unknown}
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What one pass over a store tells.
-
-    Attributes:
-        digests: SHA-256 of each row's input and target (types, shapes, bytes).
-        labels: Integer class of each row ``(n,)``, or None where targets are no classes.
-    """
-
-    digests: list[bytes]
-    labels: Indices | None
-
-    @classmethod
-    def of(cls, pairs: Iterable[tuple[Any, Any]]) -> Survey:
-        """Look at every ``(input, target)`` pair once."""
-        digests, labels = [], []
-        for inputs, raw in pairs:
-            hasher = hashlib.sha256()
-            target: Any = raw if isinstance(raw, (Mapping, tuple, list)) else torch.as_tensor(raw)
-            hasher.update(f"{_keys(inputs)} {_keys(target)}".encode())
-            for leaf in (*leaves(inputs), *leaves(target)):
-                hasher.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
-                hasher.update(leaf.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-            digests.append(hasher.digest())
-            whole = isinstance(target, Tensor) and target.ndim == 0 and not target.is_floating_point()
-            labels.append(int(target) if whole else None)
-        known = [label for label in labels if label is not None]
-        return cls(digests, np.array(known, dtype=np.int64) if len(known) == len(labels) else None)
+@functools.lru_cache(maxsize=64)
+def _arguments(kind: Any) -> frozenset[str] | None:
+    """Names of the arguments of a model's forward, or None if it takes anything."""
+    parameters = inspect.signature(kind.forward).parameters.values()
+    return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else frozenset(p.name for p in parameters)
 
 
-def _keys(tree: Any) -> Any:
-    """The shape of a tree without its tensors: names and places decide which argument a tensor becomes."""
-    if isinstance(tree, Mapping):
-        return {str(k): _keys(tree[k]) for k in sorted(tree, key=str)}
-    return [_keys(v) for v in tree] if isinstance(tree, (tuple, list)) else "."
-
-
-class _Store(Protocol):
-    def __len__(self) -> int: ...
-    @property
-    def facts(self) -> Mapping[str, Any]: ...
-    def fetch(self, rows: Indices) -> tuple[Any, Tensor]: ...
-    @property
-    def survey(self) -> Survey: ...
-
-
-class TensorStore:
-    """Examples that lie in memory as tensors of equal length; ``facts`` is what results shall say about them."""
-
-    def __init__(self, inputs: Any, targets: Tensor, facts: Mapping[str, Any] | None = None) -> None:
-        self.inputs, self.targets, self.facts = inputs, targets, facts or {}
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def fetch(self, rows: Indices) -> tuple[Any, Tensor]:
-        """Inputs and targets of ``rows``."""
-        index = torch.from_numpy(rows)
-        return map_tensors(self.inputs, lambda t: t[index]), self.targets[index]
-
-    @functools.cached_property
-    def survey(self) -> Survey:
-        """Digests and labels of all rows."""
-        return Survey.of(
-            (map_tensors(self.inputs, operator.itemgetter(i)), self.targets[i]) for i in range(len(self))
-        )
-
-
-class DatasetStore:
-    """Examples read one by one from ``torch.utils.data.Dataset``s standing one after the other.
-
-    A data set may have ``facts``, a mapping of plain values that results shall say about it.
-    """
-
-    def __init__(self, datasets: Sequence[Any]) -> None:
-        self.datasets = list(datasets)
-        self.facts: dict[str, Any] = {}
-        for dataset in self.datasets:
-            self.facts.update(getattr(dataset, "facts", {}))
-        self._starts = np.cumsum([0] + [len(d) for d in self.datasets])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def one(self, row: int) -> Any:
-        """The ``(input, target)`` pair of one row."""
-        source = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self.datasets[source][row - int(self._starts[source])]
-
-    def frozen(self, row: int) -> Any:
-        """The pair of one row with its random augmentation frozen: the same at every call."""
-        with preserved_random_state():
-            seed_everything("frozen example", row)
-            return self.one(row)
-
-    def fetch(self, rows: Indices) -> tuple[Any, Tensor]:
-        """Inputs and targets of ``rows``, frozen, collated by torch's own rule."""
-        return collate([self.frozen(int(r)) for r in rows])
-
-    @functools.cached_property
-    def survey(self) -> Survey:
-        """Digests and labels of all rows, from one reading of the data."""
-        return Survey.of(self.frozen(i) for i in range(len(self)))
-
-
-def collate(pairs: Sequence[Any]) -> tuple[Any, Tensor]:
-    """Stack ``(input, target)`` pairs by torch's default rule.
-
-    Raises:
-        DataError: If the examples are no pairs or do not stack.
-    """
-    from torch.utils.data import default_collate
-
-    try:
-        inputs, targets = default_collate([(x, y) for x, y in pairs])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"the examples do not form a batch: {error}",
-            "the data set",
-            "return (input, target) of equal shapes",
-        ) from error
-    return (tuple(inputs) if isinstance(inputs, list) else inputs), targets
+@functools.lru_cache(maxsize=64)
+def _say_left_out(model: str, names: str) -> None:
+    log.warning("%s takes no %s: left out of its inputs", model, names)
 
 
 class Examples:
@@ -218,28 +87,30 @@ class Examples:
         domains: Names of all domains, or None if the data has no notion of domains.
     """
 
-    def __init__(self, store: _Store, rows: Indices, domain: Indices, domains: tuple[str, ...] | None) -> None:
+    def __init__(self, store: Store, rows: Indices, domain: Indices, domains: tuple[str, ...] | None) -> None:
         self.store, self.rows, self.domain, self.domains = store, rows, domain, domains
 
     @classmethod
     def of(cls, data: Any, where: str = "the data") -> Examples:
-        """Take a pair of tensors, a ``Dataset``, or a mapping from domain names to either.
+        """Take a data set (see `store_of` for what can be one), or a mapping from domain names to data sets.
 
         Raises:
             DataError: If it is something else, a domain is empty, or lengths differ.
         """
         if isinstance(data, Examples):
             return data
-        if isinstance(data, Mapping):
+        if type(data).__name__ in ("DatasetDict", "IterableDatasetDict"):
+            raise DataError("this holds splits, not one data set", where, f"take one of: {', '.join(data)}")
+        if isinstance(data, Mapping) and not is_table(data):
             if not data:
                 raise DataError("there is no domain", where, "return at least one")
-            stores = [_store(d, f"{where}, domain {name!r}") for name, d in data.items()]
+            stores = [store_of(d, f"{where}, domain {name!r}") for name, d in data.items()]
             names: tuple[str, ...] | None = tuple(str(k) for k in data)
         else:
-            stores, names = [_store(data, where)], None
+            stores, names = [store_of(data, where)], None
         sizes = [len(s) for s in stores]
         domain = np.repeat(np.arange(len(stores)), sizes)
-        return cls(_joined(stores, where), np.arange(sum(sizes)), domain, names)
+        return cls(joined(stores, where), np.arange(sum(sizes)), domain, names)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -287,9 +158,16 @@ class Examples:
         for start in range(0, len(self), size):
             yield self.batch(np.arange(start, min(start + size, len(self))))
 
-    def in_memory(self) -> Examples:
-        """The same examples as tensors, read once (so that random augmentation is frozen)."""
+    def in_memory(self, limit: int | None = None) -> Examples:
+        """The same examples as tensors, read once (so that random augmentation is frozen).
+
+        Args:
+            limit: Bytes; more than that stays where it is and is read, frozen, each time it is asked for.
+        """
         if isinstance(self.store, TensorStore):
+            return self
+        if limit is not None and len(self) * self.batch(np.arange(1)).nbytes > limit:
+            log.warning("%d examples exceed %.1f GB and are read in every pass", len(self), limit / 1e9)
             return self
         inputs, targets = self.store.fetch(self.rows)
         store = TensorStore(inputs, targets, self.facts)
@@ -336,50 +214,3 @@ class Examples:
         for row in self.rows:
             total.update(digests[row])
         return total.hexdigest()
-
-
-def _store(data: Any, where: str) -> TensorStore | DatasetStore:
-    if isinstance(data, torch.utils.data.TensorDataset) and len(data.tensors) == 2:
-        store: TensorStore | DatasetStore = TensorStore(*data.tensors, getattr(data, "facts", None))
-    elif isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[1], Tensor):
-        inputs, targets = data
-        sizes = {len(t) for t in leaves(inputs)}
-        if sizes != {len(targets)}:
-            raise DataError(f"inputs have {sorted(sizes)} examples, targets {len(targets)}", where, "make them equal")
-        inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-        store = TensorStore(map_tensors(inputs, Tensor.detach), targets.detach())
-    elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (str, tuple, list)):
-        store = DatasetStore([data])
-    else:
-        raise DataError(
-            f"a data set cannot be a {type(data).__name__}",
-            where,
-            "return (inputs, targets) or a torch Dataset",
-        )
-    if len(store) == 0:
-        raise DataError("there is no example", where, "a data set and each of its domains needs at least one")
-    return store
-
-
-def _joined(stores: Sequence[TensorStore | DatasetStore], where: str) -> _Store:
-    if all(isinstance(s, TensorStore) for s in stores):
-        tensors = [s for s in stores if isinstance(s, TensorStore)]
-        if len(tensors) == 1:
-            return tensors[0]
-        try:
-            inputs, targets = _concatenate([s.inputs for s in tensors]), torch.cat([s.targets for s in tensors])
-            return TensorStore(inputs, targets, {k: v for s in tensors for k, v in s.facts.items()})
-        except (RuntimeError, KeyError, TypeError) as error:
-            raise DataError(f"the domains do not fit together: {error}", where, "use equal shapes") from error
-    if all(isinstance(s, DatasetStore) for s in stores):
-        return DatasetStore([d for s in stores if isinstance(s, DatasetStore) for d in s.datasets])
-    raise DataError("some domains are tensors and some are Datasets", where, "use one kind")
-
-
-def _concatenate(trees: Sequence[Any]) -> Any:
-    first = trees[0]
-    if isinstance(first, Mapping):
-        return {k: _concatenate([t[k] for t in trees]) for k in first}
-    if isinstance(first, tuple):
-        return tuple(_concatenate([t[i] for t in trees]) for i in range(len(first)))
-    return torch.cat(list(trees))

@@ -1,55 +1,155 @@
-"""Losses per example, and how a user's loss is understood.
+"""Losses per example, what each example weighs, and how a user's loss is understood.
 
 The loss of a set of examples is always the *mean over its examples*. A user's callable may return the losses
 of the examples, shape ``(n,)`` or ``(n, ...)`` (averaged over the rest), or their mean, shape ``()``.
+
+Where an example holds several predictions that count (the tokens of a text, the pixels of a mask), it weighs as
+many as it holds, so that the mean is over all predictions of all examples, whatever the batches. Positions with
+the target -100 count for nothing. A callable of yours says the same with an attribute ``weights(target)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import DataError
+from .trees import row_count, take_rows
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Any, Any], Tensor]
+
+IGNORED = -100
+
+
+class Loss:
+    """A loss of this package.
+
+    Args:
+        name: Its registered name.
+        values: Prediction and target to the losses of the examples, ``(n,)``.
+        weights: Target to how many predictions of each example count, ``(n,)``; None where each counts as one.
+        hits: Prediction and target to the share of each example's predictions that are right, ``(n,)``; None
+            where nothing is classified.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        values: Callable[[Tensor, Tensor], Tensor],
+        weights: Callable[[Tensor], Tensor | None] = lambda _: None,
+        hits: Callable[[Tensor, Tensor], Tensor | None] = lambda _, __: None,
+    ) -> None:
+        self.__name__, self.values, self.weights, self.hits = name, values, weights, hits
+
+    def __call__(self, output: Any, target: Tensor) -> Tensor:
+        """Losses of the examples, ``(n,)``."""
+        return self.values(prediction(output), target)
+
+
+def prediction(output: Any) -> Tensor:
+    """The tensor that a loss of ours looks at: the output itself, or the ``logits`` or ``out`` of a structure.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    for name in ("logits", "out", "prediction_logits"):
+        found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if isinstance(found, Tensor):
+            return found
+    if isinstance(output, (tuple, list)) and len(output) == 1:
+        return prediction(output[0])
+    raise DataError(
+        f"the model returned a {type(output).__name__}",
+        "the loss",
+        "let it return one tensor (or .logits), examples first, or name a loss of yours that takes what it returns",
+    )
+
+
+# -- classification -----------------------------------------------------------------------------------------------
 
 
 def _per_example(values: Tensor) -> Tensor:
     return values if values.ndim <= 1 else values.flatten(1).mean(1)
 
 
-def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy of logits ``(n, C, ...)`` and integer targets ``(n, ...)``; returns ``(n,)``."""
-    return _per_example(F.cross_entropy(output, target, reduction="none"))
+def _counted(values: Tensor, target: Tensor) -> Tensor:
+    """Mean over the positions of each example that are not ignored; 0 where all are."""
+    if values.ndim <= 1:
+        return values
+    counted = target != IGNORED
+    return (values * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1)
 
 
-def nll(output: Tensor, target: Tensor) -> Tensor:
-    """Negative log-likelihood of log-probabilities ``(n, C, ...)``; returns ``(n,)``."""
-    return _per_example(F.nll_loss(output, target, reduction="none"))
+def _positions(target: Tensor) -> Tensor | None:
+    if target.ndim < 2 or target.is_floating_point():
+        return None
+    return (target != IGNORED).flatten(1).sum(1)
 
 
-def mse(output: Tensor, target: Tensor) -> Tensor:
-    """Squared error, mean over the outputs of each example; returns ``(n,)``."""
-    return _per_example((output - _like(output, target)).square())
+def _cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    values = F.cross_entropy(output, target, reduction="none")
+    return _per_example(values) if target.is_floating_point() else _counted(values, target)
 
 
-def l1(output: Tensor, target: Tensor) -> Tensor:
-    """Absolute error, mean over the outputs of each example; returns ``(n,)``."""
-    return _per_example((output - _like(output, target)).abs())
+def _nll(output: Tensor, target: Tensor) -> Tensor:
+    return _counted(F.nll_loss(output, target, reduction="none"), target)
 
 
-def huber(output: Tensor, target: Tensor) -> Tensor:
-    """Huber error with delta 1, mean over the outputs of each example; returns ``(n,)``."""
-    return _per_example(F.huber_loss(output, _like(output, target), reduction="none"))
+def _argmax_hits(output: Tensor, target: Tensor) -> Tensor | None:
+    if output.ndim < 2 or output.shape[1] < 2 or not isinstance(target, Tensor) or target.is_floating_point():
+        return None
+    if target.shape != output.shape[:1] + output.shape[2:]:
+        return None
+    return _counted((output.argmax(1) == target).double(), target)
 
 
-def bce_with_logits(output: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy of logits and targets in [0, 1], mean over the outputs; returns ``(n,)``."""
+def _classes_second(function: Callable[[Tensor, Tensor], Any], shift: int) -> Callable[[Tensor, Tensor], Any]:
+    """Turn a function of ``(n, C, T)`` into one of ``(n, T, C)`` whose predictions are for ``shift`` places later."""
+
+    def turned(output: Tensor, target: Tensor) -> Any:
+        if output.ndim != 3 or target.shape != output.shape[:2]:
+            raise DataError(
+                f"outputs have shape {tuple(output.shape)}, targets {tuple(target.shape)}",
+                "the loss",
+                "it wants logits (n, tokens, classes) and targets (n, tokens)",
+            )
+        return function(output[:, : output.shape[1] - shift].transpose(1, 2), target[:, shift:])
+
+    return turned
+
+
+cross_entropy = Loss("cross_entropy", _cross_entropy, _positions, _argmax_hits)
+"""Softmax cross-entropy of logits ``(n, C, ...)`` and integer targets ``(n, ...)`` or probabilities."""
+nll = Loss("nll", _nll, _positions, _argmax_hits)
+"""Negative log-likelihood of log-probabilities ``(n, C, ...)``."""
+token_cross_entropy = Loss(
+    "token_cross_entropy", _classes_second(_cross_entropy, 0), _positions, _classes_second(_argmax_hits, 0)
+)
+"""Cross-entropy of logits ``(n, T, C)`` and targets ``(n, T)``: masked language models, tagging."""
+causal_lm = Loss(
+    "causal_lm",
+    _classes_second(_cross_entropy, 1),
+    lambda target: _positions(target[:, 1:]),
+    _classes_second(_argmax_hits, 1),
+)
+"""Next-token cross-entropy of logits ``(n, T, C)`` and the tokens themselves ``(n, T)``, shifted here."""
+
+# -- other targets -------------------------------------------------------------------------------------------------
+
+
+def _bce_with_logits(output: Tensor, target: Tensor) -> Tensor:
     target = _like(output, target).to(output.dtype)
     return _per_example(F.binary_cross_entropy_with_logits(output, target, reduction="none"))
+
+
+def _sign_hits(output: Tensor, target: Tensor) -> Tensor:
+    return _per_example(((output > 0) == (_like(output, target) > 0.5)).double())
 
 
 def _like(output: Tensor, target: Tensor) -> Tensor:
@@ -65,7 +165,21 @@ def _like(output: Tensor, target: Tensor) -> Tensor:
     )
 
 
-def example_losses(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor | None:
+mse = Loss("mse", lambda output, target: _per_example((output - _like(output, target)).square()))
+"""Squared error, mean over the outputs of each example."""
+l1 = Loss("l1", lambda output, target: _per_example((output - _like(output, target)).abs()))
+"""Absolute error, mean over the outputs of each example."""
+huber = Loss(
+    "huber", lambda output, target: _per_example(F.huber_loss(output, _like(output, target), reduction="none"))
+)
+"""Huber error with delta 1, mean over the outputs of each example."""
+bce_with_logits = Loss("bce_with_logits", _bce_with_logits, hits=_sign_hits)
+"""Binary cross-entropy of logits and targets in [0, 1], mean over the outputs: one label or several."""
+
+# -- what is asked of any loss -------------------------------------------------------------------------------------
+
+
+def example_losses(loss: LossFunction, output: Any, target: Any) -> Tensor | None:
     """Losses of the examples ``(n,)``, or None if ``loss`` gives only their mean.
 
     Raises:
@@ -75,24 +189,52 @@ def example_losses(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor
     return None if values.ndim == 0 else _per_example(values)
 
 
-def mean_loss(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor:
+def example_weights(loss: LossFunction, target: Any) -> Tensor | None:
+    """What each example weighs in the mean, ``(n,)``; None where all weigh the same."""
+    weights = getattr(loss, "weights", None)
+    found: Tensor | None = weights(target) if callable(weights) else None
+    return found
+
+
+def batch_weight(loss: LossFunction, target: Any) -> Tensor | float:
+    """What a batch weighs in the mean over all examples: its number of examples, or of predictions that count."""
+    weights = example_weights(loss, target)
+    return float(row_count(target)) if weights is None else weights.sum()
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of ``values`` ``(n,)``, shape ``()``; 0 where all weights are."""
+    if weights is None:
+        return values.mean()
+    return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+def mean_loss(loss: LossFunction, output: Any, target: Any) -> Tensor:
     """Mean loss over the examples, shape ``()``."""
     values = _call(loss, output, target)
-    return values if values.ndim == 0 else _per_example(values).mean()
+    return values if values.ndim == 0 else weighted_mean(_per_example(values), example_weights(loss, target))
 
 
-def _call(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor:
+def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
     try:
         values = loss(output, target)
     except IndexError as error:  # torch: "Target 7 is out of bounds."
-        classes = output.shape[1] if output.ndim > 1 else 0
+        shape = prediction(output).shape
+        classes = shape[1] if len(shape) > 1 else 0
         raise DataError(
             f"a label is outside 0..{classes - 1} ({error})", "the loss", f"the model has {classes} outputs"
         ) from error
-    if not isinstance(values, Tensor) or (values.ndim and values.shape[0] != target.shape[0]):
+    except (ValueError, RuntimeError) as error:
+        if isinstance(loss, Loss) and "xpected target size" in str(error):
+            shapes = f"outputs have shape {tuple(prediction(output).shape)}, targets {tuple(target.shape)}"
+            fix = "name another --loss; token_cross_entropy and causal_lm take logits (n, tokens, classes)"
+            raise DataError(shapes, loss.__name__, fix) from error
+        raise
+    n = row_count(target)
+    if not isinstance(values, Tensor) or (values.ndim and values.shape[0] != n):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise DataError(
-            f"the loss returned {got} for {target.shape[0]} examples",
+            f"the loss returned {got} for {n} examples",
             getattr(loss, "__name__", "loss"),
             "return one loss per example, shape (n,), or their mean, shape ()",
         )
@@ -101,8 +243,8 @@ def _call(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor:
 
 def domain_means(
     loss: LossFunction,
-    output: Tensor,
-    target: Tensor,
+    output: Any,
+    target: Any,
     domain: Tensor,
     values: Tensor | None,
     present: list[int],
@@ -117,13 +259,18 @@ def domain_means(
         values: Per-example losses ``(n,)`` from `example_losses`, or None.
         present: Indices of the domains to return, each with at least one example.
     """
-    if values is not None:
-        return torch.stack([values[domain == i].mean() for i in present])
-    return torch.stack([mean_loss(loss, output[domain == i], target[domain == i]) for i in present])
+    members = [domain == i for i in present]
+    if values is None:
+        return torch.stack([mean_loss(loss, take_rows(output, m), take_rows(target, m)) for m in members])
+    weights = example_weights(loss, target)
+    return torch.stack([weighted_mean(values[m], None if weights is None else weights[m]) for m in members])
 
 
-def correct(output: Tensor, target: Tensor) -> Tensor | None:
-    """Which examples are classified correctly, as numbers ``(n,)``; None if this is no classification."""
-    if output.ndim < 2 or target.is_floating_point() or target.shape != output.shape[:1] + output.shape[2:]:
-        return None
-    return _per_example((output.argmax(1) == target).double())
+def correct(loss: LossFunction, output: Any, target: Any) -> Tensor | None:
+    """Share of each example's predictions that are right, ``(n,)``; None if this is no classification.
+
+    A loss of ours knows; for a user's, integer targets beside class scores are a classification.
+    """
+    if isinstance(loss, Loss):
+        return loss.hits(prediction(output), target)
+    return _argmax_hits(output, target) if isinstance(output, Tensor) else None

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .errors import LandscapeError, NumericalError, ResourceError, UsageError
 from .evaluation import Evaluation, batch_sums, check_labels, evaluation_from_sums
 from .examples import Batch, Examples, Indices, forward
-from .losses import LossFunction, mean_loss
+from .losses import LossFunction, batch_weight, example_weights, mean_loss
 from .parameters import ParameterSpace, preserved_random_state, unwrapped
 from .registry import LOSSES
 from .second_derivatives import refuse_once_differentiable, second_derivative_error
@@ -31,7 +31,8 @@ from .weights import weights_hash
 log = logging.getLogger(__name__)
 
 DEFAULT_BATCH = 512
-_CACHE_BYTES = 2 * 2**30
+_MEMORY_BYTES = 4 * 2**30  # of examples kept in host memory; more is read from the data set in every pass
+_CACHE_BYTES = 2 * 2**30  # of batches kept on the device
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -98,7 +99,7 @@ class Problem:
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
         self.loss_function: LossFunction = LOSSES.load(loss) if isinstance(loss, str) else loss
         self.batch_size = batch_size or DEFAULT_BATCH
-        self.examples = Examples.of(data).in_memory()
+        self.examples = Examples.of(data).in_memory(_MEMORY_BYTES)
         check_labels(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
         self._batches: list[Batch] | None = None
@@ -125,6 +126,13 @@ class Problem:
     def data_hash(self) -> str:
         """SHA-256 of the exact examples, in order, with their domains."""
         return self.examples.fingerprint()
+
+    @cached_property
+    def total_weight(self) -> float:
+        """What the mean loss divides by: the number of examples, or of the predictions in them that count."""
+        if example_weights(self.loss_function, self.examples.batch(np.arange(1)).targets) is None:
+            return float(self.n_examples)
+        return float(sum(batch_weight(self.loss_function, batch.targets) for batch in self._micro_batches()))
 
     def describe(self) -> dict[str, Any]:
         """Provenance: what was analysed, on what, with which versions."""
@@ -162,7 +170,8 @@ class Problem:
     def of_examples(self, positions: Indices) -> Problem:
         """The same network (shared, not copied) with the loss over the examples at ``positions``."""
         other = copy.copy(self)
-        other.__dict__.pop("data_hash", None)
+        for name in ("data_hash", "total_weight"):
+            other.__dict__.pop(name, None)
         other.examples, other._batches = self.examples.select(positions), None
         return other
 
@@ -175,10 +184,7 @@ class Problem:
     # -- what it answers ------------------------------------------------------------------------------------
 
     def sums(self) -> Tensor:
-        """Per domain: loss sum, number correct, count; shape ``(3, domains)``, float64, on the device.
-
-        One forward pass at the current weights, without waiting for the device.
-        """
+        """The pass's `batch_sums` at the current weights, ``(4, domains)``, without waiting for the device."""
         with torch.no_grad():
             return self._sum(lambda batch: [self._evaluate_batch(batch)])[0]
 
@@ -205,11 +211,11 @@ class Problem:
         """Mean loss, shape ``()``, float64, and its gradient, shape ``(n_parameters,)``, from one pass."""
 
         def contribution(batch: Batch) -> list[Tensor]:
-            loss = self.batch_loss(batch) * len(batch)
+            loss = self.batch_sum(batch)
             return [loss.detach().double(), self._flat_gradient(loss)]
 
         loss, gradient = self._sum(contribution)
-        return loss / self.n_examples, gradient / self.n_examples
+        return loss / self.total_weight, gradient / self.total_weight
 
     def hvp(self, vector: Tensor) -> Tensor:
         """Hessian of the mean loss times ``vector`` ``(n_parameters,)``, by double backward (reverse over reverse).
@@ -224,7 +230,7 @@ class Problem:
                 # Fused attention kernels have no second derivative; the plain one does, and only the
                 # forward pass chooses it.
                 with sdpa_kernel(SDPBackend.MATH):
-                    loss = self.batch_loss(batch) * len(batch)
+                    loss = self.batch_sum(batch)
                 if not self._graph_checked:
                     refuse_once_differentiable(loss)
                     self._graph_checked = True
@@ -237,7 +243,7 @@ class Problem:
             except RuntimeError as error:
                 raise second_derivative_error(error) from error
 
-        product = self._sum(contribution)[0] / self.n_examples
+        product = self._sum(contribution)[0] / self.total_weight
         if not torch.isfinite(product).all():
             raise NumericalError(
                 "a Hessian-vector product is not finite",
@@ -249,11 +255,15 @@ class Problem:
     def loss_tensor(self) -> Tensor:
         """Mean loss at the current weights, shape ``()``, float64, on the device and without waiting for it."""
         with torch.no_grad():
-            return self._sum(lambda batch: [self.batch_loss(batch).double() * len(batch)])[0] / self.n_examples
+            return self._sum(lambda batch: [self.batch_sum(batch).double()])[0] / self.total_weight
 
     def batch_loss(self, batch: Batch) -> Tensor:
         """Mean loss of one batch at the current weights, shape ``()``, with its graph."""
         return mean_loss(self.loss_function, forward(self.model, batch.inputs), batch.targets)
+
+    def batch_sum(self, batch: Batch) -> Tensor:
+        """Weighted sum of a batch's losses, shape ``()``, with its graph; all add up to mean × `total_weight`."""
+        return self.batch_loss(batch) * batch_weight(self.loss_function, batch.targets)
 
     def unused_parameters(self) -> list[str]:
         """Names of parameters that the loss of the first micro-batch does not reach."""
@@ -330,7 +340,7 @@ class Problem:
             size = 0
             for batch in self.examples.batches(self.batch_size):
                 moved = batch.to(self.device, self.dtype)
-                size += _bytes(moved)
+                size += moved.nbytes
                 kept.append(moved)
                 yield moved
                 if size > _CACHE_BYTES:
@@ -359,9 +369,3 @@ def _dtype_of(model: nn.Module, dtype: torch.dtype | str | None) -> torch.dtype:
         return dtype
     own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return own if own in (torch.float32, torch.float64) else torch.float32
-
-
-def _bytes(batch: Batch) -> int:
-    from .examples import leaves
-
-    return sum(t.nbytes for t in (*leaves(batch.inputs), *leaves(batch.targets)))

@@ -190,6 +190,12 @@ LOSSES = Registry(
         "huber": Entry("landscape.losses:huber", "Huber error (delta 1), mean over the outputs of an example"),
         "bce_with_logits": Entry("landscape.losses:bce_with_logits", "binary cross-entropy of logits"),
         "nll": Entry("landscape.losses:nll", "negative log-likelihood of log-probabilities"),
+        "causal_lm": Entry(
+            "landscape.losses:causal_lm", "next-token cross-entropy, mean over all tokens that count (not -100)"
+        ),
+        "token_cross_entropy": Entry(
+            "landscape.losses:token_cross_entropy", "cross-entropy of logits (n, tokens, classes), -100 ignored"
+        ),
     },
 )
 

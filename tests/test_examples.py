@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from landscape.errors import DataError, UsageError
-from landscape.examples import Examples, forward, leaves, map_tensors
+from landscape.examples import Examples, forward
+from landscape.trees import leaves, map_tensors
 
 
 class Rows(torch.utils.data.Dataset):
@@ -219,7 +220,7 @@ def test_a_dataset_of_tuples_and_dictionaries():
     assert torch.equal(inputs[1], x + 1)
 
 
-def test_forward_passes_positions_and_keywords():
+def test_forward_passes_positions_and_keywords(caplog: pytest.LogCaptureFixture):
     class Model(torch.nn.Module):
         def forward(self, a: Tensor, b: Tensor) -> Tensor:
             return a - b
@@ -227,13 +228,9 @@ def test_forward_passes_positions_and_keywords():
     x = torch.ones(2)
     assert forward(Model(), (3 * x, x)).tolist() == [2, 2]
     assert forward(Model(), {"b": 3 * x, "a": x}).tolist() == [-2, -2]
-
-    class Pair(torch.nn.Module):
-        def forward(self, a: Tensor) -> tuple[Tensor, Tensor]:
-            return a, a
-
-    with pytest.raises(DataError, match=r"returned a tuple \(Pair\)"):
-        forward(Pair(), x)
+    assert forward(Model(), {"b": 3 * x, "a": x, "idx": x}).tolist() == [-2, -2]
+    forward(Model(), {"b": 3 * x, "a": x, "idx": x})
+    assert caplog.text.count("Model takes no idx: left out of its inputs") == 1
 
 
 @pytest.mark.parametrize(
@@ -249,13 +246,108 @@ def test_forward_passes_positions_and_keywords():
             "some domains are tensors and some are Datasets",
         ),
         (7, "cannot be a int"),
+        (torch.zeros(3, 2), "cannot be a Tensor"),
+        ((torch.zeros(3), torch.zeros(3), torch.zeros(3)), "cannot be a tuple of 3"),
+        ({"x": torch.zeros(3)}, "there is no target among: x"),
+        ({"x": torch.zeros(3), "y": torch.zeros(3), "label": torch.zeros(3)}, "several targets: label, y"),
+        ([("a", 0), ("b", 1)], r"a str is no tensor \(row 0 of the data set\)"),
         ("digits", "cannot be a str"),
     ],
 )
 def test_what_is_no_data_is_said(data, message: str):
     with pytest.raises(DataError, match=message) as caught:
-        Examples.of(data)
+        Examples.of(data).in_memory()
     assert caught.value.exit_code == 3
+
+
+X, Y = torch.arange(12.0).reshape(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def as_table(rows: list) -> dict[str, Tensor]:
+    return {"x": torch.stack([r[0] for r in rows]), "y": torch.stack([r[1] for r in rows])}
+
+
+class Loaded:
+    def loader(self, **options) -> torch.utils.data.DataLoader:
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), **options)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (X, Y),
+        [X, Y],
+        (X.numpy(), Y.numpy()),
+        {"x": X, "labels": Y},
+        {"x": X.numpy(), "target": Y.numpy(), },
+        torch.utils.data.TensorDataset(X, Y),
+        [(x, int(y)) for x, y in zip(X, Y, strict=True)],
+        [(x.numpy(), y.numpy()) for x, y in zip(X, Y, strict=True)],
+        [{"x": x.tolist(), "label": int(y), "text": "left out"} for x, y in zip(X, Y, strict=True)],
+        of_rows(X, Y),
+        Loaded().loader(batch_size=4),
+        Loaded().loader(batch_size=2, collate_fn=as_table),
+    ],
+)  # fmt: skip
+def test_everything_that_people_call_data(data):
+    batch = Examples.of(data).in_memory().batch(np.arange(6))
+    inputs = batch.inputs["x"] if isinstance(batch.inputs, dict) else batch.inputs
+    assert torch.equal(inputs.float(), X)
+    assert torch.equal(batch.targets, Y)
+    assert Examples.of(data).classes().tolist() == Y.tolist()
+
+
+def test_a_loader_is_read_once_and_leaves_the_generators_alone():
+    before = torch.get_rng_state()
+    loader = Loaded().loader(batch_size=4, shuffle=True, drop_last=True)
+    examples = Examples.of(loader)
+    assert len(examples) == 4
+    assert torch.equal(torch.get_rng_state(), before)
+    ragged = torch.utils.data.DataLoader(
+        [torch.zeros(n) for n in (2, 2, 3)], collate_fn=lambda r: (r[0][None], r[0][:1])
+    )
+    with pytest.raises(DataError, match=r"batches differ in shape.*pad to one length"):
+        Examples.of(ragged)
+
+
+def test_texts_are_their_own_targets_where_they_are_not_padding():
+    ids, mask = torch.arange(6).reshape(2, 3), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    table = Examples.of({"input_ids": ids, "attention_mask": mask})
+    rows = Examples.of(
+        [{"input_ids": i.tolist(), "attention_mask": m.tolist()} for i, m in zip(ids, mask, strict=True)]
+    )
+    for examples in (table, rows):
+        batch = examples.batch(np.arange(2))
+        assert batch.targets.tolist() == [[0, 1, 2], [3, -100, -100]]
+        assert set(batch.inputs) == {"input_ids", "attention_mask"}
+
+
+def test_targets_may_be_trees():
+    targets = {"a": X + 1, "b": (Y, X)}
+    examples = Examples.of((X, targets))
+    assert examples.classes() is None
+    batch = examples.select(np.array([4, 1])).batch(np.array([1, 0]))
+    assert torch.equal(batch.targets["b"][0], Y[[1, 4]])
+    other = Examples.of((X, {"a": X + 1, "b": (Y, X + 1)}))
+    assert other.fingerprint() != examples.fingerprint()
+
+
+def test_numbers_of_any_kind_count_in_the_fingerprint():
+    def hashed(value) -> str:
+        return Examples.of([(value, 0)]).fingerprint()
+
+    assert (
+        len({hashed(v) for v in (1.0, 2.0, 1, np.float32(1), np.ones(1), [1.0], (1.0,))}) == 7 - 1
+    )  # ones(1) is [1.0]
+
+
+def test_large_data_is_read_in_every_pass(caplog: pytest.LogCaptureFixture):
+    examples = Examples.of(of_rows(X, Y)).select(np.array([5, 0, 3]))
+    assert examples.in_memory(3 * 16) is not examples
+    streamed = examples.in_memory(3 * 16 - 1)
+    assert streamed is examples
+    assert "3 examples exceed" in caplog.text
+    assert streamed.fingerprint() == examples.in_memory().fingerprint()
 
 
 def test_examples_that_do_not_stack_are_said():

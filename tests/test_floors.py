@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     1: {"errors", "registry", "specs", "files", "progress", "plugins"},
     2: {
+        "trees",
         "losses",
+        "stores",
         "examples",
         "parameters",
         "ascent",

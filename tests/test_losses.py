@@ -40,7 +40,7 @@ def test_dense_predictions_are_averaged_per_example():
         [F.cross_entropy(output[i : i + 1], target[i : i + 1]).item() for i in range(4)], rel=1e-5
     )
     share = [(output[i].argmax(0) == target[i]).double().mean().item() for i in range(4)]
-    assert correct(output, target).tolist() == pytest.approx(share)
+    assert correct(losses.cross_entropy, output, target).tolist() == pytest.approx(share)
 
 
 def test_a_column_beside_a_row_does_not_broadcast():
@@ -80,8 +80,66 @@ def test_domain_means_with_their_gradient(mean_only: bool):
     assert torch.allclose(a, b, atol=1e-15)
 
 
+def test_structures_hold_their_prediction_and_others_are_refused():
+    class Named:
+        logits = OUTPUT
+
+    expected = losses.cross_entropy(OUTPUT, CLASSES)
+    for output in ({"logits": OUTPUT, "hidden": 0}, {"out": OUTPUT}, Named(), (OUTPUT,)):
+        assert torch.equal(losses.cross_entropy(output, CLASSES), expected)
+    for output in ((OUTPUT, OUTPUT), {"a": OUTPUT}, 3):
+        with pytest.raises(DataError, match=rf"the model returned a {type(output).__name__}"):
+            losses.cross_entropy(output, CLASSES)
+
+
+TOKENS = torch.randint(0, 5, (4, 6), generator=G)
+TOKENS[1, 3:] = TOKENS[2, :5] = -100
+TOKENS[3] = -100
+LOGITS = torch.randn(4, 6, 5, generator=G, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "reference", "target"),
+    [
+        (losses.token_cross_entropy, LOGITS, LOGITS.transpose(1, 2), TOKENS),
+        (losses.causal_lm, LOGITS, LOGITS[:, :-1].transpose(1, 2), TOKENS[:, 1:]),
+        (losses.cross_entropy, LOGITS.transpose(1, 2), LOGITS.transpose(1, 2), TOKENS),
+        (losses.nll, LOGITS.transpose(1, 2), LOGITS.transpose(1, 2), TOKENS),
+    ],
+)
+def test_predictions_that_count_weigh_the_same_whatever_the_batch(loss, output, reference, target):
+    """Torch's own mean over all positions that are not ignored, from batches of any size."""
+    expected = (F.nll_loss if loss is losses.nll else F.cross_entropy)(reference, target)
+    assert mean_loss(loss, output, TOKENS).item() == pytest.approx(expected.item(), rel=1e-14)
+    values, weights = losses.example_losses(loss, output, TOKENS), losses.example_weights(loss, TOKENS)
+    assert weights.tolist() == (target != -100).sum(1).tolist()
+    assert values[3] == 0
+    assert (values @ weights.double() / weights.sum()).item() == pytest.approx(expected.item(), rel=1e-14)
+    right = (reference.argmax(1) == target).sum() / (target != -100).sum()
+    hits = correct(loss, output, TOKENS)
+    assert (hits @ weights.double() / weights.sum()).item() == pytest.approx(right.item())
+    domain = torch.tensor([0, 1, 0, 1])
+    found = domain_means(loss, output, TOKENS, domain, values, [0, 1])
+    alone = [mean_loss(loss, output[domain == i], TOKENS[domain == i]).item() for i in (0, 1)]
+    assert found.tolist() == pytest.approx(alone, rel=1e-14)
+
+
+def test_a_loss_for_other_shapes_says_which_it_wants():
+    with pytest.raises(DataError, match=r"outputs have shape \(4, 6, 5\), targets \(4, 6\).*causal_lm"):
+        mean_loss(losses.cross_entropy, LOGITS, TOKENS)
+    with pytest.raises(DataError, match=r"wants logits \(n, tokens, classes\)"):
+        mean_loss(losses.causal_lm, OUTPUT, CLASSES)
+
+
+def test_several_labels_are_right_or_wrong_one_by_one():
+    target = torch.tensor([[1, 0, 1], [0, 0, 1]])
+    output = torch.tensor([[2.0, -1.0, -3.0], [-1.0, -1.0, 4.0]])
+    assert correct(losses.bce_with_logits, output, target).tolist() == pytest.approx([2 / 3, 1])
+    assert correct(losses.bce_with_logits, torch.tensor([[2.0], [-2.0]]), torch.tensor([1, 1])).tolist() == [1, 0]
+
+
 def test_accuracy_is_for_classes_only():
-    assert correct(OUTPUT, OUTPUT.argmax(1)).tolist() == [1] * 7
-    assert correct(OUTPUT, REALS) is None
-    assert correct(OUTPUT[:, 0], CLASSES) is None
-    assert correct(OUTPUT, CLASSES[:, None]) is None
+    assert correct(losses.cross_entropy, OUTPUT, OUTPUT.argmax(1)).tolist() == [1] * 7
+    assert correct(losses.cross_entropy, OUTPUT, REALS) is None
+    assert correct(losses.cross_entropy, OUTPUT[:, 0], CLASSES) is None
+    assert correct(losses.cross_entropy, OUTPUT, CLASSES[:, None]) is None

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from ..ascent import ascent_step
-from ..examples import Indices
 from ..problem import Problem
 from ..progress import report
+from ..stores import Indices
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def m_sharpness(
                 torch._foreach_add_(tensors, step)
                 rises[r, k] = block.loss_tensor() - before
         report(f"m-sharpness, m = {m}", k + 1, len(parts))
-    weight = np.array([len(b) for b in parts]) / problem.n_examples
+    weight = np.array([problem.of_examples(b).total_weight for b in parts]) / problem.total_weight
     values = rises.cpu().numpy()
     return [
         Sharpness(

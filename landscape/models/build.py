@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from ..errors import UsageError
-from ..examples import Examples, leaves
+from ..examples import Examples
 from ..plugins import Plugin, call
+from ..trees import leaves
 
 
 def facts_of(examples: Examples) -> dict[str, Any]:

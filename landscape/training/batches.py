@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..examples import Batch, DatasetStore, Examples, Indices, collate
+from ..examples import Batch, Examples
 from ..parameters import seed_everything
+from ..stores import DatasetStore, Indices, collate
 
 
 class BatchOrder:

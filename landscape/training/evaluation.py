@@ -64,13 +64,15 @@ class Scorer:
 
     def _pooled(self, evaluations: list[Evaluation], *, seen: bool) -> tuple[float | None, float | None]:
         parts = [d for e in evaluations for n, d in e.domains.items() if (n not in self.holdout) == seen]
-        n = sum(d.n for d in parts)
+        n = sum(d.weight for d in parts)
         if not n:
             return None, None
         accuracies = [d.accuracy for d in parts]
         known = [a for a in accuracies if a is not None]
-        accuracy = sum(a * d.n for a, d in zip(known, parts, strict=True)) / n if len(known) == len(parts) else None
-        return _finite(sum(d.loss * d.n for d in parts) / n), accuracy
+        accuracy = (
+            sum(a * d.weight for a, d in zip(known, parts, strict=True)) / n if len(known) == len(parts) else None
+        )
+        return _finite(sum(d.loss * d.weight for d in parts) / n), accuracy
 
     def _domains(self, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         domains: dict[str, Any] = {}

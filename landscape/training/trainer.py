@@ -26,7 +26,7 @@ from ..evaluation import check_labels
 from ..examples import Batch, forward
 from ..files import atomic_path, stable_hash
 from ..fitting import load_into
-from ..losses import domain_means, example_losses, mean_loss
+from ..losses import domain_means, example_losses, example_weights, mean_loss, weighted_mean
 from ..optim.build import build_optimizer
 from ..optim.engine import BatchLoss
 from ..parameters import preserved_random_state, seed_everything
@@ -334,8 +334,10 @@ class _BatchLosses:
         self.model, self.loss, self.batch = model, loss, batch
         self.present: Sequence[int] = sorted(set(batch.domain.tolist()))
         self.first: dict[int, float] = {}
-        members = torch.stack([batch.domain == i for i in self.present])
-        self._averages = members.double() / members.sum(1, keepdim=True)
+        self.weights = example_weights(loss, batch.targets)
+        members = torch.stack([batch.domain == i for i in self.present]).double()
+        members = members if self.weights is None else members * self.weights
+        self._averages = members / members.sum(1, keepdim=True).clamp(min=1)
 
     def __call__(self) -> BatchLoss:
         output = forward(self.model, self.batch.inputs)
@@ -344,7 +346,7 @@ class _BatchLosses:
             mean = mean_loss(self.loss, output, self.batch.targets)
             domains = domain_means(self.loss, output, self.batch.targets, self.batch.domain, None, list(self.present))
         else:
-            mean = values.mean()
+            mean = weighted_mean(values, self.weights)
             # A product with a fixed matrix: one operation for all domains, deterministic also on a GPU.
             domains = self._averages.to(values.dtype) @ values
         if not self.first:
