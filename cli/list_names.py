@@ -42,6 +42,12 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     width = max(len(n) for n in entries) + 2
     for name, entry in entries.items():
         screen.line(f"{name:<{width}}{entry.summary}")
-        if entry.details:
-            screen.line(" " * width + "; ".join(f"{k}: {v}" for k, v in entry.details.items()))
+        details = dict(entry.details or {})
+        if "formula" in details:
+            screen.line(" " * width + details.pop("formula"))
+        facts = [f"{k}: {v}" for k, v in details.items()]
+        if entry.options:
+            facts.append("flags: " + " ".join("--" + o.replace("_", "-") for o in entry.options))
+        if facts:
+            screen.line(" " * width + "; ".join(facts))
     return {"command": "list", "outputs": [], arguments.what: found}

@@ -12,6 +12,7 @@ import numpy as np
 
 from .checkpoint import read_weights
 from .curvature.hessian import NotConverged
+from .data.changes import changed
 from .data.splits import open_data
 from .errors import LandscapeError, UsageError
 from .files import make_folder, stable_hash
@@ -44,7 +45,7 @@ class Target:
 
     @classmethod
     def find(cls, text: str) -> Target:
-        """Understand ``RUN``, ``RUN@best``, ``RUN@step=N`` or a checkpoint file.
+        """Understand ``RUN``, ``RUN@best``, ``RUN@selected``, ``RUN@step=N`` or a checkpoint file.
 
         Raises:
             UsageError: If there is no such thing; says what there is.
@@ -106,6 +107,8 @@ def open_problem(
         data = _named("data", spec.data, recorded, DATA, trust)
         data_arg = spec.data_arg or (() if spec.data else recorded.get("data_arg", ()))
         splits = open_data(data, key_values(data_arg, "data_arg"))
+        if target.run and not spec.data:  # the examples as the run was trained on them
+            splits = changed(splits, recorded, recorded.get("holdout", ()), recorded["seed"][0]).splits
         splits.check_domains(spec.domain, "--domain")
         examples = splits.split(spec.split)
         holdout = tuple(recorded.get("holdout", ())) if not spec.data else ()
@@ -162,7 +165,7 @@ def analyze(
 
     Args:
         kind: ``hessian``, ``sharpness``, ``surface`` or ``domains``.
-        target: A run, ``RUN@best``, ``RUN@step=N`` or a checkpoint file.
+        target: A run, ``RUN@best``, ``RUN@selected``, ``RUN@step=N`` or a checkpoint file.
         problem_spec: Which examples, parameters, precision; and model, data, loss for a bare file.
         spec: What to compute.
         out: Folder of the result (default: the run's ``results``, or ``landscape-results``).

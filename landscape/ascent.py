@@ -5,12 +5,12 @@ For a ball of radius rho in the p-norm the step that maximises the linearised lo
     e = rho · sign(g) |g|^(q-1) / (‖g‖_q^q)^(1/p),   1/p + 1/q = 1,
 
 so p = 2 gives rho·g/‖g‖₂, p = inf gives rho·sign(g), and p = 1 puts rho on the entry with the largest |g|.
-In the elementwise adaptive form the ball is measured in units of |w|: with t = |w|, e = t ⊙ (step for t ⊙ g).
+In an adaptive form the ball is measured in units of T (arXiv 2102.11600): e = T ⊙ (step for T ⊙ g).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 EPSILON = 1e-12
 
 
-def global_norm(tensors: Sequence[Tensor]) -> Tensor:
+def global_norm(tensors: Iterable[Tensor]) -> Tensor:
     """L2 norm of all tensors as one vector, shape ``()``, computed in float32 or wider.
 
     In float16 the squares of moderate gradients overflow and SAM would silently become SGD.
@@ -27,6 +27,50 @@ def global_norm(tensors: Sequence[Tensor]) -> Tensor:
     device = wide[0].device
     norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device) for n in torch._foreach_norm(wide)]))
     return norm
+
+
+def ascent_steps(
+    gradient: Sequence[Tensor],
+    rho: Sequence[float],
+    *,
+    p: str = "2",
+    scaling: Callable[[int], Tensor | None] | None = None,
+    epsilon: float = EPSILON,
+) -> Iterator[Tensor]:
+    """The step along ``gradient``, one tensor at a time, so that it never exists as a whole.
+
+    Args:
+        gradient: One tensor per parameter.
+        rho: Radius for each of them; the norm is one over all.
+        p: Norm of the ball: ``"2"``, ``"inf"`` or ``"1"``.
+        scaling: T of the i-th parameter, of its shape; None (also as a value) stands for 1.
+        epsilon: Added to the norm of p = 2, so that a zero gradient gives a zero step.
+
+    Yields:
+        One tensor per parameter, new storage; zero where the gradient is zero, never NaN.
+    """
+
+    def scaled(i: int, x: Tensor) -> Tensor:
+        t = scaling(i) if scaling is not None else None
+        return x if t is None else x * t
+
+    if p == "2":
+        norm = _norm_one_by_one(scaled(i, g) for i, g in enumerate(gradient))
+        for i, g in enumerate(gradient):
+            yield scaled(i, scaled(i, g)) * (rho[i] / (norm + epsilon)).to(g.device, g.dtype)
+    elif p == "inf":
+        for i, g in enumerate(gradient):
+            yield scaled(i, g.sign() * rho[i])
+    else:
+        largest = torch.stack([scaled(i, g).abs().max().to(gradient[0].device) for i, g in enumerate(gradient)])
+        where = int(largest.argmax())
+        for i, g in enumerate(gradient):
+            step = torch.zeros_like(g)
+            if i == where:
+                place = int(scaled(i, g).abs().argmax())
+                at = torch.unravel_index(torch.tensor(place), g.shape)  # strides may be channels_last
+                step[at] = g[at].sign() * rho[i]
+            yield scaled(i, step)
 
 
 def ascent_step(
@@ -38,22 +82,16 @@ def ascent_step(
         gradient: One tensor per parameter.
         rho: Radius; 0 gives a zero step.
         p: Norm of the ball: ``"2"``, ``"inf"`` or ``"1"``.
-        weights: The weights, for the elementwise adaptive form; None for the plain one.
+        weights: The weights, for the elementwise adaptive form (T = |w|); None for the plain one.
 
     Returns:
         One tensor per parameter, new storage.
     """
-    g = list(gradient) if weights is None else [x * w.abs() for x, w in zip(gradient, weights, strict=True)]
-    if p == "2":
-        scale = rho / (global_norm(g) + EPSILON)
-        step = [x * scale.to(x.device, x.dtype) for x in g]
-    elif p == "inf":
-        step = [x.sign() * rho for x in g]
-    else:
-        largest = [x.abs().max() for x in g]
-        where = int(torch.stack(largest).argmax())
-        step = [torch.zeros_like(x) for x in g]
-        place = int(g[where].abs().argmax())
-        at = torch.unravel_index(torch.tensor(place), g[where].shape)  # strides may be channels_last
-        step[where][at] = g[where][at].sign() * rho
-    return step if weights is None else [e * w.abs() for e, w in zip(step, weights, strict=True)]
+    scaling = None if weights is None else lambda i: weights[i].abs()
+    return list(ascent_steps(gradient, [rho] * len(gradient), p=p, scaling=scaling))
+
+
+def _norm_one_by_one(tensors: Iterable[Tensor]) -> Tensor:
+    norms = [torch.linalg.vector_norm(t if t.dtype == torch.float64 else t.float()) for t in tensors]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+    return norm

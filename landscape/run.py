@@ -76,7 +76,7 @@ class Run:
         return dict(sorted(found.items()))
 
     def checkpoint(self, which: str = "") -> Path:
-        """The checkpoint file named by ``""`` (the last), ``"best"`` or ``"step=N"``.
+        """The checkpoint file named by ``""`` (the last), ``"best"``, ``"selected"`` or ``"step=N"``.
 
         Raises:
             UsageError: If there is none; lists the steps that exist.
@@ -92,6 +92,8 @@ class Run:
             return found[max(found)]
         if which == "best":
             return found[self._best_step(found)]
+        if which == "selected":
+            return found[self._selected_step(found)]
         match = re.fullmatch(r"step=(\d+)", which)
         if match and int(match[1]) in found:
             return found[int(match[1])]
@@ -109,6 +111,13 @@ class Run:
         if not scores:
             raise UsageError("no checkpoint has a validation or test loss", str(self.path), "name a step, RUN@step=N")
         return min(scores, key=lambda s: (scores[s], s))
+
+    def _selected_step(self, found: Mapping[int, Path]) -> int:
+        """The checkpoint that the run's ``--select`` rule chose."""
+        selected = self.record.get("selected") or {}
+        if selected.get("step") not in found:
+            raise UsageError("nothing was selected", str(self.path), "train with --select, or name a step")
+        return int(selected["step"])
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged lines; a last line that a kill cut short is left out."""

@@ -16,6 +16,13 @@ NAMES = {
     "gsam": "GSAM",
     "sagm": "SAGM",
     "disam": "DISAM",
+    "usam": "USAM",
+    "disam-gsam": "DISAM+GSAM",
+    "disam-sagm": "DISAM+SAGM",
+    "fsam": "F-SAM",
+    "looksam": "LookSAM",
+    "wsam": "WSAM",
+    "entropy-sgd": "Entropy-SGD",
 }
 
 
@@ -24,7 +31,7 @@ class Look:
     """How one method is drawn.
 
     Attributes:
-        colour: Hexadecimal colour (Okabe-Ito palette, readable with colour-blind eyes).
+        colour: Hexadecimal colour (Okabe-Ito palette, then Tol's muted one: readable with colour-blind eyes).
         marker: Matplotlib's marker.
         dash: Matplotlib's line style.
     """
@@ -43,6 +50,13 @@ FIXED = {
     "gsam": Look("#009E73", "D", "-."),
     "sagm": Look("#E69F00", "v", "--"),
     "disam": Look("#D55E00", "P", "-"),
+    "usam": Look("#56B4E9", "X", ":"),
+    "disam-gsam": Look("#882255", "d", "-."),
+    "disam-sagm": Look("#882255", "*", "--"),
+    "fsam": Look("#999933", "p", "-"),
+    "looksam": Look("#44AA99", "h", "--"),
+    "wsam": Look("#332288", "8", "-."),
+    "entropy-sgd": Look("#661100", "H", ":"),
 }
 # Four colours, seven markers and three dashes have no common divisor: 84 looks before one returns.
 _COLOURS = ("#CC79A7", "#7F7F7F", "#8C6D1F", "#5E3C99")

@@ -1,1 +1,20 @@
-"""Sharpness-aware optimizers over any torch optimizer."""
+"""Optimizers of the sharpness-aware family, each around any ``torch.optim.Optimizer``; one method per file."""
+
+from .asam import ASAM
+from .averaging import SWA, SWAD
+from .closures import BatchLoss, Pieces
+from .disam import DISAM, DISAMGSAM, DISAMSAGM
+from .engine import ERM
+from .entropy_sgd import EntropySGD
+from .fsam import FSAM
+from .gsam import GSAM
+from .looksam import LookSAM
+from .sagm import SAGM
+from .sam import SAM
+from .usam import USAM
+from .wsam import WSAM
+
+__all__ = [
+    "ASAM", "DISAM", "DISAMGSAM", "DISAMSAGM", "ERM", "FSAM", "GSAM", "SAGM", "SAM", "SWA", "SWAD", "USAM", "WSAM",
+    "BatchLoss", "EntropySGD", "LookSAM", "Pieces",
+]  # fmt: skip

@@ -1,57 +1,107 @@
-"""The engine under every method: passes, climb, exact restore, base step.
+"""The engine under every method: an optimizer around an optimizer, with a closure that is called once per pass.
 
-An optimizer here wraps any ``torch.optim.Optimizer`` and is one itself. ``step(closure)`` calls the closure once
-per pass. The closure may follow torch's convention (zero the gradients, compute the loss, call ``backward``,
-return the loss), or return a `BatchLoss` *without* calling ``backward``; then the optimizer differentiates what
-its method needs. Methods that look at single domains (DISAM) need the second form.
+``step(closure)`` calls the closure at the weights of each pass. The closure may follow torch's convention (zero
+the gradients, compute the loss, call ``backward``, return the loss), or return a `BatchLoss` or `Pieces` *without*
+calling ``backward``; then the optimizer differentiates what its method needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from ..ascent import EPSILON, global_norm
+from ..ascent import global_norm
 from ..errors import NumericalError, UsageError
+from .closures import BatchLoss, Closure, Pieces, Work
+from .passes import frozen_running_statistics
+
+__all__ = ["ERM", "BatchLoss", "Closure", "Common", "Moved", "Pieces"]
 
 
-@dataclass(frozen=True)
-class BatchLoss:
-    """The loss of one batch, not yet differentiated.
+class Common(TypedDict, total=False):
+    """Keyword arguments that every method understands.
 
     Attributes:
-        mean: Mean loss over the examples of the batch, shape ``()``.
-        domains: Mean loss of each domain present in the batch, shape ``(M,)``, or None.
+        clip: Largest L2 norm of the update gradient; it is scaled down to it before the base step.
+        scaler: A ``torch.amp.GradScaler``. Give `BatchLoss` (scaled here) or scale in your own ``backward``. If a
+            pass overflows, the weights stay, the step is skipped and the scale lowered.
+        replay: Let all passes of a step draw the same random numbers (dropout masks); default True.
+        bn_second_pass: ``"freeze"`` (default): running statistics move in the first pass only. ``"update"``: in
+            every pass, as in the released code of ASAM and DISAM.
+        weight_decay_in_perturbation: Differentiate wd/2·‖w‖² in every pass, at its own weights, instead of in the
+            base step (the official SAM code in JAX).
+        micro_batches: Give each of the closure's `Pieces` its own perturbation (m-SAM); default False: the
+            pieces are one batch, its gradient accumulated.
+        ddp: The ``DistributedDataParallel`` module, if the weights live in one.
+        perturbation: With ``ddp``: ``"synchronised"`` (default) averages the gradient of every pass over the
+            replicas; ``"per-replica"`` lets each replica climb by its own gradient and averages the update
+            gradient, one synchronisation per step (the official meaning of data-parallel SAM).
     """
 
-    mean: Tensor
-    domains: Tensor | None = None
+    clip: float | None
+    scaler: Any
+    replay: bool
+    bn_second_pass: Literal["freeze", "update"]
+    weight_decay_in_perturbation: bool
+    micro_batches: bool
+    ddp: Any
+    perturbation: Literal["synchronised", "per-replica"]
 
 
-Closure = Callable[[], Any]  # returns a Tensor (already differentiated) or a BatchLoss
+@dataclass
+class Moved:
+    """A parameter that takes part in this step, with its group and (where the base knows it) its name."""
+
+    parameter: nn.Parameter
+    group: dict[str, Any]
+    name: str | None
+
+    @property
+    def gradient(self) -> Tensor:
+        """Its gradient, as the last pass left it."""
+        assert self.parameter.grad is not None
+        return self.parameter.grad
 
 
 class ERM(torch.optim.Optimizer):
-    """Empirical risk minimization: one pass, then the base optimizer's step.
+    """Empirical risk minimization: one pass, then the base optimizer's step; the base of all methods.
 
     Args:
         base: The optimizer that makes the step. Parameter groups are shared with it, so a learning-rate
             scheduler may be attached to either.
-        settings: Method parameters; each parameter group may override them.
+        common: What every method understands; see `Common`.
+        **settings: Method parameters; each parameter group may override them.
     """
 
-    passes = 1
-
-    def __init__(self, base: torch.optim.Optimizer, **settings: float) -> None:
+    def __init__(self, base: torch.optim.Optimizer, common: Common | None = None, **settings: float) -> None:
+        common = common or {}
+        unknown = set(common) - set(Common.__annotations__)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {min(unknown)!r}")
         self.base = base
+        self.clip: float | None = common.get("clip")
+        self.scaler: Any = common.get("scaler")
+        self.replay = common.get("replay", True)
+        self.freeze_statistics = common.get("bn_second_pass", "freeze") == "freeze"
+        self.micro_batches = common.get("micro_batches", False)
+        self.ddp: Any = common.get("ddp")
+        self.per_replica = common.get("perturbation", "synchronised") == "per-replica"
+        self.gradient_evaluations = 0
+        """Gradients of the batch in the last step."""
+        self.step_was_skipped = False
+        """Whether the last step was skipped because of an overflow (with a scaler)."""
         super().__init__(base.param_groups, settings)
         # Shared dictionaries: what a scheduler writes into one is what the other reads.
         self.param_groups = base.param_groups
+        if common.get("weight_decay_in_perturbation"):
+            for group in self.param_groups:
+                group["perturbed_weight_decay"] = group["weight_decay"]
+                group["weight_decay"] = 0.0
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer, with its defaults and the method's."""
@@ -62,66 +112,184 @@ class ERM(torch.optim.Optimizer):
         for name, value in self.defaults.items():
             self.param_groups[-1].setdefault(name, value)
 
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """Make one step and return the loss at the weights before it, shape ``()``.
 
         Raises:
-            UsageError: If there is no closure.
+            UsageError: If there is no closure, or it returns no loss.
+            NumericalError: If a gradient is not finite (without a scaler); no weight has changed then.
         """
         if closure is None:
             raise UsageError("step() needs a closure", type(self).__name__, "pass a function that computes the loss")
-        with torch.enable_grad():
-            loss = self._differentiate(closure(), self.first_objective)
-        self._second_pass(closure)
-        self._finite_norm("update gradient")
-        self.base.step()
-        return loss.detach()
-
-    @torch.no_grad()
-    def _finite_norm(self, what: str) -> Tensor:
-        """L2 norm over all gradients of all groups, shape ``()``; the weights have not moved yet when it fails.
-
-        Raises:
-            NumericalError: If it is NaN or infinite.
-        """
-        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        norm = global_norm(gradients) if gradients else torch.zeros(())
-        if not torch.isfinite(norm):
-            raise NumericalError(
-                f"the {what} has norm {float(norm)}",
-                type(self).__name__,
-                "lower the learning rate; no weight was changed",
-            )
-        return norm
-
-    def first_objective(self, loss: BatchLoss) -> Tensor:
-        """What the first pass differentiates, shape ``()``."""
-        return loss.mean
-
-    def _second_pass(self, closure: Closure) -> None:
-        """Replace the gradients by the update gradient; nothing to do for ERM."""
-
-    def _differentiate(self, loss: Any, objective: Callable[[BatchLoss], Tensor]) -> Tensor:
-        if not isinstance(loss, BatchLoss):
-            return self._plain(loss)
-        self.zero_grad(set_to_none=True)
-        objective(loss).backward()
-        return loss.mean
-
-    def _plain(self, loss: Any) -> Tensor:
-        if not isinstance(loss, Tensor):
-            raise UsageError(f"the closure returned a {type(loss).__name__}", type(self).__name__, "return the loss")
+        self._gradient_scale = float(self.scaler.get_scale()) if self.scaler is not None else 1.0
+        self._checked = torch.zeros(())
+        self.gradient_evaluations = 0
+        with self._locally():
+            loss = self._whole_update(closure)
+        if self.ddp is not None and self.per_replica:
+            self._average_over_replicas()
+        norm = self._seen(self._norm())
+        if not self._proceed():
+            return loss
+        if self.clip is not None:
+            self.scale_update((self.clip / (norm + 1e-6)).clamp(max=1.0))
+        self.base_step()
         return loss
 
+    def update_gradient(self, work: Work) -> Tensor:
+        """Leave the gradient that the base optimizer shall receive in ``.grad``; return the loss, shape ``()``."""
+        return self.differentiate(work)
+
+    def scale_update(self, factor: Tensor) -> None:
+        """Multiply the update gradient by ``factor``, shape ``()``."""
+        for m in self.moved():
+            m.gradient.mul_(factor.to(m.gradient.device, m.gradient.dtype))
+
+    def base_step(self) -> None:
+        """Move the weights with the update gradient, and keep what the method remembers."""
+        self.base.step()
+
+    def domain_weights(self, losses: Tensor, counts: Tensor | None) -> Tensor | None:
+        """Weights c_i of the domain losses in the first pass, which differentiates L + sum_i c_i L_i."""
+        raise NotImplementedError
+
+    needs_domains = False  # whether the first pass uses `domain_weights`
+
+    # -- what methods are made of --------------------------------------------------------------------------------
+
+    def differentiate(self, work: Work, *, first: bool = True, onto: bool = False) -> Tensor:
+        """One pass: the gradient at the present weights goes to ``.grad``, unscaled; returns the loss, ``()``.
+
+        Args:
+            work: The batch.
+            first: Whether this is the first pass of the step, with its domain weights and statistics; the
+                others see the same random numbers.
+            onto: Add the gradient to what ``.grad`` holds.
+        """
+        if not first and self.replay:
+            work.random.restore()
+        frozen = contextlib.nullcontext() if first or not self.freeze_statistics else frozen_running_statistics()
+        if not onto and not work.fills_gradients:
+            self.zero_grad(set_to_none=True)
+        total: Tensor | None = None
+        with torch.enable_grad(), frozen:
+            for loss, objective in work.next(self.domain_weights if first and self.needs_domains else None):
+                if objective is not None:
+                    (objective if self.scaler is None else self.scaler.scale(objective)).backward()
+                total = loss if total is None else total + loss
+        assert total is not None
+        self.gradient_evaluations += 1
+        for m in self.moved():
+            if self.scaler is not None:
+                m.gradient.mul_(1 / self._gradient_scale)
+            if m.group.get("perturbed_weight_decay"):
+                m.gradient.add_(m.parameter, alpha=m.group["perturbed_weight_decay"])
+        return total
+
+    def moved(self) -> list[Moved]:
+        """The parameters that have a gradient, in order."""
+        found = []
+        for group in self.param_groups:
+            names = group.get("param_names") or [None] * len(group["params"])
+            found += [Moved(p, group, n) for p, n in zip(group["params"], names, strict=True) if p.grad is not None]
+        return found
+
+    @contextlib.contextmanager
+    def away(self, moved: list[Moved]) -> Iterator[list[Tensor]]:
+        """Move the weights in the block; they return into the same storage, bit for bit, whatever happens.
+
+        Yields:
+            The weights before it, one per parameter.
+        """
+        home = [m.parameter.clone() for m in moved]
+        try:
+            yield home
+        finally:
+            for m, w in zip(moved, home, strict=True):
+                m.parameter.copy_(w)
+
+    def gradient_norm(self, gradients: list[Tensor]) -> Tensor:
+        """L2 norm over all parameters of all groups, shape ``()``; remembered for the check before the step."""
+        return self._seen(global_norm(gradients) if gradients else torch.zeros(()))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _whole_update(self, closure: Closure) -> Tensor:
+        with torch.enable_grad():
+            work = Work(closure)
+        if work.pieces is None or not self.micro_batches:
+            return self.update_gradient(work)
+        loss, sums = torch.tensor(0.0), dict[nn.Parameter, Tensor]()
+        for call, share in zip(work.pieces, work.pieces.shares, strict=True):
+            evaluations, self.gradient_evaluations = self.gradient_evaluations, 0
+            with torch.enable_grad():
+                piece = Work(call)
+            loss = loss + share * self.update_gradient(piece)
+            self.gradient_evaluations = max(evaluations, self.gradient_evaluations)
+            for m in self.moved():
+                if m.parameter in sums:
+                    sums[m.parameter].add_(m.gradient, alpha=share)
+                else:
+                    sums[m.parameter] = m.gradient.mul_(share)
+            self.zero_grad(set_to_none=True)
+        for parameter, gradient in sums.items():
+            parameter.grad = gradient
+        return loss
+
+    def _norm(self) -> Tensor:
+        gradients = [m.gradient for m in self.moved()]
+        return global_norm(gradients) if gradients else torch.zeros(())
+
+    def _seen(self, norm: Tensor) -> Tensor:
+        # One check per step instead of one per pass: on a GPU each would wait for the device.
+        self._checked = self._checked.to(norm.device) + norm * 0
+        return norm
+
+    def _proceed(self) -> bool:
+        """Whether every norm of this step was finite; tells the scaler."""
+        if self.scaler is not None:
+            # A stand-in whose gradient is finite exactly when all passes were: the scaler's own public way to
+            # learn of an overflow, once per step however many passes there were.
+            stand_in = torch.optim.SGD([self._checked.clone().requires_grad_()], lr=0.0)
+            stand_in.param_groups[0]["params"][0].grad = self._checked.float()
+            self.scaler.unscale_(stand_in)
+            self.scaler.update()
+        finite = bool(torch.isfinite(self._checked))
+        self.step_was_skipped = not finite
+        if not finite and self.scaler is None:
+            raise NumericalError(
+                "the gradient is not finite", type(self).__name__, "lower the learning rate; no weight was changed"
+            )
+        return finite
+
+    def _locally(self) -> Any:
+        return self.ddp.no_sync() if self.ddp is not None and self.per_replica else contextlib.nullcontext()
+
+    def _average_over_replicas(self) -> None:
+        import torch.distributed as dist
+
+        replicas = dist.get_world_size(self.ddp.process_group)
+        for m in self.moved():
+            dist.all_reduce(m.gradient, group=self.ddp.process_group)
+            m.gradient.div_(replicas)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
     def state_dict(self) -> dict[str, Any]:
-        """All of the state: the base optimizer's and the method's own."""
-        return {"base": self.base.state_dict(), "method": self.method_state()}
+        """All of the state: the base optimizer's, the method's own, and the scaler's."""
+        state = {"base": self.base.state_dict(), "method": self.method_state()}
+        return state if self.scaler is None else {**state, "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.base.load_state_dict(state_dict["base"])
         self.param_groups = self.base.param_groups
         self.load_method_state(state_dict["method"])
+        if self.scaler is not None and "scaler" in state_dict:
+            self.scaler.load_state_dict(state_dict["scaler"])
 
     def method_state(self) -> dict[str, Any]:
         """State of the method that outlives a step; most methods have none."""
@@ -130,97 +298,11 @@ class ERM(torch.optim.Optimizer):
     def load_method_state(self, state: dict[str, Any]) -> None:
         """Restore what `method_state` gave."""
 
+    def no_micro_batches(self) -> UsageError:
+        """The error of a method that remembers its gradients from step to step."""
+        name = type(self).__name__
+        return UsageError(f"{name} has no perturbation per micro-batch", "micro_batches", "accumulate instead")
 
-class TwoPass(ERM):
-    """Climb along the gradient, take the gradient there, come back exactly, step.
-
-    Subclasses say how far to climb (`scales`) and what the base optimizer receives (`combine`). The climb is
-    ``e = scale · g`` with one scale per parameter group. The weights return into the same storage, bit for bit,
-    also when the closure raises. The second pass sees the dropout masks of the first and leaves the running
-    statistics of normalisation layers alone.
-    """
-
-    passes = 2
-    keeps_gradient = False  # whether `combine` needs the gradient of the first pass
-
-    def scales(self, norm: Tensor) -> list[Tensor]:
-        """Factor of the gradient in the perturbation, one per parameter group, each of shape ``()``.
-
-        Args:
-            norm: L2 norm of the gradient over all parameters of all groups, shape ``()``.
-        """
-        return [group["rho"] / (norm + EPSILON) for group in self.param_groups]
-
-    def combine(self, gradient: Tensor, perturbed: Tensor) -> None:
-        """Turn ``perturbed`` (gradient at the perturbed weights) into the update gradient, in place."""
-
-    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
-        """Make one step and return the loss at the weights before it, shape ``()``."""
-        self._random_state = _random_states(self.param_groups)
-        return super().step(closure)
-
-    @torch.no_grad()
-    def _second_pass(self, closure: Closure) -> None:
-        moved = [(i, p) for i, group in enumerate(self.param_groups) for p in group["params"] if p.grad is not None]
-        if not moved:
-            return
-        gradients = [p.grad for _, p in moved]
-        scales = self.scales(self._finite_norm("gradient"))
-        saved = [p.clone() for _, p in moved]
-        try:
-            for (i, p), g in zip(moved, gradients, strict=True):
-                p.addcmul_(g, scales[i].to(p.device, p.dtype))
-            for _, p in moved:
-                p.grad = None  # `gradients` still holds them; the closure must not overwrite or add to them
-            if not self.keeps_gradient:
-                gradients = []
-            _set_random_states(self._random_state)
-            with torch.enable_grad(), frozen_running_statistics():
-                self._differentiate(closure(), lambda loss: loss.mean)
-        finally:
-            for (_, p), w in zip(moved, saved, strict=True):
-                p.copy_(w)
-        for (_, p), g in zip(moved, gradients, strict=False):
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-            self.combine(g, p.grad)
-
-
-@contextmanager
-def frozen_running_statistics() -> Iterator[None]:
-    """Leave running statistics (BatchNorm, SyncBatchNorm, InstanceNorm) as they were before the block.
-
-    A hook on every module's forward copies the statistics of a layer the first time it is about to update
-    them; afterwards they are written back. Setting momentum to 0, the known trick, would still count batches
-    in ``num_batches_tracked`` and forgets InstanceNorm.
-    """
-    saved: dict[nn.Module, dict[str, Tensor]] = {}
-
-    def keep(module: nn.Module, _: Any) -> None:
-        if module.training and getattr(module, "track_running_stats", False) and module not in saved:
-            saved[module] = {k: b.clone() for k, b in module.named_buffers(recurse=False)}
-
-    handle = nn.modules.module.register_module_forward_pre_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
-        with torch.no_grad():
-            for module, buffers in saved.items():
-                for name, value in buffers.items():
-                    module.get_buffer(name).copy_(value)
-
-
-def _random_states(groups: list[dict[str, Any]]) -> dict[torch.device | None, Tensor]:
-    states: dict[torch.device | None, Tensor] = {None: torch.get_rng_state()}
-    for device in {p.device for group in groups for p in group["params"] if p.is_cuda}:
-        states[device] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_random_states(states: dict[torch.device | None, Tensor]) -> None:
-    for device, state in states.items():
-        if device is None:
-            torch.set_rng_state(state)
-        else:
-            torch.cuda.set_rng_state(state, device)
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters of all groups, in order."""
+        return [p for group in self.param_groups for p in group["params"]]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
 from ..ascent import EPSILON
-from .engine import TwoPass
+from .closures import Work
+from .engine import Common, Moved
+from .two_pass import TwoPass
 
 
 class SAGM(TwoPass):
@@ -18,24 +23,53 @@ class SAGM(TwoPass):
         e = (rho / (‖g‖ + 1e-12) − alpha) · g,   update gradient G = (g + ∇L(w + e)) / 2.
 
     The paper's objective is a sum, the code a mean; a factor 2 in the learning rate of SGD. With
-    alpha > rho/‖g‖ the climb becomes a descent. Cost: 2 gradients per step; memory: a copy of the weights and
-    the first gradient.
+    alpha > rho/‖g‖ the climb becomes a descent. Cost: 2 gradients per step; memory: one copy of the weights (two,
+    if the closure calls ``backward`` itself or there is a scaler: then g cannot stay in ``.grad``).
 
     Args:
         base: Makes the step with G.
         rho: Radius in weight space (released code: 0.05, constant).
         alpha: Weight of the gradient matching, in units of a learning rate (released code: 0.001).
+        adaptive: e = (rho/(‖|w|⊙g‖ + 1e-12) − alpha)·w²⊙g, as the released code has it.
+        **common: See `landscape.optim.engine.Common`.
     """
 
-    keeps_gradient = True
+    def __init__(
+        self,
+        base: torch.optim.Optimizer,
+        rho: float = 0.05,
+        alpha: float = 1e-3,
+        *,
+        adaptive: bool = False,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(base, common, rho=rho, alpha=alpha)
+        self.adaptive = adaptive
 
-    def __init__(self, base: torch.optim.Optimizer, rho: float = 0.05, alpha: float = 1e-3) -> None:
-        super().__init__(base, rho=rho, alpha=alpha)
+    def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
+        """``(rho / ‖g‖ − alpha) · g``, both parts times w² if adaptive."""
+        norm = self.gradient_norm(
+            [g * w.abs() for g, w in zip(gradients, home, strict=True)] if self.adaptive else gradients
+        )
+        for m, g, w in zip(moved, gradients, home, strict=True):
+            e = g * (m.group["rho"] / (norm + EPSILON) - m.group["alpha"]).to(g.device, g.dtype)
+            yield e * w * w if self.adaptive else e
 
-    def scales(self, norm: Tensor) -> list[Tensor]:
-        """``rho / ‖g‖ − alpha`` per parameter group."""
-        return [group["rho"] / (norm + EPSILON) - group["alpha"] for group in self.param_groups]
-
-    def combine(self, gradient: Tensor, perturbed: Tensor) -> None:
-        """The mean of both gradients."""
-        perturbed.add_(gradient).mul_(0.5)
+    def update_gradient(self, work: Work) -> Tensor:
+        """Both passes; where the loss is differentiated here, g' is added onto g in ``.grad``: no copy of g."""
+        stays = not work.fills_gradients and self.scaler is None
+        loss = self.differentiate(work)
+        moved = self.moved()
+        if not moved:
+            return loss
+        gradients = [m.gradient for m in moved]
+        with self.away(moved) as home:
+            for m, e in zip(moved, self.perturbation(moved, gradients, home), strict=True):
+                m.parameter.add_(e)
+            if not stays:
+                self.zero_grad(set_to_none=True)
+            self.differentiate(work, first=False, onto=stays)
+            self.fill_gradients(moved)
+        for m, g in zip(moved, gradients, strict=True):
+            (m.gradient if stays else m.gradient.add_(g)).mul_(0.5)
+        return loss

@@ -37,6 +37,42 @@ class BatchOrder:
         return self._order[place * self.size : (place + 1) * self.size]
 
 
+class BalancedOrder:
+    """Batches with the same number of examples of every domain, each domain reshuffled whenever it runs out.
+
+    The share of a domain is the batch size divided by the number of domains; a remainder goes round.
+
+    Args:
+        domain: Domain index of every example, shape ``(n,)``.
+        size: Examples per batch.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, domain: Indices, size: int, seed: int) -> None:
+        self.n, self.size, self.seed = len(domain), min(size, len(domain)), seed
+        self.per_epoch = -(-self.n // self.size)
+        self._members = [np.flatnonzero(domain == i) for i in np.unique(domain)]
+
+    def positions(self, step: int) -> Indices:
+        """Positions of the examples of ``step`` (counted from 0), domain by domain."""
+        domains = len(self._members)
+        chosen = []
+        for i, members in enumerate(self._members):
+            # The i-th domain's stream stands where the shares of all earlier steps have brought it.
+            first, last = (-(-(s * self.size - i) // domains) for s in (step, step + 1))
+            chosen.append(self._stream(i, members, max(first, 0), max(last, 0)))
+        return np.concatenate(chosen)
+
+    def _stream(self, i: int, members: Indices, first: int, last: int) -> Indices:
+        pieces = []
+        while first < last:
+            lap, place = divmod(first, len(members))
+            order = np.random.default_rng([self.seed, 0xBA1A, i, lap]).permutation(members)
+            pieces.append(order[place : place + last - first])
+            first += len(pieces[-1])
+        return np.concatenate(pieces) if pieces else members[:0]
+
+
 class _Rows(torch.utils.data.Dataset[Any]):
     """Single examples whose own randomness (augmentation) is a function of (seed, step, row)."""
 
@@ -56,7 +92,9 @@ def _ignore_signals(_: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def batches(examples: Examples, order: BatchOrder, first: int, last: int, *, workers: int) -> Iterator[Batch]:
+def batches(
+    examples: Examples, order: BatchOrder | BalancedOrder, first: int, last: int, *, workers: int
+) -> Iterator[Batch]:
     """The batches of steps ``first`` to ``last - 1``, on the CPU.
 
     Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +13,11 @@ from ..data.splits import Splits, open_data
 from ..errors import UsageError
 from ..losses import LossFunction
 from ..models.build import build_model, default_model, facts_of
+from ..optim.build import method_defaults
 from ..parameters import seed_everything
 from ..plugins import Plugin, resolve
 from ..registry import DATA, LOSSES, MODELS, OPTIMIZERS
 from ..specs import TrainSpec, key_values
-from ..specs.train import METHOD_FLAGS
 
 DEFAULT_BATCH = 64
 
@@ -76,12 +74,10 @@ def open_ingredients(spec: TrainSpec) -> Ingredients:
     return Ingredients(splits, data, model, loss, arguments, facts_of(splits["train"]))
 
 
-def method_settings(spec: TrainSpec) -> dict[str, float]:
+def method_settings(spec: TrainSpec) -> dict[str, Any]:
     """All parameters of the method of a single run, defaults filled in."""
-    name = spec.optimizer[0]
-    parameters = inspect.signature(OPTIMIZERS.load(name)).parameters
-    settings = {k: parameters[k].default for k in METHOD_FLAGS if k in OPTIMIZERS[name].options}
-    return {**settings, **{k: getattr(spec, k) for k in settings if getattr(spec, k) is not None}}
+    defaults = method_defaults(spec.optimizer[0])
+    return {k: getattr(spec, k) if spec.given(k) else default for k, default in defaults.items()}
 
 
 def seen_positions(splits: Splits, split: str, holdout: tuple[str, ...]) -> Any:
@@ -95,17 +91,31 @@ def check_examples(spec: TrainSpec, splits: Splits) -> None:
     """Refuse a single run whose training examples cannot serve it.
 
     Raises:
-        UsageError: If DISAM has no domains, or the batch is larger than the training set.
+        UsageError: If DISAM has no domains, the batch is larger than the training set, or a piece than the batch.
     """
-    if spec.optimizer[0] == "disam" and not splits.domains:
+    name = spec.optimizer[0]
+    if OPTIMIZERS.load(name).needs_domains and not splits.domains:
         raise UsageError(
-            "DISAM needs domains and the data has none", "--optimizer disam", "use data with domains, or sam"
+            f"{name.upper()} needs domains and the data has none",
+            f"--optimizer {name}",
+            "use data with domains, or sam",
         )
+    if spec.sampler == "balanced" and not splits.domains:
+        raise UsageError("the data has no domains", "--sampler balanced", "use mixed")
     n = len(seen_positions(splits, "train", spec.holdout))
     if isinstance(spec.batch_size, int) and spec.batch_size > n:
         raise UsageError(
             f"batch_size={spec.batch_size} exceeds the {n} training examples", "--batch-size", "use full"
         )
+    size = batch_size(spec, n)
+    for flag, value in (("--m", spec.m), ("--accumulate", spec.accumulate)):
+        if value is not None and value > size:
+            raise UsageError(f"{value} is more than the {size} examples of a batch", flag, "lower it")
+
+
+def piece_size(spec: TrainSpec, batch: int) -> int | None:
+    """Examples per piece of a batch of ``batch``; None where it stays whole."""
+    return spec.m or (-(-batch // spec.accumulate) if spec.accumulate else None)
 
 
 def batch_size(spec: TrainSpec, n: int) -> int:
@@ -120,10 +130,9 @@ def torch_dtype(name: str) -> torch.dtype:
 
 def resolved_spec(spec: TrainSpec, ingredients: Ingredients) -> dict[str, Any]:
     """The spec of a single run with every default filled in and plug-ins by absolute path."""
-    settings: Mapping[str, float] = method_settings(spec)
     return {
         **spec.to_dict(),
-        **settings,
+        **method_settings(spec),
         "batch_size": spec.batch_size
         or batch_size(spec, len(seen_positions(ingredients.splits, "train", spec.holdout))),
         "data": ingredients.data.name,

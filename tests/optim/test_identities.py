@@ -22,7 +22,8 @@ from landscape.optim.engine import ERM, BatchLoss
 from landscape.optim.sagm import SAGM
 from landscape.optim.sam import SAM
 from landscape.registry import OPTIMIZERS
-from landscape.training.trainer import _BatchLosses
+from landscape.training.augment import Mixed
+from landscape.training.steps import BatchLosses
 
 METHODS = {"sam": SAM, "sagm": SAGM, "disam": DISAM}
 
@@ -427,7 +428,7 @@ def test_disam_says_what_it_needs(closure: str):
         loss = p.sum()
         return loss if closure == "torch" else BatchLoss(loss)
 
-    with pytest.raises(UsageError, match=r"needs the loss of each domain.*BatchLoss\(mean, domains\)"):
+    with pytest.raises(UsageError, match=r"needs the loss of each domain.*BatchLoss\(mean, domains, counts\)"):
         DISAM(torch.optim.SGD([p], lr=0.1)).step(plain)
 
 
@@ -452,13 +453,13 @@ def test_built_by_name(name: str, base: str):
     p = nn.Parameter(torch.ones(2))
     settings = {"rho": 0.3, "alpha": 0.2, "lam": 0.4}
     used = {k: v for k, v in settings.items() if k in OPTIMIZERS[name].options}
-    made = build_optimizer(name, [p], base=base, lr=0.5, momentum=0.8, weight_decay=0.1, settings=used)
-    assert type(made.base) is {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[base]
+    own = name if name in ("sgd", "adam", "adamw") else base
+    made = build_optimizer(name, [("weight", p)], base=own, lr=0.5, momentum=0.8, weight_decay=0.1, settings=used)
+    assert type(made.base) is {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[own]
     group = made.param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.5, 0.1)
-    assert group.get("momentum") == (0.8 if base == "sgd" else None)
+    assert group.get("momentum") == (0.8 if own == "sgd" else None)
     assert {k: getattr(made, k, group.get(k)) for k in used} == used
-    assert made.passes == int(OPTIMIZERS[name].details["cost"])
 
 
 @pytest.mark.parametrize("counts", [(9, 4, 3), (16,), (5, 11)])
@@ -466,8 +467,8 @@ def test_the_trainers_closure_gives_domain_losses_for_either_kind_of_loss(counts
     x, y, domain = batch(counts)
     model = nn.Linear(6, 3).double()
     whole = Batch(x, y, domain + 2)  # domains 0 and 1 are not in the batch
-    a = _BatchLosses(model, lambda o, t: F.cross_entropy(o, t, reduction="none"), whole)()
-    b = _BatchLosses(model, mean_cross_entropy, whole)()
+    a = BatchLosses(model, lambda o, t: F.cross_entropy(o, t, reduction="none"), Mixed(whole))()
+    b = BatchLosses(model, mean_cross_entropy, Mixed(whole))()
     expected = [F.cross_entropy(model(x[domain == i]), y[domain == i]).item() for i in range(len(counts))]
     for loss in (a, b):
         assert loss.domains.tolist() == pytest.approx(expected, rel=1e-13)

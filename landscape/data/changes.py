@@ -1,0 +1,158 @@
+"""What an experiment does to its training examples: wrong labels, unequal domains, wrong or missing domain labels.
+
+Every change is a function of (data, specification, seed), so that an analysis finds the examples a run was
+trained on again. The examples with their true labels and domains stay beside them as the split ``train_clean``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import UsageError
+from ..examples import DatasetStore, Examples, Indices, TensorStore
+from ..specs.train import ratio, share
+from .splits import Splits
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was changed in the training examples.
+
+    Attributes:
+        splits: The data with ``train`` as it is trained on, and ``train_clean`` if labels or domains are wrong.
+        record: What a run keeps: positions in the changed ``train``, true and given values, sizes.
+    """
+
+    splits: Splits
+    record: dict[str, Any]
+
+
+def changed(splits: Splits, spec: Mapping[str, Any], holdout: Sequence[str], seed: int) -> Changes:
+    """Apply ``label_noise``, ``domain_ratio`` and ``domain_label_noise`` of a training spec.
+
+    Args:
+        splits: The data as it is.
+        spec: The fields of a `TrainSpec`.
+        holdout: Domains that are not trained on; they stay as they are.
+        seed: Seed of the choices.
+
+    Raises:
+        UsageError: If targets are no classes, the data has no domains, or the ratio has the wrong length.
+    """
+    train, record = splits["train"], dict[str, Any]()
+    if spec.get("domain_ratio"):
+        train = _with_ratio(train, ratio(spec["domain_ratio"]), holdout, seed)
+        record["domain_sizes"] = _sizes(train)
+    noisy = train
+    if spec.get("label_noise"):
+        noisy, record["label_noise"] = _with_label_noise(noisy, spec["label_noise"], seed)
+    for text in spec.get("domain_label_noise") or ():
+        kind, part = share(text, "--domain-label-noise", ("wrong", "missing"))
+        noisy, record[f"{kind}_domains"] = _with_domain_noise(noisy, kind, part, holdout, seed)
+    if not record:
+        return Changes(splits, {})
+    made: dict[str, Examples] = {**splits, "train": noisy}
+    if noisy is not train:
+        made["train_clean"] = train
+    return Changes(Splits(made), record)
+
+
+def _with_ratio(train: Examples, parts: tuple[float, ...], holdout: Sequence[str], seed: int) -> Examples:
+    if not train.domains:
+        raise UsageError("the data has no domains", "--domain-ratio", "drop the flag, or use data with domains")
+    seen = [i for i, name in enumerate(train.domains) if name not in holdout and (train.domain == i).any()]
+    if len(seen) != len(parts):
+        names = ", ".join(train.domains[i] for i in seen)
+        raise UsageError(
+            f"{len(parts)} parts for {len(seen)} training domains", "--domain-ratio", f"give one for each of {names}"
+        )
+    counts = {i: int((train.domain == i).sum()) for i in seen}
+    unit = min(counts[i] / part for i, part in zip(seen, parts, strict=True))
+    keep = [np.flatnonzero(~np.isin(train.domain, seen))]
+    for i, part in zip(seen, parts, strict=True):
+        own = train.select(np.flatnonzero(train.domain == i))
+        count = max(1, min(counts[i], round(part * unit)))
+        chosen = own.stratified_order(seed)[:count]
+        keep.append(np.flatnonzero(train.domain == i)[np.sort(chosen)])
+    return train.select(np.sort(np.concatenate(keep)))
+
+
+def _sizes(examples: Examples) -> dict[str, int]:
+    return {name: int((examples.domain == i).sum()) for i, name in enumerate(examples.domain_names)}
+
+
+def _with_label_noise(train: Examples, text: str, seed: int) -> tuple[Examples, dict[str, Any]]:
+    kind, part = share(text, "--label-noise", ("symmetric", "pair"))
+    labels = train.classes()
+    if labels is None:
+        raise UsageError("the targets are no classes", "--label-noise", "drop the flag")
+    generator = np.random.default_rng([seed, 0x1ABE1])
+    classes = int(labels.max()) + 1
+    places = np.sort(generator.permutation(len(train))[: round(part * len(train))])
+    given = labels.copy()
+    # Symmetric: one of the other classes, so that the share is the share of wrong labels.
+    shift = generator.integers(1, classes, len(places)) if kind == "symmetric" and classes > 1 else 1
+    given[places] = (labels[places] + shift) % classes
+    record = {
+        "kind": kind,
+        "positions": places.tolist(),
+        "true": labels[places].tolist(),
+        "given": given[places].tolist(),
+    }
+    return _relabelled(train, given), record
+
+
+def _relabelled(examples: Examples, labels: Indices) -> Examples:
+    store = examples.store
+    everything = np.array(store.survey.labels)
+    everything[examples.rows] = labels
+    if isinstance(store, TensorStore):
+        new: Any = TensorStore(store.inputs, torch.from_numpy(everything).to(store.targets.dtype))
+    else:
+        assert isinstance(store, DatasetStore)
+        new = DatasetStore([_Relabelled(store, everything)])
+    return Examples(new, examples.rows, examples.domain, examples.domains)
+
+
+class _Relabelled:
+    """The examples of a store with other labels, as a ``Dataset``."""
+
+    def __init__(self, store: DatasetStore, labels: Indices) -> None:
+        self.store, self.labels = store, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        return self.store.one(row)[0], int(self.labels[row])
+
+
+def _with_domain_noise(
+    train: Examples, kind: str, part: float, holdout: Sequence[str], seed: int
+) -> tuple[Examples, dict[str, Any]]:
+    if not train.domains:
+        raise UsageError("the data has no domains", "--domain-label-noise", "drop the flag, or use data with domains")
+    seen = [i for i, name in enumerate(train.domains) if name not in holdout and (train.domain == i).any()]
+    pool = np.flatnonzero(np.isin(train.domain, seen))
+    generator = np.random.default_rng([seed, 0xD0, len(kind)])
+    places = np.sort(generator.permutation(pool)[: round(part * len(pool))])
+    domain, domains = train.domain.copy(), train.domains
+    if kind == "missing":
+        domains = (*domains, UNKNOWN)
+        domain[places] = len(domains) - 1
+    elif len(seen) > 1:
+        here = np.searchsorted(seen, domain[places])
+        domain[places] = np.array(seen)[(here + generator.integers(1, len(seen), len(places))) % len(seen)]
+    record = {
+        "positions": places.tolist(),
+        "true": [train.domains[i] for i in train.domain[places]],
+        "given": [domains[i] for i in domain[places]],
+    }
+    return Examples(train.store, train.rows, domain, domains), record

@@ -1,0 +1,162 @@
+"""What a closure may return: a loss that is differentiated already, a `BatchLoss`, or a batch in `Pieces`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from .passes import RandomState, frozen_running_statistics
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """The loss of one batch, not yet differentiated.
+
+    Attributes:
+        mean: Mean loss over the examples of the batch, shape ``()``.
+        domains: Mean loss of each domain present in the batch, shape ``(M,)``, or None.
+        counts: Examples of each of these domains in the batch, shape ``(M,)``; needed where the batch comes in
+            `Pieces` (a domain that a piece lacks has count 0 and mean 0) and for DISAM's sample variance.
+    """
+
+    mean: Tensor
+    domains: Tensor | None = None
+    counts: Tensor | None = None
+
+
+class Pieces(Sequence[Callable[[], BatchLoss]]):
+    """A batch in pieces, each a function that computes the `BatchLoss` of its examples.
+
+    What the pieces mean is the optimizer's choice: one batch whose gradient is accumulated, or micro-batches with
+    a perturbation each.
+
+    Args:
+        losses: One function per piece; all pieces list the same domains.
+        sizes: Examples of each piece.
+    """
+
+    def __init__(self, losses: Sequence[Callable[[], BatchLoss]], sizes: Sequence[int]) -> None:
+        if not losses or len(losses) != len(sizes) or min(sizes) < 1:
+            raise UsageError("pieces and their sizes do not match", "Pieces", "give each piece its positive size")
+        self.losses, self.sizes = list(losses), list(sizes)
+
+    @property
+    def shares(self) -> list[float]:
+        """Share of each piece in the batch; they sum to 1."""
+        return [size / sum(self.sizes) for size in self.sizes]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.losses[index]
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+
+Closure = Callable[[], Any]  # returns a Tensor (differentiated already), a BatchLoss, or Pieces
+# Weight of each domain loss in an objective beyond the batch mean: (domain losses, counts) -> (M,), or None.
+DomainWeights = Callable[[Tensor, Tensor | None], Tensor | None]
+
+
+class Work:
+    """The passes over one closure, each at the weights of its moment.
+
+    Args:
+        closure: The closure; it is called at once, for the first pass.
+    """
+
+    def __init__(self, closure: Closure) -> None:
+        self._closure = closure
+        self.random = RandomState.now()  # before the first pass draws anything
+        self._made = closure()
+        if not isinstance(self._made, (Tensor, BatchLoss, Pieces)):
+            raise UsageError(f"the closure returned a {type(self._made).__name__}", "step", "return the loss")
+        self.pieces = self._made if isinstance(self._made, Pieces) else None
+        # A closure in torch's convention zeroes and fills the gradients itself.
+        self.fills_gradients = isinstance(self._made, Tensor)
+
+    def next(self, weights: DomainWeights | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """One pass, piece by piece.
+
+        Args:
+            weights: Weight of each domain loss in the objective, computed from the losses of the whole batch.
+
+        Yields:
+            Each piece's share of the mean loss ``()`` (detached), and what is to be differentiated for it,
+            ``()``; None where the closure did so.
+
+        Raises:
+            UsageError: If domain losses are needed and the closure gives none.
+        """
+        if self.pieces is not None:
+            yield from self._piecewise(self.pieces, weights)
+            return
+        made = self._made if self._made is not None else self._closure()
+        self._made = None
+        if isinstance(made, Tensor):
+            if weights is not None:
+                raise _needs_domains()
+            yield made.detach(), None
+        else:
+            extra = _domain_term(made, weights, made.domains, made.counts)
+            yield made.mean.detach(), made.mean if extra is None else made.mean + extra
+
+    def _piecewise(self, pieces: Pieces, weights: DomainWeights | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        domains = counts = None
+        if weights is not None:  # the weights depend on the losses of all pieces: one forward pass ahead
+            with torch.no_grad(), _ahead():
+                domains, counts = _whole([call() for call in pieces])
+        for call, share in zip(pieces, pieces.shares, strict=True):
+            made = call()
+            objective = share * made.mean
+            extra = _domain_term(made, weights, domains, counts)
+            yield objective.detach(), objective if extra is None else objective + extra
+
+
+def _domain_term(
+    made: BatchLoss, weights: DomainWeights | None, domains: Tensor | None, counts: Tensor | None
+) -> Tensor | None:
+    """The piece's part of ``sum_i c_i L_i`` with fixed c: its gradient is that of the objective behind the c."""
+    if weights is None:
+        return None
+    if made.domains is None or domains is None:
+        raise _needs_domains()
+    c = weights(domains.detach(), counts)
+    if c is None:
+        return None
+    if domains is not made.domains:  # a piece holds a part of each domain
+        assert made.counts is not None
+        assert counts is not None
+        c = c * made.counts / counts.clamp(min=1)
+    term: Tensor = c.to(made.domains.dtype) @ made.domains
+    return term
+
+
+def _whole(parts: Sequence[BatchLoss]) -> tuple[Tensor, Tensor]:
+    if any(p.domains is None or p.counts is None for p in parts):
+        raise _needs_domains()
+    counts = torch.stack([p.counts for p in parts])  # type: ignore[misc]
+    sums = (torch.stack([p.domains for p in parts]) * counts).sum(0)  # type: ignore[misc]
+    return sums / counts.sum(0).clamp(min=1), counts.sum(0)
+
+
+@contextmanager
+def _ahead() -> Iterator[None]:
+    """A look at the losses before a pass: its random numbers are drawn again, running statistics stay."""
+    random = RandomState.now()
+    with frozen_running_statistics():
+        yield
+    random.restore()
+
+
+def _needs_domains() -> UsageError:
+    return UsageError(
+        "DISAM needs the loss of each domain",
+        "closure",
+        "return BatchLoss(mean, domains, counts) without calling backward",
+    )

@@ -1,0 +1,86 @@
+"""F-SAM: friendly SAM (Li et al. 2024, arXiv 2403.12350; nblt/F-SAM)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from ..ascent import EPSILON
+from .engine import Common, Moved
+from .two_pass import TwoPass
+
+
+class FSAM(TwoPass):
+    """SAM whose climb leaves out the part of the gradient that all batches share.
+
+    With m an average of past gradients (their full-batch part), r = g − sigma·m is the batch's own noise:
+
+        e = rho · r / (‖r‖ + 1e-12),   G = ∇L(w + e),   then m ← lam·m + (1 − lam)·g.
+
+    The first step has no m yet and equals SAM's. Cost: 2 gradients per step; memory: two copies besides m.
+
+    Args:
+        base: Makes the step with G.
+        rho: Radius in weight space (0.05).
+        sigma: Share of m that is taken away (1; 0 gives SAM).
+        lam: Decay of m (0.9).
+        **common: See `landscape.optim.engine.Common`; ``micro_batches`` is not defined for it.
+    """
+
+    keeps_gradient = True
+
+    def __init__(
+        self,
+        base: torch.optim.Optimizer,
+        rho: float = 0.05,
+        sigma: float = 1.0,
+        lam: float = 0.9,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(base, common, rho=rho, sigma=sigma)
+        self.lam = lam
+        if self.micro_batches:
+            raise self.no_micro_batches()
+        self._mean: dict[nn.Parameter, Tensor] = {}
+
+    def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
+        """The step along r."""
+        self.gradient_norm(gradients)
+
+        def own(m: Moved, g: Tensor) -> Tensor:
+            mean = self._mean.get(m.parameter)
+            return g if mean is None else g - m.group["sigma"] * mean
+
+        squares = [
+            own(m, g).to(torch.promote_types(g.dtype, torch.float32)).square().sum()
+            for m, g in zip(moved, gradients, strict=True)
+        ]
+        norm = torch.stack([s.to(squares[0].device) for s in squares]).sum().sqrt()
+        for m, g in zip(moved, gradients, strict=True):
+            yield own(m, g) * (m.group["rho"] / (norm + EPSILON)).to(g.device, g.dtype)
+
+    def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
+        """G is the gradient there; the one here is remembered for the average."""
+        self._last = dict(zip((m.parameter for m in moved), gradients, strict=True))
+
+    def base_step(self) -> None:
+        """The base step; then m takes in the raw gradient."""
+        super().base_step()
+        for parameter, g in self._last.items():
+            if parameter in self._mean:
+                self._mean[parameter].mul_(self.lam).add_(g, alpha=1 - self.lam)
+            else:
+                self._mean[parameter] = g  # not in use elsewhere: the base has stepped with g'
+        self._last = {}
+
+    def method_state(self) -> dict[str, Any]:
+        """m, by position of the parameter."""
+        return {"mean": {i: self._mean[p] for i, p in enumerate(self.parameters()) if p in self._mean}}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        """Restore m."""
+        parameters = self.parameters()
+        self._mean = {parameters[i]: m.to(parameters[i]).clone() for i, m in state["mean"].items()}

@@ -1,0 +1,73 @@
+"""WSAM: weighted SAM (Yue et al. 2023, arXiv 2305.15817)."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from .engine import Common, Moved
+from .two_pass import TwoPass
+
+
+class WSAM(TwoPass):
+    """Weigh the sharpness against the loss: L + gamma/(1 − gamma) · (L(w + e) − L(w)).
+
+    With SAM's e, a = gamma/(1 − gamma) and g' = ∇L(w + e),
+
+        decoupled (default): base step with g, then w ← w − lr·a·(g' − g);
+        coupled: G = a·g' + (1 − a)·g.
+
+    ``clip`` bounds the norm of g + a·(g' − g) in both. Cost: 2 gradients per step; memory: two copies.
+
+    Args:
+        base: Makes the step.
+        rho: Radius in weight space (0.05).
+        gamma: Weight of the sharpness in [0, 1) (0.9; the authors recommend 0.8 to 0.95). 0 gives the base.
+        decouple: Keep the sharpness out of the base optimizer's momentum and scaling (the authors' default).
+        **common: See `landscape.optim.engine.Common`; ``micro_batches`` only when coupled.
+    """
+
+    keeps_gradient = True
+
+    def __init__(
+        self,
+        base: torch.optim.Optimizer,
+        rho: float = 0.05,
+        gamma: float = 0.9,
+        *,
+        decouple: bool = True,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(base, common, rho=rho, gamma=gamma)
+        self.decouple, self._plain = decouple, list[Tensor]()
+        if decouple and self.micro_batches:
+            raise self.no_micro_batches()
+
+    def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
+        """The gradient of the weighted objective, g + a·(g' − g)."""
+        for m, g in zip(moved, gradients, strict=True):
+            a = m.group["gamma"] / (1 - m.group["gamma"])
+            m.gradient.mul_(a).add_(g, alpha=1 - a)
+        self._plain = gradients if self.decouple else []
+
+    def scale_update(self, factor: Tensor) -> None:
+        """Both parts shrink alike."""
+        super().scale_update(factor)
+        for g in self._plain:
+            g.mul_(factor.to(g.device, g.dtype))
+
+    def base_step(self) -> None:
+        """The base step; decoupled, with g alone, and then the sharpness at the plain learning rate."""
+        if not self.decouple or not self._plain:
+            super().base_step()
+            return
+        moved, plain = self.moved(), self._plain
+        sharpness = [m.gradient.sub_(g) for m, g in zip(moved, plain, strict=True)]
+        for m, g in zip(moved, plain, strict=True):
+            m.parameter.grad = g
+        super().base_step()
+        for m, s in zip(moved, sharpness, strict=True):
+            m.parameter.sub_(s * m.group["lr"])
+        self._plain = []

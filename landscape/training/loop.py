@@ -1,0 +1,423 @@
+"""The loop of one training: killed at any instant, continued to the same bits.
+
+Every random choice is a function of (seed, step): the order of the examples, their augmentation, and the
+global generators, which are seeded anew before each step. So a resumed run needs weights, buffers and the state
+of the optimizer (and of the average), and nothing else, to end where an undisturbed one ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..checkpoint import read_weights
+from ..curvature.hessian import hessian
+from ..data.changes import changed
+from ..errors import DataError, Interrupted, NumericalError, UsageError
+from ..evaluation import check_labels
+from ..examples import Batch, forward
+from ..files import atomic_path, stable_hash, write_json
+from ..fitting import load_into
+from ..optim.averaging import SWA, SWAD, recalibrate_statistics
+from ..optim.build import build_optimizer
+from ..optim.passes import RandomState
+from ..parameters import seed_everything
+from ..problem import Problem, pick_device
+from ..progress import report
+from ..run import Run
+from ..specs import HessianSpec, TrainSpec
+from ..specs.train import interval, probe
+from ..weights import save_weights, weights_hash
+from .augment import Mixed, augment
+from .batches import BalancedOrder, BatchOrder, batches
+from .evaluation import Scorer
+from .probes import Point, take
+from .setup import Ingredients, batch_size, method_settings, piece_size, seen_positions, torch_dtype
+from .signals import StopFlag
+from .steps import BatchLosses
+
+log = logging.getLogger(__name__)
+
+_STATE_EVERY_SECONDS = 20.0
+_EVALUATIONS = 50  # at most about this many passes over all data per run
+_PROBE_EXAMPLES = 512  # of the training set, for the eigenvalues probe
+_SWA_START = 0.75  # share of the training before averaging (arXiv 1803.05407 averages the last quarter)
+
+
+class Training:
+    """The state of one training.
+
+    Args:
+        spec: A single run.
+        ingredients: Data, model builder and loss.
+        run: Its folder; nothing is written before `go`.
+        stop: Set by a signal.
+
+    Raises:
+        UsageError: If the settings do not fit the data or the model.
+    """
+
+    def __init__(self, spec: TrainSpec, ingredients: Ingredients, run: Run, stop: StopFlag) -> None:
+        self.spec, self.run, self.stop = spec, run, stop
+        self.loss = ingredients.loss_function
+        self.device, self.dtype = pick_device(spec.device), torch_dtype(spec.dtype)
+        self.seed = spec.seed[0]
+        self.changes = changed(ingredients.splits, spec.to_dict(), spec.holdout, self.seed)
+        splits = self.changes.splits
+        self.examples = splits["train"].select(seen_positions(splits, "train", spec.holdout))
+        self.order = self._order(batch_size(spec, len(self.examples)))
+        self.total = spec.steps or (spec.epochs or 1) * self.order.per_epoch
+        self.model = ingredients.new_model(self.seed).to(self.device, self.dtype)
+        if spec.init is not None:
+            load_into(self.model, read_weights(Path(spec.init)), spec.init)
+        self._freeze()
+        for examples in splits.values():
+            check_labels(self.model, examples, self.loss, device=self.device, dtype=self.dtype)
+        self.settings = method_settings(spec)
+        assert spec.lr is not None
+        self.optimizer = build_optimizer(
+            spec.optimizer[0],
+            [(n, p) for n, p in self.model.named_parameters() if p.requires_grad],
+            base=spec.base_of(spec.optimizer[0]),
+            lr=spec.lr,
+            momentum=spec.momentum,
+            weight_decay=spec.weight_decay,
+            settings=self.settings,
+            common={"clip": spec.clip, "scaler": self._scaler()},
+        )
+        if self.optimizer.needs_domains and len(set(self.examples.domain.tolist())) == 1:
+            log.warning("one training domain: %s equals the method without DISAM here", spec.optimizer[0])
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.average = {"none": None, "swa": SWA, "swad": SWAD}[spec.average]
+        self.averaged: SWA | SWAD | None = self.average(trained) if self.average else None
+        self.scorer = Scorer(splits, spec.holdout, self.loss, self.device, self.dtype)
+        every = interval(spec.save_every)
+        self.save_steps = every and every[0] * (self.order.per_epoch if every[1] == "epochs" else 1)
+        epochs = math.ceil(self.total / self.order.per_epoch)
+        self.evaluate_steps = self.order.per_epoch * (
+            1 if spec.stop_at is not None else math.ceil(epochs / _EVALUATIONS)
+        )
+        self.step, self.seconds, self.gradient_evaluations = 0, 0.0, 0
+        self.skipped_steps, self.negative_weights, self.train_loss = 0, 0, math.inf
+        self.reached = False
+
+    def _order(self, size: int) -> BatchOrder | BalancedOrder:
+        if self.spec.sampler == "balanced":
+            return BalancedOrder(self.examples.domain, size, self.seed)
+        return BatchOrder(len(self.examples), size, self.seed)
+
+    def _scaler(self) -> Any:
+        return torch.amp.GradScaler(self.device.type) if self.spec.amp == "float16" else None
+
+    def _freeze(self) -> None:
+        if self.spec.train_only is None:
+            return
+        pattern = re.compile(self.spec.train_only)
+        names = [n for n, _ in self.model.named_parameters()]
+        if not any(pattern.search(n) for n in names):
+            some = ", ".join(names[:5])
+            raise UsageError(
+                f"no parameter matches {self.spec.train_only!r}", "--train-only", f"there is: {some}, ..."
+            )
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(bool(pattern.search(name)))
+
+    def _train_mode(self) -> None:
+        """Training mode, but for modules without a trained parameter: a frozen body keeps its statistics."""
+        self.model.train()
+        if self.spec.train_only is None:
+            return
+        for module in self.model.modules():
+            if not any(p.requires_grad for p in module.parameters()) and list(module.buffers()):
+                module.eval()
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """Train to the end, from the saved state if there is one.
+
+        Raises:
+            Interrupted: After saving, when a signal came.
+            NumericalError: If the loss or a gradient is not finite.
+        """
+        if self.run.state_path.exists():
+            self._load_state()
+        else:
+            self.run.keep_metrics_until(-1)
+        self.run.update(status="running", weights_at_start=weights_hash(self.model))
+        self._record_changes()
+        started, saved_at = time.monotonic() - self.seconds, time.monotonic()
+        self._train_mode()
+        with open(self.run.path / "metrics.jsonl", "a", encoding="utf-8") as metrics:
+            if self.step == 0:
+                self._log(metrics, {"step": 0, "epoch": 0.0, "evaluation": self._evaluation()})
+                if self.save_steps:
+                    self._save_checkpoint()
+            for batch in batches(self.examples, self.order, self.step, self.total, workers=self.spec.workers):
+                line = self._one_step(batch)
+                self.step += 1
+                self.seconds = time.monotonic() - started
+                self._average()
+                if self._evaluates():
+                    line["evaluation"] = self._evaluation()
+                self.reached = self.spec.stop_at is not None and self.train_loss <= self.spec.stop_at
+                done = self.step == self.total or self.reached
+                if done and self._put_average():
+                    line["evaluation"], line["averaged"] = self._evaluation(), True
+                elif done and "evaluation" not in line:
+                    line["evaluation"] = self._evaluation()
+                self._log(metrics, {**line, "seconds": round(self.seconds, 4)})
+                report(
+                    self.spec.name,
+                    self.step,
+                    self.total,
+                    f"loss {loss:.4f}" if (loss := line["loss"]) is not None else "overflow",
+                )
+                saves = self.save_steps and self.step % self.save_steps == 0
+                if done or saves:
+                    self._save_checkpoint()
+                if done:
+                    break
+                if saves or self.stop or time.monotonic() - saved_at > _STATE_EVERY_SECONDS:
+                    self._save_state()
+                    saved_at = time.monotonic()
+                if self.stop:
+                    self.run.update(status="interrupted")
+                    raise Interrupted(
+                        f"stopped by {self.stop.signal}",
+                        f"{self.run.path}, step {self.step}",
+                        "continue with --resume",
+                    )
+        self._finish()
+
+    def _one_step(self, raw: Batch) -> dict[str, Any]:
+        batch = self._augmented(raw)
+        seed_everything(self.seed, "step", self.step)
+        lr = self._learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        piece = piece_size(self.spec, len(batch.batch))
+        losses = BatchLosses(self.model, self.loss, batch, piece=piece, amp=self.spec.amp)
+        probes = self._probes(losses, lr)
+        try:
+            loss = float(self.optimizer.step(losses))
+        except NumericalError as error:
+            raise self._diverged(error.what) from error
+        self.gradient_evaluations += self.optimizer.gradient_evaluations
+        if self.optimizer.step_was_skipped:
+            self.skipped_steps += 1
+        elif not math.isfinite(loss):
+            raise self._diverged(f"the training loss is {loss}")
+        names = self.examples.domain_names
+        line: dict[str, Any] = {
+            "step": self.step + 1,
+            "epoch": round((self.step + 1) / self.order.per_epoch, 6),
+            "loss": _finite(loss),
+            "lr": lr,
+            "domains": {names[i]: _finite(v) for i, v in losses.first.items()} if self.examples.domains else None,
+            "gradient_evaluations": self.gradient_evaluations,
+        }
+        if probes:
+            line["probes"] = probes
+        if self.optimizer.step_was_skipped:
+            line["skipped"] = True
+        self._note_negative_weights(line)
+        return line
+
+    def _augmented(self, raw: Batch) -> Mixed:
+        made = augment(raw, self.spec.augment, _seed(self.seed, self.step)) if self.spec.augment else Mixed(raw)
+        partner = made.partner
+        if partner is not None:
+            partner = partner.to(self.device, self.dtype if partner.is_floating_point() else None)
+        return Mixed(made.batch.to(self.device, self.dtype), partner, made.share)
+
+    def _probes(self, losses: BatchLosses, lr: float) -> dict[str, Any]:
+        due = [name for name, every in map(probe, self.spec.probe) if self.step % every == 0]
+        if not due:
+            return {}
+        point = Point(
+            losses,
+            [p for p in self.model.parameters() if p.requires_grad],
+            rho=self.settings.get("rho") or 0.05,
+            lam=self.settings.get("lam") or 0.1,
+            lr=lr,
+            eigenvalues=self._eigenvalues,
+            random=RandomState.now(),
+        )
+        taken = take(due, point)
+        if "domain-weights" in taken:
+            names = self.examples.domain_names
+            taken["domain-weights"] = {names[int(i)]: v for i, v in taken["domain-weights"].items()}
+        return taken
+
+    def _eigenvalues(self) -> list[float]:
+        count = min(_PROBE_EXAMPLES, len(self.examples))
+        problem = Problem(
+            self.model, self.examples.subset(count, 0), self.loss, device=self.device, dtype=self.spec.dtype
+        )
+        top = min(5, problem.n_parameters - 1)
+        found: list[float] = hessian(problem, HessianSpec(top=top, allow_partial=True)).record["eigenvalues"]
+        return found
+
+    def _note_negative_weights(self, line: dict[str, Any]) -> None:
+        weights = getattr(self.optimizer, "climb_weights", None)
+        if weights is None or not bool((weights < 0).any()):
+            return
+        line["negative_domain_weight"] = True
+        self.negative_weights += 1
+        if self.negative_weights == 1:
+            log.warning(
+                "step %d: a domain's weight in DISAM's climb is negative (its loss is far above the others'); "
+                "the climb lowers that domain's loss; a smaller --lam avoids it",
+                self.step + 1,
+            )
+
+    def _diverged(self, what: str) -> NumericalError:
+        rows = self.examples.rows[self.order.positions(self.step)][:8].tolist()
+        return NumericalError(
+            what,
+            f"{self.run.path}, step {self.step}, examples {rows}...",
+            "lower --lr; the last saved checkpoint is kept",
+        )
+
+    def _learning_rate(self) -> float:
+        assert self.spec.lr is not None
+        done = self.step / self.total
+        if self.spec.schedule == "cosine":
+            return self.spec.lr * 0.5 * (1 + math.cos(math.pi * done))
+        if self.spec.schedule == "linear":
+            return self.spec.lr * (1 - done)
+        return self.spec.lr
+
+    # -- evaluation, averaging, stopping -------------------------------------------------------------------------
+
+    def _evaluates(self) -> bool:
+        every = self.evaluate_steps
+        if self.spec.stop_at is not None and self.train_loss <= 5 * self.spec.stop_at:
+            every = max(1, every // 4)  # near the target: look more often
+        saves = self.save_steps and self.step % self.save_steps == 0
+        return bool(saves) or self.step % every == 0
+
+    def _evaluation(self) -> dict[str, Any]:
+        found = self.scorer.score(self.model)
+        self.train_loss = found["train_loss"] if found["train_loss"] is not None else math.inf
+        if isinstance(self.averaged, SWAD) and self.step:
+            loss = found.get("val_loss", found["test_loss"])
+            if loss is None:
+                raise UsageError("swad needs a validation or test split", "--average swad", "use swa")
+            self.averaged.evaluated(loss)
+        return found
+
+    def _average(self) -> None:
+        if isinstance(self.averaged, SWAD):
+            self.averaged.update()
+        elif self.averaged is not None:
+            last = self.step == self.total
+            if (self.step % self.order.per_epoch == 0 and self.step >= _SWA_START * self.total) or last:
+                self.averaged.update()
+
+    def _put_average(self) -> bool:
+        """Replace the weights by their average, and running statistics by those of the averaged network."""
+        if self.averaged is None or not self.averaged.write():
+            return False
+
+        def forward_all() -> None:
+            for raw in self.examples.batches(max(self.order.size, 64)):
+                forward(self.model, raw.to(self.device, self.dtype).inputs)
+
+        recalibrate_statistics(self.model, forward_all)
+        return True
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _log(metrics: Any, line: dict[str, Any]) -> None:
+        metrics.write(json.dumps(line, allow_nan=False) + "\n")
+        metrics.flush()
+
+    def _record_changes(self) -> None:
+        if not self.changes.record:
+            return
+        write_json(self.run.path / "changes.json", self.changes.record)
+        counts = {k: len(v["positions"]) for k, v in self.changes.record.items() if "positions" in v}
+        sizes = self.changes.record.get("domain_sizes")
+        self.run.update(changes={**counts, "domain_sizes": sizes, "hash": stable_hash(self.changes.record)})
+
+    def _save_checkpoint(self) -> None:
+        save_weights(self.run.checkpoint_path(self.step), self.model, {"step": self.step})
+
+    def _save_state(self) -> None:
+        state = {
+            "version": 1,
+            "step": self.step,
+            "seconds": self.seconds,
+            "gradient_evaluations": self.gradient_evaluations,
+            "counts": [self.skipped_steps, self.negative_weights],
+            "train_loss": self.train_loss,
+            "parameters": {k: p.detach() for k, p in self.model.named_parameters()},
+            "buffers": dict(self.model.named_buffers()),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.averaged.state_dict() if self.averaged else None,
+        }
+        with atomic_path(self.run.state_path) as temporary:
+            torch.save(state, temporary)
+
+    def _load_state(self) -> None:
+        path = self.run.state_path
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.no_grad():
+                for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+                    kind = "parameters" if isinstance(tensor, nn.Parameter) else "buffers"
+                    tensor.copy_(state[kind][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.averaged is not None:
+                self.averaged.load_state_dict(state["average"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.gradient_evaluations = state["gradient_evaluations"]
+            self.skipped_steps, self.negative_weights = state["counts"]
+            self.train_loss = state["train_loss"]
+        except Exception as error:
+            raise DataError(
+                f"the resume state is damaged ({type(error).__name__})", str(path), "start anew with --force"
+            ) from error
+        self.run.keep_metrics_until(self.step)
+        log.info("continuing %s at step %d of %d", self.run.path, self.step, self.total)
+
+    def _finish(self) -> None:
+        final = self.scorer.score(self.model)
+        facts: dict[str, Any] = {}
+        if self.spec.stop_at is not None:
+            facts["stopped"] = {"target": self.spec.stop_at, "reached": self.reached, "step": self.step}
+        if self.averaged is not None:
+            facts["average"] = {"kind": self.spec.average, "count": self.averaged.count}
+        if self.spec.amp == "float16":
+            facts["skipped_steps"] = self.skipped_steps
+        if self.negative_weights:
+            facts["steps_with_negative_domain_weight"] = self.negative_weights
+        self.run.update(
+            status="finished",
+            steps=self.step,
+            final=final,
+            gradient_evaluations=self.gradient_evaluations,
+            seconds=round(self.seconds, 3),
+            weights_hash=weights_hash(self.model),
+            **facts,
+        )
+        self.run.state_path.unlink(missing_ok=True)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _seed(seed: int, step: int) -> int:
+    return int(stable_hash([seed, "augment", step])[:15], 16)

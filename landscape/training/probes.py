@@ -1,0 +1,199 @@
+"""What a training can record about itself: the quantities of the papers, at the weights before a step.
+
+A probe looks at the batch of the step with passes of its own, in the mode of training, with the step's random
+numbers; weights, gradients, running statistics and random numbers are as before afterwards. So probes are the
+same for every optimizer, and a run with probes ends where it ends without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..ascent import ascent_step, global_norm
+from ..optim.disam import climb_weights
+from ..optim.passes import RandomState, frozen_running_statistics
+from ..optim.two_pass import inner
+from .steps import BatchLosses
+
+_INNER_STEPS = 20
+
+
+@dataclass
+class Point:
+    """The weights, the batch and the settings that a probe looks at.
+
+    Attributes:
+        losses: The closure of the step.
+        parameters: What is trained.
+        rho: Radius: the method's own, or 0.05.
+        lam: Weight of the domain-loss variance: the method's own, or 0.1.
+        lr: Learning rate of the step.
+        eigenvalues: Gives the top eigenvalues of the training loss at these weights, descending.
+        random: The random numbers of the step.
+    """
+
+    losses: BatchLosses
+    parameters: list[nn.Parameter]
+    rho: float
+    lam: float
+    lr: float
+    eigenvalues: Callable[[], list[float]]
+    random: RandomState
+
+    def gradient(self, graph: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Mean loss and its gradient at the present weights; with ``graph`` it can be differentiated again."""
+        self.random.restore()
+        loss = self.losses.mean()
+        return loss, list(torch.autograd.grad(loss, self.parameters, create_graph=graph, materialize_grads=True))
+
+    def domain_losses(self) -> Tensor:
+        """Mean loss of each domain in the batch ``(M,)``."""
+        self.random.restore()
+        with torch.no_grad():
+            return self.losses.domain_losses()
+
+    def climb(self, gradient: list[Tensor]) -> list[Tensor]:
+        """SAM's step of radius rho."""
+        return ascent_step(gradient, self.rho)
+
+    @contextmanager
+    def at(self, step: list[Tensor]) -> Iterator[None]:
+        """The weights moved by ``step`` in the block, and back bit for bit."""
+        home = [p.detach().clone() for p in self.parameters]
+        try:
+            with torch.no_grad():
+                for p, e in zip(self.parameters, step, strict=True):
+                    p.add_(e)
+            yield
+        finally:
+            with torch.no_grad():
+                for p, w in zip(self.parameters, home, strict=True):
+                    p.copy_(w)
+
+
+def surrogate_gap(point: Point) -> dict[str, float]:
+    """GSAM's and SAGM's h = L(w + e) − L(w), with 2h/rho² and ‖g‖ (arXiv 2203.08065).
+
+    2(h − rho·‖g‖)/rho² tends to the curvature along the gradient as rho goes to 0.
+    """
+    loss, g = point.gradient()
+    with point.at(point.climb(g)):
+        there = point.gradient()[0]
+    h = float(there.detach() - loss.detach())
+    squared = point.rho**2
+    return {"h": h, "h_scaled": 2 * h / squared if squared else 0.0, "gradient_norm": float(global_norm(g))}
+
+
+def gradient_alignment(point: Point) -> dict[str, float]:
+    """Cosine and angle (degrees) between the gradients at w and at w + e.
+
+    ``conflict`` is the share of parameters in which they differ in sign.
+    """
+    _, g = point.gradient()
+    with point.at(point.climb(g)):
+        _, there = point.gradient()
+    cosine = _cosine(g, there)
+    opposed = sum(int((a * b < 0).sum()) for a, b in zip(g, there, strict=True))
+    return {
+        "cosine": cosine,
+        "angle": float(torch.rad2deg(torch.arccos(torch.tensor(cosine, dtype=torch.float64).clamp(-1, 1)))),
+        "conflict": opposed / sum(t.numel() for t in g),
+    }
+
+
+def second_order(point: Point) -> dict[str, float]:
+    """Cosine and ratio of norms between SAM's first-order update gradient and that with the derivative of e."""
+    _, g = point.gradient()
+    with point.at(point.climb(g)):
+        _, there = point.gradient()
+    n = global_norm(g) + 1e-12
+    towards = [point.rho * t / n for t in there]
+    along = inner(g, towards) / n**2
+    vector = [t - along * x for t, x in zip(towards, g, strict=True)]
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        _, differentiable = point.gradient(graph=True)
+        slope = torch.stack([(a * v).sum() for a, v in zip(differentiable, vector, strict=True)]).sum()
+        product = torch.autograd.grad(slope, point.parameters, materialize_grads=True)
+    full = [t + hv for t, hv in zip(there, product, strict=True)]
+    return {"cosine": _cosine(there, full), "norm_ratio": float(global_norm(full) / (global_norm(there) + 1e-12))}
+
+
+def inner_maximum(point: Point) -> dict[str, float]:
+    """Loss rise of SAM's single step as a fraction of the inner maximum.
+
+    The maximum is estimated by projected gradient ascent: 20 steps of length rho/5 from SAM's point, projected on
+    the ball; the best point counts.
+    """
+    loss, g = point.gradient()
+    start = float(loss.detach())
+    step = point.climb(g)
+    with point.at(step):
+        one = float(point.gradient()[0].detach()) - start
+    best = one
+    for _ in range(_INNER_STEPS):
+        with point.at(step):
+            value, there = point.gradient()
+        best = max(best, float(value.detach()) - start)
+        moved = [e + m for e, m in zip(step, ascent_step(there, point.rho / 5), strict=True)]
+        shrink = min(1.0, point.rho / max(float(global_norm(moved)), 1e-30))
+        step = [m * shrink for m in moved]
+    with point.at(step):
+        best = max(best, float(point.gradient()[0].detach()) - start)
+    return {"one_step": one, "maximum": best, "fraction": one / best if best > 0 else 1.0}
+
+
+def domain_weights(point: Point) -> dict[str, float]:
+    """beta_i: the weight of each domain's gradient in DISAM's climb, at the method's lam (arXiv 2405.18861)."""
+    losses = point.domain_losses()
+    counts = torch.stack([point.losses.batch.batch.domain == i for i in point.losses.present]).sum(1)
+    beta = climb_weights(losses, counts, point.lam)
+    return {str(i): float(b) for i, b in zip(point.losses.present, beta.tolist(), strict=True)}
+
+
+def domain_variance(point: Point) -> dict[str, float]:
+    """Variance of the domain losses (uniform, ddof 0) at w and after SAM's climb."""
+    _, g = point.gradient()
+    before = point.domain_losses().double().var(correction=0)
+    with point.at(point.climb(g)):
+        after = point.domain_losses().double().var(correction=0)
+    return {"before": float(before), "after": float(after)}
+
+
+def eigenvalues(point: Point) -> dict[str, float]:
+    """The five largest eigenvalues of the Hessian of the training loss (eval mode), and lambda_1/lambda_5."""
+    found = point.eigenvalues()
+    values = {f"lambda_{i + 1}": v for i, v in enumerate(found)}
+    return values | ({"ratio": found[0] / found[4]} if len(found) > 4 and found[4] else {})
+
+
+PROBES: Mapping[str, Callable[[Point], dict[str, float]]] = {
+    "surrogate-gap": surrogate_gap,
+    "gradient-alignment": gradient_alignment,
+    "second-order": second_order,
+    "inner-maximum": inner_maximum,
+    "domain-weights": domain_weights,
+    "domain-variance": domain_variance,
+    "eigenvalues": eigenvalues,
+}
+
+
+def take(names: list[str], point: Point) -> dict[str, Any]:
+    """The values of the named probes; everything is as before afterwards."""
+    gradients = [p.grad for p in point.parameters]
+    with frozen_running_statistics(), torch.enable_grad():
+        try:
+            return {name: PROBES[name](point) for name in names}
+        finally:
+            point.random.restore()
+            for p, g in zip(point.parameters, gradients, strict=True):
+                p.grad = g
+
+
+def _cosine(a: list[Tensor], b: list[Tensor]) -> float:
+    return float(inner(a, b) / (global_norm(a) * global_norm(b) + 1e-30))

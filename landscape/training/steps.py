@@ -1,0 +1,120 @@
+"""The closure of one training step: what optimizers call once per pass."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..examples import forward
+from ..losses import LossFunction, domain_means, example_losses, mean_loss
+from ..optim.closures import BatchLoss, Pieces
+from .augment import Mixed
+
+
+class BatchLosses:
+    """Called once per pass, it gives the batch mean and the mean of each domain present.
+
+    Args:
+        model: The network.
+        loss: The loss.
+        batch: The examples of the step.
+        piece: Examples per piece; None takes the batch as a whole.
+        amp: Autocast to this type, or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossFunction,
+        batch: Mixed,
+        *,
+        piece: int | None = None,
+        amp: Literal["bfloat16", "float16"] | None = None,
+    ) -> None:
+        self.model, self.loss, self.batch, self.amp = model, loss, batch, amp
+        domain = batch.batch.domain
+        self.present: list[int] = sorted(set(domain.tolist()))
+        self.first: dict[int, float] = {}
+        n = len(domain)
+        starts = range(0, n, piece or n)
+        self._parts = [batch.piece(s, min(s + (piece or n), n)) if piece else batch for s in starts]
+        self._members = [torch.stack([p.batch.domain == i for i in self.present]) for p in self._parts]
+
+    def __call__(self) -> BatchLoss | Pieces:
+        """The loss of the batch at the present weights, or its pieces."""
+        if len(self._parts) == 1:
+            made = self._evaluate(0)
+            self._remember([made])
+            return made
+        return Pieces([self._piece(k) for k in range(len(self._parts))], [len(p.batch) for p in self._parts])
+
+    def mean(self) -> Tensor:
+        """Mean loss over the whole batch at the present weights, shape ``()``."""
+        n = sum(len(p.batch) for p in self._parts)
+        parts = [self._evaluate(k).mean * (len(p.batch) / n) for k, p in enumerate(self._parts)]
+        return torch.stack(parts).sum()
+
+    def domain_losses(self) -> Tensor:
+        """Mean loss of each domain present, at the present weights, shape ``(M,)``."""
+        return _merged([self._evaluate(k) for k in range(len(self._parts))])
+
+    def _piece(self, k: int) -> Callable[[], BatchLoss]:
+        def call() -> BatchLoss:
+            made = self._evaluate(k)
+            assert made.domains is not None
+            self._seen[k] = BatchLoss(made.mean.detach(), made.domains.detach(), made.counts)
+            if len(self._seen) == len(self._parts):
+                self._remember([self._seen[i] for i in range(len(self._parts))])
+            return made
+
+        self._seen: dict[int, BatchLoss] = {}
+        return call
+
+    def _remember(self, made: list[BatchLoss]) -> None:
+        if not self.first:
+            self.first = dict(zip(self.present, _merged(made).detach().tolist(), strict=True))
+
+    def _evaluate(self, k: int) -> BatchLoss:
+        part, members = self._parts[k], self._members[k]
+        counts = members.sum(1)
+        with self._precision():
+            output = forward(self.model, part.batch.inputs)
+            values = self._values(output, part)
+        if values is None:
+            mean = mean_loss(self.loss, output, part.batch.targets)
+            here = [i for i, count in zip(self.present, counts.tolist(), strict=True) if count]
+            found = domain_means(self.loss, output, part.batch.targets, part.batch.domain, None, here)
+            domains = found.new_zeros(len(counts)).masked_scatter(counts > 0, found)
+        else:
+            mean = values.mean()
+            # A product with a fixed matrix: one operation for all domains, deterministic also on a GPU.
+            averages = members.double() / counts.clamp(min=1)[:, None]
+            domains = averages.to(values.dtype) @ values
+        return BatchLoss(mean, domains, counts)
+
+    def _values(self, output: Tensor, part: Mixed) -> Tensor | None:
+        values = example_losses(self.loss, output, part.batch.targets)
+        if part.partner is None:
+            return values
+        if values is None:
+            raise UsageError("mixup needs a loss per example", "--augment mixup", "return losses of shape (n,)")
+        other = example_losses(self.loss, output, part.partner)
+        assert other is not None
+        return part.share * values + (1 - part.share) * other
+
+    def _precision(self) -> Any:
+        if self.amp is None:
+            return contextlib.nullcontext()
+        kind = next(self.model.parameters()).device.type
+        return torch.autocast(kind, getattr(torch, self.amp))
+
+
+def _merged(made: list[BatchLoss]) -> Tensor:
+    counts = torch.stack([b.counts for b in made])  # type: ignore[misc]
+    sums = (torch.stack([b.domains for b in made]) * counts).sum(0)  # type: ignore[misc]
+    return sums / counts.sum(0)
