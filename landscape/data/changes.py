@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
-from ..examples import DatasetStore, Examples, Indices, TensorStore
+from ..examples import Examples, Indices
 from ..specs.train import ratio, share
+from ..stores import DatasetStore, TensorStore
 from .splits import Splits
 
 UNKNOWN = "unknown"
@@ -114,7 +115,7 @@ def _relabelled(examples: Examples, labels: Indices) -> Examples:
     everything = np.array(store.survey.labels)
     everything[examples.rows] = labels
     if isinstance(store, TensorStore):
-        new: Any = TensorStore(store.inputs, torch.from_numpy(everything).to(store.targets.dtype))
+        new: Any = TensorStore(store.inputs, torch.from_numpy(everything).to(store.targets.dtype), store.facts)
     else:
         assert isinstance(store, DatasetStore)
         new = DatasetStore([_Relabelled(store, everything)])

@@ -38,11 +38,11 @@ class Pieces(Sequence[Callable[[], BatchLoss]]):
 
     Args:
         losses: One function per piece; all pieces list the same domains.
-        sizes: Examples of each piece.
+        sizes: Examples of each piece (or what they weigh in the mean).
     """
 
-    def __init__(self, losses: Sequence[Callable[[], BatchLoss]], sizes: Sequence[int]) -> None:
-        if not losses or len(losses) != len(sizes) or min(sizes) < 1:
+    def __init__(self, losses: Sequence[Callable[[], BatchLoss]], sizes: Sequence[float]) -> None:
+        if not losses or len(losses) != len(sizes) or min(sizes) < 0 or sum(sizes) <= 0:
             raise UsageError("pieces and their sizes do not match", "Pieces", "give each piece its positive size")
         self.losses, self.sizes = list(losses), list(sizes)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from ..examples import Batch, leaves, map_tensors
+from ..examples import Batch
+from ..trees import leaves, map_tensors, take_rows
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,16 @@ class Mixed:
     """
 
     batch: Batch
-    partner: Tensor | None = None
+    partner: Any = None
     share: float = 1.0
 
     def piece(self, start: int, stop: int) -> Mixed:
         """Some of its examples."""
-
-        def cut(tensor: Tensor) -> Tensor:
-            return tensor[start:stop]
-
+        rows = torch.arange(start, stop, device=self.batch.domain.device)
         batch = Batch(
-            map_tensors(self.batch.inputs, cut), map_tensors(self.batch.targets, cut), self.batch.domain[start:stop]
+            take_rows(self.batch.inputs, rows), take_rows(self.batch.targets, rows), self.batch.domain[start:stop]
         )
-        return Mixed(batch, None if self.partner is None else cut(self.partner), self.share)
+        return Mixed(batch, None if self.partner is None else take_rows(self.partner, rows), self.share)
 
 
 def augment(batch: Batch, names: Sequence[str], seed: int) -> Mixed:
@@ -63,7 +62,7 @@ def augment(batch: Batch, names: Sequence[str], seed: int) -> Mixed:
     share = float(torch.rand((), generator=generator))
     partner = torch.randperm(len(batch), generator=generator)
     inputs = map_tensors(batch.inputs, lambda t: share * t + (1 - share) * t[partner])
-    return Mixed(replace(batch, inputs=inputs), batch.targets[partner], share)
+    return Mixed(replace(batch, inputs=inputs), take_rows(batch.targets, partner), share)
 
 
 def _images(batch: Batch) -> Tensor:

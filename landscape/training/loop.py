@@ -35,6 +35,7 @@ from ..progress import report
 from ..run import Run
 from ..specs import HessianSpec, TrainSpec
 from ..specs.train import interval, probe
+from ..trees import map_tensors
 from ..weights import save_weights, weights_hash
 from .augment import Mixed, augment
 from .batches import BalancedOrder, BatchOrder, batches
@@ -236,7 +237,7 @@ class Training:
         made = augment(raw, self.spec.augment, _seed(self.seed, self.step)) if self.spec.augment else Mixed(raw)
         partner = made.partner
         if partner is not None:
-            partner = partner.to(self.device, self.dtype if partner.is_floating_point() else None)
+            partner = map_tensors(partner, lambda t: t.to(self.device, self.dtype if t.is_floating_point() else None))
         return Mixed(made.batch.to(self.device, self.dtype), partner, made.share)
 
     def _probes(self, losses: BatchLosses, lr: float) -> dict[str, Any]:

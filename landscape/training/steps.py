@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..examples import forward
-from ..losses import LossFunction, domain_means, example_losses, mean_loss
+from ..losses import LossFunction, domain_means, example_losses, example_weights, mean_loss, weighted_mean
 from ..optim.closures import BatchLoss, Pieces
 from .augment import Mixed
 
@@ -43,7 +43,12 @@ class BatchLosses:
         n = len(domain)
         starts = range(0, n, piece or n)
         self._parts = [batch.piece(s, min(s + (piece or n), n)) if piece else batch for s in starts]
-        self._members = [torch.stack([p.batch.domain == i for i in self.present]) for p in self._parts]
+        self._weights = [example_weights(loss, p.batch.targets) for p in self._parts]
+        self._members = [
+            torch.stack([p.batch.domain == i for i in self.present]).double() * (1.0 if w is None else w)
+            for p, w in zip(self._parts, self._weights, strict=True)
+        ]
+        self._sizes = [float(members.sum()) for members in self._members]
 
     def __call__(self) -> BatchLoss | Pieces:
         """The loss of the batch at the present weights, or its pieces."""
@@ -51,12 +56,12 @@ class BatchLosses:
             made = self._evaluate(0)
             self._remember([made])
             return made
-        return Pieces([self._piece(k) for k in range(len(self._parts))], [len(p.batch) for p in self._parts])
+        return Pieces([self._piece(k) for k in range(len(self._parts))], self._sizes)
 
     def mean(self) -> Tensor:
         """Mean loss over the whole batch at the present weights, shape ``()``."""
-        n = sum(len(p.batch) for p in self._parts)
-        parts = [self._evaluate(k).mean * (len(p.batch) / n) for k, p in enumerate(self._parts)]
+        total = sum(self._sizes)
+        parts = [self._evaluate(k).mean * (size / total) for k, size in enumerate(self._sizes)]
         return torch.stack(parts).sum()
 
     def domain_losses(self) -> Tensor:
@@ -91,9 +96,9 @@ class BatchLosses:
             found = domain_means(self.loss, output, part.batch.targets, part.batch.domain, None, here)
             domains = found.new_zeros(len(counts)).masked_scatter(counts > 0, found)
         else:
-            mean = values.mean()
+            mean = weighted_mean(values, self._weights[k])
             # A product with a fixed matrix: one operation for all domains, deterministic also on a GPU.
-            averages = members.double() / counts.clamp(min=1)[:, None]
+            averages = members / counts.clamp(min=1)[:, None]
             domains = averages.to(values.dtype) @ values
         return BatchLoss(mean, domains, counts)
 
