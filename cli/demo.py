@@ -44,9 +44,8 @@ class Arguments:
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Train, analyse, draw, report."""
     from landscape.analysis import standard_set, training_result
-    from landscape.figures.render import render
+    from landscape.figures.render import drawable, render
     from landscape.progress import report
-    from landscape.registry import FIGURES
     from landscape.report.report import write_report
     from landscape.training.trainer import train
 
@@ -69,10 +68,11 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
         results += [*standard_set(str(one.path), force=options.force), training_result(one)]
     report("analyses", len(runs), len(runs))
     outputs: list[Path] = []
-    for i, kind in enumerate(FIGURES):
-        report("figures", i, len(FIGURES), kind)
+    kinds = drawable(results)
+    for i, kind in enumerate(kinds):
+        report("figures", i, len(kinds), kind)
         outputs += render(kind, results, options.out / "figures")
-    report("figures", len(FIGURES), len(FIGURES))
+    report("figures", len(kinds), len(kinds))
     page = write_report(results, options.out / "report.html", title="SGD, SAM, SAGM and DISAM on rotated digits")
     show_summary(results, screen)
     screen.path("figures", (options.out / "figures").absolute())

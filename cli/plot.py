@@ -43,7 +43,7 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Draw, print the paths."""
-    from landscape.figures.render import render
+    from landscape.figures.render import drawable, render
 
     options = arguments.options
     for kind in options.kind:
@@ -51,19 +51,10 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
             raise unknown_name("figure", kind, FIGURES, "--kind")
     results = collect(arguments.results)
     outputs: list[Path] = []
-    for kind in options.kind or FIGURES:
-        try:
-            outputs += render(
-                kind,
-                results,
-                options.out,
-                formats=options.format,
-                venue=options.venue,
-                columns=options.columns,
-            )
-        except UsageError:
-            if options.kind:
-                raise
+    for kind in options.kind or drawable(results):
+        outputs += render(
+            kind, results, options.out, formats=options.format, venue=options.venue, columns=options.columns
+        )
     if not outputs:
         raise UsageError("nothing to draw from these results", "command line", "name a --kind to see what it needs")
     for path in outputs:

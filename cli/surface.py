@@ -36,24 +36,73 @@ def show(result: Any, screen: Screen) -> None:
     import numpy as np
 
     r = result.record
-    loss = result.data["loss"].values
-    finite = loss[np.isfinite(loss)]
+    loss = result.data["loss"].values if "loss" in result.data else None
+    finite = loss[np.isfinite(loss)] if loss is not None else np.array([])
     pairs = [
-        ("grid", f"{r['kind']}, {' x '.join(map(str, r['shape']))}"),
+        ("grid", f"{r['kind']}, {' x '.join(map(str, r['shape']))}, {r['evaluated_points']} points evaluated"),
         (
             "loss on the grid",
             f"{number(finite.min())} to {number(finite.max())}" if finite.size else "nowhere finite",
         ),
-        ("centre, plain evaluation", f"{r['center_loss']:.8g}, {r['plain_loss']:.8g}"),
-        (
-            "axes",
-            ", ".join(f"{a['direction']} seed {a['seed']} norm {number(a['norm'])}" for a in r["axes"][:2]),
-        ),
+        ("centre, plain evaluation", f"{r['center_loss']:.8g}, {r['plain_loss']:.8g}{equality(r)}"),
+        ("lowest point", f"{number(r['minimum'], 6)} at {place(r['minimum_at'])}"),
+        *((f"axis {i}", axis(a)) for i, a in enumerate(r["axes"][:2], 1)),
         ("|d1| / |w|", number(r["relative_norm"])),
-        ("cosine of the axes", number(r["cosine"], 2)),
-        ("fixed parameters", f"{r['fixed_parameters']:,}"),
+        ("cosine of the axes", with_expected(r["cosine"], r["expected_cosine"])),
+        ("largest error of a filter's norm", number(r["filter_norm_error"], 1)),
+        ("parameters", ", ".join(f"{r[f'{w}_parameters']:,} {w}" for w in ("moved", "zeroed", "frozen"))),
         ("NaN, infinite cells", f"{r['nan_cells']}, {r['infinite_cells']}"),
-        ("BatchNorm", f"{r['batchnorm_layers']} layers, statistics: {r['bn_policy']}"),
+        ("largest jump of log10 loss", number(r["largest_jump"], 2)),
+        ("BatchNorm", batchnorm(r)),
         ("model restored", "yes, bit for bit" if r["restored"] else "NO"),
     ]
+    if r["topology"]:
+        pairs.append(
+            ("local minima, roughness", f"{r['topology']['minima']}, {number(r['topology']['roughness'], 3)}")
+        )
+    if len(r["axes"]) > 2:
+        pairs.append(("directions", f"{len(r['axes'])}, seed {r['seed']}"))
     screen.facts(pairs)
+    for note in r["notes"]:
+        screen.line(f"note: {note}")
+
+
+def equality(record: dict[str, Any]) -> str:
+    """Whether the centre is the plain evaluation, in words."""
+    if record["bn_policy"] == "recalibrate":
+        return " (statistics estimated anew)"
+    return " (bit-equal)" if record["center_loss"] == record["plain_loss"] else ""
+
+
+def axis(facts: dict[str, Any]) -> str:
+    """One axis: kind, seed, norm and what else says what it is."""
+    more = [f"seed {facts['seed']}"] if facts.get("seed") is not None else []
+    more += [
+        f"{name} {number(facts[key])}"
+        for key, name in (
+            ("eigenvalue", "eigenvalue"),
+            ("residual", "residual"),
+            ("gradient_norm", "gradient norm"),
+            ("explained_variance", "explained variance"),
+        )
+        if facts.get(key) is not None
+    ]
+    return ", ".join([facts["direction"], f"norm {number(facts['norm'])}", *more])
+
+
+def place(at: dict[str, float] | None) -> str:
+    """Coordinates in words."""
+    return ", ".join(f"{k} = {number(v)}" for k, v in at.items()) if at else "–"
+
+
+def with_expected(cosine: float | None, expected: float | None) -> str:
+    """The cosine, beside the standard deviation that independent axes have."""
+    return number(cosine, 2) + (f" (independent axes: 0 ± {number(expected, 2)})" if expected is not None else "")
+
+
+def batchnorm(record: dict[str, Any]) -> str:
+    """How many layers, and what happens to their statistics."""
+    if not record["batchnorm_layers"]:
+        return "none"
+    used = f" on {record['calibration_examples']} training examples" if record.get("calibration_examples") else ""
+    return f"{record['batchnorm_layers']} layers, statistics: {record['bn_policy']}{used}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from .curvature.hessian import NotConverged
 from .data.changes import changed
 from .data.splits import open_data
 from .errors import LandscapeError, UsageError
+from .examples import Examples
 from .files import make_folder, stable_hash
 from .fitting import load_into
 from .models.build import build_model, facts_of
@@ -25,6 +26,9 @@ from .registry import ANALYSES, DATA, LOSSES, MODELS, Registry
 from .result import Result
 from .run import Run
 from .specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec, key_values
+from .surfaces.companions import companions, ingredients
+from .surfaces.reach import Reach
+from .surfaces.rows import discard
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +164,7 @@ def analyze(
     out: Path | str | None = None,
     force: bool = False,
     trust: bool = False,
+    reaches: Sequence[Reach] | None = None,
 ) -> Result:
     """Run one analysis of one target and store its result, or return the stored one.
 
@@ -171,12 +176,20 @@ def analyze(
         out: Folder of the result (default: the run's ``results``, or ``landscape-results``).
         force: Compute anew even if a result with the same key is stored.
         trust: Import plug-ins that only the run names.
+        reaches: For a surface: how far each axis goes, where that was found before.
     """
     target = Target.find(target) if isinstance(target, str) else target
     problem_spec, spec = problem_spec or ProblemSpec(), spec or SPECS[kind]()
     folder = make_folder(Path(out).absolute() if out else target.results)
     problem = open_problem(target, problem_spec, all_domains=kind == "domains", trust=trust)
-    path = folder / f"{kind}-{_key(kind, problem, problem_spec, spec)}.nc"
+    beside: dict[str, Any] = {}
+    if isinstance(spec, SurfaceSpec):
+        spec = with_files(spec)
+        splits = splits_of(target, problem_spec, problem, trust=trust)
+        beside = {**companions(problem, spec, splits), "reaches": reaches}
+    path = folder / f"{kind}-{_key(kind, problem, problem_spec, spec, ingredients(spec, beside))}.nc"
+    if isinstance(spec, SurfaceSpec):
+        beside["store"] = path.with_suffix(".rows")
     if path.exists() and not force:
         try:
             stored = Result.load(path)
@@ -188,13 +201,16 @@ def analyze(
     try:
         with preserved_random_state():
             function = ANALYSES.load(kind)
-            result = function(problem, spec, seed=problem_spec.seed, per_domain=problem_spec.per_domain)
+            options = {"seed": problem_spec.seed, "per_domain": problem_spec.per_domain, **beside}
+            result = function(problem, spec, **options)
     except NotConverged as error:
         # Kept under another name, so that it is never taken for a whole result.
         _placed(error.result, target, problem_spec).save(path.with_suffix(".partial.nc"))
         raise
     result = _placed(result, target, problem_spec)
     result.save(path)
+    if "store" in beside:
+        discard(beside["store"])
     return result
 
 
@@ -207,10 +223,34 @@ def _placed(result: Result, target: Target, spec: ProblemSpec) -> Result:
     return result
 
 
-def _key(kind: str, problem: Problem, problem_spec: ProblemSpec, spec: Spec) -> str:
+def splits_of(
+    target: Target, problem_spec: ProblemSpec, problem: Problem, *, trust: bool = False
+) -> Callable[[str], Examples]:
+    """From the name of a split to all of its examples, of the same domains; those in hand for the problem's own."""
+
+    def of(name: str) -> Examples:
+        if name == problem_spec.split:
+            return problem.examples
+        return open_problem(target, problem_spec.with_(split=name, examples=None), trust=trust).examples
+
+    return of
+
+
+def with_files(spec: SurfaceSpec) -> SurfaceSpec:
+    """The spec with the targets behind ``checkpoint:`` turned into files.
+
+    Raises:
+        UsageError: If there is no such target.
+    """
+    named = [word.partition("checkpoint:") for word in spec.direction]
+    found = [f"checkpoint:{Target.find(t).checkpoint}" if at and not b else b + at + t for b, at, t in named]
+    return spec.with_(direction=tuple(found))
+
+
+def _key(kind: str, problem: Problem, problem_spec: ProblemSpec, spec: Spec, others: Sequence[Any] = ()) -> str:
     return stable_hash(
         [
-            1,
+            2,
             kind,
             problem.weights_hash,
             problem.data_hash,
@@ -219,6 +259,7 @@ def _key(kind: str, problem: Problem, problem_spec: ProblemSpec, spec: Spec) -> 
             sorted(problem.unseen),
             {k: getattr(problem_spec, k) for k in ("params", "dtype", "seed", "per_domain")},
             spec.to_dict(),
+            *others,
         ]
     )[:16]
 

@@ -169,11 +169,19 @@ class Problem:
 
     def of_examples(self, positions: Indices) -> Problem:
         """The same network (shared, not copied) with the loss over the examples at ``positions``."""
+        return self.on(self.examples.select(positions))
+
+    def on(self, examples: Examples) -> Problem:
+        """The same network (shared, not copied) with the loss over other examples."""
         other = copy.copy(self)
         for name in ("data_hash", "total_weight"):
             other.__dict__.pop(name, None)
-        other.examples, other._batches = self.examples.select(positions), None
+        other.examples, other._batches = examples.in_memory(), None
         return other
+
+    def batches(self) -> Iterator[Batch]:
+        """The examples in order, in micro-batches on the device."""
+        yield from self._micro_batches()
 
     def present_domains(self) -> list[str]:
         """Names of the domains that have examples, or [] where the data has no domains."""

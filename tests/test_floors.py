@@ -35,7 +35,10 @@ FLOORS = {
     6: {"api"},  # the public names, gathered
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-MAY = {("report", "figures")}  # a report shows figures; the reverse stays forbidden
+MAY = {
+    ("report", "figures"),
+    ("surfaces", "curvature"),
+}  # a report shows figures; a surface is cut along eigenvectors
 FILES = sorted((ROOT / "landscape").rglob("*.py"))
 
 

@@ -10,7 +10,8 @@ from .text import safe
 _RANDOM = {
     "filter": "filter-normalised",
     "layer": "layer-normalised",
-    "gaussian": "Gaussian, scaled to ‖w‖",
+    "model": "Gaussian, scaled to ‖w‖",
+    "gaussian": "Gaussian",
     "unit": "Gaussian of length 1",
 }
 

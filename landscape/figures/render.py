@@ -78,6 +78,18 @@ def fitting(kind: str, results: Sequence[Result]) -> list[Result]:
     return wanted.of(results, kind)
 
 
+def drawable(results: Sequence[Result]) -> list[str]:
+    """The figure kinds that the results allow, in the order of the registry."""
+
+    def allowed(kind: str) -> bool:
+        try:
+            return bool(fitting(kind, results))
+        except UsageError:
+            return False
+
+    return [kind for kind in FIGURES if allowed(kind)]
+
+
 def image(drawing: Drawing, form: str, style: Style, kind: str, results: Sequence[Result]) -> bytes:
     """The figure as PDF, PNG or SVG."""
     buffer = io.BytesIO()

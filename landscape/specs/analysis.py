@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from ..errors import UsageError
-from ..registry import DIRECTIONS, MEASURES
+from ..registry import MEASURES
 from .base import Spec, check_choice, check_distinct, check_number
 
 DEFAULT_M = (1, 4, 16, 64, 256)
@@ -60,48 +59,6 @@ class SharpnessSpec(Spec):
             check_number("m", m, least=1)
         for rho in self.rho:
             check_number("rho", rho, least=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SurfaceSpec(Spec):
-    """The loss along one or two stored directions."""
-
-    dim: int = 2
-    """Number of axes, 1 or 2."""
-    points: int = 21
-    """Grid points per axis; odd counts hold the centre as a cell."""
-    range: float = 1.0
-    """The axes run from -R to R, in units of the directions."""
-    direction: tuple[str, ...] = ("filter",)
-    """Kind of the directions, one for all axes or one per axis; see `landscape list directions`."""
-    repeats: int = 1
-    """Random directions of a 1-D slice, drawn with successive seeds."""
-
-    def __post_init__(self) -> None:
-        if self.dim not in (1, 2):
-            raise UsageError(f"dim={self.dim}", "--dim", "expected 1 or 2")
-        check_number("points", self.points, least=3)
-        check_number("range", self.range, above=0)
-        check_number("repeats", self.repeats, least=1)
-        if len(self.direction) not in (1, self.dim):
-            raise UsageError(
-                f"{len(self.direction)} directions for {self.dim} axes",
-                "--direction",
-                "give one, or one per axis",
-            )
-        for kind in self.direction:
-            check_choice("direction", kind, DIRECTIONS)
-        if self.dim == 2 and self.repeats != 1:
-            raise UsageError("--repeats belongs to 1-D slices", "--repeats", "add --dim 1")
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """The kind of each axis."""
-        return self.direction * self.dim if len(self.direction) == 1 else self.direction
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, one direction per axis, so that equal requests have equal keys."""
-        return {**super().to_dict(), "direction": self.axes}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,27 @@
-"""Directions to look along: drawn once, stored, and shared by everything that is compared."""
+"""Directions in weight space as stored objects: what they are, how long, how they lie to each other.
+
+A file of directions is safetensors: tensors ``d1.NAME``, ``d2.NAME``, ... with one tensor per parameter, and in
+its header the JSON record of every direction (kind, seed, norm, treatment of 1-D parameters) with the hash of
+the weights that they were made for.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..checkpoint import read_weights
+from ..errors import DataError, NumericalError
 from ..problem import Problem
+
+_NUMBERED = re.compile(r"d(\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -17,95 +29,83 @@ class Direction:
     """A direction in weight space.
 
     Attributes:
-        kind: ``filter``, ``layer``, ``gaussian`` or ``unit``.
-        seed: The seed it was drawn with.
+        kind: The word that names it, for example ``filter`` or ``sam:0.05``.
+        tensors: One tensor per parameter of the problem, in the problem's dtype and on its device.
+        seed: The seed it was drawn with; None if it was not drawn.
         axis: Its number; axes of one seed are independent draws.
-        tensors: One tensor per parameter of the problem.
+        facts: Anything else that says what it is (eigenvalue, radius, file, ...); strict JSON.
+        statistics: How BatchNorm statistics change per unit, by buffer name; None where they are not defined.
     """
 
     kind: str
-    seed: int
-    axis: int
     tensors: list[Tensor]
+    seed: int | None = None
+    axis: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Mapping[str, Tensor] | None = None
 
     @property
     def norm(self) -> float:
         """Euclidean length."""
-        return float(torch.stack([t.double().square().sum() for t in self.tensors]).sum().sqrt())
+        return math.sqrt(self.dot(self))
+
+    def dot(self, other: Direction) -> float:
+        """Inner product with another direction, summed in float64."""
+        return inner(self.tensors, other.tensors)
 
     def cosine(self, other: Direction) -> float:
         """Cosine of the angle to another direction (0 if one of them is zero)."""
-        dot = float(
-            torch.stack(
-                [(a.double() * b.double()).sum() for a, b in zip(self.tensors, other.tensors, strict=True)]
-            ).sum()
-        )
         size = self.norm * other.norm
-        return dot / size if size else 0.0
+        return self.dot(other) / size if size else 0.0
+
+    def record(self) -> dict[str, Any]:
+        """What is stored beside the tensors."""
+        return {"direction": self.kind, "norm": self.norm, "seed": self.seed, "axis": self.axis, **self.facts}
+
+    def require_finite(self) -> Direction:
+        """This direction; refuse one that would poison even the centre (0 · inf is NaN).
+
+        Raises:
+            NumericalError: If an entry is NaN or infinite.
+        """
+        if not all(bool(torch.isfinite(t).all()) for t in self.tensors):
+            raise NumericalError("the direction holds NaN or infinities", self.kind, "check the weights, or --dtype")
+        return self
 
 
-def draw(problem: Problem, kind: str, seed: int, axis: int) -> Direction:
-    """Draw a Gaussian direction and scale it to the network.
+def inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    """Inner product of two lists of tensors, summed in float64."""
+    return float(torch.stack([(a.double() * b.double()).sum() for a, b in zip(first, second, strict=True)]).sum())
 
-    Each parameter draws on the CPU from (seed, axis, its name), so devices agree and a subset of parameters
-    gets the same numbers. Parameters of one dimension or less (biases, scales and shifts of normalisation
-    layers) stay fixed: moving them changes the loss at the unit distance by orders of magnitude, and Li et al.
-    (arXiv 1712.09913) keep them fixed in their published figures.
 
-    Args:
-        problem: The network to scale to.
-        kind: ``filter``: each filter to the norm of the network's filter (Li et al.); ``layer``: each tensor
-            to the norm of its tensor; ``gaussian``: the whole to the norm of the moved weights; ``unit``: to 1.
-        seed: Seed.
-        axis: Number of the axis.
+def named_tensors(problem: Problem, directions: Sequence[Direction]) -> dict[str, Tensor]:
+    """The tensors of several directions under the names of a direction file."""
+    names = problem.space.names
+    return {f"d{i}.{n}": t for i, d in enumerate(directions, 1) for n, t in zip(names, d.tensors, strict=True)}
 
-    Returns:
-        The direction, in the problem's dtype and on its device.
+
+def read_direction(problem: Problem, path: Path | str, number: int) -> Direction:
+    """Read direction ``number`` (from 1) of a direction file, or a file that holds one tensor per parameter.
+
+    A file of plain parameter names, without ``d1.``, is one direction, whatever ``number`` is.
+
+    Raises:
+        UsageError: If there is no such file.
+        DataError: If it is damaged, lacks that direction, or does not fit the parameters.
     """
-    transposed = _transposed_weights(problem.model)
-    drawn = []
-    for name, weight in zip(problem.space.names, problem.space.tensors, strict=True):
-        number = int.from_bytes(hashlib.sha256(f"{seed}/{axis}/{name}".encode()).digest()[:8], "little") % 2**63
-        noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
-        if weight.ndim <= 1:
-            noise.zero_()
-        elif kind == "filter":
-            noise = _per_filter(noise, weight.detach().double().cpu(), transposed.get(name, 0))
-        elif kind == "layer":
-            noise *= weight.detach().double().norm().cpu() / noise.norm()
-        drawn.append(noise)
-    if kind in ("gaussian", "unit"):
-        length = torch.stack([t.square().sum() for t in drawn]).sum().sqrt()
-        moved = [w.detach().double().square().sum().cpu() for w in problem.space.tensors if w.ndim > 1]
-        target = torch.stack(moved).sum().sqrt() if kind == "gaussian" and moved else torch.tensor(1.0)
-        drawn = [t * (target / length) if length > 0 else t for t in drawn]
-    return Direction(kind, seed, axis, [t.to(problem.device, problem.dtype) for t in drawn])
-
-
-def _transposed_weights(model: nn.Module) -> dict[str, int]:
-    """Names of transposed convolutions' weights, with their number of groups."""
-    found = {}
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-            found[f"{name}.weight" if name else "weight"] = module.groups
-    return found
-
-
-def _per_filter(noise: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Scale each filter of ``noise`` to the norm of the filter in ``weight``.
-
-    A filter is one index of dimension 0 (output channel, output feature, embedding row). A transposed
-    convolution's weight is (in, out/groups, ...): there the filter of output channel (g, j) is
-    ``weight[g·in/groups : (g+1)·in/groups, j]``.
-    """
-    if groups:
-        shape = (groups, weight.shape[0] // groups, *weight.shape[1:])
-        dims: Sequence[int] = [1, *range(3, weight.ndim + 1)]
-        n, w = noise.view(shape), weight.view(shape)
-        return (n * (_norm(w, dims) / (_norm(n, dims) + 1e-10))).view(weight.shape)
-    dims = list(range(1, weight.ndim))
-    return noise * (_norm(weight, dims) / (_norm(noise, dims) + 1e-10))
-
-
-def _norm(tensor: Tensor, dims: Sequence[int]) -> Tensor:
-    return tensor.square().sum(list(dims), keepdim=True).sqrt()
+    found = read_weights(Path(path)).tensors
+    numbered = {m[2]: t for k, t in found.items() if (m := _NUMBERED.fullmatch(k)) and int(m[1]) == number}
+    if any(_NUMBERED.fullmatch(k) for k in found):
+        found = numbered
+        if not found:
+            raise DataError(
+                f"it holds no direction d{number}", str(path), "name a file of as many directions as axes"
+            )
+    tensors = []
+    for name, own in zip(problem.space.names, problem.space.tensors, strict=True):
+        if name not in found or found[name].shape != own.shape:
+            has = f"shape {tuple(found[name].shape)}" if name in found else "nothing"
+            what = f"for {name} {tuple(own.shape)} it holds {has}"
+            raise DataError(what, str(path), "it belongs to another model, or to other --params")
+        tensors.append(found[name].to(problem.device, problem.dtype))
+    return Direction(f"file:{Path(path).name}", tensors, axis=number - 1, facts={"file": str(path)}).require_finite()

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import time
+import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from ..errors import NumericalError
-from ..evaluation import evaluation_from_sums
+from ..errors import Interrupted, NumericalError, UsageError
 from ..problem import Problem
-from ..progress import report
 from ..result import Result
 from ..specs import SurfaceSpec
-from ..weights import weights_hash
-from .directions import Direction, draw
-
-
-def axis_values(points: int, reach: float) -> Any:
-    """``points`` values from -reach to reach, exactly symmetric, and exactly 0 in the middle of an odd count.
-
-    ``numpy.linspace`` promises neither: its middle is off by rounding for some counts.
-    """
-    steps = 2 * np.arange(points) - (points - 1)
-    return reach * steps / (points - 1)
+from ..weights import tensors_hash
+from . import adaptive, topology
+from .axes import directions_of
+from .checks import axis_checks, statistics_checks, value_checks
+from .directions import Direction, inner, named_tensors
+from .grid import axis_values
+from .metrics import point_metrics
+from .random_directions import draw
+from .reach import Reach, chance_loss, find_reach
+from .rows import Rows
+from .walker import Walker, state_of, statistics_policy, walking
 
 
 def surface(
@@ -34,139 +32,196 @@ def surface(
     *,
     seed: int = 0,
     per_domain: bool = False,
+    directions: Sequence[Direction] | None = None,
+    test: Problem | None = None,
+    training: Problem | None = None,
+    reaches: Sequence[Reach] | None = None,
+    store: Path | None = None,
     **options: Any,
 ) -> Result:
     """Evaluate loss and accuracy at w + x·d1 (+ y·d2).
 
-    Every point is computed from the saved weights, never by walking, and running statistics stay those of the
-    checkpoint (``bn_policy`` keep). Losses per domain come from the same forward pass. NaN and infinities stay
-    what they are.
+    Every point is computed from the saved weights, never by walking; the bare forward passes are all but all of
+    its cost. Losses per domain come from the same forward pass. NaN and infinities stay what they are.
 
     Args:
         problem: Network, loss and examples.
         spec: Grid and directions; or give its fields as keywords (``points=21, direction=("filter",)``).
         seed: Seed of the directions; the same seed gives the same directions for every network of this shape.
         per_domain: Not needed here: losses per domain are always stored.
+        directions: Directions already made, one per axis, instead of those that ``spec`` names.
+        test: `problem.on` the examples of the test split, for metrics of it.
+        training: `landscape.surfaces.batchnorm.calibration_problem`, for ``bn="recalibrate"``.
+        reaches: How far each axis goes, where that was found before (``range="auto"``).
+        store: Folder in which finished rows wait; a call with the same arguments goes on there. None: memory.
         **options: Fields of `SurfaceSpec`.
 
     Returns:
-        ``loss``, ``accuracy``, ``domain_loss`` and ``domain_variance`` over ``(y, x)``, or over ``x``, or over
-        ``(repeat, x)`` for repeated 1-D slices.
+        The metrics asked for over ``(y, x)``, or over ``x``, or over ``(repeat, x)`` for repeated 1-D slices;
+        an adaptive grid also says which cells were ``evaluated``.
 
     Raises:
         NumericalError: If the loss at the centre is not finite, or two evaluations of the centre differ.
+        UsageError: If a direction or policy needs what is not there.
+        Interrupted: By Ctrl-C, with ``store``; what is finished stays there.
     """
     spec = spec or SurfaceSpec(**options)
-    started = time.perf_counter()
-    before = weights_hash(problem.model)
+    before = state_of(problem)
     plain = problem.require_finite()
-    directions = [draw(problem, kind, seed, i) for i, kind in enumerate(spec.axes)]
-    if spec.dim == 1:
-        directions += [draw(problem, spec.axes[0], seed, i) for i in range(1, spec.repeats)]
-    values = axis_values(spec.points, spec.range)
-    with problem.excursion() as tensors:
-        walker = _Walker(problem, tensors)
-        walker.at([])  # moves the random state on, so that a forward that draws from it gives itself away
-        centre = evaluation_from_sums(walker.at([]), problem.examples.domain_names)
-        if spec.dim == 2:
-            grid = walker.plane(values, directions[0], directions[1])
-        else:
-            grid = np.stack([walker.line(values, d) for d in directions])
-            grid = grid[0] if spec.repeats == 1 else grid
-    if abs(centre.loss - plain.loss) > 1e-6 * max(1.0, abs(plain.loss)):
-        raise NumericalError(
-            f"two evaluations of the centre differ ({plain.loss:.6g} and {centre.loss:.6g})",
-            type(problem.model).__name__,
-            "its forward is random even in eval mode",
-        )
-    data = _dataset(problem, spec, values, grid)
-    size = float(torch.linalg.vector_norm(problem.weights.double()))
+    axes = list(directions) if directions is not None else directions_of(problem, spec, seed)
+    policy = statistics_policy(problem, spec.bn, between=False)
+    if policy == "interpolate" and any(d.statistics is None for d in axes):
+        what = "BatchNorm statistics can be interpolated between checkpoints only"
+        raise UsageError(what, "--bn interpolate", "use keep or recalibrate, or checkpoint: directions")
+    with walking(problem, policy, test, training) as walker:
+        centre = _centre(walker, plain.loss)
+        if spec.range == "auto" and reaches is None:
+            reaches = [axis_reach(walker, d) for d in axes]
+        lengths = [r.value for r in reaches] if reaches else [float(spec.range)] * spec.dim
+        rows = Rows(store, _conditions(walker, spec, seed, axes, lengths))
+        try:
+            dims, values, sums, evaluated = _evaluate(walker, spec, seed, axes, lengths, rows)
+        except KeyboardInterrupt:
+            if store is None:
+                raise
+            what = f"stopped with {len(rows)} rows stored"
+            raise Interrupted(what, str(store), "run the same command again, it computes only the rest") from None
+        checks = statistics_checks(walker)
+    variables, coordinates = point_metrics(problem, sums, dims, spec.metrics, test)
+    if evaluated is not None:
+        variables["evaluated"] = (dims, evaluated)
+    loss = variables["loss"][1] if "loss" in variables else sums[..., 0, :].sum(-1) / sums[..., 2, :].sum(-1)
+    every = axes if spec.repeats == 1 else [_drawn(problem, spec, seed, r) for r in range(spec.repeats)]
     record = {
         "target": None,
         **problem.describe(),
         "kind": f"{spec.dim}d",
-        "shape": list(data["loss"].shape),
-        "axes": [{"direction": d.kind, "norm": d.norm, "seed": d.seed, "axis": d.axis} for d in directions],
+        "shape": list(loss.shape),
+        "axes": [d.record() for d in every],
         "directions": None,
-        "cosine": directions[0].cosine(directions[1]) if spec.dim == 2 else None,
-        "relative_norm": directions[0].norm / size if size else None,
+        **axis_checks(problem, axes),
         "plain_loss": plain.loss,
-        "center_loss": centre.loss,
+        "center_loss": centre,
         "accuracy": plain.accuracy,
-        "minimum": float(np.nanmin(data["loss"])) if np.isfinite(data["loss"]).any() else None,
-        "nan_cells": int(np.isnan(data["loss"]).sum()),
-        "infinite_cells": int(np.isinf(data["loss"]).sum()),
-        "fixed_parameters": _fixed(problem),
-        "restored": weights_hash(problem.model) == before,
-        "bn_policy": "keep",
-        "batchnorm_layers": sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in problem.model.modules()),
-        "metrics": list(data.data_vars),
+        **value_checks(loss, values, centre, evaluated),
+        **checks,
+        "restored": state_of(problem) == before,
+        "metrics": [v for v in variables if v != "evaluated"],
         "domains": problem.present_domains() or None,
+        "range": lengths,
+        "range_search": [r.record() for r in reaches] if reaches else None,
+        "evaluated_points": int(evaluated.sum()) if evaluated is not None else int(np.prod(loss.shape)),
+        "topology": topology.describe(loss) if spec.dim == 2 else None,
+        "test_examples": test.n_examples if test else None,
+        "test_data_hash": test.data_hash if test else None,
         "seed": seed,
         "spec": spec.to_dict(),
-        "seconds": round(time.perf_counter() - started, 3),
     }
-    names = problem.space.names
-    vectors = {f"d{i}.{n}": t for i, d in enumerate(directions, 1) for n, t in zip(names, d.tensors, strict=True)}
-    return Result("surface", data, record, vectors=vectors)
-
-
-class _Walker:
-    """Puts the weights anywhere and evaluates there; points are computed from the centre each time."""
-
-    def __init__(self, problem: Problem, tensors: list[Tensor]) -> None:
-        self.problem, self.tensors = problem, tensors
-        self.centre = problem.space.split(problem.weights)
-
-    def at(self, moves: list[tuple[float, list[Tensor]]], base: list[Tensor] | None = None) -> Tensor:
-        """The pass's sums ``(3, domains)`` at base + Σ step · direction."""
-        torch._foreach_copy_(self.tensors, base or self.centre)
-        for step, direction in moves:
-            torch._foreach_add_(self.tensors, direction, alpha=step)
-        return self.problem.sums()
-
-    def line(self, values: Any, direction: Direction) -> Any:
-        """Sums along a line, ``(points, 3, domains)``."""
-        rows = []
-        for i, x in enumerate(values):
-            rows.append(self.at([(float(x), direction.tensors)]))
-            report("slice", i + 1, len(values))
-        return torch.stack(rows).cpu().numpy()
-
-    def plane(self, values: Any, first: Direction, second: Direction) -> Any:
-        """Sums over a plane, ``(points, points, 3, domains)``, rows along the second direction."""
-        rows = []
-        for j, y in enumerate(values):
-            base = torch._foreach_add(self.centre, second.tensors, alpha=float(y))
-            rows.append(torch.stack([self.at([(float(x), first.tensors)], list(base)) for x in values]).cpu())
-            report("surface", j + 1, len(values))
-        return torch.stack(rows).numpy()
-
-
-def _fixed(problem: Problem) -> int:
-    """How many parameters the random directions leave alone (frozen ones, and those of one dimension or less)."""
-    moved = sum(t.numel() for t in problem.space.tensors if t.ndim > 1)
-    return sum(p.numel() for p in problem.model.parameters()) - moved
-
-
-def _dataset(problem: Problem, spec: SurfaceSpec, values: Any, grid: Any) -> Any:
     import xarray as xr
 
-    dims = ("y", "x") if spec.dim == 2 else ("x",) if spec.repeats == 1 else ("repeat", "x")
-    losses, right, counts = (np.moveaxis(grid, -2, 0)[i] for i in range(3))
-    n = counts.sum(-1)
-    with np.errstate(invalid="ignore"):
-        variables: dict[str, Any] = {"loss": (dims, losses.sum(-1) / n)}
-        if not np.isnan(right).all():
-            variables["accuracy"] = (dims, right.sum(-1) / n)
-        coordinates: dict[str, Any] = {"x": values}
-        if spec.dim == 2:
-            coordinates["y"] = values
-        present = problem.present_domains()
-        if present:
-            columns = [problem.examples.domain_index(d) for d in present]
-            per_domain = np.moveaxis(losses[..., columns] / counts[..., columns], -1, 0)
-            coordinates["domain"] = present
-            variables["domain_loss"] = (("domain", *dims), per_domain)
-            variables["domain_variance"] = (dims, per_domain.var(0))
-    return xr.Dataset(variables, coordinates)
+    data = xr.Dataset(variables, {**values, **coordinates})
+    return Result("surface", data, record, vectors=named_tensors(problem, axes))
+
+
+def axis_reach(walker: Walker, direction: Direction) -> Reach:
+    """How far one direction goes until the loss is at chance."""
+    classes = walker.problem.examples.classes()
+    centre = walker.evaluation(walker.at([])).loss
+    count = int(classes.max()) + 1 if classes is not None and len(classes) else None
+    size = math.sqrt(inner(walker.centre, walker.centre)) or 1.0
+    start = 0.02 * size / (direction.norm or 1.0)
+    return find_reach(
+        lambda x: walker.evaluation(walker.at([(x, direction)])).loss, chance_loss(centre, count), start
+    )
+
+
+def _centre(walker: Walker, plain: float) -> float:
+    """The loss at the centre, evaluated twice.
+
+    Raises:
+        NumericalError: If it differs from itself or, where statistics are kept, from the plain evaluation.
+    """
+    # The first one moves the random state on, so that a forward that draws from it gives itself away.
+    first, second = (walker.evaluation(walker.at([])).loss for _ in range(2))
+    other = first if walker.policy == "recalibrate" else plain
+    if not abs(second - other) <= 1e-6 * max(1.0, abs(other)):
+        raise NumericalError(
+            f"two evaluations of the centre differ ({other:.6g} and {second:.6g})",
+            type(walker.problem.model).__name__,
+            "its forward is random even in eval mode",
+        )
+    return second
+
+
+def _evaluate(
+    walker: Walker, spec: SurfaceSpec, seed: int, axes: Sequence[Direction], lengths: Sequence[float], rows: Rows
+) -> tuple[tuple[str, ...], dict[str, Any], Any, Any]:
+    """Dimensions, axis values, sums ``(*dims, 4, columns)``, and which cells were evaluated (None: all)."""
+    if spec.dim == 1:
+        x = axis_values(spec.points, lengths[0])
+        if spec.repeats == 1:
+            return ("x",), {"x": x}, rows.compute("slice", ["slice"], lambda _: walker.row(x, axes[0]))[0], None
+        names = [f"slice{r:04d}" for r in range(spec.repeats)]
+        lines = rows.compute("slices", names, lambda r: walker.row(x, _drawn(walker.problem, spec, seed, r)))
+        return ("repeat", "x"), {"x": x}, np.stack(lines), None
+    if spec.adaptive_grid:
+        return _adaptively(walker, spec, axes, lengths, rows)
+    x, y = (axis_values(spec.points, length) for length in lengths)
+    return ("y", "x"), {"x": x, "y": y}, plane(walker, x, y, axes, rows), None
+
+
+def plane(walker: Walker, x: Any, y: Any, axes: Sequence[Direction], rows: Rows) -> Any:
+    """Sums over a grid, ``(len(y), len(x), 4, columns)``."""
+    names = [f"y{j:04d}" for j in range(len(y))]
+    return np.stack(rows.compute("surface", names, lambda j: walker.row(x, axes[0], [(float(y[j]), axes[1])])))
+
+
+def _adaptively(
+    walker: Walker, spec: SurfaceSpec, axes: Sequence[Direction], lengths: Sequence[float], rows: Rows
+) -> tuple[tuple[str, ...], dict[str, Any], Any, Any]:
+    size = 2 * spec.points - 1
+    x, y = (axis_values(size, length) for length in lengths)
+
+    def evaluate(round_name: str, places: Any) -> Any:
+        chunks = np.array_split(places, -(-len(places) // spec.points))
+
+        def chunk(i: int) -> Any:
+            return np.concatenate([walker.row([x[c]], axes[0], [(float(y[r]), axes[1])]) for r, c in chunks[i]])
+
+        names = [f"{round_name}-{i:04d}" for i in range(len(chunks))]
+        return np.concatenate(rows.compute(f"surface, {round_name}", names, chunk))
+
+    places, numbers = adaptive.refine(spec.points, evaluate)
+    evaluated = np.zeros((size, size), dtype=bool)
+    evaluated[places[:, 0], places[:, 1]] = True
+    sums = np.empty((size, size, *numbers.shape[1:]))
+    sums[:, :, 2:] = numbers[0, 2:]  # weights and counts are the same everywhere
+    for column in range(numbers.shape[-1]):
+        for quantity in (0, 1):
+            known = numbers[:, quantity, column]
+            sums[:, :, quantity, column] = (
+                known[0] if (known == known[0]).all() else adaptive.fill(places, known, size)
+            )
+    return ("y", "x"), {"x": x, "y": y}, sums, evaluated
+
+
+def _drawn(problem: Problem, spec: SurfaceSpec, seed: int, number: int) -> Direction:
+    return draw(problem, spec.axes[0], seed, number, spec.one_dimensional)
+
+
+def _conditions(
+    walker: Walker, spec: SurfaceSpec, seed: int, axes: Sequence[Direction], lengths: Sequence[float]
+) -> dict[str, Any]:
+    """Everything that decides the bits of a row."""
+    problem = walker.problem
+    facts = problem.describe()
+    return {
+        **{k: facts[k] for k in ("weights_hash", "data_hash", "device", "dtype", "micro_batch", "threads", "torch")},
+        "loss": problem.loss_name,
+        "policy": walker.policy,
+        "other data": [p.data_hash if p else None for p in (walker.test, walker.training)],
+        "directions": tensors_hash(named_tensors(problem, axes)),
+        "lengths": [float(v).hex() for v in lengths],
+        "spec": spec.to_dict(),
+        "seed": seed,
+    }

@@ -7,7 +7,8 @@ from cases import domain_data, problem_of, small_mlp
 from torch import Tensor, nn
 
 from landscape.problem import Problem
-from landscape.surfaces.directions import Direction, draw
+from landscape.surfaces.directions import Direction
+from landscape.surfaces.random_directions import draw
 
 
 class Zoo(nn.Module):
@@ -67,13 +68,14 @@ def test_each_layer_has_the_norm_of_the_networks_layer(zoo: Problem):
 
 def test_whole_norms(zoo: Problem):
     moved = torch.cat([p.detach().reshape(-1) for p in zoo.space.tensors if p.ndim > 1])
-    assert named(zoo, "gaussian")[0].norm == pytest.approx(float(moved.norm()), rel=1e-12)
+    assert named(zoo, "model")[0].norm == pytest.approx(float(moved.norm()), rel=1e-12)
+    assert named(zoo, "gaussian")[0].norm == pytest.approx(np.sqrt(len(moved)), rel=0.2)
     assert named(zoo, "unit")[0].norm == pytest.approx(1, rel=1e-12)
     assert named(zoo, "layer")[0].norm == pytest.approx(float(moved.norm()), rel=1e-9)
     assert named(zoo, "filter")[0].norm == pytest.approx(float(moved.norm()), rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["filter", "layer", "gaussian", "unit"])
+@pytest.mark.parametrize("kind", ["filter", "layer", "model", "gaussian", "unit"])
 def test_one_dimensional_parameters_stay(zoo: Problem, kind: str):
     _, d, _ = named(zoo, kind)
     fixed = [n for n, t in d.items() if t.ndim <= 1]
@@ -86,7 +88,7 @@ def test_buffers_have_no_direction(zoo: Problem):
     assert not any("running" in n for n in zoo.space.names)
 
 
-@pytest.mark.parametrize("kind", ["filter", "layer", "gaussian", "unit"])
+@pytest.mark.parametrize("kind", ["filter", "layer", "model", "gaussian", "unit"])
 def test_the_same_seed_is_the_same_direction(zoo: Problem, kind: str):
     state = torch.get_rng_state()
     a, b = (torch.cat([t.reshape(-1) for t in draw(zoo, kind, 3, 0).tensors]) for _ in range(2))
@@ -136,9 +138,9 @@ def test_entries_are_gaussian_and_axes_are_nearly_orthogonal():
 
 
 def test_cosine_by_hand():
-    a = Direction("unit", 0, 0, [torch.tensor([1.0, 0.0]), torch.tensor([[2.0]])])
-    b = Direction("unit", 0, 1, [torch.tensor([1.0, 1.0]), torch.tensor([[0.0]])])
-    zero = Direction("unit", 0, 2, [torch.zeros(2), torch.zeros(1, 1)])
+    a = Direction("unit", [torch.tensor([1.0, 0.0]), torch.tensor([[2.0]])])
+    b = Direction("unit", [torch.tensor([1.0, 1.0]), torch.tensor([[0.0]])])
+    zero = Direction("unit", [torch.zeros(2), torch.zeros(1, 1)])
     assert a.cosine(b) == pytest.approx(1 / np.sqrt(10))
     assert a.cosine(a) == pytest.approx(1)
     assert a.cosine(zero) == 0

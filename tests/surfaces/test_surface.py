@@ -23,18 +23,17 @@ from torch import Tensor, nn
 
 from landscape.errors import NumericalError
 from landscape.result import Result
-from landscape.surfaces import surface as module
-from landscape.surfaces.directions import Direction, draw
-from landscape.surfaces.surface import axis_values, surface
+from landscape.surfaces.directions import Direction
+from landscape.surfaces.grid import axis_values
+from landscape.surfaces.random_directions import draw
+from landscape.surfaces.surface import surface
 
 NO_INPUT = (torch.zeros(3, 1).double(), torch.zeros(3).double())
 
 
-def fixed_directions(monkeypatch, *tensors: Tensor) -> None:
-    """Let the surface look along these vectors (of a `Coordinates` model) instead of random ones."""
-    monkeypatch.setattr(
-        module, "draw", lambda problem, kind, seed, axis: Direction(kind, seed, axis, [tensors[axis].reshape(1, -1)])
-    )
+def along(*tensors: Tensor) -> list[Direction]:
+    """Directions of a `Coordinates` model."""
+    return [Direction(f"e{i}", [t.reshape(1, -1)], axis=i) for i, t in enumerate(tensors)]
 
 
 # -- axes ------------------------------------------------------------------------------------------------------------
@@ -64,12 +63,12 @@ def test_where_linspace_fails(reach: float):
 
 
 @pytest.mark.parametrize("points", [4, 5])
-def test_every_cell_reports_its_own_displacement(monkeypatch, points: int):
+def test_every_cell_reports_its_own_displacement(points: int):
     """The loss is 10 dx + 1000 dy (weights start elsewhere): a transposed, mirrored or walked grid cannot pass."""
     start = torch.tensor([[0.5, -2.0, 3.0]], dtype=torch.float64)
-    fixed_directions(monkeypatch, torch.tensor([1.0, 0, 0]).double(), torch.tensor([0, 0, 1.0]).double())
+    axes = along(torch.tensor([1.0, 0, 0]).double(), torch.tensor([0, 0, 1.0]).double())
     problem = problem_of(Coordinates(start), NO_INPUT, lambda o, t: 10 * (o[:, 0] - 0.5) + 1000 * (o[:, 2] - 3.0))
-    found = surface(problem, points=points, range=0.75)
+    found = surface(problem, points=points, range=0.75, directions=axes)
     loss = found.data["loss"]
     assert loss.dims == ("y", "x")
     assert np.allclose(
@@ -81,15 +80,15 @@ def test_every_cell_reports_its_own_displacement(monkeypatch, points: int):
 
 
 @pytest.mark.parametrize("points", [4, 7])
-def test_every_point_of_a_line_too(monkeypatch, points: int):
-    fixed_directions(monkeypatch, torch.tensor([0, 2.0, 0]).double())
+def test_every_point_of_a_line_too(points: int):
+    axes = along(torch.tensor([0, 2.0, 0]).double())
     problem = problem_of(Coordinates(torch.ones(1, 3).double()), NO_INPUT, lambda o, t: o[:, 1] - 1)
-    found = surface(problem, dim=1, points=points, range=2.0)
+    found = surface(problem, dim=1, points=points, range=2.0, directions=axes)
     assert found.data["loss"].dims == ("x",)
     assert np.allclose(found.data["loss"].values, 2 * axis_values(points, 2.0), atol=1e-14)
 
 
-def test_slices_of_a_quadratic_have_its_curvature(monkeypatch):
+def test_slices_of_a_quadratic_have_its_curvature():
     """L = w'Aw / 2: along eigenvectors the second difference is the eigenvalue, along e_i it is A_ii."""
     rng = np.random.default_rng(0)
     a = rng.standard_normal((4, 4))
@@ -102,8 +101,8 @@ def test_slices_of_a_quadratic_have_its_curvature(monkeypatch):
         *zip(vectors.T, values, strict=True),
         *zip(torch.eye(4).double(), a.diag(), strict=True),
     ]:
-        fixed_directions(monkeypatch, direction)
-        loss = surface(problem, dim=1, points=3, range=0.5).data["loss"].values
+        axes = along(direction)
+        loss = surface(problem, dim=1, points=3, range=0.5, directions=axes).data["loss"].values
         assert (loss[0] - 2 * loss[1] + loss[2]) / 0.25 == pytest.approx(float(expected), abs=1e-9)
 
 
@@ -116,7 +115,7 @@ def test_expected_curvature_along_random_axes():
     blocks = curvature.view(4, 6)
     expected = {
         "unit": float(curvature.mean()),
-        "gaussian": float(weights.square().sum() * curvature.mean()),
+        "model": float(weights.square().sum() * curvature.mean()),
         "filter": float((weights.square().sum(1) / 6 * blocks.sum(1)).sum()),
     }
     for kind, value in expected.items():
@@ -203,15 +202,17 @@ def test_also_when_the_loss_raises_in_the_middle(error: type[BaseException]):
     assert all(torch.equal(v, inside[k]) for k, v in problem.model.state_dict().items())
 
 
-def test_values_that_are_no_numbers_are_kept_and_counted(monkeypatch, tmp_path):
-    fixed_directions(monkeypatch, torch.tensor([1.0, 0]).double(), torch.tensor([0, 1.0]).double())
+def test_values_that_are_no_numbers_are_kept_and_counted(tmp_path):
+    axes = along(torch.tensor([1.0, 0]).double(), torch.tensor([0, 1.0]).double())
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
         x, y = output[:, 0] - 1, output[:, 1]
         value = torch.where(x > 0.9, torch.nan, -(x**2)) + torch.where(y > 0.9, torch.inf, 0.0)
         return torch.where(y < -0.9, -torch.inf, value)
 
-    found = surface(problem_of(Coordinates(torch.tensor([[1.0, 0]]).double()), NO_INPUT, loss), points=3)
+    found = surface(
+        problem_of(Coordinates(torch.tensor([[1.0, 0]]).double()), NO_INPUT, loss), points=3, directions=axes
+    )
     expected = [[-math.inf] * 3, [-1, 0, math.nan], [math.inf, math.inf, math.nan]]
     assert np.array_equal(found.data["loss"].values, np.array(expected), equal_nan=True)
     assert (found["nan_cells"], found["infinite_cells"]) == (2, 5)
@@ -220,7 +221,7 @@ def test_values_that_are_no_numbers_are_kept_and_counted(monkeypatch, tmp_path):
     assert "NaN" not in json.dumps(again.to_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize("kind", ["filter", "layer", "gaussian", "unit"])
+@pytest.mark.parametrize("kind", ["filter", "layer", "model", "unit"])
 def test_weights_of_zero_are_weights(kind: str):
     problem = problem_of(Coordinates(torch.zeros(2, 2).double()), NO_INPUT, lambda o, t: (o + 1).square().sum(1))
     found = surface(problem, points=3, direction=(kind,))

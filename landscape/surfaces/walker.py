@@ -1,0 +1,126 @@
+"""Going to points in weight space and looking: exactly, from the saved weights, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..evaluation import Evaluation, evaluation_from_sums
+from ..parameters import preserved_random_state
+from ..problem import Problem
+from ..weights import weights_hash
+from .batchnorm import batchnorm_layers, preserved_statistics, recalibrate, running_statistics
+from .directions import Direction
+
+Move = tuple[float, Direction]
+
+
+class Walker:
+    """Evaluates a problem anywhere; use inside `walking`, which puts everything back.
+
+    Every point is computed from saved tensors: walking step by step adds up rounding.
+
+    Args:
+        problem: Network, loss and examples.
+        policy: What happens to BatchNorm statistics: ``keep``, ``interpolate`` or ``recalibrate``.
+        test: The same network with the examples of the test split, evaluated at every point as well.
+        training: The same network with the examples that statistics are estimated from (``recalibrate``).
+    """
+
+    def __init__(
+        self, problem: Problem, policy: str = "keep", test: Problem | None = None, training: Problem | None = None
+    ) -> None:
+        self.problem, self.policy, self.test, self.training = problem, policy, test, training
+        self.tensors: list[Tensor] = list(problem.space.tensors)
+        self.centre = problem.space.split(problem.weights)
+        self.live = running_statistics(problem.model)
+        self.statistics: Mapping[str, Tensor] = {}
+        self.forwards = 0
+        if policy == "recalibrate" and training is None and batchnorm_layers(problem.model):
+            raise UsageError("there are no examples to estimate statistics from", "--bn recalibrate", "use --bn keep")
+
+    def at(self, moves: Sequence[Move], base: Sequence[Tensor] | None = None) -> Tensor:
+        """Sums of a pass at base + Σ step · direction, ``(4, domains)``; with a test split twice as many columns."""
+        torch._foreach_copy_(self.tensors, list(base or self.centre))
+        for step, direction in moves:
+            torch._foreach_add_(self.tensors, direction.tensors, alpha=step)
+        if self.policy == "interpolate":
+            self._interpolate(moves)
+        return self._look()
+
+    def at_weights(self, weights: Sequence[Tensor], statistics: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The same at given weights, bit for bit, under ``statistics`` where the policy asks for any."""
+        torch._foreach_copy_(self.tensors, list(weights))
+        if statistics is not None and self.policy != "recalibrate":
+            for name, live in self.live.items():
+                live.copy_(statistics[name])
+        return self._look()
+
+    def row(self, values: Sequence[float], direction: Direction, beside: Sequence[Move] = ()) -> Any:
+        """Sums along one direction from a point beside the centre, ``(points, 4, columns)``, in one go.
+
+        The device is waited for once, at the end.
+        """
+        base = [t.clone() for t in self.centre] if beside else self.centre
+        for step, other in beside:
+            torch._foreach_add_(base, other.tensors, alpha=step)
+        if self.policy != "interpolate":
+            return torch.stack([self.at([(float(x), direction)], base) for x in values]).cpu().numpy()
+        return torch.stack([self.at([*beside, (float(x), direction)]) for x in values]).cpu().numpy()
+
+    def evaluation(self, sums: Any) -> Evaluation:
+        """The training half of sums as an `Evaluation`."""
+        names = self.problem.examples.domain_names
+        return evaluation_from_sums(torch.as_tensor(sums)[:, : len(names)], names)
+
+    def _look(self) -> Tensor:
+        self.forwards += 1
+        if self.policy == "recalibrate" and self.training is not None and self.live:
+            recalibrate(self.training)
+        sums = self.problem.sums()
+        return sums if self.test is None else torch.cat([sums, self.test.sums()], dim=1)
+
+    def _interpolate(self, moves: Sequence[Move]) -> None:
+        for name, live in self.live.items():
+            live.copy_(self.statistics[name])
+            for step, direction in moves:
+                assert direction.statistics is not None
+                live.add_(direction.statistics[name], alpha=step)
+
+
+@contextmanager
+def walking(
+    problem: Problem, policy: str = "keep", test: Problem | None = None, training: Problem | None = None
+) -> Iterator[Walker]:
+    """A walker; afterwards weights, statistics, modes and random states are what they were, also after an error."""
+    with preserved_random_state(), preserved_statistics(problem.model) as statistics, problem.excursion():
+        walker = Walker(problem, policy, test, training)
+        walker.statistics = statistics
+        yield walker
+
+
+def state_of(problem: Problem) -> tuple[Any, ...]:
+    """Everything about the model that must be the same after a walk as before it."""
+    model = problem.model
+    return (
+        weights_hash(model),
+        tuple(m.training for m in model.modules()),
+        tuple(p.requires_grad for p in model.parameters()),
+        tuple(p.grad is None for p in model.parameters()),
+        tuple(torch.get_rng_state().tolist()),
+    )
+
+
+def statistics_policy(problem: Problem, asked: str | None, between: bool) -> str:
+    """The policy in force: what was asked for, else ``recalibrate`` between checkpoints and ``keep`` around one.
+
+    A network without running statistics has none to treat: ``keep``.
+    """
+    if not batchnorm_layers(problem.model):
+        return "keep"
+    return asked or ("recalibrate" if between else "keep")
