@@ -129,7 +129,7 @@ def open_problem(
         plugin = _named("model", spec.model, recorded, MODELS, trust)
         model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
         model = build_model(plugin, key_values(model_arg, "model_arg"), facts or facts_of(splits["train"]))
-        load_into(model, read_weights(target.checkpoint), target.checkpoint)
+        load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
         problem = Problem(
             model,
             examples,

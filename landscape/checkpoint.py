@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checkpoint_folders import weight_files
 from .errors import DataError, LandscapeError, NumericalError, UsageError
 from .weights import check_own_format, tensors_hash
 
@@ -55,7 +56,7 @@ class Weights:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read the weights in a checkpoint file or a Hugging Face folder.
+    """Read the weights in a checkpoint file, or in a folder of Hugging Face or Lightning.
 
     Raises:
         UsageError: If there is no such file, or it is a folder without weights.
@@ -63,12 +64,7 @@ def read_weights(path: Path) -> Weights:
     """
     path = Path(path)
     if path.is_dir():
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            if (path / name).is_file():
-                return read_weights(path / name)
-        raise UsageError(
-            "this folder holds no run and no model.safetensors", str(path), "name a checkpoint file or a run"
-        )
+        return _read_folder(path)
     if not path.exists():
         raise UsageError("there is no such file", str(path), "check the path")
     try:
@@ -87,6 +83,26 @@ def read_weights(path: Path) -> Weights:
     for name, tensor in weights.tensors.items():
         _refuse_odd_tensor(name, tensor, path)
     return weights
+
+
+def _read_folder(folder: Path) -> Weights:
+    files = weight_files(folder)
+    if not files:
+        raise UsageError("this folder holds no run and no weights", str(folder), "name a checkpoint file or a run")
+    tensors: dict[str, Tensor] = {}
+    for file, names in files.items():
+        weights = read_weights(file)
+        if len(files) == 1 and names is None:
+            return weights
+        lacking = sorted(set(names or ()) - set(weights.tensors))
+        if lacking:
+            raise DataError(
+                f"{len(lacking)} tensor(s) that the index places here are missing: {', '.join(lacking[:10])}",
+                str(file),
+                "copy the folder again",
+            )
+        tensors.update({n: weights.tensors[n] for n in names or ()})
+    return Weights(tensors, f"{weights.format}, {len(files)} shards", "", weights.metadata)
 
 
 def _head(path: Path) -> bytes:

@@ -59,3 +59,11 @@ class Interrupted(LandscapeError):
     """Stopped by a signal after everything needed to continue was saved (exit code 75)."""
 
     exit_code = 75
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` means that memory ran out, on the CPU (torch has no class for that) or a GPU."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text.lower())
+    )

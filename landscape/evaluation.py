@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import DataError
+from .errors import DataError, LandscapeError, is_out_of_memory
 from .examples import Batch, Examples, forward
 from .losses import (
     LossFunction,
@@ -23,6 +23,7 @@ from .losses import (
     prediction,
 )
 from .parameters import evaluation_mode, preserved_random_state
+from .trees import leaves
 
 
 @dataclass(frozen=True)
@@ -135,23 +136,37 @@ def evaluate(
 def check_labels(
     model: nn.Module, examples: Examples, loss: LossFunction, *, device: torch.device, dtype: torch.dtype
 ) -> None:
-    """Compare every label with the number of outputs before hours of work.
+    """Pass one example through the model and compare every label with its outputs, before hours of work.
 
     Raises:
-        DataError: If a label lies outside ``0..C-1``.
+        DataError: If the model does not take the inputs, or a label lies outside ``0..C-1``.
     """
-    classes = examples.classes()
-    if classes is None or not len(classes) or loss not in (cross_entropy, nll):
+    if not len(examples):
         return
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():
         batch = examples.batch(np.arange(1)).to(device, dtype)
-        output = forward(model, batch.inputs)
-    output = prediction(output)
-    if output.ndim == 2:
-        low, high = int(classes.min()), int(classes.max())
-        if low < 0 or high >= output.shape[1]:
-            raise DataError(
-                f"label {low if low < 0 else high} is outside 0..{output.shape[1] - 1}",
-                "the data set",
-                f"the model has {output.shape[1]} outputs; give it more, or mend the labels",
+        try:
+            output = forward(model, batch.inputs)
+        except (LandscapeError, MemoryError):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            shapes = ", ".join(
+                f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in leaves(batch.inputs)
             )
+            raise DataError(
+                f"the model does not take the data: {type(error).__name__}: {str(error)[:300]}",
+                f"{type(model).__name__} on one example, {shapes}",
+                "check --model, --data and their arguments, or run with --debug for the traceback",
+            ) from error
+    classes = examples.classes() if loss in (cross_entropy, nll) else None
+    if classes is None or (output := prediction(output)).ndim != 2:
+        return
+    low, high = int(classes.min()), int(classes.max())
+    if low < 0 or high >= output.shape[1]:
+        raise DataError(
+            f"label {low if low < 0 else high} is outside 0..{output.shape[1] - 1}",
+            "the data set",
+            f"the model has {output.shape[1]} outputs; give it more, or mend the labels",
+        )

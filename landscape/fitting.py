@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,15 +11,23 @@ from torch import Tensor, nn
 
 from .checkpoint import Weights, require_finite
 from .errors import DataError
+from .parameters import name_matcher
 from .weights import ties
 
 log = logging.getLogger(__name__)
 
-_PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
+_SHOWN = 10
 
 
-def load_into(model: nn.Module, weights: Weights, where: Path | str) -> None:
-    """Copy ``weights`` into ``model``; prefixes of wrappers are stripped, with a notice.
+def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: str | None = None) -> None:
+    """Copy ``weights`` into ``model``; what wrappers put around the names is taken off, with a notice.
+
+    Args:
+        model: Receives the values in its own memory and types.
+        weights: From `read_weights`.
+        where: Their place, for messages.
+        subset: Regular expression; where the checkpoint holds only tensors whose names it matches (a head, LoRA
+            matrices), the others keep the model's own values.
 
     Raises:
         DataError: If keys are missing or unexpected, or a shape or kind of number does not fit.
@@ -27,8 +35,8 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str) -> None:
     """
     place = str(where)
     expected = model.state_dict()
-    given = _strip_prefixes(weights.tensors, set(expected), place)
-    _match_keys(given, expected, place)
+    given = _renamed(weights, expected, place)
+    _match_keys(given, expected, place, subset)
     halves = {
         str(t.dtype).removeprefix("torch.") for t in given.values() if t.dtype in (torch.float16, torch.bfloat16)
     }
@@ -40,22 +48,48 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str) -> None:
             expected[name].copy_(tensor)
 
 
-def _strip_prefixes(tensors: dict[str, Tensor], expected: set[str], where: str) -> dict[str, Tensor]:
-    stripped = ""
-    while not set(tensors) & expected or not expected <= set(tensors):
-        prefix = next((p for p in _PREFIXES if any(k.startswith(p) for k in tensors)), None)
-        if prefix is None:
-            break
-        candidate = {k.removeprefix(prefix): v for k, v in tensors.items()}
-        if len(candidate) < len(tensors) or len(set(candidate) & expected) < len(set(tensors) & expected):
-            break
-        tensors, stripped = candidate, stripped + prefix
-    if stripped:
-        log.warning("%s: stripped the prefix %r from its keys", where, stripped)
-    return tensors
+def _renamed(weights: Weights, expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The tensors by the model's own names, as far as a common prefix explains the difference."""
+    # torch.compile puts its wrapper's name anywhere; PEFT leaves an adapter's name out of its files.
+    adapters = {e.replace(".default.", "."): e for e in expected if ".default." in e}
+    given: dict[str, Tensor] = {}
+    for name, tensor in weights.tensors.items():
+        plain = name.replace("_orig_mod.", "")
+        given[adapters.get(plain, plain)] = tensor
+    if len(given) < len(weights.tensors):
+        given = dict(weights.tensors)
+    own = sum(k in expected for k in given)
+    notes = ["took '_orig_mod.' out of its keys"] if any("_orig_mod." in k for k in weights.tensors) else []
+    stripped, added = (0, ""), (0, "")
+    if not own == len(given) == len(expected):
+        stripped = _best_prefix(given, lambda p: sum(k.startswith(p) and k[len(p) :] in expected for k in given))
+        added = _best_prefix(expected, lambda p: sum(p + k in expected for k in given))
+    if stripped[0] > max(own, added[0]):
+        prefix = stripped[1]
+        outside = [k for k in given if not k.startswith(prefix)]
+        given = {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
+        notes.append(f"stripped the prefix {prefix!r} from its keys")
+        if outside:
+            notes.append(f"left out {len(outside)} key(s) outside it: {_some(outside)}")
+    elif added[0] > own:
+        given = {added[1] + k: v for k, v in given.items()}
+        notes.append(f"put the prefix {added[1]!r} before its keys")
+    if notes:
+        found = f"weights under {weights.container!r}, " if weights.container else ""
+        log.warning("%s: %s%s", where, found, ", ".join(notes))
+    elif weights.container:
+        log.info("%s: weights under %r", where, weights.container)
+    return given
 
 
-def _match_keys(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
+def _best_prefix(names: Iterable[str], score: Callable[[str], int]) -> tuple[int, str]:
+    """The beginning of dotted names, up to four parts, with the highest score; the shortest of equals."""
+    prefixes = {".".join(name.split(".")[:n]) + "." for name in names for n in range(1, min(5, name.count(".") + 1))}
+    scored = sorted(((score(p), p) for p in prefixes), key=lambda found: (-found[0], len(found[1])))
+    return scored[0] if scored else (0, "")
+
+
+def _match_keys(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, subset: str | None) -> None:
     tied = ties(expected)
     missing = [
         k
@@ -63,13 +97,23 @@ def _match_keys(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], whe
         if k not in given and not any(t in given for t in tied.get(k, ())) and not k.endswith("num_batches_tracked")
     ]
     unexpected = [k for k in given if k not in expected]
+    if subset is not None and not unexpected and given:
+        wanted = name_matcher(subset)
+        inside = [k for k in missing if any(wanted(name) for name in (k, *tied.get(k, ())))]
+        if missing and not inside:
+            log.warning("%s: %d tensors outside --params keep the values of the model callable", where, len(missing))
+        missing = inside
     if missing or unexpected:
         parts = [
-            f"{len(keys)} {word} key(s): {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}"
+            f"{len(keys)} {word} key(s): {_some(keys)}"
             for word, keys in (("missing", missing), ("unexpected", unexpected))
             if keys
         ]
         raise DataError("; ".join(parts), where, "is it another model, or --model-arg?")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _cast(name: str, tensor: Tensor, target: Tensor, where: str) -> Tensor:

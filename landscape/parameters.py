@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,26 +14,38 @@ from torch import Tensor, nn
 from .errors import UsageError
 
 
+def name_matcher(pattern: str) -> Callable[[str], object]:
+    """A function that says whether a regular expression matches a parameter's name anywhere.
+
+    Raises:
+        UsageError: If the pattern is broken.
+    """
+    try:
+        return re.compile(pattern).search
+    except re.error as error:
+        raise UsageError(f"{pattern!r} is no regular expression: {error}", "--params", "mend it") from None
+
+
 class ParameterSpace:
     """The parameters that move, as one vector: names, shapes and the order of `named_parameters`.
 
-    Tied tensors count once. Frozen parameters (``requires_grad=False``) are never part of it.
+    Tied tensors count once, under their first name. Frozen parameters (``requires_grad=False``) are never part of it.
 
     Args:
         model: The network.
-        pattern: Regular expression; only parameters whose name it matches anywhere. None: all trainable ones.
+        pattern: Regular expression; only parameters one of whose names it matches anywhere. None: all trainable ones.
 
     Raises:
         UsageError: If the pattern is broken or nothing is left.
     """
 
     def __init__(self, model: nn.Module, pattern: str | None = None) -> None:
-        try:
-            matches = re.compile(pattern or "").search
-        except re.error as error:
-            raise UsageError(f"{pattern!r} is no regular expression: {error}", "--params", "mend it") from None
+        matches = name_matcher(pattern or "")
         named = dict(model.named_parameters())
-        chosen = {k: p for k, p in named.items() if p.requires_grad and matches(k)}
+        names: dict[int, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+        chosen = {k: p for k, p in named.items() if p.requires_grad and any(map(matches, names[id(p)]))}
         if not chosen:
             trainable = [k for k, p in named.items() if p.requires_grad]
             raise UsageError(

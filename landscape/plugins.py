@@ -104,10 +104,10 @@ def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any]
     Raises:
         UsageError: If an argument is unknown or missing.
     """
-    accepted = _parameters(plugin.call)
-    values = {k: v for k, v in (filled or {}).items() if accepted is not None and k in accepted}
+    accepted, anything = _parameters(plugin.call)
+    values = {k: v for k, v in (filled or {}).items() if k in accepted}
     values.update(arguments)
-    if accepted is not None:
+    if not anything:
         for key in values:
             if key not in accepted:
                 raise unknown_name("argument", key, accepted, plugin.name)
@@ -123,19 +123,38 @@ def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any]
         ) from error
 
 
-def _parameters(function: Callable[..., Any]) -> list[str] | None:
-    """Names the callable takes, or None if it takes anything."""
+def _parameters(function: Callable[..., Any]) -> tuple[list[str], bool]:
+    """Names the callable takes, and whether it takes others, too."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        return [], True
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _flag(kind: str) -> str:
     return {"model": "--model", "data set": "--data", "loss": "--loss"}.get(kind, "a flag")
+
+
+def library(name: str, extra: str) -> Any:
+    """Import an optional library.
+
+    Raises:
+        UsageError: If it is missing, or does not fit the installed torch.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != name:
+            raise UsageError(f"{name} needs {error.name}", name, f"pip install {error.name}") from error
+        raise UsageError(f"{name} is not installed", name, f"pip install 'flatminima[{extra}]'") from None
+    except Exception as error:  # a build for another torch fails in many ways
+        raise UsageError(
+            f"importing {name} raised {type(error).__name__}: {error}",
+            name,
+            "install the build that belongs to your torch (from the same index as torch itself)",
+        ) from error
 
 
 # -- finding and importing -------------------------------------------------------------------------------------

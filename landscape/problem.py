@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .errors import LandscapeError, NumericalError, ResourceError, UsageError
+from .errors import LandscapeError, NumericalError, ResourceError, UsageError, is_out_of_memory
 from .evaluation import Evaluation, batch_sums, check_labels, evaluation_from_sums
 from .examples import Batch, Examples, Indices, forward
 from .losses import LossFunction, batch_weight, example_weights, mean_loss
@@ -357,14 +357,6 @@ class Problem:
                 self._batches = kept
         else:
             yield from self._batches
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` means that memory ran out, on the CPU or a GPU."""
-    text = str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text.lower())
-    )
 
 
 def _dtype_of(model: nn.Module, dtype: torch.dtype | str | None) -> torch.dtype:

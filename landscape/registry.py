@@ -243,6 +243,12 @@ MODELS = Registry(
         "resnet32": Entry("landscape.models.resnet:resnet32", "CIFAR ResNet of He et al. 2015, 464,154 parameters"),
         "resnet44": Entry("landscape.models.resnet:resnet44", "CIFAR ResNet of He et al. 2015, 658,586 parameters"),
         "resnet56": Entry("landscape.models.resnet:resnet56", "CIFAR ResNet of He et al. 2015, 853,018 parameters"),
+        "torchvision:NAME": Entry("landscape.models.libraries:torchvision_model", "any network of torchvision"),
+        "timm:NAME": Entry("landscape.models.libraries:timm_model", "any network of timm"),
+        "hf:NAME_OR_FOLDER": Entry(
+            "landscape.models.libraries:hf_model",
+            "a network of transformers, from a folder or the hub (task=text-classification)",
+        ),
     },
 )
 
@@ -265,6 +271,9 @@ DATA = Registry(
         "images:FOLDER": Entry(
             "landscape.data.folders:class_folders",
             "images as class/image, or with train/, val/, test/ above the classes (size=64)",
+        ),
+        "hf:NAME_OR_FOLDER": Entry(
+            "landscape.data.hf:hf_data", "data of the datasets library, saved to a folder or on the hub"
         ),
     },
 )

@@ -169,6 +169,8 @@ def store_of(data: Any, where: str) -> TensorStore | DatasetStore:
         store = TensorStore(*data.tensors, getattr(data, "facts", None))
     elif isinstance(data, torch.utils.data.DataLoader):
         store = _loaded(data, where)
+    elif _is_arrow(data):
+        store = _arrow(data, where)
     elif is_table(data) or (isinstance(data, (tuple, list)) and len(data) == 2 and _are_columns(data)):
         store = _columns(data, where)
     elif _is_rows(data):
@@ -236,6 +238,26 @@ def _columns(data: Any, where: str) -> TensorStore:
         shown = next(iter(wanted)) if len(wanted) == 1 else sorted(wanted)
         raise DataError(f"inputs have {sorted(sizes)} examples, targets {shown}", where, "make them equal")
     return TensorStore(map_tensors(inputs, Tensor.detach), map_tensors(targets, Tensor.detach))
+
+
+def _is_arrow(data: Any) -> bool:
+    """Whether ``data`` is a table of the ``datasets`` library that holds numbers and texts, nothing to decode."""
+    features = getattr(data, "features", None)
+    if not isinstance(features, Mapping) or not hasattr(data, "with_format") or not hasattr(data, "column_names"):
+        return False
+    decoded = any(type(f).__name__ in ("Image", "Audio", "Video", "Pdf") for f in features.values())
+    return not decoded and data.format["type"] != "custom"
+
+
+def _arrow(data: Any, where: str) -> TensorStore:
+    numbers = {k: v for k, v in data.with_format("numpy")[:].items() if getattr(v, "dtype", None) is not None}
+    ragged = [k for k, v in numbers.items() if v.dtype == object and isinstance(v[0], (list, np.ndarray))]
+    if ragged:
+        raise DataError(f"rows differ in length: {', '.join(ragged)}", where, "pad them, padding='max_length'")
+    store = _columns({k: v for k, v in numbers.items() if v.dtype.kind in "biuf"}, where)
+    names = [getattr(f, "names", None) for k, f in data.features.items() if k in TARGETS]
+    store.facts = {"classes": names[0]} if names and names[0] else {}
+    return store
 
 
 def _loaded(loader: Any, where: str) -> TensorStore:

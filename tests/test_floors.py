@@ -20,6 +20,7 @@ FLOORS = {
         "parameters",
         "ascent",
         "checkpoint",
+        "checkpoint_folders",
         "problem",
         "result",
         "run",

@@ -24,9 +24,9 @@ class ProblemSpec(Spec):
     _not_in_key: ClassVar[frozenset[str]] = frozenset({"batch_size"})
 
     model: str | None = None
-    """Registered name, pkg.module:callable or path/to/file.py:callable."""
+    """Registered name, {torchvision,timm,hf}:NAME, pkg.module:callable or path/to/file.py:callable."""
     data: str | None = None
-    """Registered name, domains:FOLDER, images:FOLDER, pkg.module:callable or path/to/file.py:callable."""
+    """Registered name, {domains,images,hf}:FOLDER, pkg.module:callable or path/to/file.py:callable."""
     loss: str | None = None
     """Registered name or a callable (output, target) -> per-example losses or their mean."""
     model_arg: KeyValues = ()

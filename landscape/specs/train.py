@@ -59,9 +59,9 @@ class TrainSpec(Spec):
     _not_in_key: ClassVar[frozenset[str]] = frozenset({"save_every", "workers"})
 
     data: str = "digits-rotated"
-    """Registered name, domains:FOLDER, images:FOLDER, pkg.module:callable or path/to/file.py:callable."""
+    """Registered name, {domains,images,hf}:FOLDER, pkg.module:callable or path/to/file.py:callable."""
     model: str | None = None
-    """Registered name, pkg.module:callable or path/to/file.py:callable (default: convnet for images, else mlp)."""
+    """Registered name, {torchvision,timm,hf}:NAME, module:callable or file.py:callable (default: convnet or mlp)."""
     loss: str = "cross_entropy"
     """Registered name or a callable (output, target) -> per-example losses or their mean."""
     model_arg: KeyValues = ()
