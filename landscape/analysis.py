@@ -141,7 +141,15 @@ def open_problem(
             unseen=[d for d in holdout if d in wanted],
         )
     problem.loss_name = loss.name
+    problem.start = _start(target.run)
     return problem
+
+
+def _start(run: Run | None) -> Path | None:
+    """The checkpoint that a run's training started from, if it has kept one."""
+    if run is None:
+        return None
+    return run.checkpoints().get(0) or (Path(run.spec["init"]) if run.spec.get("init") else None)
 
 
 def _named(what: str, given: str | None, recorded: Mapping[str, Any], registry: Registry, trust: bool) -> Plugin:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .errors import LandscapeError, NumericalError, ResourceError, UsageError, is_out_of_memory
 from .evaluation import Evaluation, batch_sums, check_labels, evaluation_from_sums
 from .examples import Batch, Examples, Indices, forward
-from .losses import LossFunction, batch_weight, example_weights, mean_loss
+from .losses import LossFunction, batch_weight, example_losses, example_weights, mean_loss
 from .parameters import ParameterSpace, preserved_random_state, unwrapped
 from .registry import LOSSES
 from .second_derivatives import refuse_once_differentiable, second_derivative_error
@@ -30,6 +32,7 @@ from .weights import weights_hash
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 DEFAULT_BATCH = 512
 _MEMORY_BYTES = 4 * 2**30  # of examples kept in host memory; more is read from the data set in every pass
 _CACHE_BYTES = 2 * 2**30  # of batches kept on the device
@@ -96,6 +99,7 @@ class Problem:
             parameter.requires_grad_(name in moving)
             parameter.grad = None
         self.params, self.unseen = params, tuple(unseen)
+        self.start: Path | None = None  # the checkpoint that training started from, where it is known
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
         self.loss_function: LossFunction = LOSSES.load(loss) if isinstance(loss, str) else loss
         self.batch_size = batch_size or DEFAULT_BATCH
@@ -182,6 +186,21 @@ class Problem:
     def batches(self) -> Iterator[Batch]:
         """The examples in order, in micro-batches on the device."""
         yield from self._micro_batches()
+
+    def with_model(self, model: nn.Module) -> Problem:
+        """Another network of the same kind (copied) over the same examples, with the same loss and choices."""
+        other = Problem(
+            model,
+            self.examples,
+            self.loss_function,
+            params=self.params,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+            unseen=self.unseen,
+        )
+        other.loss_name, other.start = self.loss_name, self.start
+        return other
 
     def present_domains(self) -> list[str]:
         """Names of the domains that have examples, or [] where the data has no domains."""
@@ -273,6 +292,35 @@ class Problem:
         """Weighted sum of a batch's losses, shape ``()``, with its graph; all add up to mean × `total_weight`."""
         return self.batch_loss(batch) * batch_weight(self.loss_function, batch.targets)
 
+    def per_example(self, function: Callable[[Batch], Tensor]) -> Tensor:
+        """What ``function`` gives for the examples of each micro-batch, laid end to end: ``(n_examples, ...)``."""
+        return torch.cat(self._sum(lambda batch: [[function(batch).detach()]])[0])
+
+    def example_losses(self) -> Tensor | None:
+        """Loss of each example at the current weights, ``(n_examples,)``; None if the loss gives only the mean."""
+        with torch.no_grad():
+            probe = self.of_examples(np.arange(1))
+            batch = next(probe._micro_batches())
+            if example_losses(self.loss_function, forward(self.model, batch.inputs), batch.targets) is None:
+                return None
+            return self.per_example(self._losses_of)
+
+    def example_weights(self) -> Tensor | None:
+        """What each example weighs in the mean loss, ``(n_examples,)``; None where all weigh the same."""
+
+        def of(batch: Batch) -> Tensor:
+            weights = example_weights(self.loss_function, batch.targets)
+            assert weights is not None
+            return weights
+
+        first = self.examples.batch(np.arange(1))
+        return None if example_weights(self.loss_function, first.targets) is None else self.per_example(of)
+
+    def _losses_of(self, batch: Batch) -> Tensor:
+        values = example_losses(self.loss_function, forward(self.model, batch.inputs), batch.targets)
+        assert values is not None
+        return values
+
     def unused_parameters(self) -> list[str]:
         """Names of parameters that the loss of the first micro-batch does not reach."""
         loss = self.batch_loss(next(self._micro_batches()))
@@ -320,14 +368,16 @@ class Problem:
             return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
         return self.space.flatten(torch.autograd.grad(scalar, self.space.tensors, allow_unused=True))
 
-    def _sum(self, contribution: Callable[[Batch], Sequence[Tensor]]) -> list[Tensor]:
-        """Sum what ``contribution`` gives over all micro-batches; halve them when memory runs out."""
+    def _sum(self, contribution: Callable[[Batch], Sequence[T]]) -> list[T]:
+        """Add up (``+``) what ``contribution`` gives over all micro-batches; halve them when memory runs out."""
         while True:
             try:
-                total: list[Tensor] = []
+                total: list[T] = []
                 for batch in self._micro_batches():
                     parts = contribution(batch)
-                    total = list(parts) if not total else [t + p for t, p in zip(total, parts, strict=True)]
+                    total = (
+                        list(parts) if not total else [operator.add(t, p) for t, p in zip(total, parts, strict=True)]
+                    )
                 return total
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, LandscapeError) or not is_out_of_memory(error):

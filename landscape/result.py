@@ -67,7 +67,11 @@ class Result:
         return {**self.record, "result": str(self.path) if self.path else None}
 
     def to_pandas(self) -> pd.DataFrame:
-        """All arrays as one table, a row per coordinate."""
+        """All arrays as one table, a row per coordinate; of a sharpness result its rows."""
+        if self.record.get("measures"):
+            import pandas as pd
+
+            return pd.DataFrame(self.record["measures"])
         return self.data.to_dataframe().reset_index()
 
     def save(self, path: Path | str) -> Path:

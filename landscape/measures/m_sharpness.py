@@ -1,16 +1,24 @@
-"""m-sharpness (Foret et al. 2021, arXiv 2010.01412, section 4.1)."""
+"""m-sharpness (Foret et al. 2021, arXiv 2010.01412, section 4.1) and the worst cases that differ in the ball."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from ..ascent import ascent_step
 from ..problem import Problem
 from ..progress import report
-from ..stores import Indices
+from ..specs import SharpnessSpec
+from . import ball
+from .ascent import Climb, auto_pgd, one_step, projected_ascent
+from .ball import Ball
+from .blockwise import Group, over_groups
+from .partition import partition, shares
+from .value import Value, mean_and_stderr
+
+DEFAULT_M = (1, 4, 16, 64, 256)
 
 
 @dataclass(frozen=True)
@@ -22,56 +30,114 @@ class Sharpness:
     n_blocks: int
 
 
-def blocks(order: Indices, m: int) -> list[Indices]:
-    """Consecutive blocks of ``m`` examples; where ``m`` does not divide ``n`` the last one holds the rest."""
-    return [order[i : i + m] for i in range(0, len(order), m)]
-
-
-def m_sharpness(
-    problem: Problem, *, m: int, rhos: tuple[float, ...], p: str = "2", adaptive: bool = False, seed: int = 0
+def block_sharpness(
+    problem: Problem,
+    balls: Sequence[Ball],
+    *,
+    m: int,
+    climb: Climb = one_step,
+    seed: int = 0,
+    way: str | None = None,
 ) -> list[Sharpness]:
-    """How much each block's loss rises at the block's own ascent step, averaged over the blocks.
+    """How much each block's loss rises when the block climbs inside a ball, averaged over the blocks.
 
-        s_m = Σ_k (|B_k|/n) [L_k(w + e_k) − L_k(w)],   e_k = one ascent step of radius rho on block k
+        s_m = Σ_k (|B_k|/n) [max_{u in ball} L_k(w + T ⊙ u) − L_k(w)]
 
-    The blocks partition the problem's examples in one seeded, stratified order, so they are nested for nested
-    m and values for different m are comparable. Where m does not divide n the last block is smaller and is
-    weighted by its size. rho is not rescaled with m; running statistics are fixed (eval mode).
+    The blocks partition the problem's examples in one seeded, stratified order (see `landscape.measures.partition`).
+    rho is not rescaled with m; running statistics are fixed (eval mode).
 
     Args:
         problem: Network, loss and examples.
+        balls: Where to climb; all share the gradients at the centre.
         m: Examples per block, at most the number of examples.
-        rhos: Radii.
-        p: Norm of the ball: ``"2"``, ``"inf"`` or ``"1"``.
-        adaptive: Elementwise adaptive ball, ‖e / |w|‖_p ≤ rho.
+        climb: How the maximum is sought.
         seed: Seed of the partition.
+        way: ``"loop"`` or ``"stack"`` for the way blocks are computed; None: the faster one by rule.
 
     Returns:
-        One value per radius; the standard error is that of the weighted mean over blocks (ddof 1).
+        One value per ball; the standard error is that of the weighted mean over blocks (ddof 1).
 
-    Cost: one gradient per example, and one forward per example and radius.
+    Cost: one gradient per example, and per ball one forward per example (one step) or a gradient per step.
     """
-    parts = blocks(problem.examples.stratified_order(seed), m)
-    rises = torch.zeros(len(rhos), len(parts), dtype=torch.float64, device=problem.device)
-    weights = [p.detach().clone() for p in problem.space.tensors] if adaptive else None
-    for k, positions in enumerate(parts):
-        block = problem.of_examples(positions)
-        before, gradient = block.loss_and_gradient()
-        for r, rho in enumerate(rhos):
-            step = ascent_step(problem.space.split(gradient), rho, p=p, weights=weights)
-            with problem.excursion() as tensors:
-                torch._foreach_add_(tensors, step)
-                rises[r, k] = block.loss_tensor() - before
-        report(f"m-sharpness, m = {m}", k + 1, len(parts))
-    weight = np.array([problem.of_examples(b).total_weight for b in parts]) / problem.total_weight
-    values = rises.cpu().numpy()
-    return [
-        Sharpness(
-            float(row @ weight),
-            float(np.sqrt(len(parts) / (len(parts) - 1) * (weight**2 @ (row - row @ weight) ** 2)))
-            if len(parts) > 1
-            else None,
-            len(parts),
-        )
-        for row in values
-    ]
+    parts = partition(problem.examples, m, seed)
+    centre = problem.weights
+
+    def rises_of(group: Group) -> Tensor:
+        before, gradient = group.losses_and_gradients(centre[None])
+        return torch.stack([climb(group, centre, before, gradient, b) for b in balls])
+
+    weights, found = shares(problem, parts), []
+    for done, rises in over_groups(problem, parts, rises_of, way):
+        found.append(rises)
+        report(f"sharpness, m = {m}", done, len(parts))
+    table = torch.cat(found, dim=1).cpu().numpy()
+    return [Sharpness(*mean_and_stderr(row, weights), len(parts)) for row in table]
+
+
+def sizes(problem: Problem, spec: SharpnessSpec) -> tuple[int, ...]:
+    """The block sizes asked for, or those of the default ones that fit."""
+    return spec.m or tuple(m for m in DEFAULT_M if m <= problem.n_examples)
+
+
+def m_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """Mean over blocks of max_{‖e_k‖_p ≤ rho} L_k(w + e_k) − L_k(w) (arXiv 2010.01412, section 4.1).
+
+    By one ascent step; ``--inner-steps`` and ``--maximizer apgd`` seek the maximum harder. ``--adaptive`` measures
+    the ball in units of |w| elementwise, ‖e / |w|‖_p ≤ rho.
+    """
+    scale = ball.elementwise(problem) if spec.adaptive else None
+    yield from _values(problem, spec, seed, scale, spec.rho or (0.05,), sizes(problem, spec), climb_of(spec))
+
+
+def asam_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """The same in the ball of the authors' ASAM, ‖e / T‖_p ≤ rho with T = |w| + eta for weights and 1 for biases.
+
+    Source: Kwon et al. 2021, arXiv 2102.11600; T as in SamsungLabs/ASAM.
+    """
+    scale = ball.asam(problem, 0.01 if spec.eta is None else spec.eta)
+    yield from _values(problem, spec, seed, scale, spec.rho or (0.5,), sizes(problem, spec), climb_of(spec))
+
+
+def worst_case_adaptive(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """Worst-case adaptive sharpness, ‖e / |w|‖_p ≤ rho, by 20 steps of Auto-PGD on blocks of 128 examples.
+
+    Source: Andriushchenko et al. 2023, arXiv 2302.07011. The ascent runs in the coordinates e/|w|, where the ball is
+    plain and its projection exact; the authors' code bisects for the projection onto the ellipsoid.
+    """
+    climb = (
+        auto_pgd(spec.inner_steps or 20) if spec.maximizer != "ascent" else projected_ascent(spec.inner_steps or 1)
+    )
+    scale, m = ball.elementwise(problem), spec.m or (min(128, problem.n_examples),)
+    yield from _values(problem, spec, seed, scale, spec.rho or (0.1,), m, climb)
+
+
+def climb_of(spec: SharpnessSpec) -> Climb:
+    """How the spec wants the maximum sought."""
+    return auto_pgd(spec.inner_steps or 20) if spec.maximizer == "apgd" else projected_ascent(spec.inner_steps or 1)
+
+
+def _values(
+    problem: Problem,
+    spec: SharpnessSpec,
+    seed: int,
+    scale: Tensor | None,
+    rhos: Sequence[float],
+    m: Sequence[int],
+    climb: Climb,
+) -> Iterator[Value]:
+    for size in m:
+        found = block_sharpness(problem, [Ball(r, spec.p, scale) for r in rhos], m=size, climb=climb, seed=seed)
+        for rho, s in zip(rhos, found, strict=True):
+            facts: dict[str, float] = {"last_block": problem.n_examples - size * (s.n_blocks - 1)}
+            if scale is None:
+                facts["relative_radius"] = rho / float(torch.linalg.vector_norm(problem.weights.double()))
+            yield Value(
+                value=s.value,
+                stderr=s.stderr,
+                n_blocks=s.n_blocks,
+                m=size,
+                rho=rho,
+                p=spec.p,
+                adaptive=scale is not None,
+                facts=facts,
+            )

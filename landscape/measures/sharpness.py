@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import NumericalError, UsageError
+from ..errors import NumericalError
 from ..problem import Problem
 from ..registry import MEASURES
 from ..result import Result
 from ..specs import SharpnessSpec
-from ..specs.analysis import DEFAULT_M
+from . import partition
+from .controls import controlled, normalized_logits, output_change, outputs, with_output
+from .table import dataset
+from .value import mean_and_stderr
+
+# A measure that changes by more than this share under a control counts as moved.
+MOVED = 0.01
 
 
 def sharpness(
@@ -28,89 +35,119 @@ def sharpness(
     Args:
         problem: Network, loss and examples.
         spec: What to measure; or give its fields as keywords (``m=(1, 16), rho=(0.05,)``).
-        seed: Seed of the partition into blocks; the same order serves every ``m``.
+        seed: Seed of the partition into blocks (the same order serves every ``m``), and of random directions.
         per_domain: Also for the loss of each domain alone.
         **options: Fields of `SharpnessSpec`.
 
     Returns:
-        ``value``, ``stderr`` and ``n_blocks`` over ``(m, rho)``, and the record of the command.
+        A row per measure, ``m`` and ``rho`` (``measures`` of the record; columns over ``row``); m-sharpness also as
+        ``value``, ``stderr`` and ``n_blocks`` over ``(m, rho)``.
 
     Raises:
-        UsageError: If an ``m`` exceeds the number of examples.
+        UsageError: If an ``m`` exceeds the number of examples, or a measure is not defined for this network.
         NumericalError: If a loss is not finite.
     """
     spec = spec or SharpnessSpec(**options)
     started = time.perf_counter()
     evaluation = problem.require_finite()
-    measures = _measure(problem, spec, seed)
+    plain = problem
+    if spec.normalize_logits:
+        problem = with_output(problem, normalized_logits)
+    measures = measure(problem, spec, seed)
     domains = (
-        {n: _measure(problem.of_domain(n), spec, seed) for n in problem.present_domains()} if per_domain else None
+        {n: measure(problem.of_domain(n), spec, seed) for n in problem.present_domains()} if per_domain else None
     )
     record = {
         "target": None,
-        **problem.describe(),
+        **plain.describe(),
         "loss": evaluation.loss,
         "accuracy": evaluation.accuracy,
         "measures": measures,
         "domains": {n: {"measures": rows} for n, rows in domains.items()} if domains else None,
-        "partition": "one seeded order, stratified by class and domain; a last smaller block is weighted by its size",
-        "estimator": "one ascent step",
+        "partition": partition.describe(problem.examples, seed),
+        "subsets": _describe_subsets(problem, spec.subsets, seed),
+        "control": _control(plain, spec, seed) if spec.control else None,
         "seed": seed,
         "spec": spec.to_dict(),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    return Result("sharpness", _dataset(measures, domains), record)
+    return Result("sharpness", dataset(measures, domains), record)
 
 
-def _measure(problem: Problem, spec: SharpnessSpec, seed: int) -> list[dict[str, Any]]:
-    sizes = spec.m or tuple(m for m in DEFAULT_M if m <= problem.n_examples)
+def measure(problem: Problem, spec: SharpnessSpec, seed: int) -> list[dict[str, Any]]:
+    """The rows of all measures asked for; over several subsets the mean, with its standard error over them."""
+    tables = [_rows(part, spec, seed) for part in partition.subsets(problem, spec.subsets, seed)]
+    return tables[0] if len(tables) == 1 else [_joined(same) for same in zip(*tables, strict=True)]
+
+
+def _rows(problem: Problem, spec: SharpnessSpec, seed: int) -> list[dict[str, Any]]:
     rows = []
     for name in spec.measure:
-        for m in sizes:
-            if m > problem.n_examples:
-                raise UsageError(f"m={m} exceeds the {problem.n_examples} examples", "--m", "use a smaller m")
-            found = MEASURES.load(name)(problem, m=m, rhos=spec.rho, p=spec.p, adaptive=spec.adaptive, seed=seed)
-            for rho, s in zip(spec.rho, found, strict=True):
-                if not np.isfinite(s.value):
-                    raise NumericalError(
-                        f"{name} with m={m}, rho={rho:g} is {s.value}",
-                        "the perturbed loss",
-                        "use a smaller --rho",
-                    )
-                rows.append(
-                    {
-                        "measure": name,
-                        "m": m,
-                        "rho": rho,
-                        "p": spec.p,
-                        "adaptive": spec.adaptive,
-                        "value": s.value,
-                        "stderr": s.stderr,
-                        "n_blocks": s.n_blocks,
-                    }
+        for found in MEASURES.load(name)(problem, spec, seed):
+            if found.value is not None and not np.isfinite(found.value):
+                place = "".join(f", {k}={v:g}" for k, v in (("m", found.m), ("rho", found.rho)) if v is not None)
+                raise NumericalError(
+                    f"{name} with {place[2:]} is {found.value}" if place else f"{name} is {found.value}",
+                    "the perturbed loss",
+                    "use a smaller --rho" if found.rho is not None else "check weights and data",
                 )
+            fields = ("m", "rho", "p", "adaptive", "value", "stderr", "n_blocks")
+            rows.append({"measure": name, **{f: getattr(found, f) for f in fields}, **found.facts})
     return rows
 
 
-def _dataset(measures: list[dict[str, Any]], domains: dict[str, list[dict[str, Any]]] | None) -> Any:
-    import xarray as xr
+def _joined(same: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One row from the rows of several subsets."""
+    values = [row["value"] for row in same]
+    if any(v is None for v in values):
+        return {**same[0], "value": None, "stderr": None, "subset_values": values}
+    value, stderr = mean_and_stderr(values)
+    return {**same[0], "value": value, "stderr": stderr, "subset_values": values}
 
-    sizes = list(dict.fromkeys(r["m"] for r in measures))
-    rhos = list(dict.fromkeys(r["rho"] for r in measures))
 
-    def table(rows: list[dict[str, Any]], field: str) -> Any:
-        out = np.full((len(sizes), len(rhos)), np.nan)
-        for r in rows:
-            if r["m"] in sizes and r[field] is not None:
-                out[sizes.index(r["m"]), rhos.index(r["rho"])] = r[field]
-        return out
+def _describe_subsets(problem: Problem, count: int, seed: int) -> dict[str, Any] | None:
+    if count == 1:
+        return None
+    parts = partition.subsets(problem, count, seed)
+    return {"count": count, "size": parts[0].n_examples, "data_hashes": [p.data_hash for p in parts]}
 
-    variables: dict[str, Any] = {f: (("m", "rho"), table(measures, f)) for f in ("value", "stderr", "n_blocks")}
-    coordinates: dict[str, Any] = {"m": sizes, "rho": rhos}
-    if domains:
-        coordinates["domain"] = list(domains)
-        variables["domain_value"] = (
-            ("domain", "m", "rho"),
-            np.stack([table(r, "value") for r in domains.values()]),
+
+def _control(problem: Problem, spec: SharpnessSpec, seed: int) -> dict[str, Any]:
+    """Every measure on the changed networks, and whether it moved."""
+    assert spec.control is not None
+    networks, pairs = controlled(problem, spec.control)
+    reference = outputs(problem, problem.model)
+    tables, points = [], []
+    for factor, changed in networks:
+        here = with_output(changed, normalized_logits) if spec.normalize_logits else changed
+        evaluation = changed.require_finite()
+        points.append(
+            {
+                "factor": factor,
+                "loss": evaluation.loss,
+                "accuracy": evaluation.accuracy,
+                "output_change": output_change(reference, outputs(changed, changed.model)),
+            }
         )
-    return xr.Dataset(variables, coordinates)
+        tables.append(measure(here, spec, seed))
+    moves = []
+    for same in zip(*tables, strict=True):
+        keep = {k: same[0].get(k) for k in ("measure", "m", "rho", "p", "adaptive", "layer")}
+        values = [row["value"] for row in same]
+        moves.append({**keep, "values": values, **_moved(values)})
+    return {
+        "kind": spec.control,
+        "layers": [{"scaled": p.first, "undone_by": p.second, "batchnorm": p.norm} for p in pairs],
+        "networks": points,
+        "measures": moves,
+        "moved_above": MOVED,
+    }
+
+
+def _moved(values: Sequence[float | None]) -> dict[str, Any]:
+    """The largest change relative to the unchanged network's value, and whether it is one."""
+    if any(v is None for v in values):
+        return {"largest_change": None, "moves": None if all(v is None for v in values) else True}
+    numbers = np.array(values, dtype=float)
+    change = float(np.abs(numbers - numbers[0]).max() / max(abs(numbers[0]), 1e-30))
+    return {"largest_change": change, "moves": change > MOVED}

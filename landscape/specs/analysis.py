@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
+from ..errors import UsageError
 from ..registry import MEASURES
-from .base import Spec, check_choice, check_distinct, check_number
-
-DEFAULT_M = (1, 4, 16, 64, 256)
+from .base import Spec, check_choice, check_distinct, check_number, flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,30 +34,62 @@ class HessianSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class SharpnessSpec(Spec):
-    """How much the loss rises at the worst point of a small neighbourhood."""
+    """How much the loss rises in a small neighbourhood, by any of the measures of the field."""
 
     measure: tuple[str, ...] = ("m-sharpness",)
     """Measures; see `landscape list measures`."""
     m: tuple[int, ...] = ()
-    """Examples per block; each block gets its own ascent step (default: those of 1 4 16 64 256 that fit)."""
-    rho: tuple[float, ...] = (0.05,)
-    """Radius of the ascent step, not rescaled with m."""
+    """Examples per block; each block gets its own ascent (default: those of 1 4 16 64 256 that fit)."""
+    rho: tuple[float, ...] = ()
+    """Radius, not rescaled with m (default: the measure's own, 0.05 for m-sharpness)."""
     p: Literal["1", "2", "inf"] = "2"
     """Norm of the ball."""
     adaptive: bool = False
     """Measure the step in units of |w| elementwise (invariant under rescaling)."""
+    inner_steps: int | None = None
+    """Ascent steps inside the ball (default: 1, or 20 with apgd)."""
+    maximizer: Literal["ascent", "apgd"] | None = None
+    """How the maximum is sought: steepest ascent (default, projected from step 2 on) or Auto-PGD."""
+    eta: float | None = None
+    """What ASAM adds to |w| (asam-sharpness; default: 0.01)."""
+    draws: int | None = None
+    """Random directions, noises or probes (default: the measure's own, 100 or 10)."""
+    start: str | None = None
+    """Checkpoint that the training started from (distance-from-start; default: the run's step 0)."""
+    normalize_logits: bool = False
+    """Subtract their mean from the logits of each example and divide by their norm."""
+    subsets: int = 1
+    """Measure on so many disjoint stratified subsets of the examples; the standard error is over them."""
+    control: Literal["rescale", "logits"] | None = None
+    """Also measure networks that predict the same: layers rescaled, or logits multiplied."""
 
     def __post_init__(self) -> None:
         check_distinct("measure", self.measure)
         for name in self.measure:
             check_choice("measure", name, MEASURES)
-        if self.m:
-            check_distinct("m", self.m)
-        check_distinct("rho", self.rho)
+        for name in ("m", "rho"):
+            if getattr(self, name):
+                check_distinct(name, getattr(self, name))
         for m in self.m:
             check_number("m", m, least=1)
         for rho in self.rho:
             check_number("rho", rho, least=0)
+        for name in ("inner_steps", "draws", "subsets"):
+            check_number(name, getattr(self, name), least=1)
+        check_number("eta", self.eta, least=0)
+        self._check_used()
+
+    def _check_used(self) -> None:
+        """Refuse a flag that none of the chosen measures uses."""
+        unused = {f.name: f.default for f in fields(self)}
+        for name in ("m", "rho", "p", "adaptive", "inner_steps", "maximizer", "eta", "draws", "start"):
+            users = [n for n in MEASURES if name in MEASURES[n].options]
+            if getattr(self, name) != unused[name] and not set(users) & set(self.measure):
+                raise UsageError(
+                    f"{flag(name)} is used by none of the chosen measures",
+                    f"--measure {' '.join(self.measure)}",
+                    f"it belongs to {', '.join(users)}; drop it or choose one of them",
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,108 @@
+"""What a measure of sharpness has to beat: sizes, norms and margins that look at no neighbourhood at all."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint import read_weights
+from ..errors import UsageError
+from ..examples import Batch, forward
+from ..fitting import load_into
+from ..losses import prediction
+from ..problem import Problem
+from ..specs import SharpnessSpec
+from ..trees import leaves, map_tensors
+from .value import Value
+
+
+def parameter_count(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """How many parameters move."""
+    del spec, seed
+    yield Value(value=float(problem.n_parameters))
+
+
+def weight_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """‖w‖₂ over all moving parameters."""
+    del spec, seed
+    yield Value(value=float(torch.linalg.vector_norm(problem.weights.double())), p="2")
+
+
+def distance_from_start(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """‖w − w₀‖₂ from the weights w₀ that training started from: the run's checkpoint of step 0, or ``--start``."""
+    del seed
+    start = Path(spec.start) if spec.start else problem.start
+    if start is None:
+        raise UsageError(
+            "the weights at the start of training are not known",
+            "--measure distance-from-start",
+            "name their checkpoint with --start, or train with --save-every",
+        )
+    model = copy.deepcopy(problem.model)
+    load_into(model, read_weights(start), start)
+    there = problem.with_model(model).weights
+    distance = float(torch.linalg.vector_norm((problem.weights - there).double()))
+    yield Value(value=distance, p="2", facts={"start": str(start)})
+
+
+def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """The 10th percentile over examples of f_y(x) − max_{j≠y} f_j(x) (Jiang et al. 2020); ``mean`` beside it."""
+    del spec, seed
+    if problem.examples.classes() is None:
+        raise UsageError("a margin needs classes", "--measure margin", "choose another measure")
+
+    def of(batch: Batch) -> Tensor:
+        output = prediction(forward(problem.model, batch.inputs))
+        own = output.gather(1, batch.targets[:, None])[:, 0]
+        return own - output.scatter(1, batch.targets[:, None], -math.inf).amax(1)
+
+    with torch.no_grad():
+        margins = problem.per_example(of).double().cpu().numpy()
+    facts = {"mean": float(margins.mean()), "negative_share": float((margins < 0).mean())}
+    yield Value(value=float(np.percentile(margins, 10)), n_blocks=len(margins), facts=facts)
+
+
+def log_spectral_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """Σ over layers of log ‖W‖₂, the logarithm of the product of spectral norms (filters flattened to rows)."""
+    del spec, seed
+    layers = [w.flatten(1) for w in problem.space.split(problem.weights) if w.ndim >= 2]
+    if not layers:
+        raise UsageError("no layer has a weight matrix", "--measure log-spectral-norm", "choose another measure")
+    norms = [float(torch.linalg.matrix_norm(w.double(), 2)) for w in layers]
+    if min(norms) == 0:
+        yield Value(value=None, facts={"note": "a layer is zero"})
+    else:
+        yield Value(value=sum(math.log(n) for n in norms), facts={"layers": len(norms)})
+
+
+_NORMALISING = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
+
+
+def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """√ of the sum of squared weights along all paths (Neyshabur et al. 2015): squared weights, an input of ones.
+
+    Defined for networks of linear layers, pooling and ReLU-like activations; a layer that normalises is refused.
+    """
+    del spec, seed
+    found = [n for n, module in problem.model.named_modules() if isinstance(module, _NORMALISING)]
+    if found:
+        raise UsageError(
+            f"the path norm is not defined through a normalising layer, there is {found[0]}",
+            "--measure path-norm",
+            "leave it out",
+        )
+    model = copy.deepcopy(problem.model)
+    first = problem.examples.batch(np.arange(1)).to(problem.device, problem.dtype)
+    if not all(t.is_floating_point() for t in leaves(first.inputs)):
+        raise UsageError("the path norm needs floating inputs", "--measure path-norm", "leave it out")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.square_()
+        total = prediction(forward(model, map_tensors(first.inputs, torch.ones_like))).double().sum()
+    yield Value(value=math.sqrt(max(float(total), 0.0)), p="2")

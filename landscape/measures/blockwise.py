@@ -1,0 +1,239 @@
+"""Losses and gradients of many blocks, each block at a point of its own.
+
+A `Group` is a run of equal blocks that are asked together. Two ways answer: `Looped` takes one block after the
+other, through the micro-batches of `Problem`; `Stacked` takes all blocks of the group in one call of
+``torch.func.vmap``, with a row of weights for each. Stacking saves the fixed cost of a call, which rules as long
+as a block is little work; with large blocks the batched kernels (grouped convolutions above all) are slower than
+the plain ones. `STACK_BELOW` is where the two cross, as measured by ``tests/benchmarks/sharpness.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ..errors import LandscapeError, is_out_of_memory
+from ..examples import Indices, forward
+from ..losses import mean_loss
+from ..problem import Problem
+from ..trees import map_tensors
+
+log = logging.getLogger(__name__)
+
+# Operations (2 per multiply-add) of a block's forward pass up to which stacking is the faster way.
+STACK_BELOW = {"cpu": 4e7, "cuda": 4e9}
+# Bytes of one row-per-block array of weights: on a CPU the rows of a group should stay in its cache.
+_ROW_BYTES = {"cpu": 2**23, "cuda": 2**28}
+_AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
+
+
+class Group(Protocol):
+    """Some blocks of equal size. Points are absolute weights, one row per block, ``(blocks, n_parameters)``."""
+
+    sizes: list[int]
+
+    def losses(self, points: Tensor) -> Tensor:
+        """Loss of each block at its point, ``(blocks,)``, float64."""
+        ...
+
+    def losses_and_gradients(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with gradients, ``(blocks, n_parameters)``; one row of points stands for all blocks."""
+        ...
+
+
+class Looped:
+    """One block, through the problem's own passes."""
+
+    def __init__(self, problem: Problem, positions: Indices) -> None:
+        self.block = problem.of_examples(positions)
+        self.sizes = [len(positions)]
+
+    def losses(self, points: Tensor) -> Tensor:
+        """See `Group`."""
+        with self._at(points):
+            return self.block.loss_tensor()[None]
+
+    def losses_and_gradients(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Group`."""
+        with self._at(points), torch.enable_grad():
+            loss, gradient = self.block.loss_and_gradient()
+        return loss[None], gradient[None]
+
+    @contextmanager
+    def _at(self, points: Tensor) -> Iterator[None]:
+        if points.data_ptr() == self.block.weights.data_ptr():
+            yield
+            return
+        with self.block.excursion():
+            self.block.space.write(points[0])
+            yield
+
+
+class Stacked:
+    """Several blocks of equal size in one vectorised call."""
+
+    def __init__(self, problem: Problem, parts: Sequence[Indices]) -> None:
+        self.problem = problem
+        batch = problem.examples.batch(np.concatenate(parts)).to(problem.device, problem.dtype)
+        shape = (len(parts), len(parts[0]))
+
+        def rows(tensor: Tensor) -> Tensor:
+            return tensor.reshape(*shape, *tensor.shape[1:])
+
+        self.inputs, self.targets = map_tensors(batch.inputs, rows), map_tensors(batch.targets, rows)
+        self.sizes = [len(p) for p in parts]
+
+    def losses(self, points: Tensor) -> Tensor:
+        """See `Group`."""
+        with torch.no_grad():
+            values: Tensor = vmap(self._loss, (0, 0, 0))(points, self.inputs, self.targets)
+        return values.double()
+
+    def losses_and_gradients(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Group`."""
+        shared = len(points) == 1
+        call = vmap(grad_and_value(self._loss), (None if shared else 0, 0, 0))
+        gradients, values = call(points[0] if shared else points, self.inputs, self.targets)
+        return values.detach().double(), gradients.detach()
+
+    def _loss(self, point: Tensor, inputs: Any, targets: Any) -> Tensor:
+        output = output_at(self.problem, self.problem.space.named(point), inputs)
+        return mean_loss(self.problem.loss_function, output, targets)
+
+
+def output_at(problem: Problem, tensors: Mapping[str, Tensor], inputs: Any) -> Any:
+    """The network's output with the parameters called so, as a function that ``torch.func`` can transform."""
+    named = {f"model.{k}": v for k, v in tensors.items()}
+    return functional_call(_Forward(problem.model), named, (inputs,))
+
+
+class _Forward(torch.nn.Module):
+    """`forward` as a module, since inputs may be a tensor, a tuple or a dictionary."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Any) -> Any:
+        """The model's output."""
+        return forward(self.model, inputs)
+
+
+def groups(problem: Problem, parts: Sequence[Indices], way: str | None = None) -> Iterator[Group]:
+    """Cut blocks into groups, in order.
+
+    Args:
+        problem: Network, loss and examples.
+        parts: Positions of each block; only the last may differ in size.
+        way: ``"loop"`` or ``"stack"``; None takes the one that is faster by the measured rule.
+    """
+    way = way or rule(problem, parts)
+    if way == "loop":
+        yield from (Looped(problem, part) for part in parts)
+        return
+    m = len(parts[0])
+    even = [p for p in parts if len(p) == m]
+    row_bytes = problem.n_parameters * problem.weights.element_size()
+    many = max(1, min(_ROW_BYTES[_kind(problem)] // row_bytes, max(problem.batch_size, m) // m))
+    for start in range(0, len(even), many):
+        yield Stacked(problem, even[start : start + many])
+    for part in parts[len(even) :]:
+        yield Looped(problem, part)
+
+
+def rule(problem: Problem, parts: Sequence[Indices]) -> str:
+    """``"stack"`` if a block is little work and the network can be stacked, else ``"loop"``."""
+    m = len(parts[0])
+    if len(parts) < 2 or m > problem.batch_size or problem.n_parameters == 0:
+        return "loop"
+    if forward_operations(problem, parts[0][:1]) * m > STACK_BELOW[_kind(problem)]:
+        return "loop"
+    return "stack" if _agree(problem, parts[:2] if len(parts[1]) == m else parts[:1]) else "loop"
+
+
+def forward_operations(problem: Problem, positions: Indices) -> int:
+    """Floating-point operations of the matrix products and convolutions in the forward pass over some examples."""
+    counter = _Counter()
+    with counter:
+        problem.of_examples(positions).loss_tensor()
+    return counter.total
+
+
+class _Counter(TorchDispatchMode):
+    """Torch's own formulas; its `FlopCounterMode` also hooks every module, and fails on some."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: int = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
+        return out
+
+
+def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
+    """Whether stacking works for this network and loss: on the first blocks it must give what the loop gives."""
+    centre = problem.weights[None]
+    try:
+        stacked = Stacked(problem, parts).losses_and_gradients(centre)
+    except Exception as error:
+        if isinstance(error, LandscapeError) or is_out_of_memory(error):
+            raise
+        log.info("blocks are taken one by one: the network cannot be vectorised (%s)", str(error).split("\n")[0])
+        return False
+    for k, part in enumerate(parts):
+        loss, gradient = Looped(problem, part).losses_and_gradients(centre)
+        tolerance = _AGREEMENT[problem.dtype]
+        scale = torch.linalg.vector_norm(gradient) + tolerance
+        if not (
+            torch.allclose(stacked[0][k], loss[0], rtol=tolerance, atol=tolerance, equal_nan=True)
+            and float(torch.linalg.vector_norm(stacked[1][k] - gradient[0]) / scale) <= tolerance
+        ):
+            log.warning("blocks are taken one by one: vectorised, the network gives other numbers")
+            return False
+    return True
+
+
+def _kind(problem: Problem) -> str:
+    return problem.device.type if problem.device.type in STACK_BELOW else "cuda"
+
+
+def over_groups(
+    problem: Problem, parts: Sequence[Indices], function: Callable[[Group], Tensor], way: str | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """What ``function`` gives for each group, and how many blocks are done.
+
+    A group that does not fit into memory is halved.
+    """
+    done = 0
+    for group in groups(problem, parts, way):
+        for values in _halving(problem, parts, done, group, function):
+            done += values.shape[-1]
+            yield done, values
+
+
+def _halving(
+    problem: Problem, parts: Sequence[Indices], start: int, group: Group, function: Callable[[Group], Tensor]
+) -> Iterator[Tensor]:
+    try:
+        yield function(group)
+    except (RuntimeError, MemoryError) as error:
+        count = len(group.sizes)
+        if isinstance(error, LandscapeError) or not is_out_of_memory(error) or count == 1:
+            raise
+        log.warning("out of memory: %d blocks at once instead of %d, same result", count // 2, count)
+        half = count // 2
+        for a, b in ((start, start + half), (start + half, start + count)):
+            yield from _halving(problem, parts, a, Stacked(problem, parts[a:b]), function)

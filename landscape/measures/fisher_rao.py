@@ -1,0 +1,63 @@
+"""The Fisher-Rao norm (Liang et al. 2019, arXiv 1711.01530), with empirical labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..errors import NumericalError
+from ..examples import Batch, forward
+from ..losses import example_losses
+from ..problem import Problem
+from ..progress import report
+from ..second_derivatives import second_derivative_error
+from ..specs import SharpnessSpec
+from .blockwise import over_groups
+from .value import Value, mean_and_stderr
+
+
+def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """Mean over examples of ⟨w, ∇l_i(w)⟩², the labels being those of the data; standard error over the examples.
+
+    Constant under rescaling of positively homogeneous layers.
+    """
+    del spec, seed
+    squares = slopes(problem).double().square().cpu().numpy()
+    value, stderr = mean_and_stderr(squares)
+    report("Fisher-Rao norm", 1, 1)
+    yield Value(value=value, stderr=stderr, n_blocks=len(squares), facts={"labels": "empirical"})
+
+
+def slopes(problem: Problem) -> Tensor:
+    """⟨w, ∇l_i(w)⟩ of each example, ``(n_examples,)``: the derivative of l_i as the weights grow in proportion.
+
+    With a weight v_i for each loss, Σ_i v_i ∇l_i is linear in v; the derivative of its product with w is what is
+    sought, for all examples from two backward passes. Where the loss gives no values per example, or an operation
+    cannot be differentiated twice, the gradient of each example is taken.
+    """
+    parts = problem.space.split(problem.weights)
+
+    def of(batch: Batch) -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be differentiated twice
+            values = example_losses(problem.loss_function, forward(problem.model, batch.inputs), batch.targets)
+        assert values is not None
+        v = torch.ones_like(values, requires_grad=True)
+        first = torch.autograd.grad(values, problem.space.tensors, v, create_graph=True, allow_unused=True)
+        product = [(g * w).sum() for g, w in zip(first, parts, strict=True) if g is not None]
+        (slope,) = torch.autograd.grad(torch.stack(product).sum(), v)
+        return slope
+
+    if problem.example_losses() is not None:
+        try:
+            return problem.per_example(of)
+        except RuntimeError as error:
+            if not isinstance(second_derivative_error(error), NumericalError):
+                raise
+    singles = [np.array([i]) for i in range(problem.n_examples)]
+    centre = problem.weights
+    found = [v for _, v in over_groups(problem, singles, lambda g: g.losses_and_gradients(centre[None])[1] @ centre)]
+    return torch.cat(found)

@@ -1,0 +1,44 @@
+"""The gradient at the point: its norm, and how much it varies between batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..problem import Problem
+from ..specs import SharpnessSpec
+from .blockwise import Group, over_groups
+from .partition import partition
+from .value import Value, mean_and_stderr
+
+
+def gradient_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """‖∇L(w)‖₂ over all examples."""
+    del spec, seed
+    yield Value(value=float(torch.linalg.vector_norm(problem.gradient().double())), p="2")
+
+
+def gradient_variance(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """Var{∇L(w; B)} over batches of m examples, what the figures of DISAM call sharpness (arXiv 2405.18861, C.3).
+
+    The sample variance summed over the weights, Σ_k ‖g_k − ḡ‖²/(K − 1), over the K whole blocks of the partition; a
+    last smaller block has another variance and is left out. Standard error from the K squared distances.
+    """
+    for m in spec.m or (min(16, max(1, problem.n_examples // 2)),):
+        parts = [p for p in partition(problem.examples, m, seed) if len(p) == m]
+        if len(parts) < 2:
+            raise UsageError(f"m={m} leaves one block of {problem.n_examples} examples", "--m", "use a smaller m")
+        centre = problem.weights[None]
+        middle = problem.of_examples(np.concatenate(parts)).gradient()
+
+        def distances(group: Group, centre: Tensor = centre, middle: Tensor = middle) -> Tensor:
+            return (group.losses_and_gradients(centre)[1] - middle).double().square().sum(1)
+
+        squares = torch.cat([v for _, v in over_groups(problem, parts, distances)]).cpu().numpy()
+        correction = len(parts) / (len(parts) - 1)
+        value, stderr = mean_and_stderr(squares * correction)
+        yield Value(value=value, stderr=stderr, n_blocks=len(parts), m=m)

@@ -1,0 +1,68 @@
+"""Keskar's eps-sharpness (Keskar et al. 2017, arXiv 1609.04836, metric 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+from ..progress import report
+from ..specs import SharpnessSpec
+from .noise import draws
+from .value import Value
+
+_ITERATIONS = 10
+_COLUMNS = 100
+
+
+def keskar(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """100·(max_{z in C} L(w + z) − L(w))/(1 + L(w)), C = {|z_i| ≤ eps(|w_i| + 1)}, by 10 iterations of L-BFGS-B.
+
+    eps is ``--rho``; the paper's values are 1e-3 and 5e-4.
+    """
+    del seed
+    yield from _measure(problem, spec, None)
+
+
+def keskar_subspace(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+    """The same over w + Az with a Gaussian A of 100 columns, C = {|z_i| ≤ eps(|(A⁺w)_i| + 1)}."""
+    columns = min(_COLUMNS, problem.n_parameters)
+    yield from _measure(problem, spec, torch.stack(list(draws(problem, columns, seed, "keskar")), dim=1))
+
+
+def _measure(problem: Problem, spec: SharpnessSpec, basis: Tensor | None) -> Iterator[Value]:
+    from scipy.optimize import minimize
+
+    centre, before = problem.weights, float(problem.loss_tensor())
+    inside = centre if basis is None else _least_squares(basis, centre)
+    reach = inside.abs().double().cpu().numpy() + 1
+
+    for eps in spec.rho or (1e-3,):
+        best = before
+
+        def negative(z: Any) -> tuple[float, Any]:
+            nonlocal best
+            step = torch.from_numpy(np.ascontiguousarray(z)).to(centre.device, centre.dtype)
+            with problem.excursion(), torch.enable_grad():
+                problem.space.write(centre + (step if basis is None else basis @ step))
+                loss, gradient = problem.loss_and_gradient()
+            best = max(best, float(loss))
+            slope = gradient if basis is None else basis.T @ gradient
+            return -float(loss), -slope.double().cpu().numpy()
+
+        bounds: Any = np.stack([-eps * reach, eps * reach], axis=1)
+        limit: Any = {"maxiter": _ITERATIONS}
+        minimize(negative, np.zeros(len(reach)), jac=True, method="L-BFGS-B", bounds=bounds, options=limit)
+        report("Keskar's sharpness", 1, 1)
+        facts = {"subspace": None if basis is None else basis.shape[1], "loss_maximum": best}
+        yield Value(value=100 * (best - before) / (1 + before), rho=eps, p="inf", facts=facts)
+
+
+def _least_squares(basis: Tensor, vector: Tensor) -> Tensor:
+    """A⁺w, ``(columns,)``."""
+    solution: Tensor = torch.linalg.lstsq(basis.double(), vector.double()[:, None]).solution[:, 0]
+    return solution

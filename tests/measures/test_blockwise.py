@@ -1,0 +1,166 @@
+"""Blocks computed all at once must give what blocks computed one by one give."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from cases import OUT_OF_MEMORY, domain_data, mean_cross_entropy, problem_of, small_mlp
+from torch import Tensor, nn
+
+from landscape.measures import ascent
+from landscape.measures.ball import Ball, asam
+from landscape.measures.blockwise import Looped, Stacked, forward_operations, rule
+from landscape.measures.m_sharpness import block_sharpness
+from landscape.measures.partition import describe, partition
+from landscape.models.convnet import ConvNet
+from landscape.problem import Problem
+
+
+def convnet() -> Problem:
+    torch.manual_seed(0)
+    model = ConvNet((1, 3, 4), (4, 4), 3, True, "relu").double()
+    model(torch.randn(50, 1, 4, 4).double())  # running statistics that are not 0 and 1
+    data = (torch.randn(22, 1, 4, 4).double(), torch.arange(22) % 3)
+    return problem_of(model, data)
+
+
+class Keywords(nn.Module):
+    """Takes a dictionary, and two parameters are one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(5, 5).double()
+        self.b = nn.Linear(5, 5).double()
+        self.b.weight = self.a.weight
+        self.c = nn.Linear(5, 3).double()
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Logits."""
+        return self.c(torch.tanh(self.a(left)) + self.b(right))
+
+
+def keywords() -> Problem:
+    torch.manual_seed(0)
+    inputs = {"left": torch.randn(22, 5).double(), "right": torch.randn(22, 5).double()}
+    return problem_of(Keywords(), (inputs, torch.arange(22) % 3), params=r"^[ac]\.")
+
+
+PROBLEMS = {
+    "mlp": lambda: problem_of(small_mlp(), domain_data((22,))["art"]),
+    "convnet with BatchNorm": convnet,
+    "mean-only loss": lambda: problem_of(small_mlp(), domain_data((22,))["art"], mean_cross_entropy),
+    "dictionary, tied and frozen": keywords,
+}
+
+
+@pytest.mark.parametrize("make", PROBLEMS.values(), ids=PROBLEMS)
+def test_stacked_losses_and_gradients_at_points_of_their_own(make):
+    problem = make()
+    parts = partition(problem.examples, 5, 0)[:4]
+    stacked = Stacked(problem, parts)
+    points = (
+        problem.weights
+        + 0.1 * torch.randn(4, problem.n_parameters, generator=torch.Generator().manual_seed(1)).double()
+    )
+    values, gradients = stacked.losses_and_gradients(points)
+    for k, part in enumerate(parts):
+        alone = Looped(problem, part)
+        loss, gradient = alone.losses_and_gradients(points[k : k + 1])
+        assert values[k] == pytest.approx(loss.item(), rel=1e-12)
+        assert gradients[k].numpy() == pytest.approx(gradient[0].numpy(), abs=1e-13)
+        assert stacked.losses(points)[k] == pytest.approx(alone.losses(points[k : k + 1]).item(), rel=1e-12)
+    shared = stacked.losses_and_gradients(problem.weights[None])[1]
+    assert shared[2].numpy() == pytest.approx(problem.of_examples(parts[2]).gradient().numpy(), abs=1e-13)
+    assert torch.equal(problem.space.current(), problem.weights)
+
+
+@pytest.mark.parametrize("make", PROBLEMS.values(), ids=PROBLEMS)
+def test_every_climb_is_the_same_both_ways(make):
+    problem = make()
+    balls = [Ball(0.1), Ball(0.02, "inf"), Ball(0.3, "2", asam(problem, 0.01))]
+    for climb in (ascent.one_step, ascent.projected_ascent(4), ascent.auto_pgd(5)):
+        for m in (1, 4):
+            both = [block_sharpness(problem, balls, m=m, climb=climb, way=way) for way in ("loop", "stack")]
+            assert [s.value for s in both[0]] == pytest.approx([s.value for s in both[1]], rel=1e-9)
+            assert both[0][0].n_blocks == -(-22 // m)
+
+
+def test_the_rule_counts_operations():
+    problem = PROBLEMS["mlp"]()
+    assert forward_operations(problem, np.arange(1)) == 2 * (5 * 6 + 6 * 3)
+    assert forward_operations(problem, np.arange(4)) == 8 * (5 * 6 + 6 * 3)
+    assert rule(problem, partition(problem.examples, 2, 0)) == "stack"
+    assert rule(problem, partition(problem.examples, 22, 0)) == "loop"
+    wide = problem_of(nn.Linear(5000, 3).double(), (torch.zeros(40, 5000).double(), torch.zeros(40).long()))
+    assert rule(wide, partition(wide.examples, 1, 0)) == "stack"
+    large = nn.Sequential(nn.Linear(5, 4000), nn.Linear(4000, 4000), nn.Linear(4000, 3))
+    huge = problem_of(large, (torch.zeros(4, 5), torch.zeros(4).long()))
+    assert rule(huge, partition(huge.examples, 2, 0)) == "loop"
+
+
+class Asks(nn.Module):
+    """Looks at its values, which vectorised code cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        out = self.linear(x)
+        return out * 2 if float(out.detach().sum()) > 0 else out
+
+
+class Odd(nn.Module):
+    """Behaves otherwise inside torch.func."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        return self.linear(x) * (2 if torch._C._functorch.is_functorch_wrapped_tensor(x) else 1)
+
+
+@pytest.mark.parametrize(("model", "told"), [(Asks, "cannot be vectorised"), (Odd, "gives other numbers")])
+def test_a_network_that_cannot_be_stacked_is_looped(model, told: str, caplog):
+    problem = problem_of(model(), domain_data((12,))["art"])
+    with caplog.at_level(logging.INFO, "landscape"):
+        (found,) = block_sharpness(problem, [Ball(0.1)], m=2)
+    (looped,) = block_sharpness(problem, [Ball(0.1)], m=2, way="loop")
+    assert found == looped
+    assert told in caplog.text
+
+
+def test_blocks_that_do_not_fit_into_memory_together_are_halved(monkeypatch, caplog):
+    problem = PROBLEMS["mlp"]()
+    (whole,) = block_sharpness(problem, [Ball(0.1)], m=2, way="stack")
+    plain = Stacked.losses
+
+    def limited(self: Stacked, points: Tensor) -> Tensor:
+        if len(points) > 3:
+            raise RuntimeError(OUT_OF_MEMORY)
+        return plain(self, points)
+
+    monkeypatch.setattr(Stacked, "losses", limited)
+    (tight,) = block_sharpness(problem, [Ball(0.1)], m=2, way="stack")
+    assert tight.value == pytest.approx(whole.value, rel=1e-12)
+    assert tight.n_blocks == whole.n_blocks == 11
+    assert "out of memory" in caplog.text
+
+
+def test_blocks_are_nested_and_recorded():
+    examples = problem_of(small_mlp(), domain_data()).examples
+    for small, large in ((2, 6), (6, 42)):
+        coarse = [set(p.tolist()) for p in partition(examples, large, 3)]
+        for part in partition(examples, small, 3):
+            assert any(set(part.tolist()) <= block for block in coarse)
+    assert sorted(np.concatenate(partition(examples, 5, 3)).tolist()) == list(range(42))
+    assert [len(p) for p in partition(examples, 5, 3)] == [5] * 8 + [2]
+    a, b = describe(examples, 3), describe(examples, 4)
+    assert a["order_hash"] != b["order_hash"]
+    assert a == describe(examples, 3)
