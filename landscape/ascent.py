@@ -55,7 +55,7 @@ def ascent_steps(
         return x if t is None else x * t
 
     if p == "2":
-        norm = _norm_one_by_one(scaled(i, g) for i, g in enumerate(gradient))
+        norm = norm_one_by_one(scaled(i, g) for i, g in enumerate(gradient))
         for i, g in enumerate(gradient):
             yield scaled(i, scaled(i, g)) * (rho[i] / (norm + epsilon)).to(g.device, g.dtype)
     elif p == "inf":
@@ -91,7 +91,8 @@ def ascent_step(
     return list(ascent_steps(gradient, [rho] * len(gradient), p=p, scaling=scaling))
 
 
-def _norm_one_by_one(tensors: Iterable[Tensor]) -> Tensor:
+def norm_one_by_one(tensors: Iterable[Tensor]) -> Tensor:
+    """`global_norm` of tensors that are made one at a time, to save memory."""
     norms = [torch.linalg.vector_norm(t if t.dtype == torch.float64 else t.float()) for t in tensors]
     norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
     return norm

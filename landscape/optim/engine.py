@@ -135,7 +135,9 @@ class ERM(torch.optim.Optimizer):
         if not self._proceed():
             return loss
         if self.clip is not None:
-            self.scale_update((self.clip / (norm + 1e-6)).clamp(max=1.0))
+            factor = (self.clip / (norm + 1e-6)).clamp(max=1.0)
+            for gradient in self.update_parts():
+                gradient.mul_(factor.to(gradient.device, gradient.dtype))
         self.base_step()
         return loss
 
@@ -143,10 +145,9 @@ class ERM(torch.optim.Optimizer):
         """Leave the gradient that the base optimizer shall receive in ``.grad``; return the loss, shape ``()``."""
         return self.differentiate(work)
 
-    def scale_update(self, factor: Tensor) -> None:
-        """Multiply the update gradient by ``factor``, shape ``()``."""
-        for m in self.moved():
-            m.gradient.mul_(factor.to(m.gradient.device, m.gradient.dtype))
+    def update_parts(self) -> list[Tensor]:
+        """The tensors of this step's update, which clipping scales and replicas average."""
+        return [m.gradient for m in self.moved()]
 
     def base_step(self) -> None:
         """Move the weights with the update gradient, and keep what the method remembers."""
@@ -253,9 +254,9 @@ class ERM(torch.optim.Optimizer):
         if self.scaler is not None:
             # A stand-in whose gradient is finite exactly when all passes were: the scaler's own public way to
             # learn of an overflow, once per step however many passes there were.
-            stand_in = torch.optim.SGD([self._checked.clone().requires_grad_()], lr=0.0)
-            stand_in.param_groups[0]["params"][0].grad = self._checked.float()
-            self.scaler.unscale_(stand_in)
+            stand_in = nn.Parameter(torch.zeros((), device=self._checked.device))
+            stand_in.grad = self._checked.float()
+            self.scaler.unscale_(torch.optim.SGD([stand_in]))
             self.scaler.update()
         finite = bool(torch.isfinite(self._checked))
         self.step_was_skipped = not finite
@@ -272,9 +273,9 @@ class ERM(torch.optim.Optimizer):
         import torch.distributed as dist
 
         replicas = dist.get_world_size(self.ddp.process_group)
-        for m in self.moved():
-            dist.all_reduce(m.gradient, group=self.ddp.process_group)
-            m.gradient.div_(replicas)
+        for gradient in self.update_parts():
+            dist.all_reduce(gradient, group=self.ddp.process_group)
+            gradient.div_(replicas)
 
     # -- state ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .closures import Work
-from .engine import ERM, Common
+from .engine import ERM, Common, Moved
 
 
 class EntropySGD(ERM):
@@ -67,17 +67,26 @@ class EntropySGD(ERM):
                     self.zero_grad(set_to_none=True)
                     self.differentiate(work, first=False)
                 self.gradient_norm([m.gradient for m in self.moved()])
-                for m, w, average in zip(moved, home, mu, strict=True):
-                    x = m.parameter
-                    z = torch.empty_like(x).normal_(generator=generators[x.device])
-                    pull = m.group["gamma"] * (x - w)
-                    if x.grad is not None:
-                        pull += x.grad
-                    x.sub_(pull, alpha=self.langevin_lr).add_(z, alpha=self.langevin_lr**0.5 * self.noise)
-                    average.lerp_(x, m.group["alpha"])
+                self._langevin_step(moved, home, mu, generators)
         for m, w, average in zip(moved, home, mu, strict=True):
             m.parameter.grad = (w - average).mul_(m.group["gamma"])
         return loss
+
+    def _langevin_step(
+        self,
+        moved: list[Moved],
+        home: list[Tensor],
+        mu: list[Tensor],
+        generators: dict[torch.device, torch.Generator],
+    ) -> None:
+        for m, w, average in zip(moved, home, mu, strict=True):
+            x = m.parameter
+            z = torch.empty_like(x).normal_(generator=generators[x.device])
+            pull = m.group["gamma"] * (x - w)
+            if x.grad is not None:
+                pull += x.grad
+            x.sub_(pull, alpha=self.langevin_lr).add_(z, alpha=self.langevin_lr**0.5 * self.noise)
+            average.lerp_(x, m.group["alpha"])
 
     def base_step(self) -> None:
         """The base step; the noise of the next step is another."""

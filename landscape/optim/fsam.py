@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from ..ascent import EPSILON
+from ..ascent import EPSILON, norm_one_by_one
 from .engine import Common, Moved
 from .two_pass import TwoPass
 
@@ -54,11 +54,7 @@ class FSAM(TwoPass):
             mean = self._mean.get(m.parameter)
             return g if mean is None else g - m.group["sigma"] * mean
 
-        squares = [
-            own(m, g).to(torch.promote_types(g.dtype, torch.float32)).square().sum()
-            for m, g in zip(moved, gradients, strict=True)
-        ]
-        norm = torch.stack([s.to(squares[0].device) for s in squares]).sum().sqrt()
+        norm = norm_one_by_one(own(m, g) for m, g in zip(moved, gradients, strict=True))
         for m, g in zip(moved, gradients, strict=True):
             yield own(m, g) * (m.group["rho"] / (norm + EPSILON)).to(g.device, g.dtype)
 

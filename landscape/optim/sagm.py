@@ -64,8 +64,7 @@ class SAGM(TwoPass):
             return loss
         gradients = [m.gradient for m in moved]
         with self.away(moved) as home:
-            for m, e in zip(moved, self.perturbation(moved, gradients, home), strict=True):
-                m.parameter.add_(e)
+            self.climb(moved, home)
             if not stays:
                 self.zero_grad(set_to_none=True)
             self.differentiate(work, first=False, onto=stays)

@@ -36,6 +36,11 @@ class TwoPass(ERM):
         for m, g in zip(moved, gradients, strict=True):
             yield g * (m.group["rho"] / (norm + EPSILON)).to(g.device, g.dtype)
 
+    def climb(self, moved: list[Moved], home: list[Tensor]) -> None:
+        """Add one perturbation to the weights; a function of its own, so that no part of it outlives it."""
+        for m, e in zip(moved, self.perturbation(moved, [m.gradient for m in moved], home), strict=True):
+            m.parameter.add_(e)
+
     def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
         """Turn ``.grad`` (the gradient at the perturbed weights) into the update gradient, in place.
 
@@ -53,9 +58,7 @@ class TwoPass(ERM):
         kept = [m.gradient for m in moved] if self.keeps_gradient else []
         with self.away(moved) as home:
             for _ in range(self.climbs):
-                steps = self.perturbation(moved, [m.gradient for m in moved], home)
-                for m, e in zip(moved, steps, strict=True):
-                    m.parameter.add_(e)
+                self.climb(moved, home)
                 self.zero_grad(set_to_none=True)  # `kept` may hold them; the closure must not overwrite them
                 self.differentiate(work, first=False)
                 self.fill_gradients(moved)

@@ -52,11 +52,9 @@ class WSAM(TwoPass):
             m.gradient.mul_(a).add_(g, alpha=1 - a)
         self._plain = gradients if self.decouple else []
 
-    def scale_update(self, factor: Tensor) -> None:
-        """Both parts shrink alike."""
-        super().scale_update(factor)
-        for g in self._plain:
-            g.mul_(factor.to(g.device, g.dtype))
+    def update_parts(self) -> list[Tensor]:
+        """The update gradient, and g beside it when decoupled."""
+        return super().update_parts() + self._plain
 
     def base_step(self) -> None:
         """The base step; decoupled, with g alone, and then the sharpness at the plain learning rate."""

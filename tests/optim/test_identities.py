@@ -1,12 +1,9 @@
-"""Identities that every implementation must satisfy (reference/optimizers.md, section 12)."""
+"""Identities that every implementation must satisfy, bit for bit where the arithmetic is the same."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
 
 import pytest
 import torch
@@ -14,87 +11,29 @@ import torch.nn.functional as F
 from cases import mean_cross_entropy
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError
 from landscape.examples import Batch
+from landscape.optim import (
+    ASAM,
+    DISAM,
+    DISAMGSAM,
+    DISAMSAGM,
+    ERM,
+    FSAM,
+    GSAM,
+    SAGM,
+    SAM,
+    USAM,
+    WSAM,
+    BatchLoss,
+    LookSAM,
+)  # fmt: skip
 from landscape.optim.build import build_optimizer
-from landscape.optim.disam import DISAM
-from landscape.optim.engine import ERM, BatchLoss
-from landscape.optim.sagm import SAGM
-from landscape.optim.sam import SAM
+from landscape.optim.disam import climb_weights
 from landscape.registry import OPTIMIZERS
 from landscape.training.augment import Mixed
 from landscape.training.steps import BatchLosses
 
-METHODS = {"sam": SAM, "sagm": SAGM, "disam": DISAM}
-
-
-def network(seed: int = 0) -> nn.Sequential:
-    """Dropout, BatchNorm and InstanceNorm with running statistics; float64."""
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 6)),
-        nn.Conv1d(1, 4, 3, padding=1),
-        nn.InstanceNorm1d(4, affine=True, track_running_stats=True),
-        nn.Tanh(),
-        nn.Flatten(),
-        nn.Linear(24, 8),
-        nn.BatchNorm1d(8),
-        nn.Dropout(0.4),
-        nn.Linear(8, 3),
-    ).double()
-
-
-def batch(domains: tuple[int, ...] = (9, 4, 3)) -> tuple[Tensor, Tensor, Tensor]:
-    g = torch.Generator().manual_seed(2)
-    n = sum(domains)
-    domain = torch.repeat_interleave(torch.arange(len(domains)), torch.tensor(domains))
-    return (
-        torch.randn(n, 6, generator=g, dtype=torch.float64) * (1 + domain[:, None]),
-        torch.randint(0, 3, (n,), generator=g),
-        domain,
-    )
-
-
-def closure_of(model: nn.Module, domains: tuple[int, ...] = (9, 4, 3)) -> Callable[[], BatchLoss]:
-    x, y, domain = batch(domains)
-
-    def closure() -> BatchLoss:
-        each = F.cross_entropy(model(x), y, reduction="none")
-        return BatchLoss(each.mean(), torch.stack([each[domain == i].mean() for i in domain.unique()]))
-
-    return closure
-
-
-def sgd(model: nn.Module, lr: float = 0.1) -> torch.optim.SGD:
-    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-
-
-def ends(make: Callable[[nn.Module], ERM], domains: tuple[int, ...] = (9, 4, 3), steps: int = 4) -> dict[str, Tensor]:
-    """State after some steps, the losses, and the next random number."""
-    model = network().train()
-    optimizer = make(model)
-    torch.manual_seed(7)
-    losses = torch.stack([optimizer.step(closure_of(model, domains)) for _ in range(steps)])
-    state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    return {**state, "losses": losses, "random": torch.rand(1)}
-
-
-def assert_same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name, value in a.items():
-        assert torch.equal(value, b[name]), name
-
-
-class Nothing(torch.optim.Optimizer):
-    """A base optimizer that keeps the gradients it is handed and moves nothing."""
-
-    def __init__(self, params: Any) -> None:
-        super().__init__(params, {})
-        self.seen: list[list[Tensor]] = []
-
-    def step(self, closure: Any = None) -> None:
-        self.seen.append([p.grad.clone() for g in self.param_groups for p in g["params"] if p.grad is not None])
-
+from .problems import Nothing, assert_same_bits, batch, closure_of, ends, sgd
 
 # -- one method is another ---------------------------------------------------------------------------------------
 
@@ -106,7 +45,7 @@ class Nothing(torch.optim.Optimizer):
         lambda m: SAGM(sgd(m), rho=0.0, alpha=0.0),
         lambda m: DISAM(sgd(m), rho=0.0, lam=0.5),
     ],
-    ids=list(METHODS),
+    ids=["sam", "sagm", "disam"],
 )
 def test_no_radius_is_empirical_risk_minimization(make):
     """Bit for bit: the same dropout masks, running statistics of the first pass, the same random numbers after it."""
@@ -208,240 +147,199 @@ def test_sam_ignores_the_scale_of_the_loss_in_its_climb_and_a_linear_loss_altoge
     assert torch.allclose(places[1], places[3], rtol=1e-14)
 
 
-# -- weights come back -------------------------------------------------------------------------------------------
+def test_other_methods_without_a_radius():
+    assert_same_bits(ends(lambda m: USAM(sgd(m), rho=0.0)), ends(lambda m: ERM(sgd(m))))
+    assert_same_bits(ends(lambda m: WSAM(sgd(m), rho=0.3, gamma=0.0)), ends(lambda m: ERM(sgd(m))))
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-def test_weights_return_bit_for_bit_into_the_same_storage(method: str):
-    model = network().train()
-    with torch.no_grad():
-        model[1].bias.requires_grad_(False).fill_(0.25)
-    before = {k: p.detach().clone() for k, p in model.named_parameters()}
-    pointers = [p.data_ptr() for p in model.parameters()]
-    optimizer = METHODS[method](Nothing(model.parameters()), rho=0.3)
-    for _ in range(10):
-        optimizer.step(closure_of(model))
-    assert all(torch.equal(p, before[k]) for k, p in model.named_parameters())
-    assert [p.data_ptr() for p in model.parameters()] == pointers
+def test_methods_that_become_sam():
+    sam = ends(lambda m: SAM(sgd(m), rho=0.2))
+    assert_same_bits(ends(lambda m: GSAM(sgd(m), rho=0.2, alpha=0.0)), sam)
+    assert_same_bits(ends(lambda m: FSAM(sgd(m), rho=0.2, sigma=0.0)), sam)
+    assert_same_bits(ends(lambda m: LookSAM(sgd(m), rho=0.2, sam_every=1)), sam)
+    assert_same_bits(ends(lambda m: SAM(sgd(m), rho=0.2, p="2", ascent_steps=1)), sam)
+    first = ends(lambda m: FSAM(sgd(m), rho=0.2, sigma=1.0), steps=1)
+    assert_same_bits(first, ends(lambda m: SAM(sgd(m), rho=0.2), steps=1))
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_also_when_the_second_pass_fails(method: str, error: type[BaseException]):
-    model = network().train()
-    optimizer = METHODS[method](sgd(model), rho=0.3)
-    optimizer.step(closure_of(model))
-    before = {k: p.detach().clone() for k, p in model.named_parameters()}
-    pointers = [p.data_ptr() for p in model.parameters()]
-    plain, calls, buffers = closure_of(model), [], {}
-
-    def failing() -> BatchLoss:
-        calls.append(1)
-        loss = plain()
-        if len(calls) == 2:
-            assert any(not torch.equal(p, before[k]) for k, p in model.named_parameters())
-            raise error("in the closure")
-        buffers.update({k: b.clone() for k, b in model.named_buffers()})
-        return loss
-
-    with pytest.raises(error, match="in the closure"):
-        optimizer.step(failing)
-    assert all(torch.equal(p, before[k]) for k, p in model.named_parameters())
-    assert [p.data_ptr() for p in model.parameters()] == pointers
-    assert all(torch.equal(b, buffers[k]) for k, b in model.named_buffers())
-    hooks = torch.nn.modules.module._global_forward_pre_hooks
-    assert not hooks
+def test_compositions_without_variance():
+    assert_same_bits(
+        ends(lambda m: DISAMSAGM(sgd(m), rho=0.2, alpha=0.1, lam=0.0)),
+        ends(lambda m: SAGM(sgd(m), rho=0.2, alpha=0.1)),
+    )
+    assert_same_bits(
+        ends(lambda m: DISAMGSAM(sgd(m), rho=0.2, alpha=0.1, lam=0.0)),
+        ends(lambda m: GSAM(sgd(m), rho=0.2, alpha=0.1)),
+    )
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-def test_frozen_parameters_neither_move_nor_count(method: str):
-    model = network().train()
-    model[5].requires_grad_(False)
-    before = model[5].weight.detach().clone()
-    optimizer = METHODS[method](sgd(model), rho=0.3)
-    for _ in range(3):
-        optimizer.step(closure_of(model))
-    assert torch.equal(model[5].weight, before)
+def test_constant_gsam_schedule_is_a_constant_radius():
+    assert_same_bits(ends(lambda m: GSAM(sgd(m), rho=0.2, rho_min=0.2)), ends(lambda m: GSAM(sgd(m), rho=0.2)))
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-def test_a_zero_gradient_moves_nothing(method: str):
-    p = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
-    optimizer = METHODS[method](torch.optim.SGD([p], lr=0.1), rho=0.3)
-    visited = []
-
-    def closure() -> BatchLoss:
-        visited.append(p.detach().clone())
-        return BatchLoss((p * 0).sum(), torch.stack([(p * 0).sum(), (p * 0).sum()]))
-
-    optimizer.step(closure)
-    assert p.tolist() == [1, 2]
-    assert visited[-1].tolist() == [1, 2]
+def close_ends(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_gradient_that_is_no_number_leaves_the_weights(method: str, bad: float):
-    """Section 12, last line: non-finite gradient, weights unchanged after the step (which may also refuse)."""
-    p = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
-    optimizer = METHODS[method](torch.optim.SGD([p], lr=0.1), rho=0.3)
-    with suppress(NumericalError):
-        optimizer.step(lambda: BatchLoss((p * bad).sum(), torch.stack([(p * bad).sum(), p.sum()])))
-    assert p.tolist() == [1, 2]
+def test_wsam_at_one_half_is_sam():
+    sam = ends(lambda m: SAM(sgd(m), rho=0.2))
+    assert close_ends(ends(lambda m: WSAM(sgd(m), rho=0.2, gamma=0.5, decouple=False)), sam) < 1e-12
+
+    def free(model: nn.Module) -> torch.optim.SGD:
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+
+    plain = ends(lambda m: SAM(free(m), rho=0.2))
+    assert close_ends(ends(lambda m: WSAM(free(m), rho=0.2, gamma=0.5)), plain) < 1e-12
+    assert close_ends(ends(lambda m: WSAM(free(m), rho=0.2, gamma=0.6)), plain) > 1e-4
 
 
-# -- normalisation layers ------------------------------------------------------------------------------------------
+def test_looksam_without_alpha_is_erm_between_its_sam_steps():
+    """Two steps: the first is SAM's; the second, with alpha = 0, is the base step at the same weights."""
+
+    def mixed(model: nn.Module) -> ERM:
+        base = sgd(model)
+        sam, erm, count = SAM(base, rho=0.2), ERM(base), [0]
+        step = erm.step
+
+        def alternating(closure):
+            count[0] += 1
+            return sam.step(closure) if count[0] % 2 else step(closure)
+
+        erm.step = alternating
+        return erm
+
+    assert_same_bits(ends(lambda m: LookSAM(sgd(m), rho=0.2, alpha=0.0, sam_every=2)), ends(mixed))
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-def test_running_statistics_are_those_of_the_first_pass(method: str):
-    model, twin = network().train(), network().train()
-    optimizer = METHODS[method](Nothing(model.parameters()), rho=0.5)
-    for _ in range(3):
-        state = torch.get_rng_state()
-        optimizer.step(closure_of(model))
-        torch.set_rng_state(state)
-        closure_of(twin)()  # what plain forward passes at the same weights do
-    assert int(model[6].num_batches_tracked) == 3
-    assert int(model[2].num_batches_tracked) == int(twin[2].num_batches_tracked)
-    assert not torch.equal(model[2].running_mean, torch.zeros(4).double())
-    for (name, a), b in zip(model.named_buffers(), twin.buffers(), strict=True):
-        assert torch.equal(a, b), name
+def test_asam_of_weights_alone_is_elementwise_adaptive_sam():
+    """eta = 0 and only parameters called ``weight``; with biases the two differ."""
 
-
-def test_frozen_batchnorm_stays_frozen():
-    model = network().train()
-    model[6].eval()
-    before = {k: b.clone() for k, b in model[6].named_buffers()}
-    SAM(sgd(model), rho=0.5).step(closure_of(model))
-    assert all(torch.equal(b, before[k]) for k, b in model[6].named_buffers())
-    assert not model[6].training
-
-
-def test_batchnorm_momentum_is_left_alone():
-    model = network().train()
-    SAM(sgd(model), rho=0.5).step(closure_of(model))
-    assert model[6].momentum == 0.1
-
-
-# -- as an optimizer of torch ----------------------------------------------------------------------------------------
-
-
-def test_the_loss_returned_is_that_before_the_step():
-    model = network().train()
-    torch.manual_seed(1)
-    expected = closure_of(copy.deepcopy(model))().mean
-    torch.manual_seed(1)
-    found = SAM(sgd(model), rho=0.5).step(closure_of(model))
-    assert found.item() == expected.item()
-    assert not found.requires_grad
-
-
-@pytest.mark.parametrize("method", list(METHODS))
-@pytest.mark.parametrize("base", ["sgd", "adam"])
-def test_saving_and_loading_continues_bit_for_bit(method: str, base: str, tmp_path):
-    make = {"sgd": sgd, "adam": lambda m: torch.optim.Adam(m.parameters(), lr=0.01)}[base]
-
-    def go(interrupted: bool) -> dict[str, Tensor]:
-        model = network().train()
-        optimizer = METHODS[method](make(model), rho=0.2)
+    def go(make, bias: bool) -> list[Tensor]:
         torch.manual_seed(0)
-        for _ in range(3):
+        model = nn.Sequential(nn.Linear(6, 8, bias=bias), nn.Tanh(), nn.Linear(8, 3, bias=bias)).double()
+        optimizer = make(sgd(model))
+        for _ in range(4):
             optimizer.step(closure_of(model))
-        if interrupted:
-            torch.save({"optimizer": optimizer.state_dict(), "model": model.state_dict()}, tmp_path / "state.pt")
-            saved = torch.load(tmp_path / "state.pt", weights_only=True)
-            model = network(seed=9).train()
-            model.load_state_dict(saved["model"])
-            optimizer = METHODS[method](make(model), rho=0.9)
-            optimizer.load_state_dict(saved["optimizer"])
-            assert optimizer.param_groups is optimizer.base.param_groups
-            assert optimizer.param_groups[0]["rho"] == 0.2
-        torch.manual_seed(1)
-        for _ in range(3):
-            optimizer.step(closure_of(model))
-        return model.state_dict()
+        return [p.detach() for p in model.parameters()]
 
-    assert_same_bits(go(interrupted=True), go(interrupted=False))
+    for bias, same in ((False, True), (True, False)):
+        a = go(lambda b: ASAM(b, rho=0.5, eta=0.0), bias)
+        b = go(lambda b: SAM(b, rho=0.5, adaptive=True), bias)
+        distance = max(float((p - q).abs().max()) for p, q in zip(a, b, strict=True))
+        assert (distance < 1e-10) == same
 
 
-@pytest.mark.parametrize("attached", ["wrapper", "base"])
-def test_a_scheduler_on_the_wrapper_drives_the_base(attached: str):
-    model = network().train()
-    optimizer = SAM(sgd(model, lr=1.0), rho=0.2)
-    target = optimizer if attached == "wrapper" else optimizer.base
-    scheduler = torch.optim.lr_scheduler.StepLR(target, step_size=1, gamma=0.1)
-    rates = []
-    for _ in range(3):
-        rates.append(optimizer.base.param_groups[0]["lr"])
-        before = model[8].bias.detach().clone()
-        optimizer.step(closure_of(model))
-        assert not torch.equal(model[8].bias, before)
-        scheduler.step()
-    assert rates == pytest.approx([1, 0.1, 0.01])
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
+@pytest.mark.parametrize("make", [lambda b: SAM(b, 0.3, adaptive=True), lambda b: ASAM(b, 0.3, eta=0.0)])
+def test_adaptive_climbs_scale_with_the_network(make):
+    """A bias-free ReLU net with W1·a, W2/a is the same function and sees the same perturbed loss."""
+    losses = []
+    for a in (1.0, 5.0):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False)).double()
+        with torch.no_grad():
+            model[0].weight.mul_(a)
+            model[2].weight.div_(a)
+        plain, seen = closure_of(model), []
+
+        def watching(plain=plain, seen=seen) -> BatchLoss:
+            made = plain()
+            seen.append(made.mean.item())
+            return made
+
+        make(Nothing(model.named_parameters())).step(watching)
+        losses.append(seen)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    assert losses[0][1] > losses[0][0] + 1e-3
 
 
-def test_groups_have_radii_of_their_own_and_one_norm():
-    torch.manual_seed(0)
-    model = nn.Linear(6, 3).double()
-    start = [p.detach().clone() for p in model.parameters()]
-    base = Nothing([{"params": [model.weight], "rho": 0.1}, {"params": [model.bias]}])
-    closure, visited = closure_of(model), []
+@pytest.mark.parametrize(("p", "norm"), [("1", 1), ("2", 2), ("inf", math.inf)])
+def test_climbs_fill_their_ball(p: str, norm: float):
+    model, closure = linear_problem()
+    start = torch.cat([q.detach().reshape(-1) for q in model.parameters()])
+    visited = []
 
     def watching() -> BatchLoss:
-        visited.append([p.detach() - w for p, w in zip(model.parameters(), start, strict=True)])
+        visited.append(torch.cat([q.detach().reshape(-1) for q in model.parameters()]) - start)
         return closure()
 
-    SAM(base, rho=0.7).step(watching)
-    g = torch.autograd.grad(closure().mean, list(model.parameters()))
-    norm = math.sqrt(sum(float(v.square().sum()) for v in g))
-    assert torch.allclose(visited[1][0], 0.1 * g[0] / norm, rtol=1e-12)
-    assert torch.allclose(visited[1][1], 0.7 * g[1] / norm, rtol=1e-12)
+    SAM(Nothing(model.parameters()), rho=0.2, p=p).step(watching)
+    assert float(torch.linalg.vector_norm(visited[1], norm)) == pytest.approx(0.2, rel=1e-10)
+    if p == "1":
+        assert int((visited[1] != 0).sum()) == 1
 
 
-def test_groups_added_later_are_shared():
-    a, b = (nn.Parameter(torch.ones(2).double()) for _ in range(2))
-    optimizer = SAM(torch.optim.SGD([a], lr=0.1), rho=0.2)
-    optimizer.add_param_group({"params": [b]})
-    assert optimizer.base.param_groups[1]["params"] == [b]
-    assert optimizer.param_groups[1]["rho"] == 0.2
-    optimizer.step(lambda: BatchLoss((a**2).sum() + (b**2).sum()))
-    assert torch.equal(a, b)
-    assert float(b.detach()[0]) < 1
+def test_the_gap_direction_is_orthogonal_to_the_perturbed_gradient():
+    g, there = update_gradient(ERM), update_gradient(lambda b: SAM(b, rho=0.3))
+    gsam = update_gradient(lambda b: GSAM(b, rho=0.3, alpha=0.7))
+    across = (there - gsam) / 0.7
+    assert abs(float(across @ there)) < 1e-11
+    assert float(across.norm()) > 1e-3
+    assert torch.allclose(g - across, there * (g @ there) / (there @ there), atol=1e-10)
 
 
-def test_a_step_needs_a_closure_and_the_closure_a_loss():
-    p = nn.Parameter(torch.ones(2))
-    with pytest.raises(UsageError, match=r"needs a closure \(SAM\)") as caught:
-        SAM(torch.optim.SGD([p], lr=0.1)).step()
-    assert caught.value.exit_code == 2
-    with pytest.raises(UsageError, match="the closure returned a NoneType"):
-        SAM(torch.optim.SGD([p], lr=0.1)).step(lambda: None)
+def test_usam_with_sams_scale_is_sam():
+    g = update_gradient(ERM)
+    usam = update_gradient(lambda b: USAM(b, rho=0.3 / (float(g.norm()) + 1e-12)))
+    assert torch.allclose(usam, update_gradient(lambda b: SAM(b, rho=0.3)), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("closure", ["torch", "without domains"])
-def test_disam_says_what_it_needs(closure: str):
-    p = nn.Parameter(torch.ones(2))
+def test_second_order_sam_is_the_gradient_of_the_perturbed_loss():
+    """Central differences of w -> L(w + e(w)); on a linear loss it is the plain gradient."""
+    model, closure = linear_problem()
+    parameters = list(model.parameters())
 
-    def plain() -> Any:
-        loss = p.sum()
-        return loss if closure == "torch" else BatchLoss(loss)
+    def perturbed_loss() -> float:
+        g = torch.autograd.grad(closure().mean, parameters)
+        norm = math.sqrt(sum(float(v.square().sum()) for v in g)) + 1e-12
+        with torch.no_grad():
+            for p, v in zip(parameters, g, strict=True):
+                p.add_(v, alpha=0.3 / norm)
+            value = closure().mean.item()
+            for p, v in zip(parameters, g, strict=True):
+                p.sub_(v, alpha=0.3 / norm)
+        return value
 
-    with pytest.raises(UsageError, match=r"needs the loss of each domain.*BatchLoss\(mean, domains, counts\)"):
-        DISAM(torch.optim.SGD([p], lr=0.1)).step(plain)
+    found = update_gradient(lambda b: SAM(b, rho=0.3, order=2))
+    expected = []
+    for p in parameters:
+        for i in range(p.numel()):
+            sides = []
+            for h in (1e-5, -1e-5):
+                with torch.no_grad():
+                    p.view(-1)[i] += h
+                sides.append(perturbed_loss())
+                with torch.no_grad():
+                    p.view(-1)[i] -= h
+            expected.append((sides[0] - sides[1]) / 2e-5)
+    assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64), atol=1e-7)
+    assert float((found - update_gradient(lambda b: SAM(b, rho=0.3))).norm()) > 1e-3
 
 
-def test_half_precision_gradients_do_not_overflow_the_norm():
-    p = nn.Parameter(torch.zeros(4, dtype=torch.float16))
-    visited = []
+@pytest.mark.parametrize("variance", ["domain", "sample"])
+def test_climb_weights_sum_to_one_and_are_autograds(variance: str):
+    model, closure = linear_problem()
+    loss = closure()
+    counts = loss.counts.double()
+    beta = climb_weights(loss.domains.detach(), counts, 0.6, variance)
+    assert float(beta.sum()) == pytest.approx(1)
+    share = counts / counts.sum()
+    if variance == "domain":
+        spread = ((loss.domains - loss.domains.mean()) ** 2).mean()
+    else:
+        spread = share @ (loss.domains - share @ loss.domains) ** 2
+    direct = torch.autograd.grad(loss.mean - 0.6 * spread, list(model.parameters()), retain_graph=True)
+    mixed = torch.autograd.grad(beta @ loss.domains, list(model.parameters()))
+    assert all(torch.allclose(a, b, atol=1e-14) for a, b in zip(direct, mixed, strict=True))
+    even = torch.full((3,), 4.0)
+    same = [climb_weights(loss.domains.detach(), even, 0.6, v) for v in ("domain", "sample")]
+    assert torch.allclose(*same, atol=1e-12)
 
-    def closure() -> BatchLoss:
-        visited.append(p.detach().clone())
-        return BatchLoss((p * 1000).sum())
 
-    SAM(Nothing([p]), rho=0.5).step(closure)
-    assert visited[1].tolist() == pytest.approx([0.25] * 4, rel=1e-2)
+def test_a_far_off_small_domain_gets_a_negative_weight():
+    """beta_i < 0 when lam (L_i − mean) > M n_i / (2 N)."""
+    beta = climb_weights(torch.tensor([0.1, 0.1, 3.0]), torch.tensor([50.0, 45.0, 5.0]), 1.0)
+    assert float(beta[2]) == pytest.approx(0.05 - 2 / 3 * (3.0 - 3.2 / 3))
+    assert float(beta[2]) < 0
 
 
 # -- built by name ---------------------------------------------------------------------------------------------------
