@@ -63,6 +63,8 @@ class Interrupted(LandscapeError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` means that memory ran out, on the CPU (torch has no class for that) or a GPU."""
+    if isinstance(error, LandscapeError):
+        return False
     text = str(error)
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text.lower())

@@ -19,15 +19,16 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .errors import LandscapeError, NumericalError, ResourceError, UsageError, is_out_of_memory
+from .errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from .evaluation import Evaluation, batch_sums, check_labels, evaluation_from_sums
 from .examples import Batch, Examples, Indices, forward
 from .losses import LossFunction, batch_weight, example_losses, example_weights, mean_loss
-from .parameters import ParameterSpace, preserved_random_state, unwrapped
+from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
+from .products import Products, require_finite
 from .registry import LOSSES
-from .second_derivatives import refuse_once_differentiable, second_derivative_error
+from .second_derivatives import custom_functions
+from .substitutes import settle_embeddings, twice_differentiable
 from .weights import weights_hash
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,8 @@ class Problem:
         model = unwrapped(model)
         self.weights_hash = weights_hash(model)
         self.dtype = _dtype_of(model, dtype)
-        self.model = copy.deepcopy(model).to(self.device, self.dtype).eval()
+        self.model = copied(model).to(self.device, self.dtype).eval()
+        self.settled = settle_embeddings(self.model)
         self.space = ParameterSpace(self.model, params)
         moving = set(self.space.names)
         for name, parameter in self.model.named_parameters():
@@ -107,7 +109,8 @@ class Problem:
         check_labels(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
         self._batches: list[Batch] | None = None
-        self._graph_checked = False
+        self.replaced: set[str] = set()
+        self.custom_functions: tuple[str, ...] | None = None
 
     # -- what it is ---------------------------------------------------------------------------------------
 
@@ -136,7 +139,7 @@ class Problem:
         """What the mean loss divides by: the number of examples, or of the predictions in them that count."""
         if example_weights(self.loss_function, self.examples.batch(np.arange(1)).targets) is None:
             return float(self.n_examples)
-        return float(sum(batch_weight(self.loss_function, batch.targets) for batch in self._micro_batches()))
+        return float(sum(batch_weight(self.loss_function, batch.targets) for batch in self.micro_batches()))
 
     def describe(self) -> dict[str, Any]:
         """Provenance: what was analysed, on what, with which versions."""
@@ -151,6 +154,8 @@ class Problem:
             "loss_function": self.loss_name,
             "params": self.params,
             "parameter_names": list(self.space.names),
+            "replaced": sorted(self.replaced),
+            "settled_embeddings": self.settled,
             "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
             "mode": "eval",
             "device": str(self.device),
@@ -185,7 +190,7 @@ class Problem:
 
     def batches(self) -> Iterator[Batch]:
         """The examples in order, in micro-batches on the device."""
-        yield from self._micro_batches()
+        yield from self.micro_batches()
 
     def with_model(self, model: nn.Module) -> Problem:
         """Another network of the same kind (copied) over the same examples, with the same loss and choices."""
@@ -223,7 +228,7 @@ class Problem:
         return evaluation_from_sums(self.sums(), self.examples.domain_names)
 
     def _evaluate_batch(self, batch: Batch) -> Tensor:
-        output = forward(self.model, batch.inputs)
+        output = self.output(batch)
         return batch_sums(self.loss_function, output, batch, len(self.examples.domain_names))
 
     def loss(self) -> float:
@@ -241,42 +246,20 @@ class Problem:
             loss = self.batch_sum(batch)
             return [loss.detach().double(), self._flat_gradient(loss)]
 
-        loss, gradient = self._sum(contribution)
+        with torch.enable_grad():  # also inside an `excursion`
+            loss, gradient = self._sum(contribution)
         return loss / self.total_weight, gradient / self.total_weight
 
     def hvp(self, vector: Tensor) -> Tensor:
         """Hessian of the mean loss times ``vector`` ``(n_parameters,)``, by double backward (reverse over reverse).
 
+        For many products take `landscape.curvature.operators.operator_of`, which keeps the graphs between them.
+
         Raises:
             NumericalError: If an operation of the model has no second derivative, or the product is not finite.
         """
-        parts = self.space.split(vector.to(self.device, self.dtype))
-
-        def contribution(batch: Batch) -> list[Tensor]:
-            try:
-                # Fused attention kernels have no second derivative; the plain one does, and only the
-                # forward pass chooses it.
-                with sdpa_kernel(SDPBackend.MATH):
-                    loss = self.batch_sum(batch)
-                if not self._graph_checked:
-                    refuse_once_differentiable(loss)
-                    self._graph_checked = True
-                first = torch.autograd.grad(loss, self.space.tensors, create_graph=True, allow_unused=True)
-                pairs = [(g, v) for g, v in zip(first, parts, strict=True) if g is not None and g.requires_grad]
-                if not pairs:  # the gradient does not depend on the weights: the Hessian is zero
-                    return [torch.zeros_like(vector, dtype=self.dtype, device=self.device)]
-                inner = torch.stack([(g * v).sum() for g, v in pairs]).sum()
-                return [self._flat_gradient(inner)]
-            except RuntimeError as error:
-                raise second_derivative_error(error) from error
-
-        product = self._sum(contribution)[0] / self.total_weight
-        if not torch.isfinite(product).all():
-            raise NumericalError(
-                "a Hessian-vector product is not finite",
-                f"{self.loss_name} over {self.n_examples} examples",
-                "check the weights and the data, or use --dtype float64",
-            )
+        product = Products(self, memory=0)(vector)
+        require_finite([float(torch.linalg.vector_norm(product))], self)
         return product
 
     def loss_tensor(self) -> Tensor:
@@ -284,9 +267,13 @@ class Problem:
         with torch.no_grad():
             return self._sum(lambda batch: [self.batch_sum(batch).double()])[0] / self.total_weight
 
+    def output(self, batch: Batch) -> Any:
+        """What the network returns for one batch at the current weights, with its graph."""
+        return forward(self.model, batch.inputs)
+
     def batch_loss(self, batch: Batch) -> Tensor:
         """Mean loss of one batch at the current weights, shape ``()``, with its graph."""
-        return mean_loss(self.loss_function, forward(self.model, batch.inputs), batch.targets)
+        return mean_loss(self.loss_function, self.output(batch), batch.targets)
 
     def batch_sum(self, batch: Batch) -> Tensor:
         """Weighted sum of a batch's losses, shape ``()``, with its graph; all add up to mean × `total_weight`."""
@@ -300,8 +287,8 @@ class Problem:
         """Loss of each example at the current weights, ``(n_examples,)``; None if the loss gives only the mean."""
         with torch.no_grad():
             probe = self.of_examples(np.arange(1))
-            batch = next(probe._micro_batches())
-            if example_losses(self.loss_function, forward(self.model, batch.inputs), batch.targets) is None:
+            batch = next(probe.micro_batches())
+            if example_losses(self.loss_function, self.output(batch), batch.targets) is None:
                 return None
             return self.per_example(self._losses_of)
 
@@ -317,13 +304,13 @@ class Problem:
         return None if example_weights(self.loss_function, first.targets) is None else self.per_example(of)
 
     def _losses_of(self, batch: Batch) -> Tensor:
-        values = example_losses(self.loss_function, forward(self.model, batch.inputs), batch.targets)
+        values = example_losses(self.loss_function, self.output(batch), batch.targets)
         assert values is not None
         return values
 
     def unused_parameters(self) -> list[str]:
         """Names of parameters that the loss of the first micro-batch does not reach."""
-        loss = self.batch_loss(next(self._micro_batches()))
+        loss = self.batch_loss(next(self.micro_batches()))
         if not loss.requires_grad:
             return list(self.space.names)
         gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
@@ -363,6 +350,21 @@ class Problem:
 
     # -- passes over the examples ------------------------------------------------------------------------------
 
+    @contextmanager
+    def twice_differentiable(self) -> Iterator[None]:
+        """Forward passes inside have second derivatives that exist and are right; what was replaced is recorded."""
+        with twice_differentiable(self.replaced):
+            yield
+
+    def note_custom_functions(self, loss: Tensor) -> None:
+        """Look once through the graph of a loss for custom functions, whose second derivative may be wrong.
+
+        Raises:
+            NumericalError: If one has none.
+        """
+        if self.custom_functions is None:
+            self.custom_functions = custom_functions(loss)
+
     def _flat_gradient(self, scalar: Tensor) -> Tensor:
         if not scalar.requires_grad:
             return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
@@ -373,26 +375,31 @@ class Problem:
         while True:
             try:
                 total: list[T] = []
-                for batch in self._micro_batches():
+                for batch in self.micro_batches():
                     parts = contribution(batch)
                     total = (
                         list(parts) if not total else [operator.add(t, p) for t, p in zip(total, parts, strict=True)]
                     )
                 return total
             except (RuntimeError, MemoryError) as error:
-                if isinstance(error, LandscapeError) or not is_out_of_memory(error):
-                    raise
-                if self.batch_size == 1:
-                    raise ResourceError(
-                        "out of memory with one example at a time",
-                        str(self.device),
-                        "use a smaller model or a larger device",
-                    ) from error
-                self.batch_size = max(1, min(self.batch_size, self.n_examples) // 2)
-                self._batches = None
-                log.warning("out of memory: micro-batches of %d from here on, same result", self.batch_size)
+                self.shrink_after(error)
 
-    def _micro_batches(self) -> Iterator[Batch]:
+    def shrink_after(self, error: Exception) -> None:
+        """Halve the micro-batches if ``error`` means that memory ran out; raise it otherwise."""
+        if not is_out_of_memory(error):
+            raise error
+        if self.batch_size == 1:
+            raise ResourceError(
+                "out of memory with one example at a time",
+                str(self.device),
+                "use a smaller model or a larger device",
+            ) from error
+        self.batch_size = max(1, min(self.batch_size, self.n_examples) // 2)
+        self._batches = None
+        log.warning("out of memory: micro-batches of %d from here on, same result", self.batch_size)
+
+    def micro_batches(self) -> Iterator[Batch]:
+        """The examples in order, on the device, `batch_size` at a time; moved there once where they fit."""
         if self._batches is None:
             kept: list[Batch] = []
             size = 0

@@ -12,31 +12,39 @@ from .errors import LandscapeError, NumericalError
 
 _NO_SECOND_DERIVATIVE = re.compile(
     r"derivative for '?(?:aten::)?(?P<op>\w+)'?.* is not implemented"
-    r"|(?P<twice>differentiate twice|does not currently support double backward|once_differentiable)"
-    r"|incompatible with \.grad\(\)",
+    r"|(?P<twice>differentiate twice|once_differentiable)"
+    r"|(?P<compiled>does not currently support double backward)"
+    r"|(?P<checkpoint>incompatible with \.grad\(\))",
     re.S,
 )
 _FIX = "replace the operation in the model, or select other parameters with --params"
 
 
-def second_derivative_error(error: RuntimeError) -> Exception:
+def second_derivative_error(error: Exception) -> Exception:
     """Turn torch's complaint about a missing second derivative into one line; other errors pass unchanged."""
     match = _NO_SECOND_DERIVATIVE.search(str(error))
     if isinstance(error, LandscapeError) or not match:
         return error
-    op = match["op"] or "a custom or compiled operation"
-    return NumericalError(f"{op} has no second derivative", "Hessian-vector product", _FIX)
+    if match["checkpoint"]:
+        op, fix = "reentrant checkpointing", "call torch.utils.checkpoint with use_reentrant=False"
+    elif match["compiled"]:
+        op, fix = "a compiled function", "give the module without torch.compile"
+    else:
+        op, fix = match["op"] or "a custom operation", _FIX
+    return NumericalError(f"{op} has no second derivative", "curvature product", fix)
 
 
-def refuse_once_differentiable(loss: Tensor) -> None:
-    """Look through the graph of ``loss`` for functions whose second derivative would silently be zero.
+def custom_functions(loss: Tensor) -> tuple[str, ...]:
+    """Names of the custom autograd functions in the graph of ``loss``.
 
-    ``autograd.grad`` with unused inputs allowed takes the missing derivative of a ``once_differentiable``
-    function for an unused parameter.
+    Their second derivative is whatever their authors made of it: a tensor saved detached loses its part of the
+    Hessian silently, and symmetrically.
 
     Raises:
-        NumericalError: If a custom function is marked ``once_differentiable``.
+        NumericalError: If one is marked ``once_differentiable``: ``autograd.grad`` with unused inputs allowed
+            takes its missing derivative for an unused parameter, which would be a silent zero.
     """
+    found = set()
     seen: set[Any] = set()
     nodes = [loss.grad_fn]
     while nodes:
@@ -45,9 +53,11 @@ def refuse_once_differentiable(loss: Tensor) -> None:
             continue
         seen.add(node)
         custom = getattr(type(node), "_forward_cls", None)
-        code = getattr(getattr(custom, "backward", None), "__code__", None)
-        wrapped = code is not None and code.co_filename == torch.autograd.function.__file__
-        if custom is not None and wrapped:
-            what = f"{custom.__name__} has no second derivative (once_differentiable)"
-            raise NumericalError(what, "Hessian-vector product", _FIX)
+        if custom is not None:
+            found.add(custom.__name__)
+            code = getattr(getattr(custom, "backward", None), "__code__", None)
+            if code is not None and code.co_filename == torch.autograd.function.__file__:
+                what = f"{custom.__name__} has no second derivative (once_differentiable)"
+                raise NumericalError(what, "curvature product", _FIX)
         nodes += [n for n, _ in node.next_functions]
+    return tuple(sorted(found))

@@ -9,6 +9,8 @@ from ..errors import UsageError
 from ..registry import MEASURES
 from .base import Spec, check_choice, check_distinct, check_number, flag
 
+OPERATORS = ("hessian", "ggn", "fisher", "fisher-mc", "empirical-fisher", "gradient-covariance")
+
 
 @dataclass(frozen=True, kw_only=True)
 class HessianSpec(Spec):

@@ -20,7 +20,6 @@ from cases import (
 )
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
-from torch.nn.utils import parametrizations
 
 from landscape.curvature.hessian import NotConverged, hessian
 from landscape.errors import LandscapeError, NumericalError, UsageError
@@ -261,12 +260,35 @@ def test_almost_all_pairs_are_all_right():
     assert found["smallest"] == pytest.approx(values[:56].tolist(), abs=1e-6)
 
 
-def test_weight_norm_is_refused():
-    """Its second derivative in torch is wrong; the products are not symmetric."""
-    torch.manual_seed(0)
-    model = nn.Sequential(parametrizations.weight_norm(nn.Linear(5, 4)), nn.Tanh(), nn.Linear(4, 3)).double()
-    with pytest.raises(NumericalError, match=r"not symmetric \(relative error .*weight_norm") as caught:
-        hessian(problem_of(model, domain_data()), top=1)
+class _HalfBlind(torch.autograd.Function):
+    """A product whose backward forgets that one slope depends on the other factor: the Hessian is not symmetric."""
+
+    @staticmethod
+    def forward(ctx, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(a, b)
+        return a * b
+
+    @staticmethod
+    def backward(ctx, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        a, b = ctx.saved_tensors
+        return g * b.detach(), g * a
+
+
+class Gated(nn.Module):
+    """Two linear maps multiplied by a custom function."""
+
+    def __init__(self, product: type[torch.autograd.Function]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.product = nn.Linear(5, 3).double(), nn.Linear(5, 3).double(), product
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.product.apply(self.a(x), self.b(x))
+
+
+def test_products_that_are_not_symmetric_are_refused():
+    with pytest.raises(NumericalError, match=r"not symmetric \(relative error") as caught:
+        hessian(problem_of(Gated(_HalfBlind), domain_data()), top=1)
     assert caught.value.exit_code == 4
 
 

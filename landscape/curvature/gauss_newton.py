@@ -1,0 +1,183 @@
+"""Curvature matrices of the form (1/N) Σ Jᵀ B J: J the Jacobian of the outputs, B positive semidefinite on them.
+
+- generalised Gauss-Newton: B is the Hessian of the loss with respect to the outputs (Schraudolph 2002);
+- Fisher, type 2: B = E[s sᵀ] over labels drawn from the network's own prediction, s the slope of the loss at the
+  outputs; for softmax, logistic and Gaussian likelihoods this is the generalised Gauss-Newton (Martens 2020,
+  arXiv 1412.1193, section 9);
+- Fisher, Monte-Carlo: the same with drawn labels;
+- empirical Fisher: B = s sᵀ with the given labels (Kunstner et al. 2019, arXiv 1905.12558, Eq. 3), so that the
+  matrix is the second moment of the per-example gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..examples import Batch
+from ..losses import LossFunction, batch_weight, mean_loss, prediction
+from ..problem import Problem
+from ..products import Apply, zero
+from ..registry import LOSSES
+
+Factor = Callable[[Problem, Batch, int, Tensor], Callable[[Tensor], Tensor]]
+"""From a batch, the place of its first example and its outputs to B: a map from output to output tangents."""
+
+_NATURAL = ("cross_entropy", "token_cross_entropy", "causal_lm", "mse", "bce_with_logits")
+_CLASSES_LAST = ("token_cross_entropy", "causal_lm")
+
+
+def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], Apply]:
+    """What `Products` sums: JᵀBJ of a batch, by two walks through one kept graph.
+
+    Jv is read off the graph of u ↦ Jᵀu, which is linear in u, so that no forward-mode rule is needed.
+    """
+
+    def build(problem: Problem, batch: Batch, first_example: int) -> Apply:
+        space = problem.space
+        with problem.twice_differentiable():
+            output = prediction(problem.output(batch))
+        problem.note_custom_functions(output)
+        if not output.requires_grad:
+            return zero(problem)
+        u = torch.zeros_like(output, requires_grad=True)
+        pulled = torch.autograd.grad(output, space.tensors, u, create_graph=True, allow_unused=True)
+        live = [i for i, g in enumerate(pulled) if g is not None and g.requires_grad]
+        if not live:
+            return zero(problem)
+        b = factor(problem, batch, first_example, output.detach())
+
+        def apply(parts: Sequence[Tensor], again: bool) -> Tensor:
+            ends = [pulled[i] for i in live]
+            tangent = torch.autograd.grad(ends, u, [parts[i] for i in live], retain_graph=True)[0]
+            found = torch.autograd.grad(output, space.tensors, b(tangent), retain_graph=again, allow_unused=True)
+            return space.flatten(found)
+
+        return apply
+
+    return build
+
+
+def loss_hessian(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
+    """B of the generalised Gauss-Newton matrix: the Hessian of the batch's summed loss at its outputs."""
+    z, slope = _slope(problem.loss_function, output, batch.targets, graph=True)
+
+    def apply(tangent: Tensor) -> Tensor:
+        if not slope.requires_grad:  # a loss that is piecewise linear in the outputs
+            return torch.zeros_like(tangent)
+        return torch.autograd.grad(slope, z, tangent, retain_graph=True)[0]
+
+    return apply
+
+
+def label_slopes(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
+    """B of the empirical Fisher: s sᵀ per example, s the slope of its (weighted) loss at its outputs."""
+    _, slope = _slope(problem.loss_function, output, batch.targets)
+    return _outer([slope])
+
+
+def fisher(problem: Problem) -> Factor:
+    """B of the type-2 Fisher matrix.
+
+    Raises:
+        UsageError: If the loss is no likelihood that is known here.
+    """
+    name = _likelihood(problem)
+    if name == "nll":
+        return _nll_fisher
+    return loss_hessian
+
+
+def sampled_fisher(problem: Problem, seed: int, samples: int) -> Factor:
+    """B of the Monte-Carlo Fisher matrix: the mean of s sᵀ over ``samples`` label sets drawn from the prediction.
+
+    Draws belong to examples, not to batches, so that micro-batches change nothing.
+
+    Raises:
+        UsageError: If the loss is no likelihood that is known here.
+    """
+    name = _likelihood(problem)
+    drawn: list[Any] = []
+
+    def factor(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
+        if not drawn:
+            shape = (samples, problem.n_examples, *_draws_shape(name, output))
+            generator = np.random.default_rng([seed, 0xF15])
+            drawn.append(generator.standard_normal(shape) if name == "mse" else generator.random(shape))
+        slopes = []
+        for table in drawn[0]:
+            numbers = torch.from_numpy(table[first_example : first_example + len(batch)]).to(output)
+            target, scale = _drawn_target(name, output, batch.targets, numbers)
+            slopes.append(_slope(problem.loss_function, output, target)[1] * (scale / samples**0.5))
+        return _outer(slopes)
+
+    return factor
+
+
+def _slope(loss: LossFunction, output: Tensor, target: Any, *, graph: bool = False) -> tuple[Tensor, Tensor]:
+    """The outputs as a leaf, and the slope of the summed loss there, ``(n, ...)``."""
+    z = output.detach().requires_grad_()
+    with torch.enable_grad():
+        total = mean_loss(loss, z, target) * batch_weight(loss, target)
+        slope = torch.autograd.grad(total, z, create_graph=graph)[0] if total.requires_grad else torch.zeros_like(z)
+    return z, slope
+
+
+def _outer(slopes: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+    def apply(tangent: Tensor) -> Tensor:
+        total = torch.zeros_like(tangent)
+        for s in slopes:
+            share = (s * tangent).flatten(1).sum(1)
+            total = total + s * share.view(-1, *[1] * (s.ndim - 1))
+        return total
+
+    return apply
+
+
+def _likelihood(problem: Problem) -> str:
+    for name in (*_NATURAL, "nll"):
+        if problem.loss_function is LOSSES.load(name):
+            return name
+    raise UsageError(
+        f"the loss {problem.loss_name!r} is no likelihood known here",
+        "--operator",
+        f"use ggn or empirical-fisher, or one of the losses {', '.join((*_NATURAL, 'nll'))}",
+    )
+
+
+def _nll_fisher(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
+    """With log-probabilities as outputs s = −e_y, so that B = diag(p), at the positions that count."""
+    counted = (batch.targets != -100).unsqueeze(1)
+    weight = output.exp() * counted
+    return lambda tangent: weight * tangent
+
+
+def _draws_shape(name: str, output: Tensor) -> tuple[int, ...]:
+    """One number per label to draw."""
+    if name in _CLASSES_LAST:
+        return tuple(output.shape[1:-1])
+    if name in ("cross_entropy", "nll"):
+        return tuple(output.shape[2:])
+    return tuple(output.shape[1:])
+
+
+def _drawn_target(name: str, output: Tensor, target: Tensor, numbers: Tensor) -> tuple[Tensor, float]:
+    """Labels drawn from the prediction, and what the slope of the mean over an example's outputs is scaled by."""
+    outputs = output[0].numel()
+    if name == "mse":  # mean over d outputs of squared errors: a Gaussian of variance d/2
+        return output + numbers * (outputs / 2) ** 0.5, 1.0
+    if name == "bce_with_logits":
+        return (numbers < output.sigmoid()).to(output.dtype), outputs**0.5
+    dim = -1 if name in _CLASSES_LAST else 1
+    below = output.double().softmax(dim).cumsum(dim) < numbers.double().unsqueeze(dim)
+    labels = below.sum(dim).clamp(max=output.shape[dim] - 1)
+    if name == "causal_lm":  # the prediction at one place is for the next
+        labels = torch.cat([target[:, :1], labels[:, :-1]], 1)
+    if target.is_floating_point():  # soft targets: classes all the same
+        return labels, 1.0
+    return torch.where(target == -100, target, labels), 1.0

@@ -1,0 +1,199 @@
+"""Symmetric curvature matrices, known by their products with vectors.
+
+Of the mean loss over the examples of a `Problem`, exact over ragged micro-batches:
+
+========================  ==========================================================================
+``hessian``               ∇²L
+``ggn``                   generalised Gauss-Newton, (1/N) Σ Jᵀ (∇²ℓ) J
+``fisher``                type-2 Fisher, labels in expectation under the prediction
+``fisher-mc``             the same with drawn labels
+``empirical-fisher``      (1/N) Σ gᵢ gᵢᵀ, gᵢ the gradient of example i
+``gradient-covariance``   (1/N) Σ (gᵢ − g)(gᵢ − g)ᵀ
+========================  ==========================================================================
+
+Whole network or parameter subset: as the problem says. One domain: ``problem.of_domain(name)``. Several domains
+with weights: ``operator_of(problem, domain_weights={...})``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..problem import Problem
+from ..products import Build, Products, hessian_of_batch
+from ..specs.analysis import OPERATORS
+from .gauss_newton import fisher, gauss_newton_of_batch, label_slopes, loss_hessian, sampled_fisher
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
+
+
+class Operator(ABC):
+    """A symmetric matrix of ``n`` rows: ``operator(v)`` is its product with a vector ``(n,)``.
+
+    Used in a ``with`` block, it lets go of the memory it holds at the end.
+
+    Attributes:
+        n: Rows.
+        device: Where vectors live.
+        dtype: Type of the products.
+        count: Products made so far.
+    """
+
+    def __init__(self, n: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.n, self.device, self.dtype = n, device, dtype
+        self.count = 0
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """The product with ``vector`` ``(n,)``. Not waited for: look at the numbers to know that it is finite."""
+        self.count += 1
+        return self.product(vector)
+
+    @abstractmethod
+    def product(self, vector: Tensor) -> Tensor:
+        """One product, not counted."""
+
+    def close(self) -> None:  # noqa: B027 - nothing to let go of is a fine default
+        """Let go of the memory it holds; it can still be used."""
+
+    def facts(self) -> dict[str, Any]:
+        """How the products are made, for the record."""
+        return {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def dense(self) -> Tensor:
+        """The matrix itself, ``(n, n)``, from ``n`` products; for small ones."""
+        identity = torch.eye(self.n, dtype=self.dtype, device=self.device)
+        return torch.stack([self(row) for row in identity], 1)
+
+    def to_scipy(self) -> LinearOperator:
+        """The same as a ``scipy.sparse.linalg.LinearOperator`` in float64."""
+        import numpy as np
+        from scipy.sparse.linalg import LinearOperator
+
+        def matvec(vector: Any) -> Any:
+            given = torch.from_numpy(np.array(vector, dtype=np.float64).reshape(-1)).to(self.device)
+            return self(given).double().cpu().numpy()
+
+        return LinearOperator((self.n, self.n), matvec=matvec, rmatvec=matvec, dtype=np.float64)
+
+
+class CurvatureOperator(Operator):
+    """One of the matrices above.
+
+    Args:
+        problem: Network, loss and examples.
+        kind: A name from the table above.
+        memory: Bytes for kept graphs; None takes half of what is free.
+        seed: Of the drawn labels (``fisher-mc``).
+        samples: Label sets to draw (``fisher-mc``).
+
+    Raises:
+        UsageError: If the kind is unknown, or the loss has no likelihood where one is needed.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        kind: str = "hessian",
+        *,
+        memory: int | None = None,
+        seed: int = 0,
+        samples: int = 1,
+    ) -> None:
+        super().__init__(problem.n_parameters, problem.device, problem.dtype)
+        if kind not in OPERATORS:
+            raise UsageError(f"unknown operator {kind!r}", "--operator", f"there is: {', '.join(OPERATORS)}")
+        self.problem, self.kind = problem, kind
+        self._products = Products(problem, self._build(seed, samples), memory=memory)
+        self._mean = problem.gradient() if kind == "gradient-covariance" else None
+
+    def _build(self, seed: int, samples: int) -> Build:
+        if self.kind == "hessian":
+            return hessian_of_batch
+        if self.kind == "ggn":
+            return gauss_newton_of_batch(loss_hessian)
+        if self.kind == "fisher":
+            return gauss_newton_of_batch(fisher(self.problem))
+        if self.kind == "fisher-mc":
+            return gauss_newton_of_batch(sampled_fisher(self.problem, seed, samples))
+        return gauss_newton_of_batch(label_slopes)
+
+    def product(self, vector: Tensor) -> Tensor:
+        """One product, not counted."""
+        found = self._products(vector)
+        if self._mean is not None:
+            found = found - self._mean * (self._mean @ vector.to(self._mean))
+        return found
+
+    def close(self) -> None:
+        """Let go of the kept graphs."""
+        self._products.drop()
+
+    def facts(self) -> dict[str, Any]:
+        """Budget and size of the kept graphs."""
+        return self._products.facts()
+
+
+class Mixture(Operator):
+    """Σ weightᵢ · operatorᵢ."""
+
+    def __init__(self, parts: Sequence[tuple[float, Operator]]) -> None:
+        first = parts[0][1]
+        super().__init__(first.n, first.device, first.dtype)
+        self.parts = list(parts)
+
+    def product(self, vector: Tensor) -> Tensor:
+        """One product with each part, not counted."""
+        return torch.stack([weight * part.product(vector) for weight, part in self.parts]).sum(0)
+
+    def close(self) -> None:
+        """Let go of what the parts hold."""
+        for _, part in self.parts:
+            part.close()
+
+
+def operator_of(
+    problem: Problem,
+    kind: str = "hessian",
+    *,
+    domain_weights: Mapping[str, float] | None = None,
+    memory: int | None = None,
+    seed: int = 0,
+    samples: int = 1,
+) -> Operator:
+    """A curvature matrix of the problem's mean loss, or of a weighted sum of its domains' mean losses.
+
+    Args:
+        problem: Network, loss and examples.
+        kind: ``hessian``, ``ggn``, ``fisher``, ``fisher-mc``, ``empirical-fisher`` or ``gradient-covariance``.
+        domain_weights: The loss is Σ weight · (mean loss of the domain); with the domains' shares of the examples
+            this is the mean over all. For ``gradient-covariance`` it mixes the covariances within the domains.
+        memory: Bytes for kept graphs; None takes half of what is free.
+        seed: Of drawn labels (``fisher-mc``).
+        samples: Label sets to draw (``fisher-mc``).
+
+    Raises:
+        UsageError: If a name is unknown, or no weight is given.
+    """
+    options: dict[str, Any] = {"memory": memory, "seed": seed, "samples": samples}
+    if domain_weights is None:
+        return CurvatureOperator(problem, kind, **options)
+    if not domain_weights:
+        raise UsageError("no domain has a weight", "domain_weights", "name at least one domain")
+    if memory is not None:
+        options["memory"] = memory // len(domain_weights)
+    return Mixture(
+        [(w, CurvatureOperator(problem.of_domain(name), kind, **options)) for name, w in domain_weights.items()]
+    )

@@ -1,0 +1,194 @@
+"""Products of a curvature matrix of the mean loss with vectors: fast where memory allows, right everywhere.
+
+For a matrix that is a sum over micro-batches, `Products` builds each batch's graph once and keeps it while a
+memory budget lasts; a product then only walks it (a Hessian product costs 2 gradients at best, against 2.67 when
+the graph is built anew). What does not fit is rebuilt in every product. The matrix is the same either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .errors import NumericalError, is_out_of_memory
+from .memory import free_memory
+from .second_derivatives import second_derivative_error
+
+if TYPE_CHECKING:
+    from .examples import Batch
+    from .problem import Problem
+
+Apply = Callable[[Sequence[Tensor], bool], Tensor]
+"""Parts of a vector, one per parameter, and whether the graph is used again, to the batch's product ``(n,)``."""
+Build = Callable[["Problem", "Batch", int], Apply]
+"""Builds the graph of one batch; the integer is the position of its first example."""
+
+_SHARE = 0.5  # of the free memory, for kept graphs, where no budget is given
+
+
+def hessian_of_batch(problem: Problem, batch: Batch, first_example: int) -> Apply:
+    """The Hessian of a batch's summed loss, by double backward (reverse over reverse)."""
+    space = problem.space
+    with problem.twice_differentiable():
+        loss = problem.batch_sum(batch)
+    problem.note_custom_functions(loss)
+    if not loss.requires_grad:
+        return zero(problem)
+    gradient = torch.autograd.grad(loss, space.tensors, create_graph=True, allow_unused=True)
+    live = [i for i, g in enumerate(gradient) if g is not None and g.requires_grad]
+    if not live:  # the gradient does not depend on the weights
+        return zero(problem)
+
+    def apply(parts: Sequence[Tensor], again: bool) -> Tensor:
+        outer = [gradient[i] for i in live]
+        found = torch.autograd.grad(
+            outer, space.tensors, [parts[i] for i in live], retain_graph=again, allow_unused=True
+        )
+        return space.flatten(found)
+
+    return apply
+
+
+def zero(problem: Problem) -> Apply:
+    """The product of a batch that contributes nothing."""
+    nothing = torch.zeros(problem.n_parameters, dtype=problem.dtype, device=problem.device)
+    return lambda parts, again: nothing
+
+
+@dataclass
+class _Kept:
+    apply: Apply
+    bytes: int
+
+
+class Products:
+    """Products with the sum over all examples of what ``build`` gives, divided by the problem's total weight.
+
+    Graphs are dropped when a weight was written to, when the micro-batches change, when memory runs out, and at
+    the end of a ``with`` block.
+
+    Args:
+        problem: Network, loss and examples.
+        build: What is summed, as one graph per micro-batch.
+        memory: Bytes for kept graphs; None takes half of what is free, 0 keeps nothing.
+    """
+
+    def __init__(self, problem: Problem, build: Build = hessian_of_batch, *, memory: int | None = None) -> None:
+        self.problem, self.build = problem, build
+        self.budget = free_memory(problem.device) * _SHARE if memory is None else memory
+        self.graph_bytes = 0
+        self.kept_share = 0.0
+        self._kept: dict[int, _Kept] = {}
+        self._bytes_per_example = 0.0
+        self._of: Any = None
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """The product with ``vector`` ``(n,)``, in the problem's type; not checked for finiteness.
+
+        Raises:
+            NumericalError: If an operation of the model has no second derivative.
+        """
+        problem = self.problem
+        parts = problem.space.split(vector.to(problem.device, problem.dtype))
+        while True:
+            try:
+                self._forget_stale()
+                with torch.enable_grad():  # also inside an `excursion`
+                    return self._sum(parts) / problem.total_weight
+            except (RuntimeError, MemoryError) as error:
+                if self._kept or self.budget:
+                    if not is_out_of_memory(error):
+                        raise second_derivative_error(error) from error
+                    self.budget = 0  # first the kept graphs, then the micro-batches
+                    self.drop()
+                    continue
+                problem.shrink_after(second_derivative_error(error))
+
+    def drop(self) -> None:
+        """Let go of all kept graphs."""
+        self._kept.clear()
+
+    def __enter__(self) -> Products:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()
+
+    def facts(self) -> dict[str, Any]:
+        """What was decided, for the record."""
+        return {
+            "memory_budget": int(self.budget),
+            "kept_graph_bytes": self.graph_bytes,
+            "kept_share_of_batches": round(self.kept_share, 4),
+        }
+
+    def _sum(self, parts: Sequence[Tensor]) -> Tensor:
+        total: Tensor | None = None
+        start = batches = 0
+        for index, batch in enumerate(self.problem.micro_batches()):
+            product = self._of_batch(index, batch, start, parts)
+            total = product if total is None else total + product
+            start += len(batch)
+            batches += 1
+        assert total is not None, "a problem has at least one example"
+        self.kept_share = max(self.kept_share, len(self._kept) / batches)
+        return total
+
+    def _of_batch(self, index: int, batch: Batch, start: int, parts: Sequence[Tensor]) -> Tensor:
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept.apply(parts, True)
+        used = sum(k.bytes for k in self._kept.values())
+        # A graph is about as large per example as the first one was: no need to build it to know.
+        if not self.budget or used + len(batch) * self._bytes_per_example > self.budget:
+            return self.build(self.problem, batch, start)(parts, False)
+        with _counting_saved_bytes() as saved:
+            apply = self.build(self.problem, batch, start)
+        size = sum(saved.values())
+        self._bytes_per_example = size / len(batch)
+        fits = used + size <= self.budget
+        product = apply(parts, fits)
+        if fits:
+            self._kept[index] = _Kept(apply, size)
+            self.graph_bytes = max(self.graph_bytes, used + size)
+        return product
+
+    def _forget_stale(self) -> None:
+        """Drop graphs of weights that were written to, or of other micro-batches."""
+        now = (self.problem.batch_size, tuple(t._version for t in self.problem.space.tensors))
+        if now != self._of:
+            self.drop()
+            self._of = now
+
+
+@contextmanager
+def _counting_saved_bytes() -> Iterator[dict[int, int]]:
+    """Collect the storages that autograd saves inside the block: address to bytes."""
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        found[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # autograd restores its place in the graph; the tensor itself would close a cycle
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield found
+
+
+def require_finite(values: Sequence[float], problem: Problem) -> None:
+    """Refuse a product that is not finite.
+
+    Raises:
+        NumericalError: If any value is NaN or infinite.
+    """
+    if not all(v - v == 0 for v in values):
+        raise NumericalError(
+            "a curvature product is not finite",
+            f"{problem.loss_name} over {problem.n_examples} examples",
+            "check the weights and the data, or use --dtype float64",
+        )
