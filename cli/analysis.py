@@ -71,8 +71,9 @@ def expand(targets: Iterable[str], checkpoints: str) -> list[Any]:
 def facts(result: Any) -> str:
     """One line on what was looked at."""
     r = result.record
-    accuracy = f", accuracy {percent(r['accuracy'])}" if r.get("accuracy") is not None else ""
+    loss, share = r.get("plain_loss", r.get("loss")), r.get("plain_accuracy", r.get("accuracy"))
+    accuracy = f", accuracy {percent(share)}" if share is not None else ""
     return (
-        f"loss {number(r['loss'] if 'loss' in r else r['plain_loss'], 5)}{accuracy} on {r['n_examples']} examples "
+        f"loss {number(loss, 5)}{accuracy} on {r['n_examples']} examples "
         f"({r['split']}), {r['n_parameters']:,} parameters, {r['dtype']} on {r['device']}"
     )

@@ -36,7 +36,7 @@ class Arguments:
     """Arguments of ``landscape plot``."""
 
     results: Positional[tuple[str, ...]] = ()
-    """Stored results (.nc), or run folders."""
+    """Stored results (.nc), surfaces of tomgoldstein/loss-landscape (.h5), or run folders."""
     options: PlotOptions = field(default_factory=PlotOptions)
     common: Common = field(default_factory=Common)
 
@@ -65,6 +65,8 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
 def collect(names: tuple[str, ...]) -> list[Any]:
     """Load the named results; a run folder stands for its training course and all that is stored in it.
 
+    An ``.h5`` file is read as a surface of tomgoldstein/loss-landscape.
+
     Raises:
         UsageError: If nothing is named, or a name is neither.
     """
@@ -84,6 +86,10 @@ def collect(names: tuple[str, ...]) -> list[Any]:
             if not files:
                 raise UsageError("the folder holds no stored results", name, "name .nc files or run folders")
             found += [Result.load(p) for p in files]
+        elif path.suffix == ".h5":
+            from landscape.surfaces.foreign import read_surface_h5
+
+            found.append(read_surface_h5(path))
         else:
             found.append(Result.load(path))
     if not found:

@@ -9,9 +9,9 @@ from tyro.conf import Positional
 
 from landscape.specs import ProblemSpec, SurfaceSpec
 
-from .analysis import run_analysis
+from .analysis import expand, facts
 from .options import AnalysisCommon
-from .screen import Screen, number
+from .screen import Screen, number, percent
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,27 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Compute, print the self-checks."""
-    a = arguments
-    return run_analysis("surface", a.targets, a.problem, a.spec, a.common, screen, show)
+    from landscape.joint import surfaces
+
+    a, common = arguments, arguments.common
+    results = surfaces(
+        expand(a.targets, common.checkpoints),
+        a.problem,
+        a.spec,
+        out=common.out,
+        force=common.force,
+        trust=common.trust_run,
+    )
+    for result in results:
+        screen.finish()
+        screen.path("target", result["target"])
+        screen.line(facts(result))
+        show(result, screen)
+        screen.path("result", result.path)
+        screen.line()
+    objects = [result.to_json() for result in results]
+    one = len(objects) == 1 and (common.checkpoints == "last" or results[0].kind == "plane")
+    return objects[0] if one else {"results": objects}
 
 
 def show(result: Any, screen: Screen) -> None:
@@ -63,8 +82,33 @@ def show(result: Any, screen: Screen) -> None:
     if len(r["axes"]) > 2:
         pairs.append(("directions", f"{len(r['axes'])}, seed {r['seed']}"))
     screen.facts(pairs)
+    if result.kind == "plane":
+        show_checkpoints(result, screen)
     for note in r["notes"]:
         screen.line(f"note: {note}")
+
+
+def show_checkpoints(result: Any, screen: Screen) -> None:
+    """Print where each checkpoint lies, and its loss beside that of the plane."""
+    data = result.data
+    rows = []
+    runs = data["run"].values
+    ends = {
+        i
+        for r in set(runs.tolist())
+        for i in (int((runs == r).argmax()), len(runs) - 1 - int((runs == r)[::-1].argmax()))
+    }
+    for i, facts_of_one in enumerate(result["checkpoints"]):
+        if len(runs) > 12 and i not in ends:  # of long trainings the first and the last
+            continue
+        at = {k: float(data[k][i]) for k in ("checkpoint_x", "checkpoint_y", "off_plane", "from_origin")}
+        share = at["off_plane"] / at["from_origin"] if at["from_origin"] else 0.0
+        losses = [number(float(data[k][i])) for k in ("checkpoint_loss", "plane_loss")]
+        run = facts_of_one.get("run") or {}
+        name = f"{facts_of_one['label']} {run['seed']}" if run else facts_of_one["label"]
+        step = "–" if facts_of_one["step"] is None else facts_of_one["step"]
+        rows.append([name, step, number(at["checkpoint_x"]), number(at["checkpoint_y"]), percent(share), *losses])
+    screen.table(["checkpoint", "step", "x", "y", "off plane", "its loss", "plane's"], rows)
 
 
 def equality(record: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from .run import Run
 from .specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec, key_values
 from .surfaces.companions import companions, ingredients
 from .surfaces.reach import Reach
-from .surfaces.rows import discard
+from .surfaces.rows import discard, process_place
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,8 @@ def analyze(
         _placed(error.result, target, problem_spec).save(path.with_suffix(".partial.nc"))
         raise
     result = _placed(result, target, problem_spec)
-    result.save(path)
+    if process_place()[0] == 0 or "store" not in beside:  # several processes share the rows, one writes the result
+        result.save(path)
     if "store" in beside:
         discard(beside["store"])
     return result

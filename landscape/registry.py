@@ -569,6 +569,12 @@ FIGURES = Registry(
         "m-sharpness": Entry("landscape.figures.m_sharpness:draw", "m-sharpness over m per optimizer"),
         "slice": Entry("landscape.figures.slice:draw", "1-D slices of the loss along the same directions"),
         "contour": Entry("landscape.figures.contour:draw", "2-D contours on one scale with one colour bar"),
+        "domain-surfaces": Entry(
+            "landscape.figures.domain_surfaces:draw", "2-D contours per domain and optimizer, on one scale"
+        ),
+        "plane": Entry("landscape.figures.plane:draw", "planes through checkpoints: trajectories, three minima"),
+        "path": Entry("landscape.figures.path:draw", "loss between two checkpoints, with its barrier"),
+        "merge-tree": Entry("landscape.figures.merge_tree:draw", "minima of 2-D surfaces and where basins meet"),
         "surface3d": Entry("landscape.figures.surface3d:draw", "interactive 3-D surfaces (html)"),
         "domains": Entry("landscape.figures.domains:draw", "loss and accuracy per domain and optimizer"),
     },

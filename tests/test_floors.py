@@ -34,15 +34,16 @@ FLOORS = {
         "memory",
     },
     3: {"models", "data", "optim", "curvature", "measures", "surfaces", "domainwise"},
-    4: {"training", "analysis", "study"},
+    4: {"training", "analysis", "joint", "study"},
     5: {"figures", "report"},
     6: {"api"},  # the public names, gathered
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 MAY = {
-    ("report", "figures"),
-    ("surfaces", "curvature"),
-}  # a report shows figures; a surface is cut along eigenvectors
+    ("report", "figures"),  # a report shows figures
+    ("surfaces", "curvature"),  # a surface is cut along eigenvectors
+    ("joint", "analysis"),  # analyses of several checkpoints open and store as those of one do
+}
 FILES = sorted((ROOT / "landscape").rglob("*.py"))
 
 

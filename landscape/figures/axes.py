@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..result import Result
 from .text import safe
@@ -20,13 +21,32 @@ def axis_text(symbol: str, result: Result, axis: int) -> str:
     """For example ``α (filter-normalised, 1-D fixed)``; names the treatment of BatchNorm where there is any."""
     record = result.record
     kinds = record.get("axes") or []
-    direction = kinds[axis].get("direction") if axis < len(kinds) else None
-    parts = [_RANDOM.get(direction) or safe(direction)] if direction else []
-    if direction in _RANDOM and record.get("fixed_parameters"):
+    facts = kinds[axis] if axis < len(kinds) else {}
+    direction = facts.get("direction")
+    parts = [_RANDOM.get(direction) or _special(str(direction), facts)] if direction else []
+    if direction in _RANDOM and record.get("fixed_parameters") and facts.get("one_dimensional", "zero") == "zero":
         parts.append("1-D fixed")
     if record.get("batchnorm_layers"):
         parts.append(f"BatchNorm: {safe(record.get('bn_policy'))}")
     return f"{symbol} ({', '.join(parts)})" if parts else symbol
+
+
+def _special(direction: str, facts: Mapping[str, Any]) -> str:
+    """Words for a direction that was computed, with the number that says how much it matters."""
+    kind, _, argument = direction.partition(":")
+    if kind == "pca" and facts.get("explained_variance") is not None:
+        return f"PC{safe(argument)}, {100 * facts['explained_variance']:.1f} % of the variance"
+    if kind == "eigvec" and facts.get("eigenvalue") is not None:
+        return f"eigenvector {safe(argument)}, λ = {facts['eigenvalue']:.3g}"
+    if kind in ("sam", "asam") and facts.get("rho") is not None:
+        return f"{kind.upper()} steps of ρ = {facts['rho']:g}"
+    if kind == "grad":
+        return "gradient, length 1"
+    if kind == "domain-grad":
+        return f"gradient of {safe(argument)}, length 1"
+    if kind == "checkpoint":
+        return f"towards {safe(argument.rpartition('/')[2])}"
+    return safe(direction, 48)
 
 
 def shared_axis_text(symbol: str, results: Sequence[Result], axis: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from ..result import Result
 from .axes import direction_notes, shared_axis_text
 from .drawing import Drawing, styled
-from .panels import PLANE, Panel, Panels
+from .panels import LEVELS, PLANE, Panel, Panels
 from .style import Style, hide_unused
 from .text import safe
 
@@ -36,7 +36,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     side = min((style.width - 8 * style.em) / across, 32 * style.em)
     figure = style.figure(max(rows * (0.95 * side + 3.4 * style.em) + 3 * style.em, 15 * style.em))
     panels = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False).ravel()
-    levels = MaxNLocator(12).tick_values(shown.low, shown.high)
+    levels = MaxNLocator(LEVELS).tick_values(shown.low, shown.high)
     norm = Normalize(float(levels[0]), float(levels[-1]))
     filled: Any = None
     for axes, panel in zip(panels, shown.panels, strict=False):
@@ -51,7 +51,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     figure.supxlabel(shared_axis_text("α", every, 0), fontsize=style.small)
     words = fill(shared_axis_text("β", every, 1), style.letters(figure.get_figheight(), style.small))
     figure.supylabel(words, fontsize=style.small)
-    return Drawing(figure, shown.rows(), (*shown.notes, *direction_notes(every)))
+    notes = [*shown.notes, *direction_notes(every)]
+    if any(p.evaluated is not None for p in shown.panels):
+        notes.append("white dots are evaluated points; between them the surface is interpolated")
+    return Drawing(figure, shown.rows(), tuple(notes))
 
 
 def panel_title(panel: Panel, style: Style, inches: float) -> str:
@@ -61,14 +64,36 @@ def panel_title(panel: Panel, style: Style, inches: float) -> str:
 
 def _panel(axes: Any, panel: Panel, levels: Any, norm: Any) -> Any:
     """Fill one panel; None if no cell of it is finite."""
-    axes.grid(visible=False)
-    axes.set(xlim=(panel.x.min(), panel.x.max()), ylim=(panel.y.min(), panel.y.max()))
-    axes.patch.set(facecolor="0.85", edgecolor="0.5", hatch="////")
-    filled = None
-    if np.isfinite(panel.height).any():
-        cells = np.ma.masked_invalid(panel.height)
-        filled = axes.contourf(panel.x, panel.y, cells, levels, norm=norm, cmap="viridis", extend="max")
-        axes.contour(panel.x, panel.y, cells, levels, colors="#1a1a1a", linewidths=0.35, linestyles="solid")
+    filled = fill_panel(axes, panel.x, panel.y, panel.height, levels, norm, panel.evaluated)
     axes.plot(0, 0, "+", color="white", ms=7, mew=2.2)
     axes.plot(0, 0, "+", color="black", ms=6, mew=0.9)
+    return filled
+
+
+def fill_panel(axes: Any, x: Any, y: Any, height: Any, levels: Any, norm: Any, evaluated: Any = None) -> Any:
+    """Filled contours with thin dark lines, grey hatching where the height is NaN, dots where it was evaluated.
+
+    Args:
+        axes: Where to draw.
+        x: ``(w,)``.
+        y: ``(h,)``.
+        height: ``(h, w)``.
+        levels: Of the contours.
+        norm: Of the colours.
+        evaluated: ``(h, w)``, for adaptive grids; None where every cell was.
+
+    Returns:
+        What a colour bar needs; None if no cell is finite.
+    """
+    axes.grid(visible=False)
+    axes.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()))
+    axes.patch.set(facecolor="0.85", edgecolor="0.5", hatch="////")
+    filled = None
+    if np.isfinite(height).any():
+        cells = np.ma.masked_invalid(height)
+        filled = axes.contourf(x, y, cells, levels, norm=norm, cmap="viridis", extend="max")
+        axes.contour(x, y, cells, levels, colors="#1a1a1a", linewidths=0.35, linestyles="solid")
+    if evaluated is not None:
+        rows, columns = np.nonzero(evaluated)
+        axes.plot(x[columns], y[rows], ".", color="white", ms=1.2, alpha=0.7)
     return filled

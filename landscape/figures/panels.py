@@ -14,13 +14,18 @@ from .looks import name
 from .scales import common_range, log_losses
 from .series import by_label, lost_note
 
+LEVELS = 12
 
-class _Planes(Want):
+
+class Planes(Want):
+    """Results over a plane of at least two by two points."""
+
     def fits(self, result: Result) -> bool:
+        """Whether ``result`` has such a plane."""
         return super().fits(result) and min(result.data.sizes[d] for d in "xy") >= 2
 
 
-PLANE = _Planes(
+PLANE = Planes(
     "surface", "compute it with `landscape surface --dim 2`, at least 2 x 2 points", "loss", frozenset({"x", "y"})
 )
 
@@ -51,6 +56,12 @@ class Panel:
     def title(self) -> str:
         """Name and seed in one line."""
         return ", ".join(part for part in (self.name, self.which) if part)
+
+    @property
+    def evaluated(self) -> Any:
+        """Which cells were evaluated and not interpolated, ``(y, x)``; None: all of them."""
+        data = self.result.data
+        return data["evaluated"].transpose("y", "x").values.astype(bool) if "evaluated" in data else None
 
     @property
     def planes(self) -> dict[str, Any]:

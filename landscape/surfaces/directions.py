@@ -75,7 +75,11 @@ class Direction:
 
 def inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     """Inner product of two lists of tensors, summed in float64."""
-    return float(torch.stack([(a.double() * b.double()).sum() for a, b in zip(first, second, strict=True)]).sum())
+    return float(
+        torch.stack(
+            [(a.detach().double() * b.detach().double()).sum() for a, b in zip(first, second, strict=True)]
+        ).sum()
+    )
 
 
 def named_tensors(problem: Problem, directions: Sequence[Direction]) -> dict[str, Tensor]:

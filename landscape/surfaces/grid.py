@@ -1,10 +1,17 @@
-"""Axis values: exactly symmetric around a centre, or around what must be seen."""
+"""Grids over a plane: axis values, exactly symmetric or around what must be seen, and the passes at their points."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from ..specs import SurfaceSpec
+from . import adaptive
+from .directions import Direction
+from .rows import Rows
+from .walker import Walker
 
 
 def axis_values(points: int, reach: float) -> Any:
@@ -21,3 +28,46 @@ def covering_values(points: int, places: Any, margin: float = 0.2) -> Any:
     low, high = float(np.min(places)), float(np.max(places))
     extent = (high - low) or 1.0
     return np.linspace(low - margin * extent, high + margin * extent, points)
+
+
+def grid_sums(
+    walker: Walker, spec: SurfaceSpec, x: Any, y: Any, axes: Sequence[Direction], rows: Rows
+) -> tuple[Any, Any]:
+    """Passes at all points of a grid, or at those that an adaptive one chooses.
+
+    Args:
+        walker: Evaluates.
+        spec: Says whether the grid is adaptive; x and y are then the lattice, twice as fine.
+        x: Steps along the first axis, ``(w,)``.
+        y: Steps along the second one, ``(h,)``.
+        axes: The two directions.
+        rows: Keeps finished rows.
+
+    Returns:
+        Sums ``(h, w, 4, columns)``, and which points were evaluated ``(h, w)``, or None for all.
+    """
+    if not spec.adaptive_grid:
+        names = [f"y{j:04d}" for j in range(len(y))]
+        made = rows.compute("surface", names, lambda j: walker.row(x, axes[0], [(float(y[j]), axes[1])]))
+        return np.stack(made), None
+
+    def evaluate(round_name: str, places: Any) -> Any:
+        chunks = np.array_split(places, -(-len(places) // spec.points))
+
+        def chunk(i: int) -> Any:
+            return np.concatenate([walker.row([x[c]], axes[0], [(float(y[r]), axes[1])]) for r, c in chunks[i]])
+
+        names = [f"{round_name}-{i:04d}" for i in range(len(chunks))]
+        return np.concatenate(rows.compute(f"surface, {round_name}", names, chunk))
+
+    places, numbers = adaptive.refine(spec.points, evaluate)
+    evaluated = np.zeros((len(y), len(x)), dtype=bool)
+    evaluated[places[:, 0], places[:, 1]] = True
+    sums = np.empty((*evaluated.shape, *numbers.shape[1:]))
+    sums[:, :, 2:] = numbers[0, 2:]  # weights and counts are the same everywhere
+    for column in range(numbers.shape[-1]):
+        for quantity in (0, 1):
+            known = numbers[:, quantity, column]
+            same = bool((known == known[0]).all())
+            sums[:, :, quantity, column] = known[0] if same else adaptive.fill(places, known, len(x))
+    return sums, evaluated

@@ -11,20 +11,38 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import LandscapeError
+from ..errors import Interrupted, LandscapeError
 from ..files import atomic_path, make_folder, read_json, stable_hash, write_json
 from ..progress import report
+from ..weights import tensors_hash
+from .directions import Direction, named_tensors
+from .walker import Walker
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _SECONDS_BETWEEN_WRITES = 2.0
 _SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def conditions(walker: Walker, axes: Sequence[Direction], more: Sequence[Any]) -> dict[str, Any]:
+    """Everything that decides the bits of a row: rows stored under other conditions are never mixed with new ones."""
+    problem = walker.problem
+    facts = problem.describe()
+    names = ("weights_hash", "data_hash", "loss_function", "device", "dtype", "micro_batch", "threads", "torch")
+    return {
+        **{k: facts[k] for k in names},
+        "policy": walker.policy,
+        "other data": [p.data_hash if p else None for p in (walker.test, walker.training)],
+        "directions": tensors_hash(named_tensors(problem, axes)),
+        "more": list(more),
+    }
 
 
 def process_place() -> tuple[int, int]:
@@ -93,6 +111,20 @@ class Rows:
         finally:  # also when stopped by Ctrl-C or an error
             self._write(everything=True)
         return [self._done[n] for n in names]
+
+    def until_interrupted(self, work: Callable[[], T]) -> T:
+        """Do ``work``; where rows are stored, Ctrl-C becomes the message that it can be continued.
+
+        Raises:
+            Interrupted: By Ctrl-C, if there is a folder.
+        """
+        try:
+            return work()
+        except KeyboardInterrupt:
+            if self.folder is None:
+                raise
+            fix = "run the same command again, it computes only the rest"
+            raise Interrupted(f"stopped with {len(self)} rows stored", str(self.folder), fix) from None
 
     # -- files ---------------------------------------------------------------------------------------------------
 

@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import Interrupted, NumericalError, UsageError
+from ..errors import NumericalError, UsageError
 from ..problem import Problem
 from ..result import Result
 from ..specs import SurfaceSpec
-from ..weights import tensors_hash
-from . import adaptive, topology
+from . import topology
 from .axes import directions_of
 from .checks import axis_checks, statistics_checks, value_checks
 from .directions import Direction, inner, named_tensors
-from .grid import axis_values
+from .grid import axis_values, grid_sums
 from .metrics import point_metrics
 from .random_directions import draw
 from .reach import Reach, chance_loss, find_reach
-from .rows import Rows
+from .rows import Rows, conditions
 from .walker import Walker, state_of, statistics_policy, walking
 
 
@@ -78,14 +77,10 @@ def surface(
         if spec.range == "auto" and reaches is None:
             reaches = [axis_reach(walker, d) for d in axes]
         lengths = [r.value for r in reaches] if reaches else [float(spec.range)] * spec.dim
-        rows = Rows(store, _conditions(walker, spec, seed, axes, lengths))
-        try:
-            dims, values, sums, evaluated = _evaluate(walker, spec, seed, axes, lengths, rows)
-        except KeyboardInterrupt:
-            if store is None:
-                raise
-            what = f"stopped with {len(rows)} rows stored"
-            raise Interrupted(what, str(store), "run the same command again, it computes only the rest") from None
+        rows = Rows(store, conditions(walker, axes, [spec.to_dict(), seed, lengths]))
+        dims, values, sums, evaluated = rows.until_interrupted(
+            lambda: _evaluate(walker, spec, seed, axes, lengths, rows)
+        )
         checks = statistics_checks(walker)
     variables, coordinates = point_metrics(problem, sums, dims, spec.metrics, test)
     if evaluated is not None:
@@ -164,64 +159,11 @@ def _evaluate(
         names = [f"slice{r:04d}" for r in range(spec.repeats)]
         lines = rows.compute("slices", names, lambda r: walker.row(x, _drawn(walker.problem, spec, seed, r)))
         return ("repeat", "x"), {"x": x}, np.stack(lines), None
-    if spec.adaptive_grid:
-        return _adaptively(walker, spec, axes, lengths, rows)
-    x, y = (axis_values(spec.points, length) for length in lengths)
-    return ("y", "x"), {"x": x, "y": y}, plane(walker, x, y, axes, rows), None
-
-
-def plane(walker: Walker, x: Any, y: Any, axes: Sequence[Direction], rows: Rows) -> Any:
-    """Sums over a grid, ``(len(y), len(x), 4, columns)``."""
-    names = [f"y{j:04d}" for j in range(len(y))]
-    return np.stack(rows.compute("surface", names, lambda j: walker.row(x, axes[0], [(float(y[j]), axes[1])])))
-
-
-def _adaptively(
-    walker: Walker, spec: SurfaceSpec, axes: Sequence[Direction], lengths: Sequence[float], rows: Rows
-) -> tuple[tuple[str, ...], dict[str, Any], Any, Any]:
-    size = 2 * spec.points - 1
+    size = 2 * spec.points - 1 if spec.adaptive_grid else spec.points
     x, y = (axis_values(size, length) for length in lengths)
-
-    def evaluate(round_name: str, places: Any) -> Any:
-        chunks = np.array_split(places, -(-len(places) // spec.points))
-
-        def chunk(i: int) -> Any:
-            return np.concatenate([walker.row([x[c]], axes[0], [(float(y[r]), axes[1])]) for r, c in chunks[i]])
-
-        names = [f"{round_name}-{i:04d}" for i in range(len(chunks))]
-        return np.concatenate(rows.compute(f"surface, {round_name}", names, chunk))
-
-    places, numbers = adaptive.refine(spec.points, evaluate)
-    evaluated = np.zeros((size, size), dtype=bool)
-    evaluated[places[:, 0], places[:, 1]] = True
-    sums = np.empty((size, size, *numbers.shape[1:]))
-    sums[:, :, 2:] = numbers[0, 2:]  # weights and counts are the same everywhere
-    for column in range(numbers.shape[-1]):
-        for quantity in (0, 1):
-            known = numbers[:, quantity, column]
-            sums[:, :, quantity, column] = (
-                known[0] if (known == known[0]).all() else adaptive.fill(places, known, size)
-            )
+    sums, evaluated = grid_sums(walker, spec, x, y, axes, rows)
     return ("y", "x"), {"x": x, "y": y}, sums, evaluated
 
 
 def _drawn(problem: Problem, spec: SurfaceSpec, seed: int, number: int) -> Direction:
     return draw(problem, spec.axes[0], seed, number, spec.one_dimensional)
-
-
-def _conditions(
-    walker: Walker, spec: SurfaceSpec, seed: int, axes: Sequence[Direction], lengths: Sequence[float]
-) -> dict[str, Any]:
-    """Everything that decides the bits of a row."""
-    problem = walker.problem
-    facts = problem.describe()
-    return {
-        **{k: facts[k] for k in ("weights_hash", "data_hash", "device", "dtype", "micro_batch", "threads", "torch")},
-        "loss": problem.loss_name,
-        "policy": walker.policy,
-        "other data": [p.data_hash if p else None for p in (walker.test, walker.training)],
-        "directions": tensors_hash(named_tensors(problem, axes)),
-        "lengths": [float(v).hex() for v in lengths],
-        "spec": spec.to_dict(),
-        "seed": seed,
-    }

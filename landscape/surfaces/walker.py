@@ -61,6 +61,11 @@ class Walker:
                 live.copy_(statistics[name])
         return self._look()
 
+    def reset_statistics(self) -> None:
+        """Give the centre's statistics back, after `at_weights` brought others."""
+        for name, live in self.live.items():
+            live.copy_(self.statistics[name])
+
     def row(self, values: Sequence[float], direction: Direction, beside: Sequence[Move] = ()) -> Any:
         """Sums along one direction from a point beside the centre, ``(points, 4, columns)``, in one go.
 

@@ -61,10 +61,50 @@ def plane(label: str, seed: int | None, loss: Any = None, kind: str = "filter", 
         loss = 0.01 * (1 + (seed or 0)) + 2 * x[None, :] ** 2 + y[:, None] ** 2
     loss = np.asarray(loss, dtype=float)
     data = {"loss": (("y", "x"), loss), "accuracy": (("y", "x"), np.clip(1 - 0.2 * np.nan_to_num(loss), 0, 1))}
+    names = list(more.pop("names", ("p", "q")))
+    data["domain_loss"] = (("domain", "y", "x"), np.stack([(1 + i) * loss for i in range(len(names))]))
     record = facts(
         label, seed, kind="2d", axes=axes(kind, 2), fixed_parameters=9, batchnorm_layers=0, bn_policy="keep"
     )
-    return Result("surface", xr.Dataset(data, {"y": y[: len(loss)], "x": x}), record | more)
+    return Result("surface", xr.Dataset(data, {"y": y[: len(loss)], "x": x, "domain": names}), record | more)
+
+
+def trajectory(label: str, seed: int | None, runs: tuple[str, ...] = ("sgd", "sam"), count: int = 4) -> Result:
+    """A plane with ``count`` checkpoints of each run, which end off the plane."""
+    x, y = np.linspace(-2, 1, 5), np.linspace(-1, 1, 4)
+    loss = 0.1 + (x[None, :] - 0.2) ** 2 + y[:, None] ** 2
+    t = np.linspace(1, 0, count)
+    number = np.repeat(np.arange(len(runs)), count)
+    far = np.tile(t, len(runs)) * (1 + number)
+    data = {
+        "loss": (("y", "x"), loss),
+        "checkpoint_x": ("checkpoint", -far),
+        "checkpoint_y": ("checkpoint", 0.3 * far * (1 - number)),
+        "off_plane": ("checkpoint", 0.4 * far),
+        "from_origin": ("checkpoint", 1.1 * far),
+        "checkpoint_loss": ("checkpoint", 0.1 + far),
+        "plane_loss": ("checkpoint", 0.05 + far),
+    }
+    axes = [
+        {"direction": f"pca:{k}", "norm": 1.0, "seed": None, "explained_variance": v} for k, v in ((1, 0.8), (2, 0.1))
+    ]
+    facts_of = [
+        {"label": run, "step": i, "run": {"optimizer": run, "seed": seed, "step": i}}
+        for run in runs
+        for i in range(count)
+    ]
+    record = facts(label, seed, kind="2d", axes=axes, checkpoints=facts_of, bn_policy="keep", batchnorm_layers=0)
+    return Result("plane", xr.Dataset(data, {"y": y, "x": x, "run": ("checkpoint", number)}), record)
+
+
+def between(label: str, seed: int | None, height: float = 1.0, **more: Any) -> Result:
+    """A path to SAM with a barrier of ``height`` in its middle."""
+    t = np.linspace(0, 1, 9)
+    loss = 0.1 + 0.1 * t + height * np.sin(np.pi * t)
+    data = {"loss": ("t", loss), "accuracy": ("t", 1 - loss / 10)}
+    record = facts(label, seed, kind="line", a="/a.pt", b="/b.pt", barrier=height, loss=loss.tolist(), t=t.tolist())
+    record |= {"b_run": {"optimizer": "sam", "seed": 7}, "bn_policy": "recalibrate", "batchnorm_layers": 2}
+    return Result("path", xr.Dataset(data, {"t": t}), record | more)
 
 
 def line(label: str, seed: int | None, repeats: int = 3) -> Result:
@@ -102,7 +142,7 @@ def training(
 
 
 def everything(labels: tuple[str, ...] = ("sgd", "sam"), seeds: tuple[int | None, ...] = (0, 1)) -> list[Result]:
-    makers = (hessian, sharpness, plane, line, domains, training)
+    makers = (hessian, sharpness, plane, line, domains, training, trajectory, between)
     return [make(label, seed) for label in labels for seed in seeds for make in makers]
 
 
@@ -111,6 +151,7 @@ def hostile() -> list[Result]:
     names = tuple(HOSTILE)
     results = []
     for label in ("sgd", *HOSTILE):
-        results += [hessian(label, 0), sharpness(label, 0), plane(label, 0), line(label, 0)]
+        results += [hessian(label, 0), sharpness(label, 0), plane(label, 0, names=names), line(label, 0)]
+        results += [trajectory(label, 0, runs=names), between(label, 0)]
         results += [domains(label, 0, names), training(label, 0, names)]
     return results

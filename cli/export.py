@@ -1,0 +1,47 @@
+"""Stored results for other programs: NumPy archives, tables, images for ParaView."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from .options import Common
+from .plot import collect
+from .screen import Screen
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What is written, and where."""
+
+    format: tuple[Literal["npz", "csv", "vti"], ...] = ("csv",)
+    """File formats; vti (VTK, for ParaView) for 2-D surfaces."""
+    out: Path = Path("landscape-exports")
+    """Folder of the files."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of ``landscape export``."""
+
+    results: Positional[tuple[str, ...]] = ()
+    """Stored results (.nc), surfaces of tomgoldstein/loss-landscape (.h5), or run folders."""
+    options: ExportOptions = field(default_factory=ExportOptions)
+    common: Common = field(default_factory=Common)
+
+
+def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+    """Write, print the paths."""
+    from landscape.surfaces.export import export
+
+    options = arguments.options
+    outputs = []
+    for result in collect(arguments.results):
+        stem = result.path.stem if result.path else f"{result.kind}-{result.label}-seed{result.seed}"
+        outputs += [export(result, form, options.out / f"{stem}.{form}") for form in options.format]
+    for path in outputs:
+        screen.path("file", path.absolute())
+    return {"command": "export", "outputs": [str(p.absolute()) for p in outputs]}

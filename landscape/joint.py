@@ -1,0 +1,205 @@
+"""Analyses of several checkpoints at once: surfaces on one range, planes through them, and paths between two."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from .analysis import Target, analyze, open_problem, splits_of, with_files
+from .errors import LandscapeError, UsageError
+from .files import make_folder, stable_hash
+from .parameters import preserved_random_state
+from .problem import Problem
+from .result import Result
+from .specs import PathSpec, ProblemSpec, SurfaceSpec
+from .specs.surface import parse_direction
+from .surfaces.axes import directions_of
+from .surfaces.companions import companions, ingredients
+from .surfaces.path import path as path_between
+from .surfaces.planes import plane
+from .surfaces.reach import Reach
+from .surfaces.rows import discard, process_place
+from .surfaces.snapshots import Snapshot
+from .surfaces.surface import axis_reach
+from .surfaces.trajectory import evenly
+from .surfaces.walker import statistics_policy, walking
+
+log = logging.getLogger(__name__)
+
+
+def surfaces(
+    targets: Sequence[Target],
+    problem_spec: ProblemSpec | None = None,
+    spec: SurfaceSpec | None = None,
+    *,
+    out: Path | str | None = None,
+    force: bool = False,
+    trust: bool = False,
+) -> list[Result]:
+    """Surfaces of several targets that can be compared, or the one plane that goes through them.
+
+    Args:
+        targets: With ``plane``, three checkpoints, and others to be projected; with ``pca:K`` directions, runs whose
+            checkpoints are projected (``RUN@step=N``: those up to N; a bare file: itself).
+        problem_spec: Which examples, parameters, precision.
+        spec: Where to look. ``range="auto"`` gives all targets the largest range that any of them needs.
+        out: Folder of the results.
+        force: Compute anew.
+        trust: Import plug-ins that only a run names.
+
+    Raises:
+        UsageError: If there are too few targets.
+    """
+    problem_spec, spec = problem_spec or ProblemSpec(), spec or SurfaceSpec()
+    pca = any(parse_direction(word)[0] == "pca" for word in spec.axes)
+    if pca and spec.dim != 2:
+        raise UsageError("principal components are drawn as a plane", "--dim 1", "use --dim 2")
+    if spec.plane and len(targets) < 3:
+        raise UsageError(f"{len(targets)} target(s) do not span a plane", "--plane", "name three checkpoints")
+    if spec.plane or pca:
+        return [_plane(targets, problem_spec, spec, out=out, force=force, trust=trust)]
+    reaches: list[Reach] | None = None
+    if spec.range == "auto" and len(targets) > 1:
+        reaches = _shared_reaches(targets, problem_spec, with_files(spec), trust=trust)
+    return [
+        analyze("surface", t, problem_spec, spec, out=out, force=force, trust=trust, reaches=reaches) for t in targets
+    ]
+
+
+def path(
+    first: Target,
+    second: Target,
+    problem_spec: ProblemSpec | None = None,
+    spec: PathSpec | None = None,
+    *,
+    out: Path | str | None = None,
+    force: bool = False,
+    trust: bool = False,
+) -> Result:
+    """The loss between two targets, on the data of the first.
+
+    Args:
+        first: A.
+        second: B, a checkpoint of the same network.
+        problem_spec: Which examples, precision.
+        spec: Form of the path.
+        out: Folder of the result.
+        force: Compute anew.
+        trust: Import plug-ins that only a run names.
+    """
+    problem_spec, spec = problem_spec or ProblemSpec(), spec or PathSpec()
+    problem = open_problem(first, problem_spec, trust=trust)
+    other = _snapshot(second, second.checkpoint, problem)
+    beside = companions(problem, spec, splits_of(first, problem_spec, problem, trust=trust), between=True)
+
+    def compute(store: Path) -> Result:
+        return path_between(problem, other, spec, seed=problem_spec.seed, training=beside["training"], store=store)
+
+    key = [spec.to_dict(), other.facts["weights_hash"], *ingredients(spec, beside)]
+    return _stored("path", [first, second], problem, problem_spec, key, compute, out=out, force=force)
+
+
+def _plane(
+    targets: Sequence[Target],
+    problem_spec: ProblemSpec,
+    spec: SurfaceSpec,
+    *,
+    out: Path | str | None,
+    force: bool,
+    trust: bool,
+) -> Result:
+    problem = open_problem(targets[0], problem_spec, trust=trust)
+    if spec.plane:
+        runs = [[_snapshot(t, t.checkpoint, problem)] for t in targets[1:]]
+    else:
+        files = [_files(t) for t in targets]
+        count = min(map(len, files))
+        runs = [
+            [_snapshot(t, f, problem) for f in evenly(found, count)] for t, found in zip(targets, files, strict=True)
+        ]
+        if len({len(f) for f in files}) > 1:
+            log.info("every run is shown with %d checkpoints, as many as the shortest has", count)
+    beside = companions(problem, spec, splits_of(targets[0], problem_spec, problem, trust=trust), between=True)
+
+    def compute(store: Path) -> Result:
+        return plane(problem, spec, runs, seed=problem_spec.seed, store=store, **beside)
+
+    hashes = [[s.facts["weights_hash"] for s in run] for run in runs]
+    key = [spec.to_dict(), hashes, *ingredients(spec, beside)]
+    return _stored("plane", targets, problem, problem_spec, key, compute, out=out, force=force)
+
+
+def _stored(
+    kind: str,
+    targets: Sequence[Target],
+    problem: Problem,
+    problem_spec: ProblemSpec,
+    key: Sequence[object],
+    compute: Callable[[Path], Result],
+    *,
+    out: Path | str | None,
+    force: bool,
+) -> Result:
+    """The stored result of equal ingredients, or a computed one, stored in the folder of the only run there is."""
+    homes = {t.results for t in targets}
+    folder = make_folder(Path(out).absolute() if out else homes.pop() if len(homes) == 1 else _COMMON.absolute())
+    facts = [problem.weights_hash, problem.data_hash, problem.loss_name, str(problem.device), problem_spec.dtype]
+    hashed = stable_hash([1, kind, facts, problem_spec.params, problem_spec.seed, *key])[:16]
+    file = folder / f"{kind}-{hashed}.nc"
+    if file.exists() and not force:
+        try:
+            found = Result.load(file)
+        except LandscapeError:
+            log.warning("the stored result %s is damaged and is computed again", file)
+        else:
+            log.info("stored result, same weights, data and options: %s", file)
+            return found
+    store = file.with_suffix(".rows")
+    with preserved_random_state():
+        result = compute(store)
+    named = {"target": str(targets[0].checkpoint), "run": targets[0].facts(), "split": problem_spec.split}
+    result.record |= {
+        **named,
+        "targets": [str(t.checkpoint) for t in targets],
+        "problem_spec": problem_spec.to_dict(),
+    }
+    if kind == "path":
+        result.record |= {"a": str(targets[0].checkpoint), "b": str(targets[1].checkpoint)}
+    if process_place()[0] == 0:
+        result.save(file)
+    discard(store)
+    return result
+
+
+_COMMON = Path("landscape-results")
+
+
+def _files(target: Target) -> list[Path]:
+    """The checkpoints of a run up to the target's own; a bare file alone."""
+    if target.run is None:
+        return [target.checkpoint]
+    return [p for p in target.run.checkpoints().values() if p.name <= target.checkpoint.name]
+
+
+def _snapshot(target: Target, file: Path, problem: Problem) -> Snapshot:
+    facts = Target(file, target.run).facts()
+    label = facts["optimizer"] if facts else file.name
+    return Snapshot.read(file, problem, {"run": facts, "label": label, "step": facts["step"] if facts else None})
+
+
+def _shared_reaches(
+    targets: Sequence[Target], problem_spec: ProblemSpec, spec: SurfaceSpec, *, trust: bool
+) -> list[Reach]:
+    """The range that lets every target reach chance, per axis: the search of the one that needs most."""
+    found: list[list[Reach]] = []
+    for target in targets:
+        problem = open_problem(target, problem_spec, trust=trust)
+        beside = companions(problem, spec, splits_of(target, problem_spec, problem, trust=trust))
+        policy = statistics_policy(problem, spec.bn, between=False)
+        axes = directions_of(problem, spec, problem_spec.seed)
+        with torch.no_grad(), walking(problem, policy, None, beside["training"]) as walker:
+            found.append([axis_reach(walker, d) for d in axes])
+    return [max(axis, key=lambda r: r.value) for axis in zip(*found, strict=True)]

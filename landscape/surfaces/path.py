@@ -1,0 +1,160 @@
+"""``path``: the loss between two checkpoints, along a line or a trained curve, and its barrier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..problem import Problem
+from ..result import Result
+from ..specs import PathSpec
+from .alignment import align
+from .checks import statistics_checks
+from .curves import point_on, train_bend
+from .directions import inner
+from .metrics import point_metrics
+from .rows import Rows, conditions
+from .snapshots import Snapshot
+from .walker import Walker, state_of, statistics_policy, walking
+
+
+def path(
+    problem: Problem,
+    other: Snapshot,
+    spec: PathSpec | None = None,
+    *,
+    seed: int = 0,
+    training: Problem | None = None,
+    store: Path | None = None,
+    **options: Any,
+) -> Result:
+    """Evaluate the way from the problem's weights (A, t = 0) to another checkpoint (B, t = 1).
+
+    Both ends are evaluated bit for bit. The barrier is the largest height above the straight line between the
+    losses of the ends, max_t L(φ(t)) − ((1−t) L(A) + t L(B)), under the same treatment of BatchNorm everywhere
+    (arXiv 1912.05671); the height above the higher end is stored beside it.
+
+    Args:
+        problem: Network at A, loss and examples.
+        other: B.
+        spec: Form of the path; or give its fields as keywords (``kind="bezier"``).
+        seed: Of the training of a curve.
+        training: Training examples, for ``recalibrate`` and for curves.
+        store: Folder in which finished points wait.
+        **options: Fields of `PathSpec`.
+
+    Returns:
+        Metrics over ``t``, and the record of the command.
+
+    Raises:
+        UsageError: If A and B are equal, or training examples are missing.
+        NumericalError: If the loss at A is not finite, or a curve diverges.
+    """
+    spec = spec or PathSpec(**options)
+    before = state_of(problem)
+    plain = problem.require_finite()
+    a = [t.clone() for t in problem.space.split(problem.weights)]
+    weights, statistics = other.load()
+    matched: dict[str, Any] | None = None
+    if spec.align:
+        weights, statistics, matched = align(problem, weights, statistics)
+    b = [w.to(problem.device, problem.dtype) for w in weights]
+    distance = math.sqrt(inner(gap := torch._foreach_sub(b, a), gap))
+    if distance == 0:
+        raise UsageError("the two checkpoints are equal", str(other.facts.get("target", "B")), "name two")
+    policy = statistics_policy(problem, spec.bn, between=True)
+    if spec.kind != "line" and training is None:
+        raise UsageError("a curve needs training examples", f"--kind {spec.kind}", "give training=...")
+    bend, history = train_bend(training, a, b, spec, seed) if spec.kind != "line" and training else ([], [])
+    t = path_values(spec)
+    with walking(problem, policy, None, training) as walker:
+        plain_b = _own(walker, b, statistics)
+        rows = Rows(store, conditions(walker, [], [spec.to_dict(), seed, dict(other.facts), spec.align]))
+
+        def point(i: int) -> Any:
+            here = point_on(spec.kind, float(t[i]), a, b, bend)
+            between = _between(walker.statistics, statistics, float(t[i])) if policy == "interpolate" else None
+            return walker.at_weights(here, between).cpu().numpy()
+
+        names = [f"t{i:04d}" for i in range(len(t))]
+        sums = np.stack(rows.until_interrupted(lambda: rows.compute("path", names, point)))
+        checks = statistics_checks(walker)
+    variables, coordinates = point_metrics(problem, sums, ("t",), _METRICS)
+    loss = variables["loss"][1]
+    ends = loss[t == 0][0], loss[t == 1][0]
+    inside = (t >= 0) & (t <= 1)
+    above = loss[inside] - ((1 - t[inside]) * ends[0] + t[inside] * ends[1])
+    notes = []
+    if policy == "keep" and checks["batchnorm_layers"]:
+        notes.append("BatchNorm statistics of A are kept along the whole path: the loss at B is not that of B")
+    record = {
+        "target": None,
+        "a": None,
+        "b": other.facts.get("target"),
+        **problem.describe(),
+        "kind": spec.kind,
+        "barrier": float(np.max(above)),
+        "barrier_at": float(t[inside][int(np.argmax(above))]) if np.isfinite(above).any() else None,
+        "barrier_above_higher_end": float(np.max(loss[inside]) - max(ends)),
+        "barrier_definition": "max over t in [0, 1] of L(t) - ((1-t) L(A) + t L(B))",
+        "t": t.tolist(),
+        "loss": loss.tolist(),
+        "accuracy": variables["accuracy"][1].tolist() if "accuracy" in variables else None,
+        "distance": distance,
+        "ends": {
+            "a": {"plain": plain.loss, "on_path": float(ends[0])},
+            "b": {"plain": plain_b, "on_path": float(ends[1])},
+        },
+        "plain_loss": plain.loss,
+        "plain_accuracy": plain.accuracy,
+        "aligned": matched,
+        "curve": {"first_loss": _mean(history[:20]), "last_loss": _mean(history[-20:])} if history else None,
+        "nan_cells": int(np.isnan(loss).sum()),
+        "infinite_cells": int(np.isinf(loss).sum()),
+        **checks,
+        "restored": state_of(problem) == before,
+        "b_weights_hash": other.facts.get("weights_hash"),
+        "b_run": other.facts.get("run"),
+        "notes": notes,
+        "seed": seed,
+        "spec": spec.to_dict(),
+    }
+    import xarray as xr
+
+    vectors = {f"bend.{n}": c for n, c in zip(problem.space.names, bend, strict=True)} if bend else None
+    return Result("path", xr.Dataset(variables, {"t": t, **coordinates}), record, vectors=vectors)
+
+
+_METRICS = ("loss", "accuracy", "domain-loss", "domain-accuracy", "domain-mean", "domain-variance", "worst-domain")
+
+
+def path_values(spec: PathSpec) -> Any:
+    """Values of t: ``points`` from exactly 0 to exactly 1, and steps of the same length beyond both ends."""
+    last = spec.points - 1
+    extra = round(spec.beyond * last)
+    return np.arange(-extra, last + extra + 1) / last
+
+
+def _own(walker: Walker, weights: Sequence[Tensor], statistics: Mapping[str, Tensor]) -> float:
+    """The loss of a checkpoint as it is, with its own statistics."""
+    policy, walker.policy = walker.policy, "keep"
+    try:
+        return walker.evaluation(walker.at_weights(weights, statistics)).loss
+    finally:
+        walker.policy = policy
+        walker.reset_statistics()
+
+
+def _between(first: Mapping[str, Tensor], second: Mapping[str, Tensor], t: float) -> dict[str, Tensor]:
+    return {k: torch.lerp(v, second[k].to(v), t) for k, v in first.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

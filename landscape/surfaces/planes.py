@@ -1,0 +1,184 @@
+"""Planes through checkpoints: the loss on a grid, and where other checkpoints lie in it and how far off.
+
+A plane shows its own points. A checkpoint beside it has another loss than its projection, so each one's distance
+from the plane and its measured loss stand beside the loss of the plane below it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import UsageError
+from ..problem import Problem
+from ..progress import report
+from ..result import Result
+from ..specs import SurfaceSpec
+from . import topology
+from .axes import directions_of
+from .batchnorm import running_statistics
+from .checks import axis_checks, statistics_checks, value_checks
+from .directions import Direction, inner, named_tensors
+from .grid import covering_values, grid_sums
+from .metrics import point_metrics
+from .rows import Rows, conditions
+from .snapshots import Snapshot
+from .trajectory import project
+from .walker import Walker, state_of, statistics_policy, walking
+
+_COLLINEAR = 1e-6
+
+
+def plane_axes(problem: Problem, second: Snapshot, third: Snapshot) -> list[Direction]:
+    """Orthonormal axes of the plane through the problem's weights and two other checkpoints.
+
+    u = (w2 − w1)/‖w2 − w1‖, and v the rest of w3 − w1 orthogonal to u, of length 1 (arXiv 1802.10026).
+
+    Raises:
+        UsageError: If the three lie on a line, or two of them are equal.
+    """
+    own = running_statistics(problem.model)
+    offsets: list[list[Tensor]] = []
+    changes: list[dict[str, Tensor]] = []
+    for snapshot in (second, third):
+        weights, statistics = snapshot.load()
+        offsets.append([(w - c).double() for w, c in zip(weights, problem.space.tensors, strict=True)])
+        changes.append({k: (statistics[k] - own[k]).double() for k in own})
+    (to_second, to_third), (change_second, change_third) = offsets, changes
+    length = math.sqrt(inner(to_second, to_second))
+    if length == 0:
+        raise UsageError("the first two checkpoints are equal", "--plane", "name three different ones")
+    along = inner(to_third, to_second) / length
+    rest = [b - a * (along / length) for a, b in zip(to_second, to_third, strict=True)]
+    width = math.sqrt(inner(rest, rest))
+    if width < _COLLINEAR * math.sqrt(inner(to_third, to_third)) or width == 0:
+        raise UsageError("the three checkpoints lie on one line", "--plane", "name another, or use `landscape path`")
+    change_rest = {k: change_third[k] - change_second[k] * (along / length) for k in own}
+    return [
+        Direction(
+            kind,
+            [(t / size).to(problem.dtype).detach() for t in tensors],
+            axis=i,
+            statistics={k: (c / size).to(own[k].dtype) for k, c in change.items()},
+        ).require_finite()
+        for i, (kind, tensors, size, change) in enumerate(
+            (
+                ("from the first to the second", to_second, length, change_second),
+                ("to the third", rest, width, change_rest),
+            )
+        )
+    ]
+
+
+def plane(
+    problem: Problem,
+    spec: SurfaceSpec,
+    runs: Sequence[Sequence[Snapshot]],
+    *,
+    seed: int = 0,
+    test: Problem | None = None,
+    training: Problem | None = None,
+    store: Path | None = None,
+) -> Result:
+    """Evaluate a plane through the problem's weights and place checkpoints on it.
+
+    Args:
+        problem: Its weights are the origin.
+        spec: ``plane``: through the problem and the first two of all snapshots; else the directions that it
+            names, ``pca:K`` over all snapshots.
+        runs: Snapshots of each run, in order of training.
+        seed: Of random directions.
+        test: `problem.on` the examples of the test split, for metrics of it.
+        training: For ``recalibrate``, the default between checkpoints.
+        store: Folder in which finished rows wait.
+
+    Returns:
+        A result of kind ``plane``: metrics over ``(y, x)``; over ``checkpoint`` its coordinates
+        ``checkpoint_x``, ``checkpoint_y``, distances ``off_plane`` and ``from_origin``, the measured
+        ``checkpoint_loss`` and the ``plane_loss`` below it.
+    """
+    before = state_of(problem)
+    plain = problem.require_finite()
+    snapshots = [s for run in runs for s in run]
+    axes = plane_axes(problem, *snapshots[:2]) if spec.plane else directions_of(problem, spec, seed, runs)
+    policy = statistics_policy(problem, spec.bn, between=True)
+    if policy == "interpolate" and any(d.statistics is None for d in axes):
+        what = "BatchNorm statistics can be interpolated on a --plane only"
+        raise UsageError(what, "--bn interpolate", "use recalibrate")
+    placed = []
+    for i, snapshot in enumerate(snapshots):
+        placed.append(project(problem, snapshot, axes))
+        report("projections", i + 1, len(snapshots))
+    origin = [([0.0, 0.0], 0.0, 0.0)]
+    size = 2 * spec.points - 1 if spec.adaptive_grid else spec.points
+    x, y = (covering_values(size, [at[k] for at, _, _ in (*placed, *origin)]) for k in (0, 1))
+    with walking(problem, policy, test, training) as walker:
+        centre = walker.evaluation(walker.at([])).loss
+        measured = [_measure(walker, s, at, axes) for s, (at, _, _) in zip(snapshots, placed, strict=True)]
+        rows = Rows(store, conditions(walker, axes, [spec.to_dict(), seed, x.tolist(), y.tolist()]))
+        sums, evaluated = rows.until_interrupted(lambda: grid_sums(walker, spec, x, y, axes, rows))
+        checks = statistics_checks(walker)
+    variables, coordinates = point_metrics(problem, sums, ("y", "x"), spec.metrics, test)
+    if evaluated is not None:
+        variables["evaluated"] = (("y", "x"), evaluated)
+    variables |= {
+        "checkpoint_x": ("checkpoint", np.array([at[0] for at, _, _ in placed])),
+        "checkpoint_y": ("checkpoint", np.array([at[1] for at, _, _ in placed])),
+        "off_plane": ("checkpoint", np.array([off for _, off, _ in placed])),
+        "from_origin": ("checkpoint", np.array([far for _, _, far in placed])),
+        "checkpoint_loss": ("checkpoint", np.array([m for m, _ in measured])),
+        "plane_loss": ("checkpoint", np.array([p for _, p in measured])),
+    }
+    loss = variables["loss"][1] if "loss" in variables else sums[..., 0, :].sum(-1) / sums[..., 2, :].sum(-1)
+    values = {"x": x, "y": y}
+    record = {
+        "target": None,
+        **problem.describe(),
+        "kind": "2d",
+        "plane": "through three checkpoints" if spec.plane else "of trajectories",
+        "shape": list(loss.shape),
+        "axes": [d.record() for d in axes],
+        "directions": None,
+        **axis_checks(problem, axes),
+        "plain_loss": plain.loss,
+        "center_loss": centre,
+        "accuracy": plain.accuracy,
+        **value_checks(loss, values, centre, evaluated),
+        **checks,
+        "restored": state_of(problem) == before,
+        "metrics": [v for v in variables if v != "evaluated"],
+        "domains": problem.present_domains() or None,
+        "evaluated_points": int(evaluated.sum()) if evaluated is not None else int(np.prod(loss.shape)),
+        "topology": topology.describe(loss),
+        "checkpoints": [dict(s.facts) for s in snapshots],
+        "same_start": _same_start(runs),
+        "reference": "the weights of the target; not centred",
+        "seed": seed,
+        "spec": spec.to_dict(),
+    }
+    import xarray as xr
+
+    numbers = [r for r, run in enumerate(runs) for _ in run]
+    data = xr.Dataset(variables, {**values, **coordinates, "run": ("checkpoint", numbers)})
+    return Result("plane", data, record, vectors=named_tensors(problem, axes))
+
+
+def _measure(
+    walker: Walker, snapshot: Snapshot, at: Sequence[float], axes: Sequence[Direction]
+) -> tuple[float, float]:
+    """The loss of a checkpoint at its own weights, and that of the plane at its projection, under one policy."""
+    weights, statistics = snapshot.load()
+    own = walker.evaluation(walker.at_weights(weights, statistics)).loss
+    walker.reset_statistics()
+    below = walker.evaluation(walker.at(list(zip(at, axes, strict=True)))).loss
+    return own, below
+
+
+def _same_start(runs: Sequence[Sequence[Snapshot]]) -> bool | None:
+    """Whether all runs began at equal weights; None for fewer than two runs."""
+    starts = {run[0].facts.get("weights_hash") for run in runs if run}
+    return len(starts) == 1 if len(runs) > 1 else None
