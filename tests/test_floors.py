@@ -14,6 +14,7 @@ FLOORS = {
     1: {"errors", "registry", "specs", "files", "progress", "plugins"},
     2: {
         "trees",
+        "recompute",
         "losses",
         "stores",
         "examples",
