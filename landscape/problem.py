@@ -26,6 +26,7 @@ from .examples import Batch, Examples, Indices, forward
 from .losses import LossFunction, batch_weight, example_losses, example_weights, mean_loss
 from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
 from .products import Products, require_finite
+from .recompute import recompute_blocks
 from .registry import LOSSES
 from .second_derivatives import custom_functions
 from .substitutes import settle_embeddings, twice_differentiable
@@ -365,6 +366,19 @@ class Problem:
         if self.custom_functions is None:
             self.custom_functions = custom_functions(loss)
 
+    def refuse_autocast(self) -> None:
+        """Refuse to compute inside ``torch.autocast``, whose half-precision products would pass for exact ones.
+
+        Raises:
+            UsageError: If autocast is on for this device.
+        """
+        if torch.is_autocast_enabled(self.device.type):
+            raise UsageError(
+                "analyses compute in float32 or float64, also of half-precision weights",
+                "torch.autocast",
+                "call them outside the autocast block",
+            )
+
     def _flat_gradient(self, scalar: Tensor) -> Tensor:
         if not scalar.requires_grad:
             return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
@@ -372,6 +386,7 @@ class Problem:
 
     def _sum(self, contribution: Callable[[Batch], Sequence[T]]) -> list[T]:
         """Add up (``+``) what ``contribution`` gives over all micro-batches; halve them when memory runs out."""
+        self.refuse_autocast()
         while True:
             try:
                 total: list[T] = []
@@ -385,10 +400,17 @@ class Problem:
                 self.shrink_after(error)
 
     def shrink_after(self, error: Exception) -> None:
-        """Halve the micro-batches if ``error`` means that memory ran out; raise it otherwise."""
+        """Get by with less if ``error`` means that memory ran out; raise it otherwise.
+
+        First the micro-batches are halved; where one example is too much, repeated blocks compute their
+        activations again instead of keeping them. Neither changes the result.
+        """
         if not is_out_of_memory(error):
             raise error
         if self.batch_size == 1:
+            if blocks := recompute_blocks(self.model):
+                log.warning("out of memory: activations of %d blocks are computed again, same result", blocks)
+                return
             raise ResourceError(
                 "out of memory with one example at a time",
                 str(self.device),
@@ -417,12 +439,13 @@ class Problem:
 
 
 def _dtype_of(model: nn.Module, dtype: torch.dtype | str | None) -> torch.dtype:
-    if isinstance(dtype, str):
-        found = getattr(torch, dtype, None)
-        if not isinstance(found, torch.dtype):
-            raise UsageError(f"unknown dtype {dtype!r}", "--dtype", "use float32 or float64")
-        return found
     if dtype is not None:
-        return dtype
+        found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        if found not in (torch.float32, torch.float64):
+            # Weights in half precision have equal values in float32; products computed in it are percents off.
+            raise UsageError(
+                f"cannot compute in {dtype!r}".replace("torch.", ""), "--dtype", "use float32 or float64"
+            )
+        return found
     own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return own if own in (torch.float32, torch.float64) else torch.float32

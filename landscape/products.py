@@ -94,6 +94,7 @@ class Products:
             NumericalError: If an operation of the model has no second derivative.
         """
         problem = self.problem
+        problem.refuse_autocast()
         parts = problem.space.split(vector.to(problem.device, problem.dtype))
         while True:
             try:

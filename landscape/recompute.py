@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
+
+from .substitutes import twice_differentiable
 
 Run = Callable[..., tuple[Tensor, ...]]
 
@@ -27,10 +28,11 @@ def recompute_blocks(model: nn.Module) -> int:
     block must be a function of its tensor arguments (eval mode, no cache that grows).
 
     Returns:
-        The number of blocks.
+        The number of blocks; those that do it already are not counted.
     """
     blocks: list[nn.Module] = []
     _collect(model, blocks)
+    blocks = [b for b in blocks if not isinstance(b.forward, _Recomputing)]
     for block in blocks:
         block.forward = _Recomputing(block)
     return len(blocks)
@@ -67,7 +69,7 @@ class _Recomputing:
             inner_args, inner_kwargs = pytree.tree_unflatten(values, shape)
             self.block.forward = self.original
             try:
-                with sdpa_kernel(SDPBackend.MATH):
+                with twice_differentiable(set()):
                     parameters = dict(zip(names, tensors[len(places) :], strict=True))
                     output = functional_call(self.block, parameters, inner_args, inner_kwargs)
             finally:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import DataError, UsageError
 from .files import atomic_path, jsonable
+from .registry import unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
 _ATTRIBUTE = "landscape"
+# Of the record, what a notebook shows above the numbers, and how many rows of these.
+_SHOWN = (
+    "loss",
+    "accuracy",
+    "n_examples",
+    "n_parameters",
+    "gradient_norm",
+    "symmetry_error",
+    "loss_variance",
+    "dtype",
+)
+_ROWS = 30
 
 
 class Result:
@@ -47,7 +61,17 @@ class Result:
         return f"<Result {self.kind} of {self.record.get('target') or 'a problem'}>\n{self.data!r}"
 
     def _repr_html_(self) -> str:
-        return self.data._repr_html_()
+        """What a notebook shows: the facts, the numbers, and everything else folded away."""
+        shown = [(k.replace("_", " "), self.record[k]) for k in _SHOWN if self.record.get(k) is not None]
+        facts = " · ".join(f"{escape(k)} <b>{escape(_short(v))}</b>" for k, v in shown)
+        table = self.to_pandas()
+        rows = table.head(_ROWS).to_html(index=False, border=0, float_format=lambda v: f"{v:.6g}")
+        more = f"<p>{len(table) - _ROWS} more rows</p>" if len(table) > _ROWS else ""
+        name = escape(f"{self.kind} of {self.record.get('target') or 'a problem'}")
+        return (
+            f"<div><p><b>{name}</b></p><p>{facts}</p>{rows}{more}"
+            f"<details><summary>all arrays</summary>{self.data._repr_html_()}</details></div>"
+        )
 
     @property
     def label(self) -> str:
@@ -66,13 +90,31 @@ class Result:
         """The object that ``--json`` prints."""
         return {**self.record, "result": str(self.path) if self.path else None}
 
-    def to_pandas(self) -> pd.DataFrame:
-        """All arrays as one table, a row per coordinate; of a sharpness result its rows."""
-        if self.record.get("measures"):
-            import pandas as pd
+    def to_pandas(self, array: str | None = None) -> pd.DataFrame:
+        """The numbers as a table, a row per coordinate; of a sharpness result a row per measure.
 
+        Args:
+            array: One of ``data``'s arrays; the table holds it and all others over its dimensions or some of
+                them. Default: the analysis' first array (``eigenvalues``, ``loss``, ...). Arrays over other
+                dimensions have tables of their own; together they would repeat each other's rows.
+
+        Raises:
+            UsageError: If there is no such array.
+        """
+        import pandas as pd
+
+        names = [str(n) for n in self.data.data_vars]
+        if array is None and self.record.get("measures"):
             return pd.DataFrame(self.record["measures"])
-        return self.data.to_dataframe().reset_index()
+        if array is not None and array not in names:
+            raise unknown_name("array", array, names, self.kind)
+        if not names:
+            return pd.DataFrame()
+        dims = self.data[array or names[0]].dims
+        chosen = [n for n in names if set(self.data[n].dims) <= set(dims)]
+        if not dims:
+            return pd.DataFrame({n: [self.data[n].item()] for n in chosen})
+        return self.data[chosen].to_dataframe(dim_order=list(dims)).reset_index()
 
     def save(self, path: Path | str) -> Path:
         """Write to a netCDF file, atomically (and `vectors` to a safetensors file beside it, first)."""
@@ -112,3 +154,7 @@ class Result:
             raise DataError(
                 f"this is no stored result: {error}", str(path), "compute it again with --force"
             ) from error
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

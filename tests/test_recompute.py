@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from cases import OUT_OF_MEMORY, domain_data, problem_of, small_mlp
 from torch import Tensor, nn
 
+from landscape.errors import ResourceError, UsageError
 from landscape.losses import cross_entropy
 from landscape.recompute import recompute_blocks
 
@@ -128,3 +130,55 @@ def test_a_product_keeps_less_between_the_passes():
         storages = {h.tensor.untyped_storage().data_ptr(): h.tensor.untyped_storage().nbytes() for h in held}
         kept.append(sum(storages.values()))
     assert kept[1] < 0.2 * kept[0]
+
+
+class Tight(nn.Module):
+    """Runs out of memory, in torch's words, as long as its blocks keep their activations."""
+
+    def __init__(self, inner: nn.Sequential) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and "forward" not in vars(self.inner[0]):
+            raise RuntimeError(OUT_OF_MEMORY)
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("first", ["gradient", "product"])
+def test_a_problem_recomputes_when_one_example_is_too_much(first: str, caplog: pytest.LogCaptureFixture):
+    data, v = domain_data(), torch.ones(57, dtype=torch.float64)
+    whole, tight = problem_of(small_mlp(), data), problem_of(Tight(small_mlp()), data, batch_size=8)
+    for ask in ("gradient", "product") if first == "gradient" else ("product", "gradient"):
+        a, b = (p.gradient() if ask == "gradient" else p.hvp(v) for p in (whole, tight))
+        assert torch.allclose(a, b, rtol=1e-12)
+    assert tight.batch_size == 1
+    assert caplog.text.count("activations of 2 blocks are computed again, same result") == 1
+    assert tight.weights_hash == problem_of(Tight(small_mlp()), data).weights_hash
+    alone = problem_of(Tight(nn.Sequential(nn.Linear(5, 3).double())), data)
+    with pytest.raises(ResourceError, match="one example at a time"):
+        alone.gradient()
+
+
+# -- precision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_are_computed_with_in_float32(half: torch.dtype):
+    data = {k: (x.float(), y) for k, (x, y) in domain_data().items()}
+    model = small_mlp().to(half)
+    problem, same = problem_of(model, data), problem_of(copy.deepcopy(model).float(), data)
+    assert problem.dtype == torch.float32
+    v = torch.ones(57)
+    assert torch.equal(problem.hvp(v), same.hvp(v))
+    for dtype in (half, str(half).removeprefix("torch."), "int8", "float31"):
+        with pytest.raises(UsageError, match=r"cannot compute in .*use float32 or float64"):
+            problem_of(model, data, dtype=dtype)
+
+
+def test_nothing_is_computed_under_autocast():
+    problem = problem_of(small_mlp().float(), {k: (x.float(), y) for k, (x, y) in domain_data().items()})
+    for ask in (problem.evaluate, problem.gradient, problem.loss_tensor, lambda: problem.hvp(torch.ones(57))):
+        with torch.autocast("cpu", torch.bfloat16), pytest.raises(UsageError, match="outside the autocast block"):
+            ask()
+        ask()

@@ -75,11 +75,26 @@ def test_saving_twice_replaces(tmp_path: Path):
 
 def test_as_a_table():
     table = made().to_pandas()
-    assert set(table.columns) == {"x", "y", "name", "loss", "seen"}
-    assert len(table) == 12
-    row = table[(table.x == 1.0) & (table.y == 0.5) & (table.name == "ü")].iloc[0]
-    assert row.loss == 1e-300
-    assert not row.seen
+    assert list(table.columns) == ["y", "x", "loss"]
+    assert len(table) == 6
+    assert table[(table.x == 1.0) & (table.y == 0.5)].iloc[0].loss == 1e-300
+    other = made().to_pandas("seen")
+    assert other.to_dict("list") == {"name": ["a", "ü"], "seen": [True, False]}
+    with pytest.raises(UsageError, match=r"unknown array 'los' \(surface\): did you mean 'loss'"):
+        made().to_pandas("los")
+    assert len(Result("x", xr.Dataset(), {}).to_pandas()) == 0
+    assert Result("x", xr.Dataset({"a": 3}), {}).to_pandas().a.tolist() == [3]
+
+
+def test_what_a_notebook_shows():
+    page = made(target="<script>alert(1)</script>", loss=0.123456789, n_parameters=12345)._repr_html_()
+    assert "<script" not in page
+    assert "loss <b>0.123457</b>" in page
+    assert "n parameters <b>12,345</b>" in page
+    assert page.count("<tr") >= 7
+    assert "<details>" in page
+    long = Result("hessian", xr.Dataset({"eigenvalues": ("rank", np.arange(100.0))}, {"rank": range(100)}), {})
+    assert "70 more rows" in long._repr_html_()
 
 
 @pytest.mark.parametrize(
