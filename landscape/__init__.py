@@ -32,10 +32,23 @@ if TYPE_CHECKING:
     from .figures.render import render as render
     from .figures.summary import summarize as summarize
     from .measures.sharpness import sharpness as sharpness
-    from .optim.disam import DISAM as DISAM
-    from .optim.engine import BatchLoss as BatchLoss
-    from .optim.sagm import SAGM as SAGM
-    from .optim.sam import SAM as SAM
+    from .optim import ASAM as ASAM
+    from .optim import DISAM as DISAM
+    from .optim import DISAMGSAM as DISAMGSAM
+    from .optim import DISAMSAGM as DISAMSAGM
+    from .optim import ERM as ERM
+    from .optim import FSAM as FSAM
+    from .optim import GSAM as GSAM
+    from .optim import SAGM as SAGM
+    from .optim import SAM as SAM
+    from .optim import SWA as SWA
+    from .optim import SWAD as SWAD
+    from .optim import USAM as USAM
+    from .optim import WSAM as WSAM
+    from .optim import BatchLoss as BatchLoss
+    from .optim import EntropySGD as EntropySGD
+    from .optim import LookSAM as LookSAM
+    from .optim import Pieces as Pieces
     from .problem import Problem as Problem
     from .progress import reporting as reporting
     from .report.report import write_report as write_report
@@ -62,10 +75,23 @@ _WHERE = {
     "analyze": "analysis",
     # training
     "train": "api",
-    "SAM": "optim.sam",
-    "SAGM": "optim.sagm",
-    "DISAM": "optim.disam",
-    "BatchLoss": "optim.engine",
+    "ERM": "optim",
+    "SAM": "optim",
+    "USAM": "optim",
+    "ASAM": "optim",
+    "GSAM": "optim",
+    "SAGM": "optim",
+    "DISAM": "optim",
+    "DISAMGSAM": "optim",
+    "DISAMSAGM": "optim",
+    "FSAM": "optim",
+    "LookSAM": "optim",
+    "WSAM": "optim",
+    "EntropySGD": "optim",
+    "SWA": "optim",
+    "SWAD": "optim",
+    "BatchLoss": "optim",
+    "Pieces": "optim",
     # what comes out, and what is made of it
     "Result": "result",
     "Run": "run",

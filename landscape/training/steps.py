@@ -88,7 +88,7 @@ class BatchLosses:
         part, members = self._parts[k], self._members[k]
         counts = members.sum(1)
         with self._precision():
-            output = forward(self.model, part.batch.inputs)
+            output = self._forward(part)
             values = self._values(output, part)
         if values is None:
             mean = mean_loss(self.loss, output, part.batch.targets)
@@ -101,6 +101,18 @@ class BatchLosses:
             averages = members / counts.clamp(min=1)[:, None]
             domains = averages.to(values.dtype) @ values
         return BatchLoss(mean, domains, counts)
+
+    def _forward(self, part: Mixed) -> Any:
+        try:
+            return forward(self.model, part.batch.inputs)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UsageError(
+                f"batch normalisation has no statistics of {len(part.batch)} example",
+                "training mode",
+                "choose --batch-size, --m or --accumulate so that no batch or piece has a single example",
+            ) from error
 
     def _values(self, output: Tensor, part: Mixed) -> Tensor | None:
         values = example_losses(self.loss, output, part.batch.targets)

@@ -52,6 +52,7 @@ def replica(rank: int, port: int, folder: str) -> None:
                 optimizer.step(lambda wrapped=wrapped: loss_of(wrapped, part))
             results[case, how] = [p.detach().clone() for p in model.parameters()]
     torch.save(results, Path(folder) / f"{rank}.pt")
+    dist.barrier()  # nobody leaves while the other still talks to it
     dist.destroy_process_group()
 
 
