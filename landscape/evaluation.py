@@ -133,7 +133,7 @@ def evaluate(
     return evaluation_from_sums(total, examples.domain_names)
 
 
-def check_labels(
+def check_fit(
     model: nn.Module, examples: Examples, loss: LossFunction, *, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Pass one example through the model and compare every label with its outputs, before hours of work.

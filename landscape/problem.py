@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import NumericalError, ResourceError, UsageError, is_out_of_memory
-from .evaluation import Evaluation, batch_sums, check_labels, evaluation_from_sums
+from .evaluation import Evaluation, batch_sums, check_fit, evaluation_from_sums
 from .examples import Batch, Examples, Indices, forward
 from .losses import LossFunction, batch_weight, example_losses, example_weights, mean_loss
 from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
@@ -107,7 +107,7 @@ class Problem:
         self.loss_function: LossFunction = LOSSES.load(loss) if isinstance(loss, str) else loss
         self.batch_size = batch_size or DEFAULT_BATCH
         self.examples = Examples.of(data).in_memory(_MEMORY_BYTES)
-        check_labels(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
+        check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
         self._batches: list[Batch] | None = None
         self.replaced: set[str] = set()

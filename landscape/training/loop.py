@@ -22,7 +22,7 @@ from ..checkpoint import read_weights
 from ..curvature.hessian import hessian
 from ..data.changes import changed
 from ..errors import DataError, Interrupted, NumericalError, UsageError
-from ..evaluation import check_labels
+from ..evaluation import check_fit
 from ..examples import Batch, forward
 from ..files import atomic_path, stable_hash, write_json
 from ..fitting import load_into
@@ -81,7 +81,7 @@ class Training:
             load_into(self.model, read_weights(Path(spec.init)), spec.init)
         self._freeze()
         for examples in splits.values():
-            check_labels(self.model, examples, self.loss, device=self.device, dtype=self.dtype)
+            check_fit(self.model, examples, self.loss, device=self.device, dtype=self.dtype)
         self.settings = method_settings(spec)
         assert spec.lr is not None
         self.optimizer = build_optimizer(

@@ -1,0 +1,123 @@
+"""The top three Hessian eigenvalues of a randomly initialised transformer of 100 million parameters, on the CPU.
+
+    python tests/benchmarks/large_transformer.py [--layers 12] [--width 768] [--out gallery/benchmarks]
+
+Work: 4 sequences of 64 random tokens, next-token loss over all tokens, thick-restart Lanczos in float32 products
+with at most 11 float64 basis vectors. Printed and stored are the eigenvalues with their true residuals, products,
+seconds and the peak of resident memory. Target: 24 GB and 60 minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from landscape.curvature.lanczos import lanczos
+from landscape.curvature.operators import operator_of
+from landscape.problem import Problem
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward, as in GPT-2."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = width // 64
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mix, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activations ``(n, tokens, width)`` to the same."""
+        n, tokens, width = x.shape
+        parts = self.mix(self.first(x)).view(n, tokens, 3, self.heads, 64).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(*parts, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(n, tokens, width))
+        return x + self.down(nn.functional.gelu(self.up(self.second(x))))
+
+
+class Transformer(nn.Module):
+    """A language model with tied embeddings."""
+
+    def __init__(self, layers: int, width: int, vocabulary: int, tokens: int) -> None:
+        super().__init__()
+        self.embed, self.place = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Tokens ``(n, tokens)`` to logits ``(n, tokens, vocabulary)``."""
+        x = self.embed(input_ids) + self.place.weight[: input_ids.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x) @ self.embed.weight.T
+
+
+def main() -> None:
+    """Measure and store."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--vocabulary", type=int, default=20_000)
+    parser.add_argument("--tol", type=float, default=1e-2)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model = Transformer(options.layers, options.width, options.vocabulary, 64)
+    tokens = torch.randint(0, options.vocabulary, (4, 64))
+    problem = Problem(model, {"input_ids": tokens}, "causal_lm", batch_size=1)
+    del model
+    started = time.perf_counter()
+    operator = operator_of(problem, "hessian", memory=0)
+    problem.hvp(torch.ones(problem.n_parameters))
+    one = time.perf_counter() - started
+    found = lanczos(
+        operator.product,
+        problem.n_parameters,
+        top=3,
+        tol=options.tol,
+        basis_limit=11,
+        keep_images=False,
+        complete=False,
+        max_products=200,
+    )
+    facts = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s)",
+        "date": datetime.now(UTC).date().isoformat(),
+        "parameters": problem.n_parameters,
+        "tokens": problem.total_weight,
+        "loss": problem.loss(),
+        "eigenvalues": found.top.values.tolist(),
+        "residuals": found.top.residuals.tolist(),
+        "converged": found.top.converged.tolist(),
+        "tolerance": options.tol,
+        "products": found.krylov_products + found.check_products,
+        "restarts": found.restarts,
+        "seconds": round(time.perf_counter() - started),
+        "seconds_of_one_product": round(one, 1),
+        "peak_gigabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
+    }
+    lines = ["| | |", "|---|---|", *(f"| {k.replace('_', ' ')} | {v} |" for k, v in facts.items())]
+    print("\n".join(lines))
+    if options.out:
+        (options.out / "large_transformer.json").write_text(json.dumps(facts, indent=1) + "\n")
+        head = (
+            "# A transformer of 100 million parameters\n\nTop three eigenvalues, thick restart, 11 basis vectors.\n\n"
+        )
+        (options.out / "large_transformer.md").write_text(head + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
