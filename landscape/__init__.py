@@ -56,10 +56,12 @@ if TYPE_CHECKING:
     from .run import Run as Run
     from .specs import DomainsSpec as DomainsSpec
     from .specs import HessianSpec as HessianSpec
+    from .specs import PathSpec as PathSpec
     from .specs import ProblemSpec as ProblemSpec
     from .specs import SharpnessSpec as SharpnessSpec
     from .specs import SurfaceSpec as SurfaceSpec
     from .specs import TrainSpec as TrainSpec
+    from .surfaces.path import path as path
     from .surfaces.surface import surface as surface
 
 _WHERE = {
@@ -71,6 +73,7 @@ _WHERE = {
     "hessian": "curvature.hessian",
     "sharpness": "measures.sharpness",
     "surface": "surfaces.surface",
+    "path": "surfaces.path",
     "domains": "domainwise.domains",
     "analyze": "analysis",
     # training
@@ -103,6 +106,7 @@ _WHERE = {
     # specs
     "DomainsSpec": "specs",
     "HessianSpec": "specs",
+    "PathSpec": "specs",
     "ProblemSpec": "specs",
     "SharpnessSpec": "specs",
     "SurfaceSpec": "specs",

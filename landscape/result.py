@@ -123,8 +123,9 @@ class Result:
             from .weights import save_tensors
 
             beside = path.with_suffix(".safetensors")
-            save_tensors(beside, self.vectors)
-            self.record["directions" if self.kind == "surface" else "vectors"] = str(beside)
+            facts = {k: self.record.get(k) for k in ("weights_hash", "data_hash", "axes") if self.record.get(k)}
+            save_tensors(beside, self.vectors, {"kind": self.kind, **facts})
+            self.record["directions" if self.kind in ("surface", "plane") else "vectors"] = str(beside)
         data = self.data.assign_attrs(
             {_ATTRIBUTE: json.dumps({"kind": self.kind, "record": self.record}, allow_nan=False)}
         )

@@ -27,7 +27,7 @@ from .walker import Walker, state_of, statistics_policy, walking
 
 def path(
     problem: Problem,
-    other: Snapshot,
+    other: Snapshot | Path | str,
     spec: PathSpec | None = None,
     *,
     seed: int = 0,
@@ -43,7 +43,7 @@ def path(
 
     Args:
         problem: Network at A, loss and examples.
-        other: B.
+        other: B, or its file.
         spec: Form of the path; or give its fields as keywords (``kind="bezier"``).
         seed: Of the training of a curve.
         training: Training examples, for ``recalibrate`` and for curves.
@@ -60,6 +60,7 @@ def path(
     spec = spec or PathSpec(**options)
     before = state_of(problem)
     plain = problem.require_finite()
+    other = other if isinstance(other, Snapshot) else Snapshot.read(other, problem)
     a = [t.clone() for t in problem.space.split(problem.weights)]
     weights, statistics = other.load()
     matched: dict[str, Any] | None = None
