@@ -82,6 +82,11 @@ def inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     )
 
 
+def centre_of(problem: Problem) -> list[Tensor]:
+    """The weights at the problem's centre by parameter, also while its network is somewhere else."""
+    return problem.space.split(problem.weights)
+
+
 def named_tensors(problem: Problem, directions: Sequence[Direction]) -> dict[str, Tensor]:
     """The tensors of several directions under the names of a direction file."""
     names = problem.space.names

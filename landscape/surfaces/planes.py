@@ -22,7 +22,7 @@ from . import topology
 from .axes import directions_of
 from .batchnorm import running_statistics
 from .checks import axis_checks, statistics_checks, value_checks
-from .directions import Direction, inner, named_tensors
+from .directions import Direction, centre_of, inner, named_tensors
 from .grid import covering_values, grid_sums
 from .metrics import point_metrics
 from .rows import Rows, conditions
@@ -46,7 +46,7 @@ def plane_axes(problem: Problem, second: Snapshot, third: Snapshot) -> list[Dire
     changes: list[dict[str, Tensor]] = []
     for snapshot in (second, third):
         weights, statistics = snapshot.load()
-        offsets.append([(w - c).double() for w, c in zip(weights, problem.space.tensors, strict=True)])
+        offsets.append([(w - c).double() for w, c in zip(weights, centre_of(problem), strict=True)])
         changes.append({k: (statistics[k] - own[k]).double() for k in own})
     (to_second, to_third), (change_second, change_third) = offsets, changes
     length = math.sqrt(inner(to_second, to_second))

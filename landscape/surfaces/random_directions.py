@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..problem import Problem
-from .directions import Direction
+from .directions import Direction, centre_of
 
 
 def draw(problem: Problem, kind: str, seed: int, axis: int, one_dimensional: str = "zero") -> Direction:
@@ -36,8 +36,8 @@ def draw(problem: Problem, kind: str, seed: int, axis: int, one_dimensional: str
     """
     transposed = _transposed_weights(problem.model)
     drawn: list[Tensor] = []
-    for name, tensor in zip(problem.space.names, problem.space.tensors, strict=True):
-        noise, weight = _noise(tensor.shape, seed, axis, name), tensor.detach().double().cpu()
+    for name, tensor in zip(problem.space.names, centre_of(problem), strict=True):
+        noise, weight = _noise(tensor.shape, seed, axis, name), tensor.double().cpu()
         if weight.ndim <= 1:
             noise = _of_one_dimension(noise, weight, one_dimensional)
         elif kind == "filter":
@@ -47,7 +47,7 @@ def draw(problem: Problem, kind: str, seed: int, axis: int, one_dimensional: str
         drawn.append(noise)
     if kind in ("model", "unit"):
         length = math.sqrt(sum(float(t.square().sum()) for t in drawn))
-        moved = [float(w.detach().double().square().sum()) for w, d in _moved(problem, drawn) if d.any()]
+        moved = [float(w.double().square().sum()) for w, d in _moved(problem, drawn) if d.any()]
         target = math.sqrt(sum(moved)) if kind == "model" else 1.0
         drawn = [t * (target / length) if length > 0 else t for t in drawn]
     found = [t.to(problem.device, problem.dtype) for t in drawn]
@@ -60,7 +60,7 @@ def _noise(shape: torch.Size, seed: int, axis: int, name: str) -> Tensor:
 
 
 def _moved(problem: Problem, drawn: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(problem.space.tensors, drawn, strict=True)
+    return zip(centre_of(problem), drawn, strict=True)
 
 
 def _of_one_dimension(noise: Tensor, weight: Tensor, policy: str) -> Tensor:
@@ -79,9 +79,9 @@ def filter_norm_error(problem: Problem, direction: Direction) -> float:
     """
     transposed = _transposed_weights(problem.model)
     worst = 0.0
-    for name, weight, moved in zip(problem.space.names, problem.space.tensors, direction.tensors, strict=True):
+    for name, weight, moved in zip(problem.space.names, centre_of(problem), direction.tensors, strict=True):
         if weight.ndim > 1:
-            wanted, found = (_filter_norms(t.detach().double(), transposed.get(name, 0)) for t in (weight, moved))
+            wanted, found = (_filter_norms(t.double(), transposed.get(name, 0)) for t in (weight, moved))
             gap = torch.where(wanted > 0, (found / wanted.clamp_min(1e-300) - 1).abs(), (found > 0).double())
             worst = max(worst, float(gap.max()))
     return worst
@@ -95,9 +95,9 @@ def expected_cosine(problem: Problem, kind: str) -> float | None:
     """
     transposed = _transposed_weights(problem.model)
     blocks: list[tuple[Tensor, float]] = []
-    for name, weight in zip(problem.space.names, problem.space.tensors, strict=True):
+    for name, weight in zip(problem.space.names, centre_of(problem), strict=True):
         if weight.ndim > 1:
-            norms = _filter_norms(weight.detach().double(), transposed.get(name, 0)).reshape(-1)
+            norms = _filter_norms(weight.double(), transposed.get(name, 0)).reshape(-1)
             squares = norms.square() if kind == "filter" else norms.square().sum().reshape(1)
             blocks.append((squares, weight.numel() / len(squares)))
     if not blocks or kind not in ("filter", "layer", "model", "unit", "gaussian"):

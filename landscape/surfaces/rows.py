@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -153,10 +154,10 @@ class Rows:
                 continue
             self._read.add(part.name)
             try:
-                with np.load(part, allow_pickle=False) as rows:
+                with open(part, "rb") as handle, np.load(handle, allow_pickle=False) as rows:
                     for name in rows.files:
                         self._done.setdefault(name, rows[name])
-            except (OSError, ValueError, KeyError, EOFError) as error:
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
                 log.warning("the stored rows %s are damaged (%s) and are computed again", part, error)
 
     def _write(self, *, everything: bool = False) -> None:

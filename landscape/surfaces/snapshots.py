@@ -17,7 +17,7 @@ from ..fitting import load_into
 from ..problem import Problem
 from ..weights import tensors_hash
 from .batchnorm import running_statistics
-from .directions import Direction
+from .directions import Direction, centre_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def difference(problem: Problem, other: Snapshot, kind: str) -> Direction:
         UsageError: If the two are equal.
     """
     weights, statistics = other.load()
-    moved = torch._foreach_sub(weights, [t.detach() for t in problem.space.tensors])
+    moved = torch._foreach_sub(weights, centre_of(problem))
     if not any(bool(t.any()) for t in moved):
         raise UsageError("the two checkpoints are equal", kind, "name another checkpoint")
     own = running_statistics(problem.model)

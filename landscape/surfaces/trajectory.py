@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..problem import Problem
 from ..progress import report
-from .directions import Direction, inner
+from .directions import Direction, centre_of, inner
 from .snapshots import Snapshot
 
 _BLOCK = 8
@@ -34,7 +34,7 @@ def evenly(steps: Sequence[Any], count: int) -> list[Any]:
 
 def offsets(problem: Problem, snapshots: Sequence[Snapshot]) -> list[list[Tensor]]:
     """θ_t − θ_ref of some snapshots."""
-    centre = problem.space.split(problem.weights)
+    centre = centre_of(problem)
     return [list(torch._foreach_sub(s.weights(), centre)) for s in snapshots]
 
 

@@ -15,7 +15,7 @@ from ..parameters import preserved_random_state
 from ..problem import Problem
 from ..weights import weights_hash
 from .batchnorm import batchnorm_layers, preserved_statistics, recalibrate, running_statistics
-from .directions import Direction
+from .directions import Direction, centre_of
 
 Move = tuple[float, Direction]
 
@@ -37,7 +37,7 @@ class Walker:
     ) -> None:
         self.problem, self.policy, self.test, self.training = problem, policy, test, training
         self.tensors: list[Tensor] = list(problem.space.tensors)
-        self.centre = problem.space.split(problem.weights)
+        self.centre = centre_of(problem)
         self.live = running_statistics(problem.model)
         self.statistics: Mapping[str, Tensor] = {}
         self.forwards = 0

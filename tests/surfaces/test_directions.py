@@ -144,3 +144,13 @@ def test_cosine_by_hand():
     assert a.cosine(b) == pytest.approx(1 / np.sqrt(10))
     assert a.cosine(a) == pytest.approx(1)
     assert a.cosine(zero) == 0
+
+
+def test_a_direction_does_not_depend_on_where_the_network_was_left(zoo: Problem):
+    """Slices are drawn between points: their scale is that of the checkpoint, not of the last point."""
+    expected = draw(zoo, "filter", 3, 0).tensors
+    with zoo.excursion() as tensors:
+        for tensor in tensors:
+            tensor.add_(1.0)
+        found = draw(zoo, "filter", 3, 0).tensors
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
