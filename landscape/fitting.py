@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .checkpoint import Weights, require_finite
 from .errors import DataError
+from .hugging_face import own_names
 from .parameters import name_matcher
 from .weights import ties
 
@@ -36,6 +37,9 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
     place = str(where)
     expected = model.state_dict()
     given = _renamed(weights, expected, place)
+    if set(given) - set(expected) and (converted := own_names(model, weights.tensors, place)) is not None:
+        log.warning("%s: transformers renamed its keys to those of the model", place)
+        given = converted
     _match_keys(given, expected, place, subset)
     halves = {
         str(t.dtype).removeprefix("torch.") for t in given.values() if t.dtype in (torch.float16, torch.bfloat16)

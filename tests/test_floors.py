@@ -29,6 +29,7 @@ FLOORS = {
         "evaluation",
         "weights",
         "fitting",
+        "hugging_face",
         "second_derivatives",
         "substitutes",
         "products",

@@ -73,7 +73,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
 config = BertConfig(vocab_size=50, max_position_embeddings=32, num_labels=3, **sizes)
-BertForSequenceClassification(config).save_pretrained("classifier")
+BertForSequenceClassification(config).save_pretrained("classifier", max_shard_size="10KB")
 ids, lengths = torch.randint(0, 50, (24, 12)), torch.randint(4, 13, (24, 1))
 mask, labels = (torch.arange(12) < lengths).long(), torch.randint(0, 3, (24,))
 columns = {"input_ids": ids.tolist(), "attention_mask": mask.tolist(), "label": labels.tolist()}
