@@ -20,6 +20,7 @@ class Arguments:
 
     targets: Positional[tuple[str, ...]] = ()
     """Run folders, RUN@best, RUN@step=N or checkpoint files."""
+    spec: DomainsSpec = field(default_factory=DomainsSpec)
     problem: ProblemSpec = field(default_factory=ProblemSpec)
     common: AnalysisCommon = field(default_factory=AnalysisCommon)
 
@@ -27,37 +28,116 @@ class Arguments:
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Compute, print a row per domain."""
     a = arguments
-    return run_analysis("domains", a.targets, a.problem, DomainsSpec(), a.common, screen, show)
+    return run_analysis("domains", a.targets, a.problem, a.spec, a.common, screen, show)
 
 
 def show(result: Any, screen: Screen) -> None:
     """Print the domains of one result."""
     r = result.record
-    names = r["gradient_cosine"]["names"]
+    if r.get("curves"):
+        _show_curves(r["curves"], screen)
+    _show_domains(r, screen)
+    for split, found in r["splits"].items():
+        _show_split(split, found, screen)
+    _show_spread(r, screen)
+    if r["cross_sharpness"]:
+        _show_cross(r["cross_sharpness"], screen)
+    if any("lambda_1" in d for d in r["domains"].values()):
+        _show_curvature(r["domains"], screen)
+    for note in r["notes"]:
+        screen.line(note)
+
+
+def _show_domains(r: dict[str, Any], screen: Screen) -> None:
     matrix = r["gradient_cosine"]["matrix"]
     rows = []
     for i, (name, d) in enumerate(r["domains"].items()):
         others = [c for j, c in enumerate(matrix[i]) if j != i and c is not None]
-        lowest = number(min(others), 2) if others else "–"
         rows.append(
             [
                 name,
                 d["n"],
                 "yes" if d["seen"] else "no",
-                number(d["loss"]),
-                percent(d["accuracy"]),
+                _with_interval(d, "loss", number),
+                _with_interval(d, "accuracy", percent),
                 number(d["gradient_norm"], 3),
-                lowest,
+                number(min(others), 2) if others else "–",
+                number(d["disam_weight"], 3),
             ]
         )
-    screen.table(["domain", "n", "seen", "loss", "accuracy", "|gradient|", "lowest cosine"], rows)
+    heads = ["domain", "n", "seen", "loss (95 %)", "accuracy (95 %)", "|gradient|", "lowest cos", "DISAM weight"]
+    screen.table(heads, rows)
+
+
+def _show_split(split: str, found: dict[str, Any], screen: Screen) -> None:
+    rows = [
+        [
+            name,
+            d["n"],
+            "yes" if d["seen"] else "no",
+            _with_interval(d, "loss", number),
+            _with_interval(d, "accuracy", percent),
+        ]
+        for name, d in found["domains"].items()
+    ]
+    screen.line(f"split {split}:")
+    screen.table(["domain", "n", "seen", "loss (95 %)", "accuracy (95 %)"], rows)
+
+
+def _show_spread(r: dict[str, Any], screen: Screen) -> None:
+    worst = r["worst_domain"]
+    told = f", worst {worst['loss']}" if worst["loss"] else ""
     screen.line(
         f"seen domains: mean loss {number(r['loss_mean'])}, variance {number(r['loss_variance'])} (ddof 0), "
-        f"range {number(r['loss_range'])}; "
-        f"unseen: mean loss {number(r['unseen_loss_mean'])}"
+        f"range {number(r['loss_range'])}{told}; unseen: mean loss {number(r['unseen_loss_mean'])}"
     )
-    if len(names) > 1:
-        pairs = [matrix[i][j] for i in range(len(names)) for j in range(i) if matrix[i][j] is not None]
-        screen.line(
-            f"gradients of {sum(c < 0 for c in pairs)} of {len(pairs)} pairs of domains conflict (negative cosine)"
+    if r["perturbed"]:
+        p = r["perturbed"]
+        screen.line(f"at w + e: mean loss {number(p['loss_mean'])}, variance {number(p['loss_variance'])}")
+    for pairs, which in ((r["conflict"], "seen"), (r["conflict_all"], "all")):
+        if pairs["pairs"]:
+            screen.line(
+                f"gradients of {pairs['conflicting']} of {pairs['pairs']} pairs of {which} domains conflict "
+                "(negative cosine)"
+            )
+
+
+def _show_cross(cross: dict[str, Any], screen: Screen) -> None:
+    screen.line(
+        f"cross-domain sharpness: rise of each domain's loss (column) at a row's ascent, rho = {cross['rho']:g}"
+    )
+    rows = [[s, *(number(v, 3) for v in row)] for s, row in zip(cross["sources"], cross["matrix"], strict=True)]
+    screen.table(["ascent of", *cross["names"]], rows)
+
+
+def _show_curvature(domains: dict[str, Any], screen: Screen) -> None:
+    rows = [[n, number(d["lambda_1"]), number(d["lambda_1_residual"], 2)] for n, d in domains.items()]
+    screen.table(["domain", "lambda_1", "residual"], rows)
+
+
+def _show_curves(curves: dict[str, Any], screen: Screen) -> None:
+    def column(field: str) -> list[Any]:
+        values: list[Any] = curves[field]["values"]
+        return values
+
+    rows = [
+        [step, *(number(v) for v in values)]
+        for step, *values in zip(
+            curves["step"],
+            column("loss_mean"),
+            column("loss_variance"),
+            column("loss_range"),
+            column("unseen_loss_mean"),
+            column("conflict_share"),
+            strict=True,
         )
+    ]
+    heads = ["step", "mean loss", "variance", "range", "unseen loss", "conflict share"]
+    screen.table(heads, rows)
+
+
+def _with_interval(d: dict[str, Any], field: str, form: Any) -> str:
+    low, high = d[f"{field}_low"], d[f"{field}_high"]
+    if d[field] is None or low is None:
+        return str(form(d[field]))
+    return f"{form(d[field])} ({form(low).removesuffix(' %')} to {form(high).removesuffix(' %')})"

@@ -102,8 +102,14 @@ def open_problem(
         DataError: If weights or data do not fit.
         NumericalError: If the weights are not finite.
     """
-    spec = spec or ProblemSpec()
     target = Target.find(target) if isinstance(target, str) else target
+    return _open(target, spec or ProblemSpec(), all_domains=all_domains, trust=trust)[0]
+
+
+def _open(
+    target: Target, spec: ProblemSpec, *, all_domains: bool, trust: bool
+) -> tuple[Problem, dict[str, Examples]]:
+    """The problem, and the examples of the same domains in the other splits (as many as in the problem at most)."""
     recorded = target.run.spec if target.run else {}
     facts = target.run.record.get("ingredients", {}).get("facts", {}) if target.run else {}
     with preserved_random_state():
@@ -114,17 +120,18 @@ def open_problem(
         if target.run and not spec.data:  # the examples as the run was trained on them
             splits = changed(splits, recorded, recorded.get("holdout", ()), recorded["seed"][0]).splits
         splits.check_domains(spec.domain, "--domain")
-        examples = splits.split(spec.split)
+        splits.split(spec.split)
         holdout = tuple(recorded.get("holdout", ())) if not spec.data else ()
         wanted = spec.domain or tuple(d for d in splits.domains or () if all_domains or d not in holdout)
-        if wanted and examples.domains:
-            examples = examples.of_domains(wanted)
+        selected = {k: e.of_domains(wanted) if wanted and e.domains else e for k, e in splits.items()}
+        examples = selected.pop(spec.split)
         if not len(examples):
             raise UsageError(
                 "no example is left", f"--split {spec.split} --domain {' '.join(wanted)}", "choose others"
             )
         if spec.examples is not None:
             examples = examples.subset(spec.examples, spec.seed)
+            selected = {k: e.subset(min(spec.examples, len(e)), spec.seed) for k, e in selected.items()}
         loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
         plugin = _named("model", spec.model, recorded, MODELS, trust)
         model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
@@ -142,7 +149,7 @@ def open_problem(
         )
     problem.loss_name = loss.name
     problem.start = _start(target.run)
-    return problem
+    return problem, {k: e for k, e in selected.items() if len(e)}
 
 
 def _start(run: Run | None) -> Path | None:
@@ -189,13 +196,16 @@ def analyze(
     target = Target.find(target) if isinstance(target, str) else target
     problem_spec, spec = problem_spec or ProblemSpec(), spec or SPECS[kind]()
     folder = make_folder(Path(out).absolute() if out else target.results)
-    problem = open_problem(target, problem_spec, all_domains=kind == "domains", trust=trust)
+    problem, others = _open(target, problem_spec, all_domains=kind == "domains", trust=trust)
     beside: dict[str, Any] = {}
+    if isinstance(spec, DomainsSpec):
+        checkpoints = target.run.checkpoints() if target.run and spec.curves else {}
+        beside = {"splits": others, "checkpoints": checkpoints}
     if isinstance(spec, SurfaceSpec):
         spec = with_files(spec)
         splits = splits_of(target, problem_spec, problem, trust=trust)
         beside = {**companions(problem, spec, splits), "reaches": reaches}
-    path = folder / f"{kind}-{_key(kind, problem, problem_spec, spec, ingredients(spec, beside))}.nc"
+    path = folder / f"{kind}-{_key(kind, problem, problem_spec, spec, _beside_key(spec, beside))}.nc"
     if isinstance(spec, SurfaceSpec):
         beside["store"] = path.with_suffix(".rows")
     if path.exists() and not force:
@@ -221,6 +231,13 @@ def analyze(
     if "store" in beside:
         discard(beside["store"])
     return result
+
+
+def _beside_key(spec: Spec, beside: Mapping[str, Any]) -> list[Any]:
+    """What else decides a result, for its key."""
+    if isinstance(spec, DomainsSpec):
+        return [{k: e.fingerprint() for k, e in beside["splits"].items()}, list(beside["checkpoints"])]
+    return ingredients(spec, beside)
 
 
 def _placed(result: Result, target: Target, spec: ProblemSpec) -> Result:

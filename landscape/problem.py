@@ -206,6 +206,7 @@ class Problem:
             unseen=self.unseen,
         )
         other.loss_name, other.start = self.loss_name, self.start
+        other._batches = self._batches
         return other
 
     def present_domains(self) -> list[str]:

@@ -27,6 +27,7 @@ FLOORS = {
         "run",
         "distributed",
         "evaluation",
+        "intervals",
         "weights",
         "fitting",
         "hugging_face",
@@ -44,6 +45,8 @@ FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 MAY = {
     ("report", "figures"),  # a report shows figures
     ("surfaces", "curvature"),  # a surface is cut along eigenvectors
+    ("domainwise", "curvature"),  # a domain is looked at with the curvature and the measures of the whole
+    ("domainwise", "measures"),
     ("joint", "analysis"),  # analyses of several checkpoints open and store as those of one do
 }
 FILES = sorted((ROOT / "landscape").rglob("*.py"))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from ..errors import UsageError
+from ..examples import Examples
 from ..problem import Problem
-from ..progress import report
 from ..result import Result
 from ..specs import DomainsSpec
+from .curves import FIELDS, along, curves, number
+from .point import look
 
 
 def domains(
@@ -20,85 +24,88 @@ def domains(
     *,
     seed: int = 0,
     per_domain: bool = True,
+    splits: Mapping[str, Examples] | None = None,
+    checkpoints: Mapping[int, Path] | None = None,
     **options: Any,
 ) -> Result:
-    """Look at every domain at the problem's weights.
+    """Look at every domain at the problem's weights, or along a training.
 
     Mean, variance (uniform over domains, ddof 0; DISAM's quantity, arXiv 2405.18861 Eq. 7) and range are over
     the domains that were trained on; ``problem.unseen`` names the others, which are listed with ``seen`` false.
 
     Args:
         problem: Network, loss and examples of one or several domains (data without domains counts as one).
-        spec: Nothing to choose yet.
-        seed: Nothing is random here.
+        spec: How close to look; or give its fields as keywords (``sharpness=True, rho=0.1``).
+        seed: Seed of partitions, start vectors and probes.
         per_domain: Always so.
+        splits: Further splits, of which losses and accuracies are taken.
+        checkpoints: For ``curves``: checkpoint files by training step.
         **options: Fields of `DomainsSpec`.
 
     Returns:
-        ``loss``, ``accuracy``, ``n``, ``seen`` and ``gradient_norm`` over ``domain``, and
-        ``gradient_cosine`` over ``(domain, other)``.
+        Over ``domain``: ``loss`` and ``accuracy`` with intervals, ``n``, ``seen``, ``gradient_norm``,
+        ``disam_weight`` and what else was asked for; ``gradient_cosine`` over ``(domain, other)``;
+        ``cross_sharpness`` over ``(source, domain)``; ``split_loss`` and ``split_accuracy`` over
+        ``(split, domain)``. With ``curves`` a result of kind ``domain-curves``: the same over ``(step, domain)``,
+        ``normalized_loss``, and mean, variance and range over ``step``.
 
     Raises:
-        NumericalError: If the loss is not finite.
+        UsageError: If curves are asked for without checkpoints.
+        NumericalError: If a loss is not finite.
     """
     spec = spec or DomainsSpec(**options)
     started = time.perf_counter()
-    evaluation = problem.require_finite()
-    names = list(evaluation.domains)
-    gradients = []
-    for i, name in enumerate(names):
-        part = problem.of_domain(name) if problem.examples.domains else problem
-        gradients.append(part.gradient().double().cpu())
-        report("gradient per domain", i + 1, len(names))
-    norms, cosine = _cosines(torch.stack(gradients))
-    seen = [n not in problem.unseen for n in names]
-    table = {
-        n: {"n": d.n, "loss": d.loss, "accuracy": d.accuracy, "seen": s, "gradient_norm": float(g)}
-        for (n, d), s, g in zip(evaluation.domains.items(), seen, norms, strict=True)
-    }
-    inside = np.array([t["loss"] for t in table.values() if t["seen"]])
-    outside = np.array([t["loss"] for t in table.values() if not t["seen"]])
+    others = splits or {}
+    if spec.curves:
+        if not checkpoints or len(checkpoints) < 2:
+            raise UsageError(
+                "curves need at least two checkpoints of a run", "--curves", "train with --save-every, name a run"
+            )
+        walk = [(step, look(here, spec, seed, others)) for step, here in along(problem, checkpoints)]
+        steps, points = [step for step, _ in walk], [point for _, point in walk]
+        data: Any = curves(steps, points)
+        lists = {str(k): {"dims": list(map(str, v.dims)), "values": v.values.tolist()} for k, v in data.items()}
+        more = {"curves": {"step": steps, **lists}}
+    else:
+        points, more = [look(problem, spec, seed, others)], {}
+        data = _dataset(points[0])
     record = {
         "target": None,
         "split": None,
         **problem.describe(),
-        "loss": evaluation.loss,
-        "accuracy": evaluation.accuracy,
-        "domains": table,
-        "loss_mean": float(inside.mean()) if len(inside) else None,
-        "loss_variance": float(inside.var()) if len(inside) else None,
-        "loss_range": float(np.ptp(inside)) if len(inside) else None,
-        "unseen_loss_mean": float(outside.mean()) if len(outside) else None,
-        "gradient_cosine": {"names": names, "matrix": cosine.tolist()},
+        **points[-1],
+        **more,
+        "seed": seed,
         "spec": spec.to_dict(),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    return Result("domains", _dataset(table, names, norms, cosine), record)
+    return Result("domain-curves" if spec.curves else "domains", data, record)
 
 
-def _cosines(gradients: torch.Tensor) -> tuple[Any, Any]:
-    """Norms ``(M,)`` and cosines ``(M, M)`` of gradients ``(M, n)``; NaN where a gradient is zero."""
-    gram = (gradients @ gradients.T).numpy()
-    norms = np.sqrt(np.diag(gram))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = gram / np.outer(norms, norms)
-    return norms, np.clip(cosine, -1, 1)
-
-
-def _dataset(table: dict[str, Any], names: list[str], norms: Any, cosine: Any) -> Any:
+def _dataset(point: Mapping[str, Any]) -> Any:
     import xarray as xr
 
-    def column(field: str, kind: type) -> Any:
-        return np.array([np.nan if t[field] is None else t[field] for t in table.values()], dtype=kind)
+    table = point["domains"]
+    names = list(table)
 
-    return xr.Dataset(
-        {
-            "loss": ("domain", column("loss", float)),
-            "accuracy": ("domain", column("accuracy", float)),
-            "n": ("domain", column("n", int)),
-            "seen": ("domain", column("seen", bool)),
-            "gradient_norm": ("domain", norms),
-            "gradient_cosine": (("domain", "other"), cosine),
-        },
-        {"domain": names, "other": names},
-    )
+    def column(field: str, rows: Mapping[str, Any]) -> Any:
+        return np.array([number(rows.get(n, {}).get(field)) for n in names])
+
+    over: dict[str, Any] = {
+        f: ("domain", column(f, table))
+        for f in (*FIELDS, "accuracy_low", "accuracy_high", "m_sharpness_stderr", "lambda_1_residual")
+        if any(f in row for row in table.values())
+    }
+    over["n"] = ("domain", np.array([row["n"] for row in table.values()], dtype=int))
+    over["seen"] = ("domain", np.array([row["seen"] for row in table.values()], dtype=bool))
+    over["gradient_cosine"] = (("domain", "other"), np.array(point["gradient_cosine"]["matrix"], dtype=float))
+    coordinates: dict[str, Any] = {"domain": names, "other": names}
+    if point["cross_sharpness"]:
+        over["cross_sharpness"] = (("source", "domain"), np.array(point["cross_sharpness"]["matrix"]))
+        coordinates["source"] = point["cross_sharpness"]["sources"]
+    if point["splits"]:
+        coordinates["split"] = list(point["splits"])
+        for field in ("loss", "accuracy"):
+            stacked = np.stack([column(field, s["domains"]) for s in point["splits"].values()])
+            over[f"split_{field}"] = (("split", "domain"), stacked)
+    return xr.Dataset(over, coordinates)

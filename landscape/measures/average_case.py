@@ -13,12 +13,13 @@ from collections.abc import Iterator
 import torch
 
 from ..errors import UsageError
+from ..intervals import mean_and_stderr
 from ..problem import Problem
 from ..progress import report
 from ..specs import SharpnessSpec
 from .ball import elementwise
 from .noise import draws
-from .value import Value, mean_and_stderr
+from .value import Value
 
 
 def average_case(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

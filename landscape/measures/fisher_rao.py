@@ -11,13 +11,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import NumericalError
 from ..examples import Batch, forward
+from ..intervals import mean_and_stderr
 from ..losses import example_losses
 from ..problem import Problem
 from ..progress import report
 from ..second_derivatives import second_derivative_error
 from ..specs import SharpnessSpec
 from .blockwise import over_groups
-from .value import Value, mean_and_stderr
+from .value import Value
 
 
 def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..intervals import mean_and_stderr
 from ..problem import Problem
 from ..specs import SharpnessSpec
 from .blockwise import Group, over_groups
 from .partition import partition
-from .value import Value, mean_and_stderr
+from .value import Value
 
 
 def gradient_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..examples import Batch, forward
+from ..intervals import mean_and_stderr
 from ..losses import example_losses, mean_loss
 from ..problem import Problem
 from ..specs import SharpnessSpec
 from ..trees import row_count, take_rows
 from .ball import Ball
 from .partition import shares
-from .value import Value, mean_and_stderr
+from .value import Value
 
 
 def input_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from ..intervals import mean_and_stderr
 from ..problem import Problem
 from ..progress import report
 from ..specs import SharpnessSpec
 from .noise import draws
-from .value import Value, mean_and_stderr
+from .value import Value
 
 
 def local_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

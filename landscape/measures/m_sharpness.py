@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..intervals import mean_and_stderr
 from ..problem import Problem
 from ..progress import report
 from ..specs import SharpnessSpec
@@ -16,7 +17,7 @@ from .ascent import Climb, auto_pgd, one_step, projected_ascent
 from .ball import Ball
 from .blockwise import Group, over_groups
 from .partition import partition, shares
-from .value import Value, mean_and_stderr
+from .value import Value
 
 DEFAULT_M = (1, 4, 16, 64, 256)
 

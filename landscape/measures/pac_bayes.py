@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..intervals import mean_and_stderr
 from ..problem import Problem
 from ..progress import report
 from ..specs import SharpnessSpec
 from .noise import draws
-from .value import Value, mean_and_stderr
+from .value import Value
 
 _DROP, _TOLERANCE, _HIGHEST, _HALVINGS, _DRAWS = 0.1, 0.01, 2.0, 15, 10
 

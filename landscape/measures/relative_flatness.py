@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..intervals import mean_and_stderr
 from ..problem import Problem
 from ..progress import report
 from ..specs import SharpnessSpec
 from .noise import signs
-from .value import Value, mean_and_stderr
+from .value import Value
 
 
 def relative_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

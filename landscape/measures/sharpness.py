@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import NumericalError
+from ..intervals import mean_and_stderr
 from ..problem import Problem
 from ..registry import MEASURES
 from ..result import Result
@@ -16,7 +17,6 @@ from ..specs import SharpnessSpec
 from . import partition
 from .controls import controlled, normalized_logits, output_change, outputs, with_output
 from .table import dataset
-from .value import mean_and_stderr
 
 # A measure that changes by more than this share under a control counts as moved.
 MOVED = 0.01

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from ..problem import Problem
 from ..specs import SharpnessSpec
@@ -39,14 +37,3 @@ class Value:
 
 # A measure looks at a problem, is told the flags and the seed, and gives one or several values.
 Measure = Callable[[Problem, SharpnessSpec, int], Iterable[Value]]
-
-
-def mean_and_stderr(values: Sequence[float] | Any, weights: Any = None) -> tuple[float, float | None]:
-    """Mean of ``values`` (weighted by ``weights``, which sum to 1) and its standard error (ddof 1; None for one)."""
-    values = np.asarray(values, dtype=float)
-    count = len(values)
-    weights = np.full(count, 1 / count) if weights is None else np.asarray(weights, dtype=float)
-    mean = float(values @ weights)
-    if count < 2:
-        return mean, None
-    return mean, float(np.sqrt(count / (count - 1) * (weights**2 @ (values - mean) ** 2)))

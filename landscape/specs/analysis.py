@@ -97,3 +97,23 @@ class SharpnessSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class DomainsSpec(Spec):
     """Per-domain loss and accuracy, their spread, and how the domains' gradients agree."""
+
+    curves: bool = False
+    """At every checkpoint of the run, as curves over training."""
+    curvature: bool = False
+    """Also each domain's largest Hessian eigenvalue and trace."""
+    sharpness: bool = False
+    """Also each domain's m-sharpness and gradient variance, and how much each domain's ascent hurts the others."""
+    m: int | None = None
+    """Examples per block of --sharpness (default: 16, or half of the smallest domain)."""
+    rho: float = 0.05
+    """Radius of --sharpness."""
+    lam: float = 0.1
+    """DISAM's lambda, for its weights of the domains at the point."""
+
+    def __post_init__(self) -> None:
+        check_number("m", self.m, least=1)
+        check_number("rho", self.rho, above=0)
+        check_number("lam", self.lam, least=0)
+        if self.m is not None and not self.sharpness:
+            raise UsageError("--m belongs to --sharpness", "--m", "add --sharpness")

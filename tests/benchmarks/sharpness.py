@@ -39,7 +39,11 @@ from landscape.problem import Problem
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[int, int]]] = {
     # name: network, image, examples for each m
-    "MLP 64-64-64-10": (lambda: MLP((64, 64, 64, 10), "relu"), (1, 8, 8), dict.fromkeys((1, 2, 4, 16, 64, 256), 1024)),
+    "MLP 64-64-64-10": (
+        lambda: MLP((64, 64, 64, 10), "relu"),
+        (1, 8, 8),
+        dict.fromkeys((1, 2, 4, 16, 64, 256), 1024),
+    ),
     "convnet 8x8": (
         lambda: ConvNet((1, 16, 32, 32), (8, 8), 10, False, "relu"),
         (1, 8, 8),
@@ -143,10 +147,11 @@ def main() -> None:
         stem = "sharpness" if options.device == "cpu" else f"sharpness-{options.device}"
         (options.out / f"{stem}.json").write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
         text = (
-            f"# m-sharpness: one step, one radius\n\n{machine}; {facts['date']}; medians of {options.repeat} interleaved "
-            "repetitions.\n\nFloor: one gradient and one forward per example in batches of max(m, 256), bare torch. "
-            "Blocks: the same block by block. Loop, stacked: the two ways of `landscape.measures.blockwise`; rule: what "
-            "it picks.\n\n"
+            f"# m-sharpness: one step, one radius\n\n{machine}; {facts['date']}; "
+            f"medians of {options.repeat} interleaved"
+            " rounds.\n\nFloor: one gradient and one forward per example in batches of max(m, 256), bare torch. "
+            "Blocks: the same block by block. Loop, stacked: the two ways of `landscape.measures.blockwise`; "
+            "rule: what it picks.\n\n"
         )
         (options.out / f"{stem}.md").write_text(text + "\n".join(lines) + "\n")
 

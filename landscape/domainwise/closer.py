@@ -1,0 +1,88 @@
+"""A closer look at each domain: its curvature, its sharpness, and what its ascent does to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..ascent import ascent_step
+from ..curvature.hessian import hessian
+from ..measures.sharpness import measure
+from ..problem import Problem
+from ..progress import report
+from ..specs import DomainsSpec, HessianSpec, SharpnessSpec
+
+Table = Mapping[str, dict[str, Any]]
+
+
+def curvature(parts: Mapping[str, Problem], table: Table, seed: int) -> None:
+    """Add to each domain its largest eigenvalue with residual, and its trace with standard error."""
+    for name, part in parts.items():
+        found = hessian(part, HessianSpec(top=1, allow_partial=True), seed=seed)
+        table[name]["lambda_1"] = found["eigenvalues"][0]
+        table[name]["lambda_1_residual"] = found["residuals"][0]
+
+
+def sharpness(
+    problem: Problem,
+    parts: Mapping[str, Problem],
+    gradients: Tensor,
+    table: Table,
+    spec: DomainsSpec,
+    seed: int,
+) -> dict[str, Any]:
+    """Add to each domain its m-sharpness and gradient variance; measure every domain at every domain's ascent.
+
+    Returns:
+        ``cross_sharpness``: the rise of the loss of each domain (columns) at w + rho·g/‖g‖, g the gradient of each
+        domain or of all examples of the seen ones (rows); ``perturbed``: the spread of the seen losses at the latter.
+    """
+    smallest = min(part.n_examples for part in parts.values())
+    m = spec.m or max(1, min(16, smallest // 2))
+    for name, part in parts.items():
+        measures = ("m-sharpness",) + (("gradient-variance",) if part.n_examples >= 2 * m else ())
+        rows = {
+            r["measure"]: r for r in measure(part, SharpnessSpec(measure=measures, m=(m,), rho=(spec.rho,)), seed)
+        }
+        variance = rows.get("gradient-variance", {})
+        table[name] |= {
+            "m_sharpness": rows["m-sharpness"]["value"],
+            "m_sharpness_stderr": rows["m-sharpness"]["stderr"],
+            "gradient_variance": variance.get("value"),
+            "gradient_variance_stderr": variance.get("stderr"),
+        }
+    names = list(parts)
+    seen = [i for i, n in enumerate(names) if table[n]["seen"]]
+    sources = dict(zip(names, gradients, strict=True))
+    if seen:
+        weight = np.array([table[names[i]]["weight"] for i in seen], dtype=float)
+        sources["seen"] = sum(w * gradients[i] for w, i in zip(weight / weight.sum(), seen, strict=True))
+    before = np.array([table[n]["loss"] for n in names])
+    losses = []
+    for i, gradient in enumerate(sources.values()):
+        losses.append(_losses_at(problem, gradient, spec.rho))
+        report("cross-domain sharpness", i + 1, len(sources))
+    matrix = np.array(losses) - before
+    moved = np.array(losses[-1])[seen] if seen else None
+    return {
+        "m": m,
+        "cross_sharpness": {"sources": list(sources), "names": names, "rho": spec.rho, "matrix": matrix.tolist()},
+        "perturbed": None
+        if moved is None
+        else {
+            "loss_mean": float(moved.mean()),
+            "loss_variance": float(moved.var()),
+            "loss_range": float(np.ptp(moved)),
+        },
+    }
+
+
+def _losses_at(problem: Problem, gradient: Tensor, rho: float) -> list[float]:
+    """Loss of each domain one ascent step along ``gradient`` away."""
+    (step,) = ascent_step([gradient], rho)
+    with problem.excursion():
+        problem.space.write(problem.weights + step.to(problem.weights))
+        return [d.loss for d in problem.evaluate().domains.values()]
