@@ -1,0 +1,77 @@
+"""What all benchmarks share: interleaved timing in one process, and a JSON and a Markdown file of the results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def options(doc: str | None, repeat: int) -> argparse.Namespace:
+    """The flags of every benchmark: ``--repeat`` and ``--out`` (a folder; nothing is written without it)."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=repeat)
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def interleaved(cases: Mapping[str, Callable[[], Any]], repeat: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Wall seconds of each case, all cases once per round, so that a slow minute of the machine hits all alike."""
+    for call in cases.values():
+        for _ in range(warm_up):
+            call()
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeat):
+        for name, call in cases.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratios(seconds: Mapping[str, Sequence[float]], base: str) -> dict[str, tuple[float, float, float]]:
+    """Minimum, median and maximum over the rounds of each case's time over that of ``base`` in the same round."""
+    found = {}
+    for name, values in seconds.items():
+        shares = [v / b for v, b in zip(values, seconds[base], strict=True)]
+        found[name] = (min(shares), statistics.median(shares), max(shares))
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Where and when."""
+    facts: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    import torch
+
+    facts |= {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        facts["device"] = torch.cuda.get_device_name()
+    return facts
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def publish(out: Path | None, name: str, title: str, text: str, facts: Mapping[str, Any]) -> None:
+    """Print the table; with ``out`` also write ``NAME.json`` and ``NAME.md`` there."""
+    print(text)
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    where = machine()
+    (out / f"{name}.json").write_text(json.dumps({**where, **facts}, indent=1) + "\n")
+    (out / f"{name}.md").write_text(f"# {title}\n\n{'; '.join(f'{k} {v}' for k, v in where.items())}\n\n{text}\n")

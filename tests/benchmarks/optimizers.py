@@ -1,0 +1,97 @@
+"""What a step of each method costs, in steps of SGD with the same model and batch.
+
+    python tests/benchmarks/optimizers.py [--repeat 15] [--out gallery/benchmarks]
+
+Work: one step of the ResNet-20 on 128 random 32x32 images, float32, SGD with momentum underneath; DISAM with four
+domains in the batch, through the closure of the trainer. Floor: the number of gradients the method needs, since
+everything else is a few passes over the weights (0.3 M numbers, against 82 M multiplications per image). Printed
+and stored: minimum, median and maximum of the ratio to the SGD step of the same round. Target: at most 2.1 for SAM,
+SAGM and DISAM. The peer is davda54's SAM (github.com/davda54/sam, first_step and second_step as its README has
+them, with its own BatchNorm recipe) if its file is named with LANDSCAPE_PEER_SAM.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from harness import interleaved, options, publish, ratios, table
+from torch import nn
+
+from landscape.examples import Batch
+from landscape.models.resnet import resnet20
+from landscape.optim.build import build_optimizer
+from landscape.registry import OPTIMIZERS
+from landscape.training.augment import Mixed
+from landscape.training.steps import BatchLosses
+
+N, TARGETS = 128, {"sam": 2.1, "sagm": 2.1, "disam": 2.1}
+FLOORS = {"sgd": 1.0, "looksam": 1.1, "entropy-sgd": 20.0}
+
+
+def cross_entropy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(output, target, reduction="none")
+
+
+def step_of(name: str) -> Callable[[], Any]:
+    torch.manual_seed(0)
+    model = resnet20().train()
+    optimizer = build_optimizer(
+        name, model.named_parameters(), base="sgd", lr=1e-3, momentum=0.9, weight_decay=5e-4, settings={}
+    )
+    batch = Batch(torch.randn(N, 3, 32, 32), torch.arange(N) % 10, torch.arange(N) % 4)
+    return lambda: optimizer.step(BatchLosses(model, cross_entropy, Mixed(batch)))
+
+
+def peer(file: str) -> Callable[[], Any]:
+    spec = importlib.util.spec_from_file_location("peer_sam", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    torch.manual_seed(0)
+    model = resnet20().train()
+    optimizer = module.SAM(model.parameters(), torch.optim.SGD, rho=0.05, lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    x, y = torch.randn(N, 3, 32, 32), torch.arange(N) % 10
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+
+    def step() -> None:
+        F.cross_entropy(model(x), y).backward()
+        optimizer.first_step(zero_grad=True)
+        for m in norms:
+            m.backup_momentum, m.momentum = m.momentum, 0
+        F.cross_entropy(model(x), y).backward()
+        for m in norms:
+            m.momentum = m.backup_momentum
+        optimizer.second_step(zero_grad=True)
+
+    return step
+
+
+def main() -> None:
+    chosen = options(__doc__, repeat=15)
+    names = [n for n in OPTIMIZERS if n not in ("adam", "adamw", "entropy-sgd")]
+    cases = {name: step_of(name) for name in names}
+    if os.environ.get("LANDSCAPE_PEER_SAM"):
+        cases["davda54/sam"] = peer(os.environ["LANDSCAPE_PEER_SAM"])
+    # LookSAM's tenth step climbs: ten steps of it are one unit of work.
+    looksam = cases["looksam"]
+    cases["looksam"] = lambda: [looksam() for _ in range(10)]
+    seconds = interleaved(cases, chosen.repeat)
+    seconds["looksam"] = [s / 10 for s in seconds["looksam"]]
+    found = ratios(seconds, "sgd")
+    rows = []
+    for name, (low, middle, high) in found.items():
+        floor, target = FLOORS.get(name, 2.0), TARGETS.get(name)
+        verdict = "" if target is None else "met" if middle <= target else "missed"
+        rows.append([name, f"{floor:g}", f"{low:.2f}", f"{middle:.2f}", f"{high:.2f}", f"{target or ''}", verdict])
+    text = table(["method", "floor", "min", "median", "max", "target", ""], rows)
+    publish(chosen.out, "optimizers", "A step, in steps of SGD", text, {"ratios": found, "seconds": seconds})
+
+
+if __name__ == "__main__":
+    main()
