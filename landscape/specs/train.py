@@ -116,7 +116,7 @@ class TrainSpec(Spec):
     """Checkpoint that RUN@selected means: last, training-domain (validation on seen domains), leave-one-domain-out
     or oracle (looks at the unseen domain)."""
     equal_cost: bool = False
-    """Also train every optimizer that needs fewer gradients per step with proportionally more epochs."""
+    """Also train sgd, adam and adamw with twice the epochs: what a step of the SAM family costs."""
     stop_at: float | None = None
     """Stop once the training loss (all examples, eval mode, no augmentation) is at most this."""
     train_only: str | None = None
@@ -232,6 +232,12 @@ class TrainSpec(Spec):
             raise UsageError(
                 "second-order SAM is defined for one plain step with p = 2", "--order 2", "drop the other options"
             )
+        if self.equal_cost and not set(self.optimizer) & set(BASES):
+            raise UsageError(
+                "--equal-cost is an arm of sgd, adam or adamw",
+                "--optimizer",
+                "name one of them, or drop --equal-cost",
+            )
         if self.leave_one_out and self.holdout:
             raise UsageError("--leave-one-out chooses the held-out domains", "--holdout", "drop one of the flags")
         if self.select == "leave-one-domain-out" and not self.leave_one_out:
@@ -282,7 +288,7 @@ class TrainSpec(Spec):
                     **changes,
                 )
                 yield one
-                if self.equal_cost and name in BASES and set(self.optimizer) - set(BASES):
+                if self.equal_cost and name in BASES:
                     longer = {"steps": 2 * one.steps} if one.steps else {"epochs": 2 * (one.epochs or 1)}
                     yield one.with_(**longer, equal_cost=True)
 

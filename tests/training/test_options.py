@@ -211,6 +211,7 @@ def test_leave_one_domain_out_looks_at_other_domains_only(train):
         ({"train_only": "("}, "is no regular expression"),
         ({"train_only": "head"}, "no parameter matches 'head'"),
         ({"clip": 0.0}, "expected a number > 0"),
+        ({"equal_cost": True, "optimizer": ("sam",)}, "is an arm of sgd, adam or adamw"),
     ],
 )
 def test_what_cannot_be_is_refused(train, options: dict[str, Any], message: str, tmp_path: Path):
