@@ -277,8 +277,29 @@ def _find_tensors(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
             break
         container.append(inner)
         found = found[inner]
+    others = dict(_state_dicts(content))
+    if len(others) == 1:
+        name, tensors = next(iter(others.items()))
+        return tensors, name
+    if others:
+        what = f"it holds {len(others)} networks: {', '.join(list(others)[:10])}"
+        raise DataError(what, str(path), "save the state_dict of one of them alone")
     keys = ", ".join(map(str, list(content)[:10])) if isinstance(content, Mapping) else type(content).__name__
     raise DataError(f"no weights found in it; it holds: {keys}", str(path), "save the model's state_dict")
+
+
+def _state_dicts(content: Any, place: str = "", depth: int = 3) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """What looks like a network's weights under names that nobody agreed on: tensors, some called weight or bias.
+
+    The state of an optimizer holds tensors, too, but by numbers and other names.
+    """
+    if not isinstance(content, Mapping) or not depth:
+        return
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if place and len(tensors) == len(content) and any(k.endswith(("weight", "bias")) for k in tensors):
+        yield place, tensors
+    for name, inner in content.items():
+        yield from _state_dicts(inner, f"{place}.{name}" if place else str(name), depth - 1)
 
 
 def _refuse_odd_tensor(name: str, tensor: Tensor, path: Path) -> None:

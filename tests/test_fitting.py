@@ -133,6 +133,32 @@ def test_shared_parameters_count_once_and_answer_to_all_their_names():
     assert model["embed"].weight.sum() == 15
 
 
+@pytest.mark.parametrize(
+    ("wrap", "container"),
+    [
+        (lambda s: s, ""),
+        (lambda s: {"state_dict": s, "epoch": 1}, "state_dict"),
+        (lambda s: {"model": {"module": s}}, "model.module"),
+        (lambda s: {"student": s, "args": {"lr": 0.1}, "step": 3}, "student"),
+        (lambda s: {"run": {"final": s}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}, "run.final"),
+    ],
+)
+def test_weights_are_found_wherever_they_are_nested(wrap, container: str, tmp_path: Path):
+    torch.save(wrap(renamed("")), tmp_path / "c.pt")
+    weights = read_weights(tmp_path / "c.pt")
+    assert weights.container == container
+    assert set(weights.tensors) == set(renamed(""))
+
+
+def test_several_networks_or_none_are_named(tmp_path: Path):
+    torch.save({"actor": renamed(""), "critic": renamed("")}, tmp_path / "c.pt")
+    with pytest.raises(DataError, match=r"it holds 2 networks: actor, critic"):
+        read_weights(tmp_path / "c.pt")
+    torch.save({"state": {0: {"exp_avg": torch.zeros(2)}}, "step": 3}, tmp_path / "d.pt")
+    with pytest.raises(DataError, match=r"no weights found in it; it holds: state, step"):
+        read_weights(tmp_path / "d.pt")
+
+
 # -- folders ---------------------------------------------------------------------------------------------------------
 
 
