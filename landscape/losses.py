@@ -10,14 +10,17 @@ the target -100 count for nothing. A callable of yours says the same with an att
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+import functools
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from .errors import DataError
+from .errors import DataError, UsageError
+from .registry import LOSSES
 from .trees import row_count, take_rows
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -40,8 +43,8 @@ class Loss:
         self,
         name: str,
         values: Callable[[Tensor, Tensor], Tensor],
-        weights: Callable[[Tensor], Tensor | None] = lambda _: None,
-        hits: Callable[[Tensor, Tensor], Tensor | None] = lambda _, __: None,
+        weights: Callable[[Tensor], Tensor | None] = lambda target: None,
+        hits: Callable[[Tensor, Tensor], Tensor | None] = lambda output, target: None,
     ) -> None:
         self.__name__, self.values, self.weights, self.hits = name, values, weights, hits
 
@@ -176,6 +179,80 @@ huber = Loss(
 bce_with_logits = Loss("bce_with_logits", _bce_with_logits, hits=_sign_hits)
 """Binary cross-entropy of logits and targets in [0, 1], mean over the outputs: one label or several."""
 
+# -- the losses of torch ---------------------------------------------------------------------------------------------
+
+_FUNCTIONS: dict[Any, Loss] = {
+    F.cross_entropy: cross_entropy,
+    F.nll_loss: nll,
+    F.mse_loss: mse,
+    F.l1_loss: l1,
+    F.huber_loss: huber,
+    F.binary_cross_entropy_with_logits: bce_with_logits,
+}
+_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+_PLAIN = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+
+
+def as_loss(loss: str | LossFunction) -> LossFunction:
+    """What to compute with: a registered loss by its name, torch's own with a loss per example, others as they are.
+
+    Torch's mean of a batch divides by the class weights, or the targets that are not ignored, in that batch; here
+    the same mean is over all examples.
+
+    Raises:
+        UsageError: If the name is unknown, or the loss is a sum.
+    """
+    if isinstance(loss, str):
+        found: LossFunction = LOSSES.load(loss)
+        return found
+    if isinstance(loss, Hashable) and loss in _FUNCTIONS:
+        return _FUNCTIONS[loss]
+    if getattr(loss, "reduction", None) == "sum":
+        raise UsageError(
+            "the loss is a sum over the batch", type(loss).__name__, "give it reduction='mean' or 'none'"
+        )
+    if not isinstance(loss, (*_CLASSES, *_PLAIN)) or loss.reduction != "mean":
+        return loss
+    each = copy.deepcopy(loss)
+    each.reduction = "none"
+    name = type(loss).__name__
+    if isinstance(each, _CLASSES):
+        return Loss(name, _weighted(each), functools.partial(_class_weights, each), _argmax_hits)
+    hits = _sign_hits if isinstance(each, nn.BCEWithLogitsLoss) else _no_hits
+    return Loss(name, lambda output, target: _per_example(each.to(output)(output, _real(output, target))), hits=hits)
+
+
+def _real(output: Tensor, target: Tensor) -> Tensor:
+    return _like(output, target).to(output.dtype)
+
+
+def _no_hits(output: Tensor, target: Tensor) -> None:
+    return None
+
+
+def _class_weights(each: nn.CrossEntropyLoss | nn.NLLLoss, target: Tensor) -> Tensor | None:
+    """Sum over the positions of each example of the weight of the class there, ``(n,)``."""
+    if target.is_floating_point():
+        return None
+    counted = target != each.ignore_index
+    if each.weight is None:
+        return counted.flatten(1).sum(1) if target.ndim > 1 else counted.long()
+    weights = each.weight.to(target.device)[target.where(counted, 0)] * counted
+    return weights.flatten(1).sum(1) if target.ndim > 1 else weights
+
+
+def _weighted(each: nn.CrossEntropyLoss | nn.NLLLoss) -> Callable[[Tensor, Tensor], Tensor]:
+    def values(output: Tensor, target: Tensor) -> Tensor:
+        found: Tensor = each.to(output)(output, target)
+        weights = _class_weights(each, target)
+        if weights is None:
+            return _per_example(found)
+        summed = found.flatten(1).sum(1) if found.ndim > 1 else found
+        return summed / weights.where(weights > 0, 1)
+
+    return values
+
+
 # -- what is asked of any loss -------------------------------------------------------------------------------------
 
 
@@ -206,7 +283,8 @@ def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """Mean of ``values`` ``(n,)``, shape ``()``; 0 where all weights are."""
     if weights is None:
         return values.mean()
-    return (values * weights).sum() / weights.sum().clamp(min=1)
+    total = weights.sum()
+    return (values * weights).sum() / total.where(total > 0, 1)
 
 
 def mean_loss(loss: LossFunction, output: Any, target: Any) -> Tensor:

@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from .errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from .evaluation import Evaluation, batch_sums, check_fit, evaluation_from_sums
 from .examples import Batch, Examples, Indices, forward
-from .losses import LossFunction, batch_weight, example_losses, example_weights, mean_loss
+from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss
 from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
 from .products import Products, require_finite
 from .recompute import recompute_blocks
-from .registry import LOSSES
 from .second_derivatives import custom_functions
 from .substitutes import settle_embeddings, twice_differentiable
 from .weights import weights_hash
@@ -104,7 +103,7 @@ class Problem:
         self.params, self.unseen = params, tuple(unseen)
         self.start: Path | None = None  # the checkpoint that training started from, where it is known
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-        self.loss_function: LossFunction = LOSSES.load(loss) if isinstance(loss, str) else loss
+        self.loss_function = as_loss(loss)
         self.batch_size = batch_size or DEFAULT_BATCH
         self.examples = Examples.of(data).in_memory(_MEMORY_BYTES)
         check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -229,3 +230,27 @@ def test_a_loss_of_the_users_may_weigh_its_examples():
 def test_the_dense_reference_agrees_with_the_plain_one():
     model, y = seeded(lambda: nn.Linear(4, 3)), torch.randint(0, 3, (9,), generator=G)
     assert dense(model, X, y)[0] == pytest.approx(problem_of(model, (X, y)).loss(), rel=1e-12)
+
+
+def test_data_that_exceed_the_memory_give_the_same_answers(monkeypatch: pytest.MonkeyPatch):
+    """Rows that are drawn at random when they are read, frozen by their place."""
+
+    class Drawn(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, i: int) -> tuple[Tensor, int]:
+            return X[i] + 0.1 * torch.randn(4, dtype=torch.float64), i % 3
+
+    model, v = seeded(lambda: nn.Linear(4, 3)), torch.ones(15, dtype=torch.float64)
+    kept = problem_of(model, Drawn(), batch_size=4)
+    monkeypatch.setattr("landscape.problem._MEMORY_BYTES", 100)
+    monkeypatch.setattr("landscape.problem._CACHE_BYTES", 100)
+    read = problem_of(model, Drawn(), batch_size=4)
+    assert type(read.examples.store) is not type(kept.examples.store)
+    assert read.data_hash == kept.data_hash
+    for _ in range(2):
+        assert read.evaluate() == kept.evaluate()
+        assert torch.equal(read.gradient(), kept.gradient())
+        assert torch.equal(read.hvp(v), kept.hvp(v))
+    assert read.of_examples(np.array([7, 2])).loss() == kept.of_examples(np.array([7, 2])).loss()

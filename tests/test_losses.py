@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from landscape import losses
-from landscape.errors import DataError
+from landscape.errors import DataError, UsageError
 from landscape.losses import correct, domain_means, example_losses, mean_loss
 
 G = torch.Generator().manual_seed(0)
@@ -143,3 +143,41 @@ def test_accuracy_is_for_classes_only():
     assert correct(losses.cross_entropy, OUTPUT, REALS) is None
     assert correct(losses.cross_entropy, OUTPUT[:, 0], CLASSES) is None
     assert correct(losses.cross_entropy, OUTPUT, CLASSES[:, None]) is None
+
+
+CLASS_WEIGHTS = torch.tensor([0.1, 2.0, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "target"),
+    [
+        (torch.nn.CrossEntropyLoss(weight=CLASS_WEIGHTS, label_smoothing=0.1), OUTPUT, CLASSES),
+        (torch.nn.CrossEntropyLoss(ignore_index=2), OUTPUT, CLASSES),
+        (torch.nn.CrossEntropyLoss(), OUTPUT, REALS / REALS.sum(1, keepdim=True)),
+        (torch.nn.CrossEntropyLoss(weight=torch.rand(5, generator=G)), LOGITS.transpose(1, 2), TOKENS),
+        (torch.nn.NLLLoss(weight=CLASS_WEIGHTS), OUTPUT, CLASSES),
+        (torch.nn.BCEWithLogitsLoss(pos_weight=CLASS_WEIGHTS), OUTPUT, REALS.round()),
+        (torch.nn.SmoothL1Loss(beta=0.3), OUTPUT, REALS),
+        (torch.nn.MSELoss(), OUTPUT, REALS),
+        (F.cross_entropy, OUTPUT, CLASSES),
+        (F.binary_cross_entropy_with_logits, OUTPUT, REALS),
+    ],
+)
+def test_losses_of_torch_are_the_same_mean_over_any_batches(loss, output: Tensor, target: Tensor):
+    """Batches of 3 and the rest, each weighted by what counts in it, against torch's mean over all at once."""
+    reference = loss.double()(output, target) if isinstance(loss, torch.nn.Module) else loss(output, target)
+    taken = losses.as_loss(loss)
+    total = weight = 0.0
+    for part in (slice(0, 3), slice(3, None)):
+        assert example_losses(taken, output[part], target[part]) is not None
+        w = float(losses.batch_weight(taken, target[part]))
+        total, weight = total + float(mean_loss(taken, output[part], target[part])) * w, weight + w
+    assert total / weight == pytest.approx(reference.item(), rel=1e-13)
+
+
+def test_other_losses_stay_what_they_are_and_sums_are_refused():
+    own = torch.nn.KLDivLoss(reduction="batchmean")
+    assert losses.as_loss(own) is own
+    assert losses.as_loss("mse") is losses.mse
+    with pytest.raises(UsageError, match=r"sum over the batch \(CrossEntropyLoss\)"):
+        losses.as_loss(torch.nn.CrossEntropyLoss(reduction="sum"))

@@ -132,7 +132,7 @@ def _domain_term(
     if domains is not made.domains:  # a piece holds a part of each domain
         assert made.counts is not None
         assert counts is not None
-        c = c * made.counts / counts.clamp(min=1)
+        c = c * made.counts / counts.where(counts > 0, 1)
     term: Tensor = c.to(made.domains.dtype) @ made.domains
     return term
 
@@ -142,7 +142,8 @@ def _whole(parts: Sequence[BatchLoss]) -> tuple[Tensor, Tensor]:
         raise _needs_domains()
     counts = torch.stack([p.counts for p in parts])  # type: ignore[misc]
     sums = (torch.stack([p.domains for p in parts]) * counts).sum(0)  # type: ignore[misc]
-    return sums / counts.sum(0).clamp(min=1), counts.sum(0)
+    total = counts.sum(0)
+    return sums / total.where(total > 0, 1), total
 
 
 @contextmanager

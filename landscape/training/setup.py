@@ -11,7 +11,7 @@ from torch import nn
 
 from ..data.splits import Splits, open_data
 from ..errors import UsageError
-from ..losses import LossFunction
+from ..losses import LossFunction, as_loss
 from ..models.build import build_model, default_model, facts_of
 from ..optim.build import method_defaults
 from ..parameters import seed_everything
@@ -36,8 +36,7 @@ class Ingredients:
     @property
     def loss_function(self) -> LossFunction:
         """The loss callable."""
-        function: LossFunction = self.loss.call
-        return function
+        return as_loss(self.loss.call)
 
     def new_model(self, seed: int) -> nn.Module:
         """A network with the initial weights of ``seed`` (a user's callable decides its own)."""

@@ -98,7 +98,7 @@ class BatchLosses:
         else:
             mean = weighted_mean(values, self._weights[k])
             # A product with a fixed matrix: one operation for all domains, deterministic also on a GPU.
-            averages = members / counts.clamp(min=1)[:, None]
+            averages = members / counts.where(counts > 0, 1)[:, None]
             domains = averages.to(values.dtype) @ values
         return BatchLoss(mean, domains, counts)
 
