@@ -68,7 +68,10 @@ def forward(model: torch.nn.Module, inputs: Any) -> Any:
 @functools.lru_cache(maxsize=64)
 def _arguments(kind: Any) -> frozenset[str] | None:
     """Names of the arguments of a model's forward, or None if it takes anything."""
-    parameters = inspect.signature(kind.forward).parameters.values()
+    try:
+        parameters = inspect.signature(kind.forward).parameters.values()
+    except (TypeError, ValueError):  # compiled code does not say
+        return None
     return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else frozenset(p.name for p in parameters)
 
 

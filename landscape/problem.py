@@ -442,7 +442,7 @@ def _dtype_of(model: nn.Module, dtype: torch.dtype | str | None) -> torch.dtype:
     if dtype is not None:
         found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
         if found not in (torch.float32, torch.float64):
-            # Weights in half precision have equal values in float32; products computed in it are percents off.
+            # Weights in half precision have equal values in float32; products computed in it miss every tolerance.
             raise UsageError(
                 f"cannot compute in {dtype!r}".replace("torch.", ""), "--dtype", "use float32 or float64"
             )

@@ -19,6 +19,7 @@ from ..fitting import load_into
 from ..plugins import library
 from ..registry import neighbours
 
+_TIMM_FILES = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
 TASKS = {
     "text-classification": "AutoModelForSequenceClassification",
     "image-classification": "AutoModelForImageClassification",
@@ -60,6 +61,8 @@ def timm_model(name: str, *, classes: int | None = None, in_channels: int | None
     """
     timm = library("timm", "vision")
     _check_name(name.partition(".")[0], timm.list_models(), "timm.list_models()")
+    for option in _TIMM_FILES & set(options):  # read as pickles there
+        raise UsageError(f"{option} is not for here", "--model-arg", "name the checkpoint as TARGET, or with --init")
     if classes is not None:
         options.setdefault("num_classes", classes)
     if in_channels is not None:
@@ -104,9 +107,11 @@ def hf_model(source: str, *, task: str | None = None, **options: Any) -> nn.Modu
                 f"pass --model-arg task=NAME, one of {', '.join(TASKS)}",
             )
         kind = getattr(transformers, TASKS[task]) if task else next(k for k in named if k)
+        # Plain attention has second derivatives, and a configuration cannot ask for kernels from the hub.
+        plain = {"attn_implementation": "eager"}
         if local:
-            return kind.from_config(config) if task else kind._from_config(config)
-        return kind.from_pretrained(source, config=config, trust_remote_code=False, use_safetensors=True)
+            return kind.from_config(config, **plain) if task else kind._from_config(config, **plain)
+        return kind.from_pretrained(source, config=config, trust_remote_code=False, use_safetensors=True, **plain)
 
     model = _built(build, where)
     if local and weight_files(folder):

@@ -92,3 +92,10 @@ def test_hugging_face_folders_are_checked_before_anything_is_built(monkeypatch: 
         build_model(plugin, {}, {})
     with pytest.raises(UsageError, match="task='poetry'"):
         build_model(plugin, {"task": "poetry"}, {})
+
+
+@pytest.mark.parametrize("option", ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"])
+def test_timm_is_never_given_files_to_unpickle(option: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(list_models=lambda: ["vit"]))
+    with pytest.raises(UsageError, match=f"{option} is not for here.*TARGET"):
+        build_model(resolve("timm:vit", MODELS), {option: "evil.pth"}, {})
