@@ -88,10 +88,11 @@ def _run(argv: list[str]) -> int:
     arguments = parse(module.Arguments, rest, command=name, description=module.__doc__ or "")
     from .screen import Screen
 
-    with Screen(json=arguments.common.json) as screen:
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
+    with Screen(json=arguments.common.json or not first) as screen:
         result = module.run(arguments, screen)
         screen.finish()
-        if arguments.common.json:
+        if arguments.common.json and first:
             print(json.dumps(jsonable(result), allow_nan=False, ensure_ascii=False))
         if screen.failure is not None:
             raise screen.failure

@@ -252,12 +252,14 @@ def _placed(result: Result, target: Target, spec: ProblemSpec) -> Result:
 def splits_of(
     target: Target, problem_spec: ProblemSpec, problem: Problem, *, trust: bool = False
 ) -> Callable[[str], Examples]:
-    """From the name of a split to all of its examples, of the same domains; those in hand for the problem's own."""
+    """From the name of a split to its examples: of the same domains, and at most as many as the problem asks for."""
 
     def of(name: str) -> Examples:
         if name == problem_spec.split:
             return problem.examples
-        return open_problem(target, problem_spec.with_(split=name, examples=None), trust=trust).examples
+        found = open_problem(target, problem_spec.with_(split=name, examples=None), trust=trust).examples
+        few = problem_spec.examples is not None and problem_spec.examples < len(found)
+        return found.subset(problem_spec.examples or 0, problem_spec.seed) if few else found
 
     return of
 

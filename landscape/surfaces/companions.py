@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,17 +33,13 @@ def companions(
         ``test`` and ``training``, problems that share the network of ``problem``, or None. At most 2,000 training
         examples are taken, or as many as the problem has, in a seeded and stratified choice.
     """
-
-    def some(name: str, most: int) -> Examples:
-        found = split(name)
-        return found if len(found) <= most else found.subset(most, 0)
-
     test = training = None
     if isinstance(spec, SurfaceSpec) and spec.wants_test:
-        test = problem.on(some("test", sys.maxsize))
+        test = problem.on(split("test"))
     curve = isinstance(spec, PathSpec) and spec.kind != "line"
     if curve or statistics_policy(problem, spec.bn, between) == "recalibrate":
-        training = calibration_problem(problem, some("train", max(_CALIBRATION, problem.n_examples)))
+        found, most = split("train"), max(_CALIBRATION, problem.n_examples)
+        training = calibration_problem(problem, found if len(found) <= most else found.subset(most, 0))
     return {"test": test, "training": training}
 
 
