@@ -26,6 +26,21 @@ CAPTIONS = {
         "scale: equal colours are equal losses. Not shown: every other direction; the sharpest ones are hardly "
         "ever met by a random plane, see the eigenvalues.",
     ),
+    "domain-surfaces": (
+        "Loss of each domain around each network",
+        "The same plane for every domain (rows) and optimizer (columns), on one colour scale. Not shown: other "
+        "directions, along which domains may agree more or less.",
+    ),
+    "plane": (
+        "Trajectories",
+        "Where trainings went, projected onto one plane over the loss in that plane. Not shown: what lies off the "
+        "plane (larger markers), where a checkpoint's own loss is another one.",
+    ),
+    "path": (
+        "Paths between checkpoints",
+        "Loss and accuracy from one checkpoint to another; the arrow is the barrier. Not shown: other paths, which "
+        "may go around it.",
+    ),
     "eigenvalues": (
         "Top Hessian eigenvalues",
         "Curvature of the training loss along the sharpest directions. Not shown: the rest of the spectrum, and that "
