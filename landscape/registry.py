@@ -577,6 +577,13 @@ FIGURES = Registry(
         "merge-tree": Entry("landscape.figures.merge_tree:draw", "minima of 2-D surfaces and where basins meet"),
         "surface3d": Entry("landscape.figures.surface3d:draw", "interactive 3-D surfaces (html)"),
         "domains": Entry("landscape.figures.domains:draw", "loss and accuracy per domain and optimizer"),
+        "domain-curves": Entry(
+            "landscape.figures.domain_curves:draw",
+            "per-domain losses over training, also scaled to [0, 1], their variance and conflict",
+        ),
+        "domain-matrix": Entry(
+            "landscape.figures.domain_matrix:draw", "gradient cosines and sharpness across domains as matrices"
+        ),
     },
 )
 

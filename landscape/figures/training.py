@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..result import Result
+from .domain_lines import Lines, domain_panels
 from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
 from .scales import loss_scale
-from .series import Groups, by_label, lost_note, middle_and_band, points, seeds_text, stack
-from .style import Style, hide_unused
+from .series import by_label, lost_note, middle_and_band, points, seeds_text, stack
+from .style import Style
 from .text import safe
 
 WANTS = Want("training", "train runs with `landscape train`", "batch_loss", frozenset())
@@ -65,7 +66,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set(xlabel="step")
         axes.set_title(_TOP.get(field, "loss of the batch") + loss_scale(axes, np.concatenate([*shown, []])))
     if rows:
-        lost += _domain_panels(parts[1], with_domains, (rows, across), style, table)
+        options: Any = {"lines_of": _lines, "quantity": "domain_loss", "title": "loss per domain"}
+        lost += domain_panels(parts[1], with_domains, (rows, across), style, table, **options)
     texts = [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles]
     style.legend(figure, list(handles.values()), texts)
     notes.append("line: mean over seeds, band: lowest to highest seed")
@@ -76,48 +78,8 @@ def _steps(result: Result, field: str) -> Any:
     return result.data[str(result.data[field].dims[0])].values
 
 
-def _domain_panels(part: Any, groups: Groups, shape: tuple[int, int], style: Style, table: list[Row]) -> int:
-    import matplotlib
-
-    panels = part.subplots(*shape, sharex=True, sharey=True, squeeze=False).ravel()
-    every = [r for v in groups.values() for r in v if "domain" in r.data]
-    domains = list(dict.fromkeys(str(d) for r in every for d in r.data["domain"].values))
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(domains)))
-    lost, handles, shown = 0, dict[tuple[str, bool], Any](), []
-    for axes, (label, members) in zip(panels, groups.items(), strict=False):
-        for domain, colour in zip(domains, colours, strict=True):
-            for seen in (True, False):
-                fit = [r for r in members if _has(r, domain) and (domain not in _holdout(r)) == seen]
-                lines = [(r.data["eval_step"].values, _of(r, domain)) for r in fit]
-                if not lines:
-                    continue
-                x, values, missing = stack(lines)
-                middle, low, high = middle_and_band(values, "mean")
-                lost += missing
-                (handles[domain, seen],) = axes.plot(x, middle, color=colour, ls="-" if seen else "--", lw=0.9)
-                axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
-                fixed: Row = {"quantity": "domain_loss", "label": label, "domain": domain, "seen": seen}
-                fixed["seeds"] = len(lines)
-                table += points(fixed, step=x, mean=middle, lowest_seed=low, highest_seed=high)
-                shown.append(values[np.isfinite(values)])
-        axes.set_title(safe(name(label), style.letters(0.62 * style.width / shape[1])))
-    extra = loss_scale(panels[0], np.concatenate([*shown, []]))
-    hide_unused(panels, len(groups), shape[1])
-    part.supxlabel("step", fontsize=style.text)
-    part.supylabel(f"loss per domain{extra}", fontsize=style.text)
-    texts = [safe(domain, 14) + ("" if seen else " (unseen)") for domain, seen in handles]
-    style.legend_beside(part, list(handles.values()), texts, "domain", most=7 * shape[0])
-    return lost
-
-
-def _has(result: Result, domain: str) -> bool:
-    return "domain_loss" in result.data and domain in map(str, result.data["domain"].values)
-
-
-def _of(result: Result, domain: str) -> Any:
-    position = [str(d) for d in result.data["domain"].values].index(domain)
-    return result.data["domain_loss"].isel(domain=position).values
-
-
-def _holdout(result: Result) -> list[str]:
-    return [str(d) for d in result.record.get("holdout") or []]
+def _lines(result: Result) -> Lines:
+    held = {str(d) for d in result.record.get("holdout") or []}
+    domains = [str(d) for d in result.data["domain"].values] if "domain_loss" in result.data else []
+    values = {d: result.data["domain_loss"].isel(domain=i).values for i, d in enumerate(domains)}
+    return Lines(result.data["eval_step"].values, values, {d: d not in held for d in domains})

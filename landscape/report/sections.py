@@ -64,6 +64,16 @@ CAPTIONS = {
         "Domains",
         "Loss and accuracy of each domain at the end. Not shown: which examples inside a domain are hard.",
     ),
+    "domain-curves": (
+        "Domains over training",
+        "Losses of each domain at the checkpoints, as they are and scaled to [0, 1], their variance, and the share of "
+        "pairs of domains whose gradients conflict. Not shown: what happened between the checkpoints.",
+    ),
+    "domain-matrix": (
+        "Domains against each other",
+        "Cosines of the domains' gradients, and how much each domain's loss rises at another one's ascent step. Not "
+        "shown: curvature along any other direction.",
+    ),
 }
 
 

@@ -118,8 +118,30 @@ def line(label: str, seed: int | None, repeats: int = 3) -> Result:
 def domains(label: str, seed: int | None, names: tuple[str, ...] = ("p", "q", "r"), variance: float = 1e-3) -> Result:
     loss = 0.1 * (1 + np.arange(len(names))) + 0.01 * (seed or 0)
     seen = np.arange(len(names)) < len(names) - 1
-    data = {"loss": ("domain", loss), "accuracy": ("domain", 1 - loss), "seen": ("domain", seen)}
-    return Result("domains", xr.Dataset(data, {"domain": list(names)}), facts(label, seed, loss_variance=variance))
+    cosine = np.cos(np.subtract.outer(np.arange(len(names)), np.arange(len(names))))
+    data = {
+        "loss": ("domain", loss),
+        "accuracy": ("domain", 1 - loss),
+        "seen": ("domain", seen),
+        "gradient_cosine": (("domain", "other"), cosine),
+        "cross_sharpness": (("source", "domain"), np.vstack([cosine, cosine[:1]]) * loss),
+    }
+    coordinates = {"domain": list(names), "other": list(names), "source": [*names, "seen"]}
+    return Result("domains", xr.Dataset(data, coordinates), facts(label, seed, loss_variance=variance))
+
+
+def domain_curves(label: str, seed: int | None, names: tuple[str, ...] = ("p", "q", "r")) -> Result:
+    steps = np.arange(0, 9, 2)
+    loss = np.exp(-steps / 4)[:, None] * (1 + np.arange(len(names))) + 0.01 * (seed or 0)
+    data = {
+        "loss": (("step", "domain"), loss),
+        "normalized_loss": (("step", "domain"), (loss - loss.min(0)) / np.ptp(loss, axis=0)),
+        "seen": ("domain", np.arange(len(names)) < len(names) - 1),
+        "loss_variance": ("step", loss[:, :-1].var(1)),
+        "perturbed_loss_variance": ("step", 1.5 * loss[:, :-1].var(1)),
+        "conflict_share": ("step", np.linspace(0, 0.5, len(steps))),
+    }
+    return Result("domain-curves", xr.Dataset(data, {"step": steps, "domain": list(names)}), facts(label, seed))
 
 
 def training(
@@ -142,7 +164,7 @@ def training(
 
 
 def everything(labels: tuple[str, ...] = ("sgd", "sam"), seeds: tuple[int | None, ...] = (0, 1)) -> list[Result]:
-    makers = (hessian, sharpness, plane, line, domains, training, trajectory, between)
+    makers = (hessian, sharpness, plane, line, domains, domain_curves, training, trajectory, between)
     return [make(label, seed) for label in labels for seed in seeds for make in makers]
 
 
@@ -153,5 +175,5 @@ def hostile() -> list[Result]:
     for label in ("sgd", *HOSTILE):
         results += [hessian(label, 0), sharpness(label, 0), plane(label, 0, names=names), line(label, 0)]
         results += [trajectory(label, 0, runs=names), between(label, 0)]
-        results += [domains(label, 0, names), training(label, 0, names)]
+        results += [domains(label, 0, names), domain_curves(label, 0, names), training(label, 0, names)]
     return results

@@ -283,3 +283,30 @@ def test_rows_can_be_read_back_by_any_csv_reader() -> None:
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [r["a"] for r in rows] == ["'=1+1", "'-x", "'@y"]
     assert [r["b"] for r in rows] == ["0.1", "", "-2.0"]
+
+
+def test_domain_curves_hold_the_numbers_of_the_results() -> None:
+    results = [made.domain_curves("sgd", 0), made.domain_curves("sgd", 1), made.domain_curves("sam", 0)]
+    rows = draw("domain-curves", results).rows
+    losses = [r.data["loss"].sel(domain="r").values for r in results[:2]]
+    drawn = [r for r in rows if r["quantity"] == "loss" and (r["label"], r["domain"]) == ("sgd", "r")]
+    assert [r["mean"] for r in drawn] == pytest.approx(np.mean(losses, axis=0))
+    assert [r["seen"] for r in drawn] == [False] * 5
+    assert {r["quantity"] for r in rows} == {
+        "loss",
+        "normalized_loss",
+        "loss_variance",
+        "perturbed_loss_variance",
+        "conflict_share",
+    }
+    variance = [r["mean"] for r in rows if r["quantity"] == "loss_variance" and r["label"] == "sam"]
+    assert variance == pytest.approx(results[2].data["loss_variance"].values)
+
+
+def test_domain_matrices_are_means_over_seeds_with_held_out_domains_marked() -> None:
+    results = [made.domains("sam", 0), made.domains("sam", 1)]
+    drawing = draw("domain-matrix", results)
+    cell = [r for r in drawing.rows if (r["quantity"], r["row"], r["column"]) == ("cross_sharpness", "seen", "r*")]
+    expected = np.mean([float(r.data["cross_sharpness"].sel(source="seen", domain="r")) for r in results])
+    assert cell[0]["value"] == pytest.approx(expected)
+    assert any("*" in t for t in texts(drawing))

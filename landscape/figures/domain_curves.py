@@ -1,0 +1,78 @@
+"""The domains over training: losses, losses scaled to [0, 1], their variance, and how gradients conflict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..result import Result
+from .domain_lines import Lines, domain_panels
+from .drawing import Drawing, Row, Want, styled
+from .looks import looks, name
+from .scales import loss_scale
+from .series import by_label, lost_note, middle_and_band, points, seeds_text, stack
+from .style import Style
+from .text import safe
+
+WANTS = Want("domain-curves", "compute them with `landscape domains RUN --curves`", "loss", frozenset({"step"}))
+
+_TOP = {"loss_variance": "variance of domain losses", "conflict_share": "share of conflicting pairs"}
+_BELOW = {"loss": "loss per domain", "normalized_loss": "loss, scaled to [0, 1]"}
+
+
+@styled
+def draw(results: Sequence[Result], style: Style) -> Drawing:
+    """Draw the course of every domain.
+
+    What to read: above, how unevenly the seen domains are fitted (left, at the weights; dotted at the ascent step
+    w + e where it was measured) and which share of pairs of seen domains have gradients with a negative cosine
+    (right). Below, a panel per optimizer with a line per domain, dashed for held-out ones: first the losses, then
+    each scaled to [0, 1] over the checkpoints, where lines that fall apart are domains that converge at different
+    times. A line is the mean over seeds, a band reaches from the lowest to the highest seed.
+    """
+    groups, notes = by_label(results)
+    across = style.across(len(groups), 10.5)
+    rows = -(-len(groups) // across)
+    heights = [14, 13.5 * rows, 13.5 * rows]
+    figure = style.figure(sum(heights) * style.em)
+    parts: Any = figure.subfigures(3, 1, height_ratios=heights, squeeze=False)[:, 0]
+    table: list[Row] = []
+    lost, handles = 0, dict[str, Any]()
+    for axes, (field, title) in zip(parts[0].subplots(1, 2, squeeze=False)[0], _TOP.items(), strict=True):
+        shown = []
+        for label, look in looks(groups).items():
+            for quantity, dash in ((field, look.dash), (f"perturbed_{field}", ":")):
+                fit = [r for r in groups[label] if quantity in r.data]
+                if not fit:
+                    continue
+                x, values, missing = stack([(r.data["step"].values, r.data[quantity].values) for r in fit])
+                middle, low, high = middle_and_band(values, "mean")
+                lost += missing
+                (line,) = axes.plot(x, middle, color=look.colour, ls=dash, marker=look.marker, ms=0.3 * style.text)
+                axes.fill_between(x, low, high, color=look.colour, alpha=0.18, lw=0)
+                handles.setdefault(label, line)
+                fixed: Row = {"quantity": quantity, "label": label, "domain": "", "seen": None, "seeds": len(fit)}
+                table += points(fixed, step=x, mean=middle, lowest_seed=low, highest_seed=high)
+                shown.append(values[np.isfinite(values)])
+        axes.set(xlabel="step")
+        extra = loss_scale(axes, np.concatenate([*shown, []])) if field == "loss_variance" else ""
+        axes.set_title(title + extra)
+    for part, (field, title) in zip(parts[1:], _BELOW.items(), strict=True):
+        options: Any = {"quantity": field, "title": title, "losses": field == "loss"}
+        options["lines_of"] = partial(_lines, field)
+        lost += domain_panels(part, groups, (rows, across), style, table, **options)
+    texts = [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles]
+    style.legend(figure, list(handles.values()), texts)
+    splits = ", ".join(sorted({safe(r.record.get("split") or "train") for v in groups.values() for r in v}))
+    notes.append(f"split: {splits}; line: mean over seeds, band: lowest to highest seed; dotted: at w + e")
+    return Drawing(figure, table, (*notes, *lost_note(lost)))
+
+
+def _lines(field: str, result: Result) -> Lines:
+    data = result.data
+    domains = [str(d) for d in data["domain"].values]
+    values = {d: data[field].isel(domain=i).values for i, d in enumerate(domains)}
+    return Lines(data["step"].values, values, dict(zip(domains, map(bool, data["seen"].values), strict=True)))
