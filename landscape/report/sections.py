@@ -66,8 +66,8 @@ CAPTIONS = {
     ),
     "domain-curves": (
         "Domains over training",
-        "Losses of each domain at the checkpoints, as they are and scaled to [0, 1], their variance, and the share of "
-        "pairs of domains whose gradients conflict. Not shown: what happened between the checkpoints.",
+        "Losses of each domain at the checkpoints, as they are and scaled to [0, 1], their variance, and the share "
+        "of pairs of domains whose gradients conflict. Not shown: what happened between the checkpoints.",
     ),
     "domain-matrix": (
         "Domains against each other",
