@@ -112,6 +112,13 @@ class Problem:
         self.replaced: set[str] = set()
         self.custom_functions: tuple[str, ...] | None = None
 
+    def __repr__(self) -> str:
+        domains = f" in {len(self.present_domains())} domains" if self.examples.domains else ""
+        return (
+            f"<Problem {type(self.model).__name__}: {self.n_parameters:,} parameters, {self.loss_name} over "
+            f"{self.n_examples:,} examples{domains}, {str(self.dtype).removeprefix('torch.')} on {self.device}>"
+        )
+
     # -- what it is ---------------------------------------------------------------------------------------
 
     @property

@@ -569,6 +569,12 @@ def test_fused_attention_is_replaced_by_the_plain_one():
     assert relative(problem.hvp(v), (ends[0] - ends[1]) / (2 * h)) < 1e-7
 
 
+def test_a_problem_says_what_it_is():
+    assert repr(problem_of(small_mlp(), domain_data())) == (
+        "<Problem Sequential: 57 parameters, cross_entropy over 42 examples in 3 domains, float64 on cpu>"
+    )
+
+
 def test_wrappers_are_taken_off():
     model, x, y, v = oracle_4a()
     assert torch.equal(problem_of(nn.DataParallel(model), (x, y)).hvp(v), problem_of(model, (x, y)).hvp(v))
