@@ -1,4 +1,4 @@
-"""Largest (and smallest) eigenvalues of the Hessian of the mean loss, each with its true residual."""
+"""Eigenvalues, trace and density of the Hessian (or a relative) of the mean loss, each with how far to trust it."""
 
 from __future__ import annotations
 
@@ -26,25 +26,37 @@ class Arguments:
 
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
-    """Compute, print a row per eigenvalue."""
+    """Compute, print a row per eigenvalue; over a whole run, at the end a row per checkpoint."""
     a = arguments
-    return run_analysis("hessian", a.targets, a.problem, a.spec, a.common, screen, show)
+    found = run_analysis("hessian", a.targets, a.problem, a.spec, a.common, screen, show)
+    if a.common.checkpoints == "all":
+        _course(found["results"], screen)
+    return found
 
 
 def show(result: Any, screen: Screen) -> None:
-    """Print the eigenvalues of one result."""
+    """Print what one result holds."""
     r = result.record
-    n = len(r["eigenvalues"])
-    rows = [_row(f"lambda_{i + 1}", r, i, "eigenvalues", "") for i in range(n)]
+    rows = [_row(f"lambda_{i + 1}", r, i, "eigenvalues", "") for i in range(len(r["eigenvalues"]))]
     total = r["n_parameters"]
     bottom = range(len(r["smallest"]))
     rows += [_row(f"lambda_{total - i}", r, i, "smallest", "smallest_") for i in reversed(bottom)]
-    screen.table(["", "eigenvalue", "residual", "converged"], rows)
+    screen.table(["" if r["operator"] == "hessian" else r["operator"], "eigenvalue", "residual", "converged"], rows)
+    for line in (*_estimates(r), *_subsamples(r), *_edges(r)):
+        screen.line(line)
     for name, d in (r["domains"] or {}).items():
         screen.line(
             f"domain {name}: lambda_1 {number(d['eigenvalues'][0])} (residual {d['residuals'][0]:.1e}), "
-            f"loss {number(d['loss'])}"
+            f"loss {number(d['loss'])}{_trace_of(d)}"
         )
+    if r["layers"]:
+        screen.table(
+            ["layer", "parameters", "lambda_1", "residual", "lambda_min", "trace"],
+            [_layer(name, d) for name, d in r["layers"].items()],
+        )
+    for name, d in (r["cross_check"] or {}).items():
+        pairs = zip(d["eigenvalues"], d["residuals"], strict=True)
+        screen.line(f"{name}: {', '.join(f'{v:.6g} (residual {e:.1e})' for v, e in pairs)}; {d['seconds']:.1f} s")
     screen.line(
         f"gradient norm {number(r['gradient_norm'], 3)}; symmetry error {r['symmetry_error']:.1e}; "
         f"{r['hvp_count']} products ({r['krylov_products']} Krylov); {r['seconds']:.1f} s"
@@ -60,3 +72,82 @@ def _row(name: str, r: dict[str, Any], i: int, values: str, prefix: str) -> list
         f"{r[f'{prefix}residuals'][i]:.1e}",
         "yes" if r[f"{prefix}converged"][i] else "NO",
     ]
+
+
+def _estimates(r: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, key in (("trace", "trace"), ("Frobenius norm", "frobenius_norm")):
+        e = r[key]
+        if e:
+            low, high = e["interval"]
+            lines.append(
+                f"{name} {number(e['estimate'], 4)} ± {number(e['stderr'], 2)} (95 %: {number(low, 4)} to "
+                f"{number(high, 4)}; {e['samples']} samples, {e['method']})"
+            )
+    d = r["density"]
+    if d:
+        mass = d["negative_mass"]
+        lines.append(
+            f"density from {d['probes']} probes, sigma {number(d['sigma'], 2)}; negative eigenvalues "
+            f"{100 * mass['estimate']:.1f} ± {100 * (mass['stderr'] or 0):.1f} %"
+        )
+    return lines
+
+
+def _subsamples(r: dict[str, Any]) -> list[str]:
+    s = r["subsamples"]
+    if not s:
+        return []
+
+    def shown(name: str, mean: float, std: float) -> str:
+        return f"{name} {number(mean, 3)} ± {number(std, 2)}"
+
+    parts = [shown(f"lambda_{i + 1}", m, d) for i, (m, d) in enumerate(zip(*_both(s["eigenvalues"]), strict=True))]
+    total = r["n_parameters"]
+    parts += [shown(f"lambda_{total - i}", m, d) for i, (m, d) in enumerate(zip(*_both(s["smallest"]), strict=True))]
+    if s.get("trace"):
+        parts.append(shown("trace", *_both(s["trace"])))
+    return [f"over {s['count']} disjoint subsets of {s['size']} (± standard deviation): {', '.join(parts)}"]
+
+
+def _both(spread: dict[str, Any]) -> tuple[Any, Any]:
+    return spread["mean"], spread["std"]
+
+
+def _edges(r: dict[str, Any]) -> list[str]:
+    edges = r.get("edges_of_stability")
+    if not edges:
+        return []
+    names = {"gd": "2/eta", "momentum": "with momentum", "sam": "SAM", "sagm": "SAGM"}
+    largest = r["eigenvalues"][0]
+    shown = (f"{names[k]} {number(v, 4)} (lambda_1 at {100 * largest / v:.0f} %)" for k, v in edges.items())
+    return [f"edge of stability: {', '.join(shown)}"]
+
+
+def _trace_of(d: dict[str, Any]) -> str:
+    t = d["trace"]
+    return f", trace {number(t['estimate'])} ± {number(t['stderr'], 2)}" if t else ""
+
+
+def _layer(name: str, d: dict[str, Any]) -> list[str]:
+    t = d["trace"]
+    return [
+        name,
+        f"{d['n_parameters']:,}",
+        f"{d['eigenvalues'][0]:.4g}",
+        f"{d['residuals'][0]:.1e}",
+        f"{d['smallest'][0]:.4g}" if d["smallest"] else "–",
+        f"{t['estimate']:.4g} ± {t['stderr']:.1g}" if t else "–",
+    ]
+
+
+def _course(records: list[dict[str, Any]], screen: Screen) -> None:
+    """lambda_1, lambda_5 and their ratio, a row per checkpoint."""
+    rows = []
+    for r in records:
+        run, values = r.get("run") or {}, r["eigenvalues"]
+        fifth = f"{values[4]:.4g}" if len(values) >= 5 else "–"
+        ratio = f"{r['lambda_ratio']:.3g}" if r["lambda_ratio"] else "–"
+        sure = "yes" if all(r["converged"]) else "NO"
+        rows.append([run.get("optimizer", "–"), run.get("step", "–"), f"{values[0]:.4g}", fifth, ratio, sure])
+    screen.table(["", "step", "lambda_1", "lambda_5", "ratio", "converged"], rows)

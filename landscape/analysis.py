@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import read_weights
+from .curvature.edges import edges_of_stability
 from .curvature.hessian import NotConverged
 from .data.changes import changed
 from .data.splits import open_data
@@ -77,11 +78,15 @@ class Target:
         if self.run is None:
             return None
         spec = self.run.spec
+        step = int(self.checkpoint.stem.removeprefix("step-"))
+        logged = next((line for line in self.run.metrics() if line.get("step") == step), {})
         return {
             "path": str(self.run.path),
             "optimizer": spec["optimizer"][0],
             "seed": spec["seed"][0],
-            "step": int(self.checkpoint.stem.removeprefix("step-")),
+            "step": step,
+            "epoch": logged.get("epoch"),
+            "lr_at_step": logged.get("lr"),
             **{k: spec.get(k) for k in ("lr", "momentum", "base", "batch_size", "rho", "alpha", "lam")},
         }
 
@@ -244,6 +249,8 @@ def _placed(result: Result, target: Target, spec: ProblemSpec) -> Result:
     """Say whose result it is; equal weights in two places share nothing but the numbers."""
     result.record["target"] = str(target.checkpoint)
     result.record["run"] = target.facts()
+    if result.kind == "hessian":
+        result.record["edges_of_stability"] = edges_of_stability(result.record["run"], result.record["gradient_norm"])
     result.record["split"] = spec.split
     result.record["problem_spec"] = spec.to_dict()
     return result
@@ -286,7 +293,7 @@ def _key(kind: str, problem: Problem, problem_spec: ProblemSpec, spec: Spec, oth
             str(problem.device),
             sorted(problem.unseen),
             {k: getattr(problem_spec, k) for k in ("params", "dtype", "seed", "per_domain")},
-            spec.to_dict(),
+            {k: v for k, v in spec.to_dict().items() if k not in spec._not_in_key},
             *others,
         ]
     )[:16]

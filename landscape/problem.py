@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import operator
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -214,6 +215,23 @@ class Problem:
         other.loss_name, other.start = self.loss_name, self.start
         other._batches = self._batches
         return other
+
+    def of_parameters(self, names: Sequence[str]) -> Problem:
+        """The same network (shared, not copied) in which only the named parameters move.
+
+        Raises:
+            UsageError: If none of them moves here.
+        """
+        other = copy.copy(self)
+        other.params = "^(?:" + "|".join(re.escape(name) for name in names) + ")$"
+        other.space = ParameterSpace(self.model, other.params)
+        other._centre = other.space.current()
+        return other
+
+    def in_double(self, count: int) -> Problem:
+        """A float64 copy of the network with the loss over the first ``count`` examples."""
+        first = self.examples.select(np.arange(count))
+        return Problem(self.model, first, self.loss_function, device=self.device, dtype=torch.float64)
 
     def present_domains(self) -> list[str]:
         """Names of the domains that have examples, or [] where the data has no domains."""

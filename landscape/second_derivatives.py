@@ -53,7 +53,7 @@ def custom_functions(loss: Tensor) -> tuple[str, ...]:
             continue
         seen.add(node)
         custom = getattr(type(node), "_forward_cls", None)
-        if custom is not None:
+        if custom is not None and not custom.__module__.startswith("landscape."):
             found.add(custom.__name__)
             code = getattr(getattr(custom, "backward", None), "__code__", None)
             if code is not None and code.co_filename == torch.autograd.function.__file__:

@@ -4,10 +4,10 @@ Three things make the answers trustworthy, each against a failure that was measu
 
 - every new vector is orthogonalised twice against the whole basis, so that no eigenvalue is returned twice
   (ghosts have small residuals; only lost orthogonality shows them);
-- a pair counts as converged only when its residual ‖Hv − λv‖, computed with a product of its own, is below
-  the tolerance (the estimate from the recursion is fiction below the accuracy of the products);
+- a pair counts as converged only when its residual ‖Hv − λv‖, computed from products and not from the recursion,
+  is below the tolerance (the recursion's estimate is fiction below the accuracy of the products);
 - a fresh start orthogonal to what was found looks for missed copies: from one start vector a Krylov space
-  holds a multiple eigenvalue only once.
+  holds a multiple eigenvalue only once. A block of start vectors holds as many copies as it has vectors.
 
 Dot products and the basis are float64 whatever the products are.
 """
@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..progress import report
+from .krylov import Krylov, Matrix, Multiply
 
-Operator = Callable[[Tensor], Tensor]
-
-_BREAKDOWN = 1e-13
 _COMPLETENESS_STEPS = 10
 
 
@@ -35,7 +34,7 @@ class EigenPairs:
     Attributes:
         values: ``(k,)`` float64; descending at the top, ascending at the bottom.
         vectors: ``(k, n)`` float64, unit length, largest-magnitude entry positive.
-        residuals: ``(k,)``, ‖Hv − λv‖ / |λ_max| from explicit products.
+        residuals: ``(k,)``, ‖Hv − λv‖ / |λ_max|, from products.
         converged: ``(k,)`` bool, residual at most the tolerance.
     """
 
@@ -56,7 +55,8 @@ class Spectrum:
         check_products: Products spent on residuals and on the completeness check.
         orthogonality: Largest entry of |VVᵀ − I| over the returned vectors.
         missed: Copies that the completeness check added.
-        alpha, beta: The recursion's coefficients from the first start, for spectral densities.
+        restarts: How often the space was cut down to fit.
+        recursion: ``(m, m)``, the projected matrix before any restart; with one start vector, a quadrature of it.
     """
 
     top: EigenPairs
@@ -65,80 +65,18 @@ class Spectrum:
     check_products: int
     orthogonality: float
     missed: int
-    alpha: Tensor
-    beta: Tensor
+    restarts: int
+    recursion: Matrix
 
 
-class _Krylov:
-    """A Krylov space that grows one product at a time, kept orthogonal to ``deflated`` ``(d, n)``."""
-
-    def __init__(self, operator: Operator, start: Tensor, deflated: Tensor, draw: Callable[[], Tensor]) -> None:
-        self.operator, self.deflated, self.draw = operator, deflated, draw
-        self.n = start.numel()
-        self.basis = torch.empty((8, self.n), dtype=torch.float64, device=start.device)
-        self.alpha: list[float] = []
-        self.beta: list[float] = []
-        self.products = 0
-        self.basis[0] = self._orthogonal(start, 0)
-
-    @property
-    def room(self) -> int:
-        return self.n - len(self.deflated)
-
-    def _project_out(self, vector: Tensor, size: int) -> Tensor:
-        for _ in range(2):  # once is not enough after cancellation
-            vector = vector - self.basis[:size].T @ (self.basis[:size] @ vector)
-            if len(self.deflated):
-                vector = vector - self.deflated.T @ (self.deflated @ vector)
-        return vector
-
-    def _orthogonal(self, vector: Tensor, size: int) -> Tensor:
-        """A unit vector along what ``vector`` holds beyond the space; drawn anew if that is rounding noise."""
-        while True:
-            rest = self._project_out(vector, size)
-            norm = torch.linalg.vector_norm(rest)
-            if norm > 1e-8 * torch.linalg.vector_norm(vector):
-                rest = self._project_out(rest / norm, size)
-                unit: Tensor = rest / torch.linalg.vector_norm(rest)
-                return unit
-            vector = self.draw()
-
-    def grow(self) -> None:
-        """One product, one more basis vector."""
-        m = len(self.alpha)
-        q = self.basis[m]
-        w = self.operator(q).double()
-        self.products += 1
-        self.alpha.append(float(w @ q))
-        w = self._project_out(w, m + 1)
-        beta = float(torch.linalg.vector_norm(w))
-        if m + 1 == len(self.basis):
-            larger = torch.empty((2 * len(self.basis), self.n), dtype=torch.float64, device=w.device)
-            larger[: m + 1] = self.basis
-            self.basis = larger
-        if m + 1 >= self.room:  # the space is all there is
-            beta = 0.0
-        elif beta <= _BREAKDOWN * max(map(abs, [*self.alpha, *self.beta])):  # an invariant subspace: go on elsewhere
-            beta = 0.0
-            self.basis[m + 1] = self._orthogonal(self.draw(), m + 1)
-        else:
-            self.basis[m + 1] = w / beta
-        self.beta.append(beta)
-
-    def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Ritz values ascending ``(m,)``, their coefficients ``(m, m)``, and residual estimates ``(m,)``."""
-        off = torch.tensor(self.beta[:-1], dtype=torch.float64)
-        t = torch.diag(torch.tensor(self.alpha, dtype=torch.float64)) + torch.diag(off, 1) + torch.diag(off, -1)
-        theta, u = torch.linalg.eigh(t)
-        return theta, u, (self.beta[-1] * u[-1]).abs()
-
-    @property
-    def full(self) -> bool:
-        return len(self.alpha) >= self.room
+def rademacher(n: int, seed: int, index: int) -> Tensor:
+    """The ``index``-th vector of random signs ``(n,)`` of a seed, float64, on the CPU so that devices agree."""
+    bits = np.random.default_rng([seed, index]).integers(0, 2, n, dtype=np.int8)
+    return torch.from_numpy(bits).double() * 2 - 1
 
 
 def lanczos(
-    operator: Operator,
+    operator: Multiply,
     n: int,
     *,
     top: int,
@@ -147,6 +85,13 @@ def lanczos(
     seed: int = 0,
     max_products: int = 1000,
     device: torch.device | str = "cpu",
+    block: int = 1,
+    basis_limit: int | None = None,
+    keep_images: bool = True,
+    complete: bool = True,
+    start: Tensor | None = None,
+    start_image: Tensor | None = None,
+    least_steps: int = 0,
 ) -> Spectrum:
     """Find the ``top`` algebraically largest and ``bottom`` smallest eigenpairs.
 
@@ -158,7 +103,14 @@ def lanczos(
         tol: Largest residual ‖Hv − λv‖ / |λ_max| of a converged pair.
         seed: Seed of the start vectors, drawn on the CPU so that devices agree.
         max_products: Budget for Krylov spaces; pairs that miss the tolerance then are marked, not hidden.
-        device: Where the vectors live.
+        device: Where the basis lives.
+        block: Start vectors; a block finds multiple eigenvalues at once, for more products in all.
+        basis_limit: Most basis vectors at a time (default: no limit); beyond it the space is restarted.
+        keep_images: Keep the products with the basis, so that true residuals cost no further product.
+        complete: Look for missed copies.
+        start: Start with this vector ``(n,)`` instead of random signs, for example of a nearby problem.
+        start_image: The product with the start vector, if it is known already.
+        least_steps: Grow at least so many steps, for a density.
 
     Returns:
         The spectrum; ``converged`` flags say which pairs to trust.
@@ -170,28 +122,26 @@ def lanczos(
 
     # The first start is a Rademacher vector, so that its coefficients are also a trace probe. Later ones must
     # not be: signs are exactly orthogonal to simple eigenvectors such as (1, -1)/sqrt(2) half of the time.
-    signs = torch.randint(0, 2, (n,), generator=generator, dtype=torch.float64) * 2 - 1
-    none = torch.empty((0, n), dtype=torch.float64, device=device)
-    space = _Krylov(operator, signs.to(device), none, fresh)
+    first = rademacher(n, seed, 0) if start is None else start
+    rows = torch.stack([first.to(device, torch.float64), *(fresh() for _ in range(min(block, n) - 1))])
+    limit = None if basis_limit is None else max(basis_limit, top + bottom + 3 * block + 4)
+    space = Krylov(operator, rows, fresh, limit=limit, images=keep_images, first_image=start_image)
     demand, checks = tol, 0
     while True:
-        wanted = _grow_until(space, top, bottom, demand, max_products)
+        wanted = _grow_until(space, top, bottom, demand, max_products, least_steps)
         theta, u, _ = space.ritz()
-        vectors = (u[:, wanted].T.to(space.basis.device) @ space.basis[: len(theta)]).contiguous()
-        values, residuals = _explicit(operator, vectors)
-        checks += len(wanted)
-        scale = max(float(theta.abs().max()), float(values.abs().max()))
-        good = residuals <= tol * scale if scale > 0 else torch.ones_like(residuals, dtype=torch.bool)
-        if bool(good.all()) or space.full or space.products >= max_products or demand < 1e-3 * tol:
+        found = _found(space, u[:, wanted], operator)
+        checks += 0 if keep_images else len(wanted)
+        scale = max(float(np.abs(theta).max()), float(found.values.abs().max()))
+        good = bool((found.residuals <= tol * scale).all()) or scale == 0
+        if good or space.full or space.products >= max_products or demand < 1e-3 * tol:
             break
-        demand /= 10  # the estimates were too kind: ask more of them before the next explicit check
-    found = _Found(values, vectors, residuals)
+        demand /= 10  # the estimates were too kind: ask more of them before the next look
     upper, lower = found.take(range(len(wanted) - top, len(wanted))), found.take(range(bottom))
     extra = missed = 0
-    if not space.full:
-        upper, lower, extra, missed = _complete(
-            operator, upper, lower, tol * scale, fresh, max_products - space.products
-        )
+    if complete and not space.full:
+        completed = _complete(operator, upper, lower, tol * scale, fresh, max_products - space.products, limit)
+        upper, lower, extra, missed = completed
     scale = max([scale, *(float(f.values.abs().max()) for f in (upper, lower) if len(f.values))])
     both = torch.cat([upper.vectors, lower.vectors]) if top + bottom <= n else upper.vectors
     gram = both @ both.T - torch.eye(len(both), dtype=torch.float64, device=both.device)
@@ -202,8 +152,8 @@ def lanczos(
         checks + extra,
         float(gram.abs().max()) if len(both) else 0.0,
         missed,
-        torch.tensor(space.alpha, dtype=torch.float64),
-        torch.tensor(space.beta[:-1], dtype=torch.float64),
+        space.restarts,
+        space.recursion(),
     )
 
 
@@ -236,36 +186,69 @@ class _Found:
         return EigenPairs(self.values[order], vectors, relative, relative <= tol)
 
 
-def _grow_until(space: _Krylov, top: int, bottom: int, demand: float, max_products: int) -> list[int]:
+def _grow_until(
+    space: Krylov, top: int, bottom: int, demand: float, max_products: int, least_steps: int
+) -> list[int]:
     """Grow until the estimates of all wanted pairs are below ``demand``; return their places, ascending."""
     while True:
-        least = min(top + bottom, space.room)  # fewer would give both ends the same vectors
-        if (space.products < max_products or len(space.alpha) < least) and not space.full:
+        least = min(max(top + bottom, least_steps), space.room)  # fewer would give both ends the same vectors
+        spent = space.products + space.pending > max_products
+        if (not spent or space.size < min(top + bottom, space.room)) and not space.full:
+            if space.must_restart:
+                space.restart(_kept(space, top, bottom))
             space.grow()
-        m = len(space.alpha)
+        m = space.size
         wanted = [*range(min(bottom, m)), *range(max(0, m - top), m)]  # the ends may overlap in a tiny space
-        if m < least:
+        done = spent or space.full
+        if m < least and space.restarts == 0 and not done:
             continue
         theta, _, estimates = space.ritz()
-        scale = float(theta.abs().max())
-        report("eigenvalues", m, None, f"residual {float(estimates[wanted].max()) / (scale or 1):.1e}")
-        if space.full or space.products >= max_products or bool((estimates[wanted] <= demand * scale).all()):
+        scale = float(np.abs(theta).max())
+        report("eigenvalues", space.products, None, f"residual {estimates[wanted].max() / (scale or 1):.1e}")
+        if m >= min(top + bottom, space.room) and (done or bool((estimates[wanted] <= demand * scale).all())):
             return wanted
 
 
-def _explicit(operator: Operator, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Rayleigh quotients and residual norms from one product per vector, on the CPU."""
-    values, residuals = [], []
-    for v in vectors:
-        product = operator(v).double()
-        value = product @ v
-        values.append(value)
-        residuals.append(torch.linalg.vector_norm(product - value * v))
-    return torch.stack(values).cpu(), torch.stack(residuals).cpu()
+def _kept(space: Krylov, top: int, bottom: int) -> list[int]:
+    """Places of the Ritz vectors that survive a restart: the wanted ones, and as many beside them as fit in half."""
+    m = space.size
+    extra = max(0, (space.limit - top - bottom - space.pending) // 2)
+    above = top + (extra * top) // (top + bottom)
+    below = bottom + (extra * bottom) // (top + bottom) if bottom else 0
+    most = max(top + bottom, space.limit - 2 * space.block)
+    while above + below > min(m, most):
+        above, below = (above - 1, below) if above - top >= below - bottom else (above, below - 1)
+    return [*range(below), *range(m - above, m)]
+
+
+def _found(space: Krylov, coefficients: Matrix, operator: Multiply) -> _Found:
+    """Ritz vectors with Rayleigh quotients and residual norms from products, on the CPU."""
+    vectors = space.combine(coefficients)
+    if space.images is None:
+        return _Found(*_explicit(operator, vectors))
+    return _Found(*_from_products(vectors, space.combine(coefficients, images=True)))
+
+
+def _explicit(operator: Multiply, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same from one further product per vector."""
+    images = torch.stack([operator(v).to(v.device, torch.float64) for v in vectors])
+    return _from_products(vectors, images)
+
+
+def _from_products(vectors: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    values = (vectors * images).sum(1)
+    residuals = torch.linalg.vector_norm(images - values[:, None] * vectors, dim=1)
+    return values.cpu(), vectors, residuals.cpu()
 
 
 def _complete(
-    operator: Operator, upper: _Found, lower: _Found, margin: float, draw: Callable[[], Tensor], budget: int
+    operator: Multiply,
+    upper: _Found,
+    lower: _Found,
+    margin: float,
+    draw: Callable[[], Tensor],
+    budget: int,
+    limit: int | None,
 ) -> tuple[_Found, _Found, int, int]:
     """Look for copies that one start vector cannot see, and add them until none is left.
 
@@ -276,11 +259,12 @@ def _complete(
     top, bottom = len(upper.values), len(lower.values)
     while True:
         deflated = _orthonormal(torch.cat([upper.vectors, lower.vectors]))
-        space = _Krylov(operator, draw(), deflated, draw) if len(deflated) < deflated.shape[1] else None
-        if space is None:
+        if len(deflated) >= deflated.shape[1]:
             break
+        cap = None if limit is None else max(limit, _COMPLETENESS_STEPS + 2)
+        space = Krylov(operator, draw()[None], draw, deflated=deflated, limit=cap)
         steps = min(_COMPLETENESS_STEPS, space.room)
-        while len(space.alpha) < steps:
+        while space.size < steps:
             space.grow()
         theta, _, _ = space.ritz()
         above = top > 0 and float(theta[-1]) > float(upper.values[0]) + margin
@@ -291,14 +275,16 @@ def _complete(
         missed += 1
         side = -1 if above else 0
         while not space.full and space.products < max(budget, steps):
-            theta, _, estimates = space.ritz()
+            _, _, estimates = space.ritz()
             if float(estimates[side]) <= 0.5 * margin:
                 break
+            if space.must_restart:
+                space.restart(_kept(space, 1, 0) if above else _kept(space, 0, 1))
             space.grow()
-        theta, u, _ = space.ritz()
-        vector = u[:, side].to(deflated.device) @ space.basis[: len(theta)]
+        _, u, _ = space.ritz()
+        vector = space.combine(u[:, [side]])[0]
         vector = vector / torch.linalg.vector_norm(vector)
-        value, residual = _explicit(operator, vector[None])
+        value, _, residual = _explicit(operator, vector[None])
         products += space.products + 1
         # In a small space one vector may belong to both ends.
         if top and float(value) > float(upper.values[0]) + (0.0 if above else margin):

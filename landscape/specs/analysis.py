@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..errors import UsageError
 from ..registry import MEASURES
 from .base import Spec, check_choice, check_distinct, check_number, flag
 
 OPERATORS = ("hessian", "ggn", "fisher", "fisher-mc", "empirical-fisher", "gradient-covariance")
+TRACE_METHODS = ("hutchinson", "hutch++", "xtrace")
+CROSS_CHECKS = ("pyhessian", "curvlinops")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HessianSpec(Spec):
-    """Extreme eigenvalues of the Hessian of the mean loss."""
+    """Eigenvalues, trace and density of a curvature matrix of the mean loss."""
+
+    # Where numbers are kept while computing.
+    _not_in_key: ClassVar[frozenset[str]] = frozenset({"memory"})
 
     top: int = 5
     """How many of the algebraically largest eigenvalues."""
@@ -22,8 +27,35 @@ class HessianSpec(Spec):
     """How many of the algebraically smallest eigenvalues (negative curvature)."""
     tol: float = 1e-3
     """Largest accepted residual ||Hv - lambda v|| / |lambda_max|."""
+    operator: Literal["hessian", "ggn", "fisher", "fisher-mc", "empirical-fisher", "gradient-covariance"] = "hessian"
+    """The matrix: Hessian, generalised Gauss-Newton, Fisher (labels in expectation, or drawn), or second moment or
+    covariance of the per-example gradients."""
+    label_samples: int = 1
+    """Label sets that fisher-mc draws."""
+    trace: bool = False
+    """Estimate the trace and the Frobenius norm, with confidence intervals."""
+    trace_rtol: float = 0.05
+    """Relative standard error of the trace at which sampling stops."""
+    trace_method: Literal["hutchinson", "hutch++", "xtrace"] = "hutchinson"
+    """hutchinson takes the computed eigenpairs out first, and shares its probes with the density."""
+    density: bool = False
+    """Spectral density from 4 probes of 30 Lanczos steps, with an error band."""
+    diagonal: bool = False
+    """Estimate the diagonal, stored beside the eigenvectors."""
+    per_layer: bool = False
+    """Repeat for the parameters of each layer alone (the diagonal blocks)."""
+    subsamples: int | None = None
+    """Repeat on K disjoint subsets of the examples and show the spread (at least 2)."""
+    warm_start: str | None = None
+    """Stored hessian result of a nearby checkpoint, to start from its eigenvectors."""
+    cross_check: tuple[Literal["pyhessian", "curvlinops"], ...] = ()
+    """Other tools to compute the same eigenvalues, shown with their true residuals."""
+    block: int = 1
+    """Start vectors of the eigenvalue run; a block finds multiple eigenvalues at once, for more products."""
     max_products: int | None = None
-    """Budget of Hessian-vector products, checks not counted (default: 20 per wanted pair, at least 200)."""
+    """Budget of products, checks not counted (default: 20 per wanted pair, at least 200; 1000 for the trace)."""
+    memory: float | None = None
+    """GB for kept gradient graphs and the Krylov basis (default: half of what is free)."""
     allow_partial: bool = False
     """Accept pairs above --tol when the budget ends (they are marked)."""
 
@@ -31,7 +63,18 @@ class HessianSpec(Spec):
         check_number("top", self.top, least=1)
         check_number("bottom", self.bottom, least=0)
         check_number("tol", self.tol, above=0, most=1)
+        check_choice("operator", self.operator, OPERATORS)
+        check_number("label_samples", self.label_samples, least=1)
+        check_number("trace_rtol", self.trace_rtol, above=0, most=1)
+        check_choice("trace_method", self.trace_method, TRACE_METHODS)
+        check_number("subsamples", self.subsamples, least=2)
+        for name in self.cross_check:
+            check_choice("cross_check", name, CROSS_CHECKS)
+        if self.cross_check and self.operator != "hessian":
+            raise UsageError("other tools are asked for the Hessian alone", "--cross-check", "use --operator hessian")
+        check_number("block", self.block, least=1)
         check_number("max_products", self.max_products, least=1)
+        check_number("memory", self.memory, above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
