@@ -65,7 +65,8 @@ class Krylov:
         self.projected: Matrix = np.zeros((0, 0))
         self.coupling: Matrix = np.zeros((0, 0))
         self.first: Matrix | None = None
-        rows = min(self.limit, 8) + self.block
+        # A limited basis takes its memory at once: grown by copying, it would for a moment exist twice.
+        rows = min(self.limit, 8 if limit is None else 64) + self.block
         self.basis = torch.empty((rows, self.n), dtype=torch.float64, device=start.device)
         self.images = torch.empty_like(self.basis) if images else None
         self._known: Tensor | None = None
