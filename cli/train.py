@@ -44,7 +44,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
         final = o["final"]
         rows.append(
             [
-                f"{o['optimizer']}-seed{o['seed']}",
+                str(Path(o["path"]).relative_to(common.out.absolute())),
                 o["steps"],
                 number(final["train_loss"], 3),
                 percent(final["train_accuracy"]),

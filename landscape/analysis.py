@@ -82,7 +82,7 @@ class Target:
         logged = next((line for line in self.run.metrics() if line.get("step") == step), {})
         return {
             "path": str(self.run.path),
-            "optimizer": spec["optimizer"][0],
+            "optimizer": arm(spec),
             "seed": spec["seed"][0],
             "step": step,
             "epoch": logged.get("epoch"),
@@ -299,13 +299,18 @@ def _key(kind: str, problem: Problem, problem_spec: ProblemSpec, spec: Spec, oth
     )[:16]
 
 
+def arm(spec: Mapping[str, Any]) -> str:
+    """What a run is compared as: its optimizer, marked where it was given twice the epochs."""
+    return str(spec["optimizer"][0]) + ("-2x" if spec.get("equal_cost") else "")
+
+
 def training_result(run: Run) -> Result:
     """The logged course of a run as a result, for figures.
 
     Returns:
         Over ``step`` (every optimizer step): ``batch_loss``; over ``eval_step``: losses, accuracies and
         ``domain_loss_variance``; over ``(eval_step, domain)``: ``domain_loss`` and ``domain_accuracy`` of the
-        training split.
+        training split. Each quantity of a probe, like ``surrogate_gap_h``, over ``PROBE_step``.
     """
     import xarray as xr
 
@@ -332,11 +337,18 @@ def training_result(run: Run) -> Result:
     }
     if names:
         coordinates["domain"] = names
+    for probe in dict.fromkeys(p for line in steps for p in line.get("probes") or ()):
+        taken = [line for line in steps if probe in (line.get("probes") or {})]
+        stem = probe.replace("-", "_")
+        coordinates[f"{stem}_step"] = [line["step"] for line in taken]
+        for quantity in taken[0]["probes"][probe]:
+            values = column([line["probes"][probe] for line in taken], quantity)
+            variables[f"{stem}_{quantity}"] = (f"{stem}_step", values)
     record = run.record
     spec = record["spec"]
     facts = {
         "path": str(run.path),
-        "optimizer": spec["optimizer"][0],
+        "optimizer": arm(spec),
         "seed": spec["seed"][0],
         "step": record.get("steps"),
     }

@@ -565,6 +565,7 @@ FIGURES = Registry(
         "training": Entry(
             "landscape.figures.training:draw", "loss, per-domain loss and domain-loss variance over training"
         ),
+        "probes": Entry("landscape.figures.probes:draw", "surrogate gap, gradient angles and more over training"),
         "eigenvalues": Entry("landscape.figures.eigenvalues:draw", "top eigenvalues per optimizer, with residuals"),
         "m-sharpness": Entry("landscape.figures.m_sharpness:draw", "m-sharpness over m per optimizer"),
         "slice": Entry("landscape.figures.slice:draw", "1-D slices of the loss along the same directions"),
