@@ -60,6 +60,11 @@ CAPTIONS = {
         "Training",
         "Losses over training on the training split. Not shown: the batches in between the evaluations.",
     ),
+    "probes": (
+        "Recorded during training",
+        "Surrogate gap, angles between gradients, domain variance and eigenvalues of the batch of a step. Not shown: "
+        "what other batches of the same moment would give.",
+    ),
     "domains": (
         "Domains",
         "Loss and accuracy of each domain at the end. Not shown: which examples inside a domain are hard.",

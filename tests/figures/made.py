@@ -154,12 +154,15 @@ def training(
         "train_loss": ("eval_step", fall),
         "domain_loss_variance": ("eval_step", fall / 50),
         "domain_loss": (("eval_step", "domain"), fall[:, None] * (1 + np.arange(len(names)))),
+        "surrogate_gap_h": ("surrogate_gap_step", 0.1 * fall[::2]),
+        "gradient_alignment_angle": ("gradient_alignment_step", 20 * fall[::3]),
     }
     end = {"train_loss": 0.1, "train_accuracy": 0.99, "test_accuracy": 0.9, "unseen_accuracy": unseen}
     record = facts(label, seed, final={**end, "domain_loss_variance": 2e-3, **final}, holdout=[names[-1]])
     del record["weights_hash"], record["data_hash"], record["n_examples"]
     record["spec"] = {"base": "sgd", "data": "digits-rotated", "loss": "cross_entropy"}
     coordinates = {"step": np.arange(1, 11), "eval_step": steps, "domain": list(names)}
+    coordinates |= {"surrogate_gap_step": steps[::2] + 1, "gradient_alignment_step": steps[::3] + 1}
     return Result("training", xr.Dataset(data, coordinates), record)
 
 
