@@ -15,7 +15,7 @@ import torch
 
 from ..errors import UsageError
 from ..examples import Examples, Indices
-from ..specs.train import ratio, share
+from ..specs.changes import ratio, share
 from ..stores import DatasetStore, TensorStore
 from .splits import Splits
 

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..checkpoint import read_weights
 from ..curvature.hessian import hessian
 from ..data.changes import changed
-from ..errors import DataError, Interrupted, NumericalError, UsageError
+from ..errors import Interrupted, NumericalError, UsageError
 from ..evaluation import check_fit
 from ..examples import Batch, forward
-from ..files import atomic_path, stable_hash, write_json
+from ..files import stable_hash, write_json
 from ..fitting import load_into
 from ..optim.averaging import SWA, SWAD, recalibrate_statistics
 from ..optim.build import build_optimizer
@@ -43,6 +42,7 @@ from .evaluation import Scorer
 from .probes import Point, take
 from .setup import Ingredients, batch_size, method_settings, piece_size, seen_positions, torch_dtype
 from .signals import StopFlag
+from .state import load_state, save_state
 from .steps import BatchLosses
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,9 @@ class Training:
             NumericalError: If the loss or a gradient is not finite.
         """
         if self.run.state_path.exists():
-            self._load_state()
+            load_state(self, self.run.state_path)
+            self.run.keep_metrics_until(self.step)
+            log.info("continuing %s at step %d of %d", self.run.path, self.step, self.total)
         else:
             self.run.keep_metrics_until(-1)
         self.run.update(status="running", weights_at_start=weights_hash(self.model))
@@ -188,7 +190,7 @@ class Training:
                 if done:
                     break
                 if saves or self.stop or time.monotonic() - saved_at > _STATE_EVERY_SECONDS:
-                    self._save_state()
+                    save_state(self, self.run.state_path)
                     saved_at = time.monotonic()
                 if self.stop:
                     self.run.update(status="interrupted")
@@ -354,44 +356,6 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         save_weights(self.run.checkpoint_path(self.step), self.model, {"step": self.step})
-
-    def _save_state(self) -> None:
-        state = {
-            "version": 1,
-            "step": self.step,
-            "seconds": self.seconds,
-            "gradient_evaluations": self.gradient_evaluations,
-            "counts": [self.skipped_steps, self.negative_weights],
-            "train_loss": self.train_loss,
-            "parameters": {k: p.detach() for k, p in self.model.named_parameters()},
-            "buffers": dict(self.model.named_buffers()),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.averaged.state_dict() if self.averaged else None,
-        }
-        with atomic_path(self.run.state_path) as temporary:
-            torch.save(state, temporary)
-
-    def _load_state(self) -> None:
-        path = self.run.state_path
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            with torch.no_grad():
-                for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
-                    kind = "parameters" if isinstance(tensor, nn.Parameter) else "buffers"
-                    tensor.copy_(state[kind][name])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.averaged is not None:
-                self.averaged.load_state_dict(state["average"])
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.gradient_evaluations = state["gradient_evaluations"]
-            self.skipped_steps, self.negative_weights = state["counts"]
-            self.train_loss = state["train_loss"]
-        except Exception as error:
-            raise DataError(
-                f"the resume state is damaged ({type(error).__name__})", str(path), "start anew with --force"
-            ) from error
-        self.run.keep_metrics_until(self.step)
-        log.info("continuing %s at step %d of %d", self.run.path, self.step, self.total)
 
     def _finish(self) -> None:
         final = self.scorer.score(self.model)
