@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -29,10 +30,14 @@ from ..trees import map_tensors
 
 log = logging.getLogger(__name__)
 
+_OPERATIONS: WeakKeyDictionary[torch.nn.Module, int] = WeakKeyDictionary()  # of one example's forward pass
+_STACKABLE: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+
 # Operations (2 per multiply-add) of a block's forward pass up to which stacking is the faster way.
 STACK_BELOW = {"cpu": 4e7, "cuda": 4e9}
 # Bytes of one row-per-block array of weights: on a CPU the rows of a group should stay in its cache.
 _ROW_BYTES = {"cpu": 2**23, "cuda": 2**28}
+_TOGETHER = 8  # micro-batches' worth of examples in a group: what is stacked is little work for each of them
 _AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 
@@ -143,7 +148,7 @@ def groups(problem: Problem, parts: Sequence[Indices], way: str | None = None) -
     m = len(parts[0])
     even = [p for p in parts if len(p) == m]
     row_bytes = problem.n_parameters * problem.weights.element_size()
-    many = max(1, min(_ROW_BYTES[_kind(problem)] // row_bytes, max(problem.batch_size, m) // m))
+    many = max(1, min(_ROW_BYTES[_kind(problem)] // row_bytes, _TOGETHER * problem.batch_size // m))
     for start in range(0, len(even), many):
         yield Stacked(problem, even[start : start + many])
     for part in parts[len(even) :]:
@@ -151,13 +156,20 @@ def groups(problem: Problem, parts: Sequence[Indices], way: str | None = None) -
 
 
 def rule(problem: Problem, parts: Sequence[Indices]) -> str:
-    """``"stack"`` if a block is little work and the network can be stacked, else ``"loop"``."""
+    """``"stack"`` if a block is little work and the network can be stacked, else ``"loop"``.
+
+    The network is looked at once; the answer for it is kept as long as the network is.
+    """
     m = len(parts[0])
-    if len(parts) < 2 or m > problem.batch_size or problem.n_parameters == 0:
+    if len(parts) < 2 or m > problem.batch_size:
         return "loop"
-    if forward_operations(problem, parts[0][:1]) * m > STACK_BELOW[_kind(problem)]:
+    if problem.model not in _OPERATIONS:
+        _OPERATIONS[problem.model] = forward_operations(problem, parts[0][:1])
+    if _OPERATIONS[problem.model] * m > STACK_BELOW[_kind(problem)]:
         return "loop"
-    return "stack" if _agree(problem, parts[:2] if len(parts[1]) == m else parts[:1]) else "loop"
+    if problem.model not in _STACKABLE:
+        _STACKABLE[problem.model] = _agree(problem, parts[:2] if len(parts[1]) == m else parts[:1])
+    return "stack" if _STACKABLE[problem.model] else "loop"
 
 
 def forward_operations(problem: Problem, positions: Indices) -> int:
