@@ -111,8 +111,9 @@ def _show_cross(cross: dict[str, Any], screen: Screen) -> None:
 
 
 def _show_curvature(domains: dict[str, Any], screen: Screen) -> None:
-    rows = [[n, number(d["lambda_1"]), number(d["lambda_1_residual"], 2)] for n, d in domains.items()]
-    screen.table(["domain", "lambda_1", "residual"], rows)
+    fields = (("lambda_1", 4), ("lambda_1_residual", 2), ("trace", 4), ("trace_stderr", 2))
+    rows = [[n, *(number(d[f], digits) for f, digits in fields)] for n, d in domains.items()]
+    screen.table(["domain", "lambda_1", "residual", "trace", "std. error"], rows)
 
 
 def _show_curves(curves: dict[str, Any], screen: Screen) -> None:

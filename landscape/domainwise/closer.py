@@ -16,14 +16,20 @@ from ..progress import report
 from ..specs import DomainsSpec, HessianSpec, SharpnessSpec
 
 Table = Mapping[str, dict[str, Any]]
+TRACE_RTOL = 0.1  # relative standard error at which a domain's trace is good enough
 
 
 def curvature(parts: Mapping[str, Problem], table: Table, seed: int) -> None:
     """Add to each domain its largest eigenvalue with residual, and its trace with standard error."""
     for name, part in parts.items():
-        found = hessian(part, HessianSpec(top=1, allow_partial=True), seed=seed)
-        table[name]["lambda_1"] = found["eigenvalues"][0]
-        table[name]["lambda_1_residual"] = found["residuals"][0]
+        spec = HessianSpec(top=1, trace=True, trace_rtol=TRACE_RTOL, allow_partial=True)
+        found = hessian(part, spec, seed=seed)
+        table[name] |= {
+            "lambda_1": found["eigenvalues"][0],
+            "lambda_1_residual": found["residuals"][0],
+            "trace": found["trace"]["estimate"],
+            "trace_stderr": found["trace"]["stderr"],
+        }
 
 
 def sharpness(

@@ -25,6 +25,7 @@ FIELDS = (
     "m_sharpness",
     "gradient_variance",
     "lambda_1",
+    "trace",
 )
 # What is one number at each checkpoint.
 TOTALS = ("loss_mean", "loss_variance", "loss_range", "unseen_loss_mean")

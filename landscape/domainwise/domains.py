@@ -93,7 +93,7 @@ def _dataset(point: Mapping[str, Any]) -> Any:
 
     over: dict[str, Any] = {
         f: ("domain", column(f, table))
-        for f in (*FIELDS, "accuracy_low", "accuracy_high", "m_sharpness_stderr", "lambda_1_residual")
+        for f in (*FIELDS, "accuracy_low", "accuracy_high", "m_sharpness_stderr", "lambda_1_residual", "trace_stderr")
         if any(f in row for row in table.values())
     }
     over["n"] = ("domain", np.array([row["n"] for row in table.values()], dtype=int))

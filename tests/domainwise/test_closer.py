@@ -132,6 +132,8 @@ def test_curvature_of_each_domain_from_the_dense_hessian():
         matrix = dense(model, x, y)[2]
         assert table[name]["lambda_1"] == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-5)
         assert table[name]["lambda_1_residual"] <= 1e-3
+        spread = max(4 * (table[name]["trace_stderr"] or 0), 1e-6)
+        assert table[name]["trace"] == pytest.approx(float(matrix.trace()), abs=spread)
 
 
 def test_a_domain_with_one_example():
