@@ -63,6 +63,7 @@ def show(result: Any, screen: Screen) -> None:
             "loss on the grid",
             f"{number(finite.min())} to {number(finite.max())}" if finite.size else "nowhere finite",
         ),
+        ("range", reach(r, result.data)),
         ("centre, plain evaluation", f"{r['center_loss']:.8g}, {r['plain_loss']:.8g}{equality(r)}"),
         ("lowest point", f"{number(r['minimum'], 6)} at {place(r['minimum_at'])}"),
         *((f"axis {i}", axis(a)) for i, a in enumerate(r["axes"][:2], 1)),
@@ -109,6 +110,16 @@ def show_checkpoints(result: Any, screen: Screen) -> None:
         step = "–" if facts_of_one["step"] is None else facts_of_one["step"]
         rows.append([name, step, number(at["checkpoint_x"]), number(at["checkpoint_y"]), percent(share), *losses])
     screen.table(["checkpoint", "step", "x", "y", "off plane", "its loss", "plane's"], rows)
+
+
+def reach(record: dict[str, Any], data: Any) -> str:
+    """Both ends of the axes, and how they were found."""
+    ends = [
+        f"{n} {number(float(data[n][0]))} to {number(float(data[n][-1]))}" for n in ("x", "y") if n in data.coords
+    ]
+    search = record.get("range_search")
+    found = f" (loss at chance, {number(search[0]['threshold'])})" if search else ""
+    return ", ".join(ends) + found
 
 
 def equality(record: dict[str, Any]) -> str:

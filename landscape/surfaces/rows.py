@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import Interrupted, LandscapeError
+from ..errors import Interrupted, LandscapeError, ResourceError
 from ..files import atomic_path, make_folder, read_json, stable_hash, write_json
 from ..progress import report
 from ..weights import tensors_hash
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _SECONDS_BETWEEN_WRITES = 2.0
 _SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_WAIT = 120.0
 
 
 def conditions(walker: Walker, axes: Sequence[Direction], more: Sequence[Any]) -> dict[str, Any]:
@@ -130,17 +131,28 @@ class Rows:
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _open(self, folder: Path, conditions: str) -> None:
+        """Make the folder one of these conditions; only the first process drops what belongs to others."""
         manifest = folder / "conditions.json"
-        try:
-            known = read_json(manifest) if manifest.is_file() else None
-        except LandscapeError:
-            known = None
-        if known != conditions:
-            if known is not None:
+
+        def known() -> Any:
+            try:
+                return read_json(manifest) if manifest.is_file() else None
+            except LandscapeError:
+                return ""
+
+        if self.rank == 0:
+            if known() not in (None, conditions):
                 log.warning("rows stored in %s were computed under other conditions and are dropped", folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            make_folder(folder)
-            write_json(manifest, conditions)
+                shutil.rmtree(folder, ignore_errors=True)
+            if known() is None:
+                make_folder(folder)
+                write_json(manifest, conditions)
+        end = time.monotonic() + _SECONDS_TO_WAIT
+        while known() != conditions:
+            if time.monotonic() > end:
+                what = "the first process does not compute the same rows"
+                raise ResourceError(what, str(folder), "start all processes with the same arguments")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
         self._look()
         if self._done:
             log.info("going on after %d stored rows in %s", len(self._done), folder)

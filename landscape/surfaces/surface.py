@@ -86,19 +86,23 @@ def surface(
     if evaluated is not None:
         variables["evaluated"] = (dims, evaluated)
     loss = variables["loss"][1] if "loss" in variables else sums[..., 0, :].sum(-1) / sums[..., 2, :].sum(-1)
-    every = axes if spec.repeats == 1 else [_drawn(problem, spec, seed, r) for r in range(spec.repeats)]
+    drawn = axes if spec.repeats == 1 else (_drawn(problem, spec, seed, r) for r in range(spec.repeats))
+    found = value_checks(loss, values, centre, evaluated)
+    for i, reach in enumerate(reaches or [], 1):
+        if reach.capped:
+            found["notes"].append(f"along axis {i} the loss never rose to {reach.threshold:.4g}")
     record = {
         "target": None,
         **problem.describe(),
         "kind": f"{spec.dim}d",
         "shape": list(loss.shape),
-        "axes": [d.record() for d in every],
+        "axes": [d.record() for d in drawn],
         "directions": None,
         **axis_checks(problem, axes),
         "plain_loss": plain.loss,
         "center_loss": centre,
         "accuracy": plain.accuracy,
-        **value_checks(loss, values, centre, evaluated),
+        **found,
         **checks,
         "restored": state_of(problem) == before,
         "metrics": [v for v in variables if v != "evaluated"],

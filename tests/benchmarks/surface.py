@@ -124,7 +124,7 @@ def main() -> None:
     costs = [("demo", n, cost(demo.of_examples(np.arange(n)), options.rounds)) for n in (8, 128, 960)]
     grids = [("demo", accuracy(demo, seed)) for seed in range(options.seeds)]
     if data.is_dir():
-        for n in (8, 128, 512):
+        for n in (8, 128):
             costs.append(("resnet20", n, cost(published_problem(data, n), options.rounds, points=5)))
         network = published_problem(data, options.examples)
         grids += [("resnet20", accuracy(network, seed)) for seed in range(options.seeds)]
