@@ -45,14 +45,18 @@ def _npz(result: Result, path: Path) -> None:
 
 
 def _csv(result: Result, path: Path) -> None:
-    """A row per point, and per domain where there are any; empty cells where an array does not have a dimension."""
-    table = result.to_pandas()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.columns)
-    for row in table.itertuples(index=False):
-        writer.writerow([_cell(v) for v in row])
-    write_bytes(path, text.getvalue().encode())
+    """A row per point, and per domain where there are any; arrays over other dimensions in files named after them."""
+    dims = {str(n): frozenset(map(str, v.dims)) for n, v in result.data.data_vars.items()}
+    largest = {d: n for n, d in dims.items() if not any(d < other for other in dims.values())}
+    for i, (over, name) in enumerate(sorted(largest.items(), key=lambda one: -len(one[0]))):
+        table = result.to_pandas(name)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(table.columns)
+        for row in table.itertuples(index=False):
+            writer.writerow([_cell(v) for v in row])
+        file = path if not i else path.with_name(f"{path.stem}-{'-'.join(sorted(over))}{path.suffix}")
+        write_bytes(file, text.getvalue().encode())
 
 
 def _cell(value: Any) -> str:

@@ -108,3 +108,15 @@ def test_files_that_are_none_are_refused(tmp_path):
         read_surface_h5(tmp_path / "c.h5")
     with pytest.raises(UsageError, match="no such file"):
         read_surface_h5(tmp_path / "d.h5")
+
+
+def test_checkpoints_on_a_plane_have_a_table_of_their_own(tmp_path):
+    from figures import made
+
+    export(made.trajectory("sgd", 0), "csv", tmp_path / "a.csv")
+    plane, checkpoints = (
+        list(csv.DictReader((tmp_path / n).read_text().splitlines())) for n in ("a.csv", "a-checkpoint.csv")
+    )
+    assert (len(plane), len(checkpoints)) == (20, 8)
+    assert {"x", "y", "loss"} <= set(plane[0])
+    assert {"checkpoint_x", "off_plane", "plane_loss"} <= set(checkpoints[0])

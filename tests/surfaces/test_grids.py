@@ -99,10 +99,10 @@ def plane_problem():
     return problem, axes
 
 
-@pytest.mark.parametrize("points", [21, 31])
-def test_two_fifths_of_the_points_are_as_accurate_as_all(points: int):
+def test_two_fifths_of_the_points_are_as_accurate_as_all():
     from scipy.interpolate import RegularGridInterpolator
 
+    points = 21
     problem, axes = plane_problem()
     fine = surface(problem, points=2 * points - 1, directions=axes)
     truth = np.log10(fine.data["loss"].values)
