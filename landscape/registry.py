@@ -567,6 +567,12 @@ FIGURES = Registry(
         ),
         "probes": Entry("landscape.figures.probes:draw", "surrogate gap, gradient angles and more over training"),
         "eigenvalues": Entry("landscape.figures.eigenvalues:draw", "top eigenvalues per optimizer, with residuals"),
+        "spectra": Entry(
+            "landscape.figures.spectra:draw", "spectral densities: rows optimizers, columns checkpoints"
+        ),
+        "curvature-course": Entry(
+            "landscape.figures.curvature_course:draw", "lambda_1, lambda_5 and their ratio over training"
+        ),
         "m-sharpness": Entry("landscape.figures.m_sharpness:draw", "m-sharpness over m per optimizer"),
         "slice": Entry("landscape.figures.slice:draw", "1-D slices of the loss along the same directions"),
         "contour": Entry("landscape.figures.contour:draw", "2-D contours on one scale with one colour bar"),

@@ -40,6 +40,30 @@ def hessian(label: str, seed: int | None, top: float = 2.0, residual: float = 1e
     return Result("hessian", xr.Dataset(data, {"rank": [1, 2, 3]}), facts(label, seed, operator="hessian", **more))
 
 
+def spectrum(label: str, seed: int | None, step: int = 10, **more: Any) -> Result:
+    """A density of ten parameters with one outlier at 2, over a bulk at 0."""
+    grid = np.linspace(-0.5, 2.5, 61)
+    curve = sum(
+        w * np.exp(-0.5 * ((grid - m) / 0.1) ** 2) / (0.1 * np.sqrt(2 * np.pi)) for w, m in ((0.9, 0), (0.1, 2))
+    )
+    data = {
+        "eigenvalues": ("rank", np.array([2.0, 0.2, 0.1, 0.1, 0.05])),
+        "residuals": ("rank", np.full(5, 1e-6)),
+        "converged": ("rank", np.ones(5, dtype=bool)),
+        "smallest": ("rank_from_below", np.array([-0.1])),
+        "density": ("curvature", curve),
+        "density_stderr": ("curvature", 0.1 * curve),
+    }
+    coordinates = {"rank": np.arange(1, 6), "rank_from_below": [1], "curvature": grid}
+    record = facts(
+        label, seed, operator="hessian", n_parameters=10, lambda_ratio=40.0, density={"sigma": 0.1}, **more
+    ) | {"n_examples": 16}
+    if record["run"]:
+        record["run"] |= {"step": step, "epoch": step / 5}
+    record["edges_of_stability"] = {"gd": 20.0}
+    return Result("hessian", xr.Dataset(data, coordinates), record)
+
+
 def sharpness(label: str, seed: int | None, value: float = 0.1, rhos: tuple[float, ...] = (0.05,)) -> Result:
     table = value / np.sqrt([[1.0], [4.0], [16.0]]) * np.asarray(rhos) / rhos[0]
     data = {
@@ -167,7 +191,7 @@ def training(
 
 
 def everything(labels: tuple[str, ...] = ("sgd", "sam"), seeds: tuple[int | None, ...] = (0, 1)) -> list[Result]:
-    makers = (hessian, sharpness, plane, line, domains, domain_curves, training, trajectory, between)
+    makers = (hessian, spectrum, sharpness, plane, line, domains, domain_curves, training, trajectory, between)
     return [make(label, seed) for label in labels for seed in seeds for make in makers]
 
 
@@ -176,7 +200,13 @@ def hostile() -> list[Result]:
     names = tuple(HOSTILE)
     results = []
     for label in ("sgd", *HOSTILE):
-        results += [hessian(label, 0), sharpness(label, 0), plane(label, 0, names=names), line(label, 0)]
+        results += [
+            hessian(label, 0),
+            spectrum(label, 0),
+            sharpness(label, 0),
+            plane(label, 0, names=names),
+            line(label, 0),
+        ]
         results += [trajectory(label, 0, runs=names), between(label, 0)]
         results += [domains(label, 0, names), domain_curves(label, 0, names), training(label, 0, names)]
     return results

@@ -310,3 +310,23 @@ def test_domain_matrices_are_means_over_seeds_with_held_out_domains_marked() -> 
     expected = np.mean([float(r.data["cross_sharpness"].sel(source="seen", domain="r")) for r in results])
     assert cell[0]["value"] == pytest.approx(expected)
     assert any("*" in t for t in texts(drawing))
+
+
+def test_spectra_have_a_row_per_optimizer_and_a_column_per_checkpoint():
+    drawing = draw("spectra", [made.spectrum(label, 0, step) for label in ("sgd", "sam") for step in (5, 10, 15)])
+    axes = drawing.figure.axes
+    assert len(axes) == 6
+    assert [a.get_title() for a in axes[:3]] == ["epoch 1", "epoch 2", "epoch 3"]
+    assert {a.get_xlim() for a in axes} == {axes[0].get_xlim()}
+    assert {a.get_ylim() for a in axes} == {axes[0].get_ylim()}
+    assert "40" in "".join(t.get_text() for t in axes[0].texts)
+    assert len(drawing.rows) == 6 * 61
+    first = drawing.rows[0]
+    assert (first["label"], first["step"]) in {("sgd", 5), ("sam", 5)}
+
+
+def test_the_course_of_curvature():
+    drawing = draw("curvature-course", [made.spectrum("sgd", seed, step) for seed in (0, 1) for step in (5, 10)])
+    found = {(r["quantity"], r["value"]) for r in drawing.rows}
+    assert found == {("lambda_1", 2.0), ("lambda_5", 0.05), ("ratio", 40.0)}
+    assert len(drawing.rows) == 12
