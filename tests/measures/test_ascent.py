@@ -97,7 +97,7 @@ def test_accurate_maxima_do_not_increase_with_m_over_nested_blocks():
     x, y = domain_data((24,))["art"]
     problem = problem_of(small_mlp(hidden=3), (x, y))
     for ball in (Ball(0.3), Ball(0.1, "inf"), Ball(0.4, "2", elementwise(problem))):
-        values = [block_sharpness(problem, [ball], m=m, climb=auto_pgd(60))[0].value for m in (1, 2, 4, 12, 24)]
+        values = [block_sharpness(problem, [ball], m=m, climb=auto_pgd(40))[0].value for m in (1, 4, 12, 24)]
         assert values == sorted(values, reverse=True)
 
 

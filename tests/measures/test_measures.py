@@ -69,14 +69,14 @@ def test_average_case_on_a_quadratic_is_half_rho_squared_trace():
         ("average-case", "inf", 1 / 3, torch.ones(4)),
         ("average-case-adaptive", "inf", 1 / 3, weights),
     ):
-        found = row(quadratic(1), name, rho=(0.3,), p=p, draws=3000)
+        found = row(quadratic(1), name, rho=(0.3,), p=p, draws=1000)
         expected = 0.5 * 0.3**2 * factor * float((CURVATURE * scale.double().square()).sum())
         assert found["value"] == pytest.approx(expected, abs=4 * found["stderr"]), (name, p)
-        assert 0 < found["stderr"] < 0.05 * expected + 0.005
+        assert 0 < found["stderr"] < 0.08 * expected + 0.008
 
 
 def test_local_flatness_on_a_quadratic_is_half_gamma_squared_mean_eigenvalue():
-    found = {r["rho"]: r for r in rows(quadratic(1), "local-flatness", rho=(0.1, 0.4), draws=3000)}
+    found = {r["rho"]: r for r in rows(quadratic(1), "local-flatness", rho=(0.1, 0.4), draws=1000)}
     for gamma, r in found.items():
         assert r["value"] == pytest.approx(0.5 * gamma**2 * float(CURVATURE.mean()), abs=4 * r["stderr"])
         assert r["relative_radius"] == pytest.approx(gamma / float(POINT.norm()), rel=1e-12)
