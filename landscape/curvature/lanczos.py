@@ -126,21 +126,24 @@ def lanczos(
     rows = torch.stack([first.to(device, torch.float64), *(fresh() for _ in range(min(block, n) - 1))])
     limit = None if basis_limit is None else max(basis_limit, top + bottom + 3 * block + 4)
     space = Krylov(operator, rows, fresh, limit=limit, images=keep_images, first_image=start_image)
-    demand, checks = tol, 0
+    # A residual says that an eigenvalue is near, the completeness check that none lies farther out: each gets half
+    # of the tolerance, so that a value is no farther than the whole from the one it stands for.
+    aim = tol / 2
+    demand, checks = aim, 0
     while True:
         wanted = _grow_until(space, top, bottom, demand, max_products, least_steps)
         theta, u, _ = space.ritz()
         found = _found(space, u[:, wanted], operator)
         checks += 0 if keep_images else len(wanted)
         scale = max(float(np.abs(theta).max()), float(found.values.abs().max()))
-        good = bool((found.residuals <= tol * scale).all()) or scale == 0
-        if good or space.full or space.products >= max_products or demand < 1e-3 * tol:
+        good = bool((found.residuals <= aim * scale).all()) or scale == 0
+        if good or space.full or space.products >= max_products or demand < 1e-3 * aim:
             break
         demand /= 10  # the estimates were too kind: ask more of them before the next look
     upper, lower = found.take(range(len(wanted) - top, len(wanted))), found.take(range(bottom))
     extra = missed = 0
     if complete and not space.full:
-        completed = _complete(operator, upper, lower, tol * scale, fresh, max_products - space.products, limit)
+        completed = _complete(operator, upper, lower, aim * scale, fresh, max_products - space.products, limit)
         upper, lower, extra, missed = completed
     scale = max([scale, *(float(f.values.abs().max()) for f in (upper, lower) if len(f.values))])
     both = torch.cat([upper.vectors, lower.vectors]) if top + bottom <= n else upper.vectors
