@@ -74,26 +74,29 @@ def batch_sums(loss: LossFunction, output: Any, batch: Batch, n_domains: int) ->
     Returns:
         Shape ``(4, n_domains)``.
     """
-    sums = torch.zeros(4, n_domains, dtype=torch.float64, device=batch.domain.device)
-    # Counted by adding: bincount asks the device how long its answer will be, and so waits for it.
-    counts = sums.new_zeros(n_domains).index_add_(0, batch.domain, sums.new_ones(len(batch)))
+    sums, counts = torch.zeros(4, n_domains, dtype=torch.float64, device=batch.domain.device), batch.counts(n_domains)
     values = example_losses(loss, output, batch.targets)
     weights = example_weights(loss, batch.targets)
-    weights = torch.ones(len(batch), device=sums.device) if weights is None else weights
-    weights = weights.double()
+
+    def weighted(numbers: Tensor) -> Tensor:
+        return numbers.double() if weights is None else numbers.double() * weights.double()
+
     if values is None:
         present = batch.domain.unique().tolist()
         means = domain_means(loss, output, batch.targets, batch.domain, None, present)
         sums[0, present] = means.double() * counts[present]
     else:
-        sums[0].index_add_(0, batch.domain, values.double() * weights)
+        sums[0].index_add_(0, batch.domain, weighted(values))
     right = correct(loss, output, batch.targets)
     if right is None:
         sums[1] = torch.nan
     else:
-        sums[1].index_add_(0, batch.domain, right * weights)
-    sums[2].index_add_(0, batch.domain, weights)
-    sums[3] = counts
+        sums[1].index_add_(0, batch.domain, weighted(right))
+    if weights is None:
+        sums[2:] = counts
+    else:
+        sums[2].index_add_(0, batch.domain, weights.double())
+        sums[3] = counts
     return sums
 
 

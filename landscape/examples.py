@@ -43,6 +43,15 @@ class Batch:
 
         return Batch(map_tensors(self.inputs, move), map_tensors(self.targets, move), self.domain.to(device))
 
+    def counts(self, n_domains: int) -> Tensor:
+        """Examples of each domain, float64, shape ``(n_domains,)``; counted once for all points of a surface."""
+        known: dict[int, Tensor] = self.__dict__.setdefault("_counts", {})
+        if n_domains not in known:
+            # Counted by adding: bincount asks the device how long its answer will be, and so waits for it.
+            zeros = torch.zeros(n_domains, dtype=torch.float64, device=self.domain.device)
+            known[n_domains] = zeros.index_add_(0, self.domain, torch.ones_like(self.domain, dtype=torch.float64))
+        return known[n_domains]
+
     @property
     def nbytes(self) -> int:
         """Memory of all its tensors."""
