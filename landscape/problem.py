@@ -143,9 +143,14 @@ class Problem:
         return self.examples.fingerprint()
 
     @cached_property
+    def weighted(self) -> bool:
+        """Whether examples weigh differently in the mean loss; the same for every part of the examples."""
+        return example_weights(self.loss_function, self.examples.batch(np.arange(1)).targets) is not None
+
+    @cached_property
     def total_weight(self) -> float:
         """What the mean loss divides by: the number of examples, or of the predictions in them that count."""
-        if example_weights(self.loss_function, self.examples.batch(np.arange(1)).targets) is None:
+        if not self.weighted:
             return float(self.n_examples)
         return float(sum(batch_weight(self.loss_function, batch.targets) for batch in self.micro_batches()))
 
@@ -326,8 +331,7 @@ class Problem:
             assert weights is not None
             return weights
 
-        first = self.examples.batch(np.arange(1))
-        return None if example_weights(self.loss_function, first.targets) is None else self.per_example(of)
+        return self.per_example(of) if self.weighted else None
 
     def _losses_of(self, batch: Batch) -> Tensor:
         values = example_losses(self.loss_function, self.output(batch), batch.targets)

@@ -144,6 +144,7 @@ def groups(problem: Problem, parts: Sequence[Indices], way: str | None = None) -
     """
     way = way or rule(problem, parts)
     if way == "loop":
+        _ = problem.weighted  # asked once, not for each block
         yield from (Looped(problem, part) for part in parts)
         return
     m = len(parts[0])

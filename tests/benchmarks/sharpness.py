@@ -69,11 +69,13 @@ def bare(problem: Problem, x: Any, y: Any, size: int) -> None:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
+    """CPU seconds of the process, which other work on the machine disturbs least; wall seconds on a GPU."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def measure(name: str, m: int, repeat: int, device: str) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def main() -> None:
         (options.out / f"{stem}.json").write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
         text = (
             f"# m-sharpness: one step, one radius\n\n{machine}; {facts['date']}; "
-            f"medians of {options.repeat} interleaved"
+            f"{'wall' if options.device == 'cuda' else 'CPU'} time, medians of {options.repeat} interleaved"
             " rounds.\n\nFloor: one gradient and one forward per example in batches of max(m, 256), bare torch. "
             "Blocks: the same block by block. Loop, stacked: the two ways of `landscape.measures.blockwise`; "
             "rule: what it picks.\n\n"
