@@ -24,7 +24,7 @@ def require_equal_passes(first: float, second: float, problem: Problem) -> None:
         raise NumericalError(
             f"two passes over the same examples give the losses {first:.7g} and {second:.7g}",
             type(problem.model).__name__,
-            "the forward is random; make it deterministic in eval mode, or fix its draws with --replay-seed",
+            "the forward is random: make it deterministic in eval mode",
         )
 
 

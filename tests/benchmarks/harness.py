@@ -23,16 +23,23 @@ def options(doc: str | None, repeat: int) -> argparse.Namespace:
 
 
 def interleaved(cases: Mapping[str, Callable[[], Any]], repeat: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Wall seconds of each case, all cases once per round, so that a slow minute of the machine hits all alike."""
+    """Seconds of each case, all cases once per round, so that a slow minute of the machine hits all alike.
+
+    With one thread on a CPU it is processor time, which other programs of the machine disturb least; else wall time.
+    """
+    import torch
+
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    clock = time.process_time if alone else time.perf_counter
     for call in cases.values():
         for _ in range(warm_up):
             call()
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(repeat):
         for name, call in cases.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
@@ -54,7 +61,9 @@ def machine() -> dict[str, Any]:
     }
     import torch
 
-    facts |= {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
+    threads = torch.get_num_threads()
+    facts |= {"torch": str(torch.__version__), "threads": threads}
+    facts["clock"] = "processor" if threads == 1 and not torch.cuda.is_available() else "wall"
     if torch.cuda.is_available():
         facts["device"] = torch.cuda.get_device_name()
     return facts
