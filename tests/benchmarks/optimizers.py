@@ -4,11 +4,11 @@
 
 Work: one step of the ResNet-20 on 128 random 32x32 images, float32, SGD with momentum underneath; DISAM with four
 domains in the batch, through the closure of the trainer. Floor: the number of gradients the method needs, since
-everything else is a few passes over the weights (0.3 M numbers, against 82 M multiplications per image). Ratios a
-little under the floor are possible: a part of a step (domain bookkeeping, the base optimizer) is done once in both. Printed
-and stored: minimum, median and maximum of the ratio to the SGD step of the same round. Target: at most 2.1 for SAM,
-SAGM and DISAM. The peer is davda54's SAM (github.com/davda54/sam, first_step and second_step as its README has
-them, with its own BatchNorm recipe) if its file is named with LANDSCAPE_PEER_SAM.
+everything else is a few passes over the weights (0.3 M numbers, against 82 M multiplications per image); a little
+less is possible, because the base step and the bookkeeping of domains are done once in any step. Printed and
+stored: minimum, median and maximum of the ratio to the SGD step of the same round. Target: at most 2.1 for SAM, SAGM
+and DISAM. The peer is davda54's SAM (github.com/davda54/sam, first_step and second_step as its README has them, with
+its own BatchNorm recipe) if its file is named with LANDSCAPE_PEER_SAM.
 """
 
 from __future__ import annotations
