@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from ..result import Result
 from .domain_lines import Lines, domain_panels
 from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
-from .scales import loss_scale
 from .series import by_label, lost_note, middle_and_band, points, seeds_text, stack
 from .style import Style
 from .text import safe
@@ -42,7 +39,6 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     table: list[Row] = []
     lost, handles = 0, dict[str, Any]()
     for axes, (field, title) in zip(parts[0].subplots(1, 2, squeeze=False)[0], _TOP.items(), strict=True):
-        shown = []
         for label, look in looks(groups).items():
             for quantity, dash in ((field, look.dash), (f"perturbed_{field}", ":")):
                 fit = [r for r in groups[label] if quantity in r.data]
@@ -56,10 +52,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                 handles.setdefault(label, line)
                 fixed: Row = {"quantity": quantity, "label": label, "domain": "", "seen": None, "seeds": len(fit)}
                 table += points(fixed, step=x, mean=middle, lowest_seed=low, highest_seed=high)
-                shown.append(values[np.isfinite(values)])
-        axes.set(xlabel="step")
-        extra = loss_scale(axes, np.concatenate([*shown, []])) if field == "loss_variance" else ""
-        axes.set_title(title + extra)
+        axes.set(xlabel="step", title=title)
+        axes.set_ylim(bottom=0)  # a variance starts near 0, where a logarithm would show nothing else
     for part, (field, title) in zip(parts[1:], _BELOW.items(), strict=True):
         options: Any = {"quantity": field, "title": title, "losses": field == "loss"}
         options["lines_of"] = partial(_lines, field)
