@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +39,11 @@ class Landscape:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
         self.env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 
     def start(self, *words: object, preexec: object = None, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [COMMAND, *map(str, words)],
             cwd=self.folder,
             env={**self.env, **env},
@@ -49,6 +53,8 @@ class Landscape:
             start_new_session=True,
             preexec_fn=preexec,  # noqa: PLW1509 - no thread of this process is running yet
         )
+        self.started.append(process)
+        return process
 
     def __call__(self, *words: object, preexec: object = None, **env: str) -> Outcome:
         return self.finish(self.start(*words, preexec=preexec, **env))
@@ -80,5 +86,9 @@ def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:
 
 
 @pytest.fixture
-def landscape(tmp_path: Path) -> Landscape:
-    return Landscape(tmp_path)
+def landscape(tmp_path: Path) -> Iterator[Landscape]:
+    made = Landscape(tmp_path)
+    yield made
+    for process in made.started:  # also what a failed test left behind, with its workers
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

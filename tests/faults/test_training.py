@@ -87,7 +87,7 @@ def assert_same_end(folder: Path, undisturbed: Path) -> None:
     assert left == []
 
 
-def wait_for(condition, process, seconds: float = 60) -> None:
+def wait_for(condition, process, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
