@@ -10,7 +10,7 @@ from types import ModuleType
 
 from landscape.errors import LandscapeError
 from landscape.files import is_out_of_space, jsonable
-from landscape.registry import unknown_name
+from landscape.names import unknown_name
 
 COMMANDS = {
     "demo": "the whole story on embedded data in a few minutes: train, analyse, draw, report",

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import tyro
 
 from landscape.errors import UsageError
-from landscape.registry import neighbours, unknown_name
+from landscape.names import neighbours, unknown_name
 from landscape.specs import Spec
 from landscape.specs.base import flag
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from landscape.errors import UsageError
-from landscape.registry import FIGURES, unknown_name
+from landscape.names import unknown_name
+from landscape.registry import FIGURES
 
 from .options import Common
 from .screen import Screen

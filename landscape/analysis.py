@@ -20,10 +20,11 @@ from .examples import Examples
 from .files import make_folder, stable_hash
 from .fitting import load_into
 from .models.build import build_model, facts_of
+from .names import Registry
 from .parameters import preserved_random_state, seed_everything
 from .plugins import Plugin, resolve
 from .problem import Problem
-from .registry import ANALYSES, DATA, LOSSES, MODELS, Registry
+from .registry import ANALYSES, DATA, LOSSES, MODELS
 from .result import Result
 from .run import Run
 from .specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec, key_values

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError, UsageError
-from .registry import unknown_name
+from .names import unknown_name
 from .stores import Indices, Store, TensorStore, is_table, joined, store_of
 from .trees import leaves, map_tensors
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from .errors import LandscapeError, UsageError
 from .files import read_json, write_json
-from .registry import Registry, unknown_name
+from .names import Registry, unknown_name
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DataError, UsageError
 from .files import atomic_path, jsonable
-from .registry import unknown_name
+from .names import unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ import pytest
 
 from landscape import registry
 from landscape.errors import UsageError
+from landscape.names import Entry, Registry, neighbours, unknown_name
 from landscape.optim.build import method_defaults
-from landscape.registry import Entry, Registry, neighbours, unknown_name
 
 REGISTRIES = {name: value for name, value in vars(registry).items() if isinstance(value, Registry)}
 ENTRIES = [(r, e) for r in REGISTRIES for e in REGISTRIES[r]]
@@ -102,7 +102,9 @@ def test_registries_cannot_be_changed_from_outside():
 
 
 def test_names_are_known_without_torch():
-    rooms = ", ".join(f"landscape.{r}" for r in ("registry", "specs", "errors", "files", "progress", "plugins"))
+    rooms = ", ".join(
+        f"landscape.{r}" for r in ("names", "registry", "specs", "errors", "files", "progress", "plugins")
+    )
     code = f"import sys, {rooms}; print('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

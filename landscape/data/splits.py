@@ -9,8 +9,8 @@ import numpy as np
 
 from ..errors import DataError, UsageError
 from ..examples import Examples
+from ..names import unknown_name
 from ..plugins import Plugin, call
-from ..registry import unknown_name
 
 
 class Splits(dict[str, Examples]):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..files import write_bytes
-from ..registry import FIGURES, unknown_name
+from ..names import unknown_name
+from ..registry import FIGURES
 from ..result import Result
 from .drawing import Drawing, Want
 from .provenance import metadata

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..registry import unknown_name
+from ..names import unknown_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,8 +16,8 @@ from ..checkpoint import read_weights
 from ..checkpoint_folders import weight_files
 from ..errors import LandscapeError, UsageError
 from ..fitting import load_into
+from ..names import neighbours
 from ..plugins import library
-from ..registry import neighbours
 
 _TIMM_FILES = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
 TASKS = {

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get
 
 from ..errors import UsageError
 from ..files import stable_hash
-from ..registry import unknown_name
+from ..names import unknown_name
 
 
 def flag(name: str) -> str:

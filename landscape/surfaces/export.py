@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..files import atomic_path, write_bytes
-from ..registry import unknown_name
+from ..names import unknown_name
 from ..result import Result
 
 

@@ -275,7 +275,10 @@ def test_a_damaged_state_is_named(landscape: Landscape, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_with_step_and_examples(landscape: Landscape) -> None:
     outcome = landscape(*SMALL, "--steps", "400", "--lr", "1e9", "--save-every", "1steps")
     assert outcome.code == 4
-    assert re.search(r"(the training loss is|gradient has norm) (nan|inf)", outcome.error)
+    # Which of the three is seen first hangs on how the processor rounds.
+    assert re.search(
+        r"the training loss is (nan|inf)|gradient has norm (nan|inf)|the gradient is not finite", outcome.error
+    )
     assert "step" in outcome.error
     assert "examples [" in outcome.error
     kept = landscape("info", "runs/sgd-seed0@step=0")
