@@ -9,6 +9,7 @@ MODELS = Registry(
     {
         "mlp": Entry("landscape.models.mlp:mlp", "fully connected network (hidden=64,64; activation=relu)"),
         "convnet": Entry("landscape.models.convnet:convnet", "small convolutional network (BatchNorm optional)"),
+        "vit": Entry("landscape.models.vit:vit", "small vision transformer (patch=4; width=48; depth=3; heads=4)"),
         "resnet20": Entry("landscape.models.resnet:resnet20", "CIFAR ResNet of He et al. 2015, 269,722 parameters"),
         "resnet32": Entry("landscape.models.resnet:resnet32", "CIFAR ResNet of He et al. 2015, 464,154 parameters"),
         "resnet44": Entry("landscape.models.resnet:resnet44", "CIFAR ResNet of He et al. 2015, 658,586 parameters"),

@@ -23,26 +23,8 @@ from torch import Tensor, nn
 
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.operators import operator_of
+from landscape.models.vit import Block
 from landscape.problem import Problem
-
-
-class Block(nn.Module):
-    """Pre-norm attention and feed-forward, as in GPT-2."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.heads = width // 64
-        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.mix, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Activations ``(n, tokens, width)`` to the same."""
-        n, tokens, width = x.shape
-        parts = self.mix(self.first(x)).view(n, tokens, 3, self.heads, 64).permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(*parts, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).reshape(n, tokens, width))
-        return x + self.down(nn.functional.gelu(self.up(self.second(x))))
 
 
 class Transformer(nn.Module):
@@ -51,7 +33,7 @@ class Transformer(nn.Module):
     def __init__(self, layers: int, width: int, vocabulary: int, tokens: int) -> None:
         super().__init__()
         self.embed, self.place = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, width // 64, causal=True) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         for parameter in self.parameters():
             if parameter.ndim > 1:

@@ -19,6 +19,7 @@ from landscape.models.build import build_model, default_model, facts_of
 from landscape.models.convnet import convnet
 from landscape.models.mlp import mlp
 from landscape.models.resnet import resnet20, resnet32
+from landscape.models.vit import Block, vit
 from landscape.plugins import Plugin
 
 MATERIAL = Path(os.environ.get("LANDSCAPE_TEST_DATA", "/nowhere"))
@@ -68,6 +69,40 @@ def test_shortcuts_subsample_and_pad_on_both_sides():
         y = block(x)
     assert torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
     assert float(y[:, :8].abs().sum() + y[:, 24:].abs().sum()) == 0
+
+
+def test_vit_is_its_formula():
+    torch.manual_seed(0)
+    model = vit((3, 8, 6), 5, patch=2, width=8, depth=1, heads=2).double()
+    x = torch.randn(2, 3, 8, 6, dtype=torch.float64)
+    patches = x.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).reshape(2, 12, 12)
+    tokens = patches @ model.patches.weight.reshape(8, 12).T + model.patches.bias + model.places
+    block = model.blocks[0]
+    query, key, value = block.mix(F.layer_norm(tokens, (8,))).chunk(3, -1)
+    heads = []
+    for h in (slice(0, 4), slice(4, 8)):
+        scores = query[..., h] @ key[..., h].transpose(1, 2) / 2.0
+        heads.append(scores.softmax(-1) @ value[..., h])
+    tokens = tokens + block.out(torch.cat(heads, -1))
+    tokens = tokens + block.down(F.gelu(block.up(F.layer_norm(tokens, (8,)))))
+    expected = model.linear(F.layer_norm(tokens, (8,)).mean(1))
+    assert torch.allclose(model(x), expected, atol=1e-12)
+
+
+def test_a_causal_block_does_not_look_ahead():
+    torch.manual_seed(0)
+    block, x = Block(8, 2, causal=True), torch.randn(1, 5, 8)
+    changed = x.clone()
+    changed[:, 3:] += 1.0
+    assert torch.equal(block(x)[:, :3], block(changed)[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [({"patch": 3}, "does not divide"), ({"width": 10, "heads": 4}, "heads dividing")]
+)
+def test_vit_says_what_does_not_fit(arguments: dict[str, int], words: str):
+    with pytest.raises(UsageError, match=words):
+        vit((1, 8, 8), 3, **arguments)
 
 
 @pytest.mark.parametrize("batchnorm", [False, True])
