@@ -152,6 +152,8 @@ def _open(
             device=spec.device,
             dtype=spec.dtype,
             unseen=[d for d in holdout if d in wanted],
+            mode=spec.mode,
+            replay_seed=spec.replay_seed,
         )
     problem.loss_name = loss.name
     problem.start = _start(target.run)
@@ -295,6 +297,7 @@ def _key(kind: str, problem: Problem, problem_spec: ProblemSpec, spec: Spec, oth
             sorted(problem.unseen),
             {k: getattr(problem_spec, k) for k in ("params", "dtype", "seed", "per_domain")},
             {k: v for k, v in spec.to_dict().items() if k not in spec._not_in_key},
+            *([problem.mode, problem.replay_seed, problem.batch_size] if problem.mode == "train" else []),
             *others,
         ]
     )[:16]

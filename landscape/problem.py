@@ -25,6 +25,7 @@ from .errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from .evaluation import Evaluation, batch_sums, check_fit, evaluation_from_sums
 from .examples import Batch, Examples, Indices, forward
 from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss
+from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
 from .products import Products, require_finite
 from .recompute import recompute_blocks
@@ -72,9 +73,11 @@ class Problem:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:i`` or a ``torch.device``.
         dtype: Floating type of weights, inputs and losses; None keeps the model's (float32 for half types).
         unseen: Names of domains that the network was not trained on, to be told apart in reports.
+        mode: ``eval``, or ``train`` (see `landscape.modes`), where the loss depends on the micro-batches.
+        replay_seed: Random numbers that every pass in train mode draws; without it nothing may draw any.
 
     Raises:
-        UsageError: If nothing can move, or the device does not exist.
+        UsageError: If nothing can move, the device does not exist, or the forward is random in train mode.
         DataError: If the data cannot be understood, or does not fit the model.
     """
 
@@ -89,12 +92,16 @@ class Problem:
         device: str | torch.device = "auto",
         dtype: torch.dtype | str | None = None,
         unseen: Sequence[str] = (),
+        mode: str = "eval",
+        replay_seed: int | None = None,
     ) -> None:
         self.device = pick_device(device)
         model = unwrapped(model)
         self.weights_hash = weights_hash(model)
         self.dtype = _dtype_of(model, dtype)
-        self.model = copied(model).to(self.device, self.dtype).eval()
+        self.model = copied(model).to(self.device, self.dtype)
+        self.mode, self.replay_seed = mode, replay_seed
+        set_mode(self.model, mode, replay_seed)
         self.settled = settle_embeddings(self.model)
         self.space = ParameterSpace(self.model, params)
         moving = set(self.space.names)
@@ -112,6 +119,9 @@ class Problem:
         self._batches: list[Batch] | None = None
         self.replaced: set[str] = set()
         self.custom_functions: tuple[str, ...] | None = None
+        if mode == "train" and replay_seed is None:
+            first = self.examples.batch(np.arange(min(2, self.n_examples))).to(self.device, self.dtype)
+            require_fixed(self.model, lambda: self.output(first))
 
     def __repr__(self) -> str:
         domains = f" in {len(self.present_domains())} domains" if self.examples.domains else ""
@@ -170,7 +180,8 @@ class Problem:
             "replaced": sorted(self.replaced),
             "settled_embeddings": self.settled,
             "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
-            "mode": "eval",
+            "mode": self.mode,
+            "replay_seed": self.replay_seed,
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "micro_batch": self.batch_size,
@@ -216,6 +227,8 @@ class Problem:
             device=self.device,
             dtype=self.dtype,
             unseen=self.unseen,
+            mode=self.mode,
+            replay_seed=self.replay_seed,
         )
         other.loss_name, other.start = self.loss_name, self.start
         other._batches = self._batches
@@ -236,7 +249,16 @@ class Problem:
     def in_double(self, count: int) -> Problem:
         """A float64 copy of the network with the loss over the first ``count`` examples."""
         first = self.examples.select(np.arange(count))
-        return Problem(self.model, first, self.loss_function, device=self.device, dtype=torch.float64)
+        return Problem(
+            self.model,
+            first,
+            self.loss_function,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=torch.float64,
+            mode=self.mode,
+            replay_seed=self.replay_seed,
+        )
 
     def present_domains(self) -> list[str]:
         """Names of the domains that have examples, or [] where the data has no domains."""
@@ -300,7 +322,16 @@ class Problem:
 
     def output(self, batch: Batch) -> Any:
         """What the network returns for one batch at the current weights, with its graph."""
-        return forward(self.model, batch.inputs)
+        try:
+            return forward(self.model, batch.inputs)
+        except ValueError as error:
+            if self.mode == "train" and "more than 1 value per channel" in str(error):
+                raise UsageError(
+                    f"BatchNorm has no statistics of {len(batch)} example(s)",
+                    "--mode train",
+                    "choose a --batch-size (or --m) that leaves no block of one, or use --mode eval",
+                ) from error
+            raise
 
     def batch_loss(self, batch: Batch) -> Tensor:
         """Mean loss of one batch at the current weights, shape ``()``, with its graph."""
@@ -317,7 +348,7 @@ class Problem:
     def example_losses(self) -> Tensor | None:
         """Loss of each example at the current weights, ``(n_examples,)``; None if the loss gives only the mean."""
         with torch.no_grad():
-            probe = self.of_examples(np.arange(1))
+            probe = self.of_examples(np.arange(min(2, self.n_examples)))  # BatchNorm in train mode wants two
             batch = next(probe.micro_batches())
             if example_losses(self.loss_function, self.output(batch), batch.targets) is None:
                 return None
@@ -436,6 +467,12 @@ class Problem:
         """
         if not is_out_of_memory(error):
             raise error
+        if self.mode == "train":
+            raise ResourceError(
+                f"out of memory with micro-batches of {self.batch_size}",
+                "--mode train",
+                "the loss depends on them, so they are not halved unasked: give a smaller --batch-size",
+            ) from error
         if self.batch_size == 1:
             if blocks := recompute_blocks(self.model):
                 log.warning("out of memory: activations of %d blocks are computed again, same result", blocks)

@@ -16,6 +16,7 @@ FLOORS = {
         "trees",
         "recompute",
         "losses",
+        "modes",
         "stores",
         "examples",
         "parameters",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -45,6 +45,10 @@ class ProblemSpec(Spec):
     """Micro-batch; changes memory and rounding only (default: 512; halves itself when memory runs out)."""
     params: str | None = None
     """Regular expression: only parameters whose name it matches."""
+    mode: Literal["eval", "train"] = "eval"
+    """In train mode BatchNorm normalises by the statistics of each micro-batch, and nothing may be random."""
+    replay_seed: int | None = None
+    """With --mode train: let dropout and the like draw the same random numbers in every pass."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:i."""
     dtype: str = "float32"
@@ -57,6 +61,9 @@ class ProblemSpec(Spec):
         check_number("examples", self.examples, least=1)
         check_number("batch_size", self.batch_size, least=1)
         check_number("seed", self.seed, least=0)
+        check_number("replay_seed", self.replay_seed, least=0)
+        if self.replay_seed is not None and self.mode != "train":
+            raise UsageError("nothing is random in eval mode", "--replay-seed", "add --mode train, or drop it")
         check_device(self.device)
         key_values(self.model_arg, "model_arg")
         key_values(self.data_arg, "data_arg")

@@ -319,3 +319,25 @@ def test_a_broken_configuration_is_named(content: str, text: str, landscape, tmp
     assert said.code == 2
     assert "c.toml" in said.error
     assert text in said.error
+
+
+def test_train_mode_needs_a_seed_where_something_is_random(landscape, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\n\ndef network():\n    return torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), "
+        "torch.nn.Dropout(0.5), torch.nn.Linear(4, 2))\n\n\ndef data():\n    torch.manual_seed(0)\n"
+        "    x = torch.randn(40, 2)\n    return {'train': (x, (x[:, 0] > 0).long())}\n"
+    )
+    words = ("--model", "mine.py:network", "--data", "mine.py:data", "--top", 2, "--json")
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Dropout(0.5), torch.nn.Linear(4, 2))
+    torch.save(layers.state_dict(), "w.pt")
+    refused = landscape("hessian", "w.pt", *words, "--mode", "train")
+    assert refused.code == 2
+    assert "in train mode 2 draws random numbers in every pass" in refused.error
+    replayed = landscape("hessian", "w.pt", *words, "--mode", "train", "--replay-seed", 1)
+    assert replayed.code == 0, replayed.err
+    plain = landscape("hessian", "w.pt", *words).json
+    assert replayed.json["result"] != plain["result"]
+    assert replayed.json["eigenvalues"] != pytest.approx(plain["eigenvalues"], rel=1e-2)
+    assert (replayed.json["mode"], replayed.json["replay_seed"]) == ("train", 1)
+    assert landscape("hessian", "w.pt", *words, "--replay-seed", 1).code == 2
