@@ -13,6 +13,7 @@ import numpy as np
 from .checkpoint import read_weights
 from .curvature.edges import edges_of_stability
 from .curvature.hessian import NotConverged
+from .curvature.journal import journal_name
 from .data.changes import changed
 from .data.splits import open_data
 from .errors import LandscapeError, UsageError
@@ -216,6 +217,8 @@ def analyze(
     path = folder / f"{kind}-{_key(kind, problem, problem_spec, spec, _beside_key(spec, beside))}.nc"
     if isinstance(spec, SurfaceSpec):
         beside["store"] = path.with_suffix(".rows")
+    if isinstance(spec, HessianSpec) and process_place()[1] == 1:
+        beside["store"] = folder / journal_name(problem, spec.operator, spec.label_samples, problem_spec.seed)
     if path.exists() and not force:
         try:
             stored = Result.load(path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from ..result import Result
 from ..specs import HessianSpec
 from .density import Density, density, run_of
 from .estimates import TRACE_METHODS, Estimate, Known, Probes, Sampled, sample
+from .journal import Journal
 from .lanczos import EigenPairs, Spectrum, lanczos
 from .operators import Operator, operator_of
 from .second_opinion import cross_check
@@ -55,6 +58,7 @@ def hessian(
     *,
     seed: int = 0,
     per_domain: bool = False,
+    store: Path | None = None,
     **options: Any,
 ) -> Result:
     """Curvature of the mean loss over the problem's examples: eigenvalues from either end, trace, density.
@@ -64,6 +68,7 @@ def hessian(
         spec: What to compute; or give its fields as keywords (``top=5, trace=True``).
         seed: Seed of start vectors and probes.
         per_domain: Also for the loss of each domain alone.
+        store: Folder in which products are kept as they are made, so that a killed computation goes on.
         **options: Fields of `HessianSpec`.
 
     Returns:
@@ -79,22 +84,29 @@ def hessian(
     _check_wishes(problem, spec)
     started = time.perf_counter()
     start = stored_start(spec.warm_start, problem) if spec.warm_start else None
-    with _operator(problem, spec, seed) as operator:
-        whole = _look(problem, operator, spec, seed, start=start, check=True)
-        scale = _scale(whole.spectrum)
-        opinions = {
-            name: cross_check(name, problem, operator, top=spec.top, scale=scale, seed=seed)
-            for name in spec.cross_check
-        }
-        count = operator.count
-    domains = (
-        {n: _part(problem.of_domain(n), spec, seed).record for n in problem.present_domains()} if per_domain else None
-    )
-    layers = (
-        {n: _part(problem.of_parameters(names), spec, seed).record for n, names in _layers(problem).items()}
-        if spec.per_layer
-        else None
-    )
+    journal = Journal(store)
+
+    def part(name: str, problem: Problem, spec: HessianSpec = spec) -> dict[str, Any]:
+        return _part(problem, spec, seed, journal, name).record
+
+    with journal.until_interrupted():
+        with journal.of(_operator(problem, spec, seed), "whole") as operator:
+            whole = _look(problem, operator, spec, seed, start=start, check=True)
+            scale = _scale(whole.spectrum)
+            opinions = {
+                name: cross_check(name, problem, operator, top=spec.top, scale=scale, seed=seed)
+                for name in spec.cross_check
+            }
+            count = operator.count
+        domains = (
+            {n: part(f"domain {n}", problem.of_domain(n)) for n in problem.present_domains()} if per_domain else None
+        )
+        layers = (
+            {n: part(f"layer {n}", problem.of_parameters(names)) for n, names in _layers(problem).items()}
+            if spec.per_layer
+            else None
+        )
+        subsamples = _subsamples(problem, spec, seed, part) if spec.subsamples else None
     record = {
         "target": None,
         "operator": spec.operator,
@@ -105,7 +117,7 @@ def hessian(
         "unused_parameters": problem.unused_parameters(),
         "domains": domains,
         "layers": layers,
-        "subsamples": _subsamples(problem, spec, seed) if spec.subsamples else None,
+        "subsamples": subsamples,
         "cross_check": opinions or None,
         "seed": seed,
         "spec": spec.to_dict(),
@@ -113,7 +125,7 @@ def hessian(
         "seconds": round(time.perf_counter() - started, 3),
     }
     result = Result("hessian", _dataset(record, whole.density), record, vectors=_named_vectors(problem, whole))
-    _require_converged(result, spec)
+    _require_converged(result, spec, journal)
     return result
 
 
@@ -210,11 +222,11 @@ def _look(
     return _View(record, spectrum, sampled, curve, facts)
 
 
-def _part(problem: Problem, spec: HessianSpec, seed: int) -> _View:
+def _part(problem: Problem, spec: HessianSpec, seed: int, journal: Journal, name: str) -> _View:
     """The same for a domain, a layer or a subset, where fewer parameters may ask for fewer pairs."""
     n = problem.n_parameters
     fitting = spec.with_(top=min(spec.top, n), bottom=min(spec.bottom, n))
-    with _operator(problem, spec, seed) as operator:
+    with journal.of(_operator(problem, spec, seed), name) as operator:
         return _look(problem, operator, fitting, seed, start=None, check=False)
 
 
@@ -265,7 +277,9 @@ def _layers(problem: Problem) -> dict[str, list[str]]:
     return groups
 
 
-def _subsamples(problem: Problem, spec: HessianSpec, seed: int) -> dict[str, Any]:
+def _subsamples(
+    problem: Problem, spec: HessianSpec, seed: int, part: Callable[[str, Problem, HessianSpec], dict[str, Any]]
+) -> dict[str, Any]:
     """Every quantity on disjoint subsets of equal size, stratified: how much the choice of examples matters."""
     count = spec.subsamples or 0
     size = problem.n_examples // count
@@ -274,7 +288,7 @@ def _subsamples(problem: Problem, spec: HessianSpec, seed: int) -> dict[str, Any
     for k in range(count):
         report("subsets", k, count)
         members = np.sort(order[k * size : (k + 1) * size])
-        views.append(_part(problem.of_examples(members), spec.with_(density=False, diagonal=False), seed).record)
+        views.append(part(f"subset {k}", problem.of_examples(members), spec.with_(density=False, diagonal=False)))
 
     def spread(values: list[Any]) -> dict[str, Any]:
         table = np.array(values, dtype=float)
@@ -398,10 +412,11 @@ def _named_vectors(problem: Problem, view: _View) -> dict[str, Tensor]:
     return {f"{prefix}.{k}": t for prefix, row in rows for k, t in problem.space.named(row).items()}
 
 
-def _require_converged(result: Result, spec: HessianSpec) -> None:
+def _require_converged(result: Result, spec: HessianSpec, journal: Journal) -> None:
     groups = [result.record, *(result.record["domains"] or {}).values(), *(result.record["layers"] or {}).values()]
     flags = [f for g in groups for f in (*g["converged"], *g["smallest_converged"])]
     if not all(flags) and not spec.allow_partial:
+        journal.write()  # a larger budget goes on from here
         raise NotConverged(
             f"{flags.count(False)} of {len(flags)} eigenpairs have a residual above {spec.tol:g}",
             f"after {result['krylov_products']} products",
