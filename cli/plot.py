@@ -26,8 +26,8 @@ class PlotOptions:
     """Page width and fonts."""
     columns: Literal[1, 2] = 1
     """Columns of the page that the figure spans."""
-    format: tuple[Literal["pdf", "png", "svg", "html"], ...] = ("pdf", "png")
-    """File formats."""
+    format: tuple[Literal["pdf", "png", "svg", "html", "gif"], ...] = ("pdf", "png")
+    """File formats; html for what can be turned or moves, gif for what moves."""
     out: Path = Path("landscape-figures")
     """Folder of the figures."""
 

@@ -34,10 +34,11 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Train, print a row per run."""
-    from landscape.training.trainer import train, training_json
+    from landscape.api import train_spec
+    from landscape.training.trainer import training_json
 
     common = arguments.common
-    runs = train(arguments.spec, common.out, resume=common.resume, force=common.force)
+    runs = train_spec(arguments.spec, common.out, resume=common.resume, force=common.force)
     objects = [training_json(r) for r in runs]
     rows = []
     for o in objects:

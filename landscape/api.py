@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .analysis import Target, open_problem
+from .analysis import Target, open_problem, training_result
+from .figures.tensorboard import add_figures
+from .plugins import library
 from .problem import Problem
 from .run import Run
 from .specs import ProblemSpec, TrainSpec
-from .training.trainer import train as train_spec
+from .training import trainer
+from .training.events import FOLDER
 
 
 def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any) -> Problem:
@@ -41,3 +44,13 @@ def train(out: Path | str = "runs", *, resume: bool = False, force: bool = False
         The finished runs.
     """
     return train_spec(TrainSpec(**options), out, resume=resume, force=force)
+
+
+def train_spec(spec: TrainSpec, out: Path | str = "runs", *, resume: bool = False, force: bool = False) -> list[Run]:
+    """As `train`, from a spec; with ``spec.tensorboard`` the figures of each run follow its scalars."""
+    if spec.tensorboard:
+        library("tensorboard", "tensorboard")
+    runs = trainer.train(spec, out, resume=resume, force=force)
+    for run in runs if spec.tensorboard else ():
+        add_figures(run.path / FOLDER, [training_result(run)], int(run.record["steps"]))
+    return runs

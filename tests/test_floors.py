@@ -36,6 +36,7 @@ FLOORS = {
         "substitutes",
         "products",
         "memory",
+        "event_files",
     },
     3: {"models", "data", "optim", "curvature", "measures", "surfaces", "domainwise"},
     4: {"training", "analysis", "joint", "study"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,20 +12,12 @@ from ..errors import UsageError
 from .splits import holdout_split
 
 
-def _images() -> tuple[Any, Any]:
+def optical_digits() -> tuple[Any, Any]:
+    """Images ``(1797, 8, 8)`` float32 in [0, 1] and labels."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     return digits.images.astype(np.float32) / 16, digits.target.astype(np.int64)
-
-
-def _check(test_fraction: float) -> None:
-    if not 0 < test_fraction < 1:
-        raise UsageError(f"test_fraction={test_fraction}", "--data-arg", "expected a number between 0 and 1")
-
-
-def _tensors(images: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(np.ascontiguousarray(images[:, None])), torch.from_numpy(labels)
 
 
 def digits(split_seed: int = 0, test_fraction: float = 0.2) -> dict[str, Any]:
@@ -38,10 +30,8 @@ def digits(split_seed: int = 0, test_fraction: float = 0.2) -> dict[str, Any]:
     Returns:
         Splits of images ``(n, 1, 8, 8)`` in [0, 1] and labels 0 to 9.
     """
-    _check(test_fraction)
-    images, labels = _images()
-    kept, held = holdout_split(len(labels), test_fraction, split_seed, 0)
-    return {"train": _tensors(images[kept], labels[kept]), "test": _tensors(images[held], labels[held])}
+    splits = split_domains({"digits": optical_digits()}, split_seed, test_fraction)
+    return {name: domains["digits"] for name, domains in splits.items()}
 
 
 def digits_rotated(
@@ -57,19 +47,38 @@ def digits_rotated(
     Returns:
         Splits of domains (named after their angle) of images ``(n, 1, 8, 8)`` and labels 0 to 9.
     """
+    return rotation_domains(*optical_digits(), angles, split_seed, test_fraction)
+
+
+def rotation_domains(
+    images: Any, labels: Any, angles: Sequence[float], split_seed: int, test_fraction: float
+) -> dict[str, Any]:
+    """Deal images ``(n, side, side)`` out to domains and turn each domain by its angle."""
     from scipy import ndimage
 
-    _check(test_fraction)
     names = [f"{a:g}" for a in angles]
     if len(set(names)) != len(names) or not names:
         raise UsageError(f"angles={list(angles)}", "--data-arg", "expected distinct angles")
-    images, labels = _images()
     order = np.random.default_rng([split_seed, 0xD0]).permutation(len(labels))
-    splits: dict[str, Any] = {"train": {}, "test": {}}
+    domains = {}
     for i, (name, angle) in enumerate(zip(names, angles, strict=True)):
         rows = order[i :: len(names)]
         turned = ndimage.rotate(images[rows], angle, axes=(2, 1), reshape=False, order=1).clip(0, 1)
-        kept, held = holdout_split(len(rows), test_fraction, split_seed, i)
-        splits["train"][name] = _tensors(turned[kept], labels[rows][kept])
-        splits["test"][name] = _tensors(turned[held], labels[rows][held])
+        domains[name] = (turned, labels[rows])
+    return split_domains(domains, split_seed, test_fraction)
+
+
+def split_domains(domains: Mapping[str, tuple[Any, Any]], split_seed: int, test_fraction: float) -> dict[str, Any]:
+    """Hold out a share of each domain: ``{"train": {name: (images (n, 1, side, side), labels)}, "test": ...}``.
+
+    Raises:
+        UsageError: If the share is not between 0 and 1.
+    """
+    if not 0 < test_fraction < 1:
+        raise UsageError(f"test_fraction={test_fraction}", "--data-arg", "expected a number between 0 and 1")
+    splits: dict[str, Any] = {"train": {}, "test": {}}
+    for i, (name, (images, labels)) in enumerate(domains.items()):
+        for split, rows in zip(splits, holdout_split(len(labels), test_fraction, split_seed, i), strict=True):
+            pixels = np.ascontiguousarray(images[rows][:, None])
+            splits[split][name] = (torch.from_numpy(pixels), torch.from_numpy(labels[rows]))
     return splits

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any
 
 from ..result import Result
+from .bands import draw_band
 from .domain_lines import Lines, domain_panels
 from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
-from .series import by_label, lost_note, middle_and_band, points, seeds_text, stack
+from .series import by_label, lost_note, seeds_text
 from .style import Style
 from .text import safe
 
@@ -44,14 +45,12 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                 fit = [r for r in groups[label] if quantity in r.data]
                 if not fit:
                     continue
-                x, values, missing = stack([(r.data["step"].values, r.data[quantity].values) for r in fit])
-                middle, low, high = middle_and_band(values, "mean")
-                lost += missing
-                (line,) = axes.plot(x, middle, color=look.colour, ls=dash, marker=look.marker, ms=0.3 * style.text)
-                axes.fill_between(x, low, high, color=look.colour, alpha=0.18, lw=0)
-                handles.setdefault(label, line)
                 fixed: Row = {"quantity": quantity, "label": label, "domain": "", "seen": None, "seeds": len(fit)}
-                table += points(fixed, step=x, mean=middle, lowest_seed=low, highest_seed=high)
+                lines = [(r.data["step"].values, r.data[quantity].values) for r in fit]
+                band = draw_band(axes, lines, look, style, fixed, over="step", dash=dash)
+                handles.setdefault(label, band.handle)
+                table += band.rows
+                lost += band.lost
         axes.set(xlabel="step", title=title)
         axes.set_ylim(bottom=0)  # a variance starts near 0, where a logarithm would show nothing else
     for part, (field, title) in zip(parts[1:], _BELOW.items(), strict=True):

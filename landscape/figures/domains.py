@@ -57,12 +57,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set_ylabel(field + extra)
         axes.grid(visible=False, axis="x")
         axes.set_xlim(-0.5, len(domains) - 0.5)
-    room = style.letters((style.width - 0.7) / len(domains), style.small)
-    texts = [safe(d, max(room, 10)) for d in domains]
-    crowded = max(map(len, texts)) > room
-    panels[-1].set_xticks(
-        range(len(domains)), texts, rotation=35 if crowded else 0, ha="right" if crowded else "center"
-    )
+    style.names_below(panels[-1], domains)
     splits = ", ".join(sorted({safe(r.record.get("split") or "train") for r in every}))
     panels[-1].set_xlabel(f"domain (split: {splits}; open markers: not trained on)")
     style.legend(figure, list(handles.values()), [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles])

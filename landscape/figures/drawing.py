@@ -61,6 +61,21 @@ class Want:
 
 
 @dataclass(frozen=True)
+class Movie:
+    """How a figure moves.
+
+    Attributes:
+        frames: How many pictures.
+        show: Brings the figure to one of them, counted from 0; the figure is handed over at the last.
+        seconds: How long each is shown.
+    """
+
+    frames: int
+    show: Callable[[int], None]
+    seconds: float = 0.4
+
+
+@dataclass(frozen=True)
 class Drawing:
     """A drawn figure with the numbers in it.
 
@@ -70,12 +85,14 @@ class Drawing:
         notes: What the reader must know and cannot see: results left out, points that are not finite,
             definitions of bands and whiskers.
         interactive: A plotly figure for HTML, of the kinds that have one.
+        movie: How the figure moves, of the kinds that do.
     """
 
     figure: Figure
     rows: list[Row]
     notes: tuple[str, ...] = ()
     interactive: Any = None
+    movie: Movie | None = None
 
 
 def styled(draw: Draw) -> Draw:

@@ -33,14 +33,34 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     of the contour below it (both stand in the CSV). A share of the variance near 1 alone proves little: random
     walks have that, too (arXiv 1806.08805).
     """
+    result, *others = largest_first(results)
+    figure, axes, height = ground(result, style)
+    handles = _checkpoints(axes, result, style)
+    if handles:
+        style.legend(figure, list(handles.values()), list(handles))
+    _mean_of_three(axes, result)
+    off = f"{100 * shares(result.data).max():.0f} %"
+    notes = [f"the cross is {safe(_origin(result), 60)}; checkpoints lie up to {off} off the plane"]
+    if through_three(result):
+        notes.append("the white circle is the mean of the three checkpoints")
+    if others:
+        notes.append(f"{len(others)} further plane(s) are not drawn")
+    return Drawing(figure, _rows(result, height), (*notes, *lost_note(int(np.isnan(height).sum()))))
+
+
+def largest_first(results: Sequence[Result]) -> list[Result]:
+    """The plane with most checkpoints first; then any fixed order."""
+    return sorted(results, key=_rank, reverse=True)
+
+
+def ground(result: Result, style: Style) -> tuple[Any, Any, Any]:
+    """A figure with the loss in the plane, its axes, and the plotted height ``(y, x)``."""
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
 
-    result, *others = sorted(results, key=_rank, reverse=True)
     data = result.data
     (height,), scale = log_losses([data["loss"].transpose("y", "x").values])
-    low, high = common_range([height])
-    levels = MaxNLocator(LEVELS).tick_values(low, high)
+    levels = MaxNLocator(LEVELS).tick_values(*common_range([height]))
     figure = style.figure(0.72 * style.width)
     axes = figure.subplots()
     x, y = data["x"].values, data["y"].values
@@ -49,20 +69,24 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         figure.colorbar(filled, ax=axes, label=scale.replace("log₁₀", r"$\log_{10}$"), fraction=0.05, pad=0.02)
     axes.plot(0, 0, "+", color="white", ms=8, mew=2.2)
     axes.plot(0, 0, "+", color="black", ms=7, mew=0.9)
-    handles = _checkpoints(axes, result, style)
     axes.set_xlabel(axis_text("x", result, 0))
     axes.set_ylabel(axis_text("y", result, 1))
-    if handles:
-        style.legend(figure, list(handles.values()), list(handles))
-    off = f"{100 * _shares(data).max():.0f} %"
-    notes = [f"the cross is {safe(_origin(result), 60)}; checkpoints lie up to {off} off the plane"]
-    if others:
-        notes.append(f"{len(others)} further plane(s) are not drawn")
-    return Drawing(figure, _rows(result, height), (*notes, *lost_note(int(np.isnan(height).sum()))))
+    return figure, axes, height
+
+
+def through_three(result: Result) -> bool:
+    """Whether the plane was laid through the target and the first two checkpoints."""
+    return result.record.get("plane") == "through three checkpoints" and result.data.sizes["checkpoint"] >= 2
+
+
+def _mean_of_three(axes: Any, result: Result) -> None:
+    """Mark the mean of the three weights that span the plane, which lies in it (arXiv 1803.05407)."""
+    if through_three(result):
+        x, y = (float(result.data[f"checkpoint_{k}"].values[:2].sum()) / 3 for k in "xy")
+        axes.plot(x, y, "o", color="white", mec="black", mew=0.7, ms=5, zorder=5)
 
 
 def _rank(result: Result) -> tuple[Any, ...]:
-    """The plane with most checkpoints first; then any fixed order."""
     return result.data.sizes["checkpoint"], str(result.record.get("target")), str(result.path)
 
 
@@ -70,7 +94,7 @@ def _evaluated(data: Any) -> Any:
     return data["evaluated"].transpose("y", "x").values.astype(bool) if "evaluated" in data else None
 
 
-def _shares(data: Any) -> Any:
+def shares(data: Any) -> Any:
     """Which part of each checkpoint's distance from the origin lies off the plane."""
     off, far = data["off_plane"].values, data["from_origin"].values
     return np.divide(off, far, out=np.zeros_like(off), where=far > 0)
@@ -80,14 +104,14 @@ def _checkpoints(axes: Any, result: Result, style: Style) -> dict[str, Any]:
     """Draw every run; a handle per optimizer."""
     data, facts = result.data, result.record["checkpoints"]
     at = np.stack([data["checkpoint_x"].values, data["checkpoint_y"].values], 1)
-    shares, runs = _shares(data), data["run"].values
+    away, runs = shares(data), data["run"].values
     labels = [str(f.get("label")) for f in facts]
     styles = looks(labels)
     handles: dict[str, Any] = {}
     for run in dict.fromkeys(runs.tolist()):
         mine = np.flatnonzero(runs == run)
         look = styles[labels[mine[0]]]
-        sizes = ((0.35 + 0.45 * shares[mine]) * style.text) ** 2
+        sizes = ((0.35 + 0.45 * away[mine]) * style.text) ** 2
         if len(mine) > 1:
             between = mine[1:-1][:: max(1, len(mine) // _MARKERS)]
             axes.plot(*at[mine].T, color="white", lw=2.2, zorder=3)

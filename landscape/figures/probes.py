@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..result import Result
+from .bands import draw_band
 from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
-from .series import by_label, lost_note, middle_and_band, points, seeds_text, stack
+from .series import by_label, lost_note, seeds_text
 from .style import Style, hide_unused
 from .text import safe
 
@@ -60,19 +61,14 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     lost = 0
     for axes, quantity in zip(panels, shown, strict=False):
         for label, look in looks(groups).items():
-            lines = [_line(r, quantity) for r in groups[label] if quantity in r.data]
+            lines = [probed(r, quantity) for r in groups[label] if quantity in r.data]
             if not lines:
                 continue
-            x, values, missing = stack(lines)
-            middle, low, high = middle_and_band(values, "mean")
-            lost += missing
-            every = max(1, len(x) // 6)
-            (handles[label],) = axes.plot(
-                x, middle, color=look.colour, ls=look.dash, marker=look.marker, ms=0.3 * style.text, markevery=every
-            )
-            axes.fill_between(x, low, high, color=look.colour, alpha=0.18, lw=0)
             fixed: Row = {"quantity": quantity, "label": label, "seeds": len(lines)}
-            table += points(fixed, step=x, mean=middle, lowest_seed=low, highest_seed=high)
+            band = draw_band(axes, lines, look, style, fixed, over="step", marks=6)
+            handles[label] = band.handle
+            table += band.rows
+            lost += band.lost
         axes.set_title(QUANTITIES[quantity])
         axes.set(xlabel="step")
     hide_unused(panels, len(shown), across)
@@ -82,6 +78,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     return Drawing(figure, table, (*notes, *lost_note(lost)))
 
 
-def _line(result: Result, quantity: str) -> tuple[Any, Any]:
+def probed(result: Result, quantity: str) -> tuple[Any, Any]:
+    """Steps and values of a recorded quantity."""
     data = result.data[quantity]
     return np.asarray(data[str(data.dims[0])].values), data.values

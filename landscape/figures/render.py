@@ -13,11 +13,12 @@ from ..names import unknown_name
 from ..registry import FIGURES
 from ..result import Result
 from .drawing import Drawing, Want
+from .movies import gif
 from .provenance import metadata
 from .style import Style
 from .tables import to_csv
 
-FORMATS = ("pdf", "png", "svg", "html")
+FORMATS = ("pdf", "png", "svg", "html", "gif")
 
 
 def render(
@@ -38,7 +39,7 @@ def render(
         kind: A name in `landscape.registry.FIGURES`.
         results: Any results; those of the right kind are taken.
         out: The folder.
-        formats: Of ``pdf``, ``png``, ``svg``, and ``html`` for kinds that can be turned.
+        formats: Of ``pdf``, ``png``, ``svg``; ``html`` for kinds that turn or move, ``gif`` for those that move.
         venue: Sizes and fonts, a name in `landscape.figures.style.VENUES`.
         columns: Columns of the page that the figure spans.
         stem: File name without suffix (default: the kind).
@@ -57,15 +58,24 @@ def render(
     drawing: Drawing = FIGURES.load(kind)(fit, style)
     if "html" in formats and drawing.interactive is None:
         raise UsageError(f"a {kind} figure has no html form", "--format", "choose pdf, png or svg, or kind surface3d")
+    if "gif" in formats and drawing.movie is None:
+        fix = "choose pdf, png or svg, or kind trajectory-movie or surface-movie"
+        raise UsageError(f"a {kind} figure does not move", "--format", fix)
     stem = stem or kind
     paths = []
     for form in dict.fromkeys(formats):
         path = Path(out) / f"{stem}.{form}"
-        write_bytes(path, page(drawing) if form == "html" else image(drawing, form, style, kind, fit))
+        write_bytes(path, _file(drawing, form, style, kind, fit))
         paths.append(path)
     table = Path(out) / f"{stem}.csv"
     write_bytes(table, to_csv(drawing.rows).encode("utf-8"))
     return [*paths, table]
+
+
+def _file(drawing: Drawing, form: str, style: Style, kind: str, results: Sequence[Result]) -> bytes:
+    if form == "html":
+        return page(drawing)
+    return gif(drawing, style) if form == "gif" else image(drawing, form, style, kind, results)
 
 
 def fitting(kind: str, results: Sequence[Result]) -> list[Result]:
@@ -91,11 +101,13 @@ def drawable(results: Sequence[Result]) -> list[str]:
     return [kind for kind in FIGURES if allowed(kind)]
 
 
-def image(drawing: Drawing, form: str, style: Style, kind: str, results: Sequence[Result]) -> bytes:
+def image(
+    drawing: Drawing, form: str, style: Style, kind: str, results: Sequence[Result], *, dpi: int = 300
+) -> bytes:
     """The figure as PDF, PNG or SVG."""
     buffer = io.BytesIO()
     with style.applied():
-        drawing.figure.savefig(buffer, format=form, metadata=metadata(form, kind, results))
+        drawing.figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata(form, kind, results))
     return buffer.getvalue()
 
 
@@ -104,6 +116,7 @@ def page(drawing: Drawing) -> bytes:
     text = drawing.interactive.to_html(
         include_plotlyjs=True,
         full_html=True,
+        auto_play=False,
         div_id="surface",
         config={"displaylogo": False, "responsive": True},
     )

@@ -9,20 +9,24 @@ import numpy as np
 
 from ..result import Result
 from .axes import direction_notes, shared_axis_text
+from .bands import draw_band
 from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
 from .scales import loss_scale
-from .series import by_label, lost_note, middle_and_band, points, seeds_text, stack
+from .series import by_label, lost_note, seeds_text
 from .style import Style
 from .text import safe
 
 
-class _Slices(Want):
+class Slices(Want):
+    """Surfaces of one dimension."""
+
     def fits(self, result: Result) -> bool:
+        """Whether ``result`` is one."""
         return super().fits(result) and "y" not in result.data["loss"].dims
 
 
-WANTS = _Slices("surface", "compute it with `landscape surface --dim 1`", "loss", frozenset({"x"}))
+WANTS = Slices("surface", "compute it with `landscape surface --dim 1`", "loss", frozenset({"x"}))
 
 
 @styled
@@ -42,20 +46,15 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     for axes, field in zip(panels, fields, strict=True):
         shown = []
         for label, look in looks(groups).items():
-            lines = [line for r in groups[label] if field in r.data for line in _lines(r, field)]
+            lines = [line for r in groups[label] if field in r.data for line in slice_lines(r, field)]
             if not lines:
                 continue
-            x, values, missing = stack(lines)
-            middle, low, high = middle_and_band(values, "median")
-            lost += missing
-            every = max(1, len(x) // 8)
-            (handles[label],) = axes.plot(
-                x, middle, color=look.colour, ls=look.dash, marker=look.marker, markevery=every
-            )
-            axes.fill_between(x, low, high, color=look.colour, alpha=0.18, lw=0)
-            shown.append(values[np.isfinite(values)])
-            fixed = {"quantity": field, "label": label, "lines": len(lines)}
-            table += points(fixed, x=x, median=middle, lower_quartile=low, upper_quartile=high)
+            fixed: Row = {"quantity": field, "label": label, "lines": len(lines)}
+            band = draw_band(axes, lines, look, style, fixed, over="x", way="median")
+            handles[label] = band.handle
+            table += band.rows
+            lost += band.lost
+            shown.append(band.finite)
         extra = loss_scale(axes, np.concatenate([*shown, []])) if field == "loss" else ""
         axes.set_ylabel(field + extra)
     every_result = [r for v in groups.values() for r in v]
@@ -65,11 +64,12 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     return Drawing(figure, table, (*notes, *lost_note(lost)))
 
 
-def _lines(result: Result, field: str) -> list[tuple[Any, Any]]:
+def slice_lines(result: Result, field: str) -> list[tuple[Any, Any]]:
+    """``(x, values)`` of every direction."""
     values = result.data[field].values
     return [(result.data["x"].values, line) for line in (values if values.ndim == 2 else values[None])]
 
 
 def _count(members: Sequence[Result]) -> str:
-    repeats = sum(len(_lines(r, "loss")) for r in members)
+    repeats = sum(len(slice_lines(r, "loss")) for r in members)
     return f"{seeds_text({'': members})}, {repeats} slice{'' if repeats == 1 else 's'}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..names import unknown_name
+from .text import safe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,6 +113,13 @@ class Style:
         """Put a legend right of all panels of a part of a figure, at most ``most`` entries high."""
         options = {"loc": "outside right center", "title": title, "title_fontsize": self.small}
         part.legend(handles, labels, ncols=-(-len(labels) // most), **options)
+
+    def names_below(self, axes: Any, names: Sequence[str]) -> None:
+        """Write the names of users under the x axis at 0, 1, ...; slanted where they are longer than their place."""
+        room = self.letters((self.width - 0.7) / len(names), self.small)
+        texts = [safe(n, max(room, 10)) for n in names]
+        crowded = max(map(len, texts)) > room
+        axes.set_xticks(range(len(names)), texts, rotation=35 if crowded else 0, ha="right" if crowded else "center")
 
     @contextmanager
     def applied(self) -> Iterator[None]:

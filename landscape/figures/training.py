@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..result import Result
+from .bands import draw_band
 from .domain_lines import Lines, domain_panels
 from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
 from .scales import loss_scale
-from .series import by_label, lost_note, middle_and_band, points, seeds_text, stack
+from .series import by_label, lost_note, seeds_text
 from .style import Style
 from .text import safe
 
@@ -47,22 +48,12 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             lines = [(_steps(r, field), r.data[field].values) for r in groups[label] if field in r.data]
             if not lines:
                 continue
-            x, values, missing = stack(lines)
-            middle, low, high = middle_and_band(values, "mean")
-            lost += missing
-            (handles[label],) = axes.plot(
-                x,
-                middle,
-                color=look.colour,
-                ls=look.dash,
-                marker=look.marker,
-                ms=0.3 * style.text,
-                markevery=max(1, len(x) // 8),
-            )
-            axes.fill_between(x, low, high, color=look.colour, alpha=0.18, lw=0)
-            fixed = {"quantity": field, "label": label, "domain": "", "seen": None, "seeds": len(lines)}
-            table += points(fixed, step=x, mean=middle, lowest_seed=low, highest_seed=high)
-            shown.append(values[np.isfinite(values)])
+            fixed: Row = {"quantity": field, "label": label, "domain": "", "seen": None, "seeds": len(lines)}
+            band = draw_band(axes, lines, look, style, fixed, over="step")
+            handles[label] = band.handle
+            table += band.rows
+            lost += band.lost
+            shown.append(band.finite)
         axes.set(xlabel="step")
         axes.set_title(_TOP.get(field, "loss of the batch") + loss_scale(axes, np.concatenate([*shown, []])))
     if rows:

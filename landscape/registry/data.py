@@ -12,6 +12,14 @@ DATA = Registry(
             "1,797 real 8x8 digits as six rotation domains, 0 to 75 degrees, each image in one domain",
         ),
         "digits": Entry("landscape.data.digits:digits", "1,797 real 8x8 digits, one domain"),
+        "mnist5k-rotated": Entry(
+            "landscape.data.mnist:mnist5k_rotated",
+            "5,000 real MNIST digits as six rotation domains, 0 to 75 degrees (extra mnist)",
+        ),
+        "two-digits": Entry(
+            "landscape.data.mnist:two_digits",
+            "two real sources of digits as domains at 28x28: mnist and optical (extra mnist)",
+        ),
         "gaussian-domains": Entry(
             "landscape.data.gaussian:gaussian_domains",
             "synthetic Gaussian classes in domains with clear boundaries (overlap=0..1)",

@@ -11,6 +11,10 @@ FIGURES = Registry(
             "landscape.figures.training:draw", "loss, per-domain loss and domain-loss variance over training"
         ),
         "probes": Entry("landscape.figures.probes:draw", "surrogate gap, gradient angles and more over training"),
+        "gradient-angle": Entry(
+            "landscape.figures.gradient_angle:draw",
+            "angle between the gradients at w and at the ascent point over training",
+        ),
         "eigenvalues": Entry("landscape.figures.eigenvalues:draw", "top eigenvalues per optimizer, with residuals"),
         "spectra": Entry(
             "landscape.figures.spectra:draw", "spectral densities: rows optimizers, columns checkpoints"
@@ -19,15 +23,35 @@ FIGURES = Registry(
             "landscape.figures.curvature_course:draw", "lambda_1, lambda_5 and their ratio over training"
         ),
         "m-sharpness": Entry("landscape.figures.m_sharpness:draw", "m-sharpness over m per optimizer"),
+        "sharpness-radius": Entry("landscape.figures.sharpness_radius:draw", "m-sharpness over rho per optimizer"),
+        "domain-sharpness": Entry(
+            "landscape.figures.domain_sharpness:draw", "sharpness of the pooled loss beside that of each domain"
+        ),
+        "local-flatness": Entry(
+            "landscape.figures.local_flatness:draw", "F_gamma over gamma, on domains trained on and others"
+        ),
+        "controls": Entry(
+            "landscape.figures.controls:draw", "map of the measures that move when the network is rescaled"
+        ),
         "slice": Entry("landscape.figures.slice:draw", "1-D slices of the loss along the same directions"),
+        "twin-slice": Entry(
+            "landscape.figures.twin_slice:draw",
+            "1-D slices with loss and accuracy, training and test data, on one picture",
+        ),
         "contour": Entry("landscape.figures.contour:draw", "2-D contours on one scale with one colour bar"),
+        "surface-movie": Entry(
+            "landscape.figures.surface_movie:draw", "the loss around a network while it is trained (gif, html)"
+        ),
         "domain-surfaces": Entry(
             "landscape.figures.domain_surfaces:draw", "2-D contours per domain and optimizer, on one scale"
         ),
         "plane": Entry("landscape.figures.plane:draw", "planes through checkpoints: trajectories, three minima"),
+        "trajectory-movie": Entry(
+            "landscape.figures.trajectory_movie:draw", "trajectories growing in their plane (gif, html)"
+        ),
         "path": Entry("landscape.figures.path:draw", "loss between two checkpoints, with its barrier"),
         "merge-tree": Entry("landscape.figures.merge_tree:draw", "minima of 2-D surfaces and where basins meet"),
-        "surface3d": Entry("landscape.figures.surface3d:draw", "interactive 3-D surfaces (html)"),
+        "surface3d": Entry("landscape.figures.surface3d:draw", "3-D surfaces, still or to turn (html)"),
         "domains": Entry("landscape.figures.domains:draw", "loss and accuracy per domain and optimizer"),
         "domain-curves": Entry(
             "landscape.figures.domain_curves:draw",
@@ -35,6 +59,13 @@ FIGURES = Registry(
         ),
         "domain-matrix": Entry(
             "landscape.figures.domain_matrix:draw", "gradient cosines and sharpness across domains as matrices"
+        ),
+        "unseen": Entry("landscape.figures.unseen:draw", "accuracy on each domain that was held out in turn"),
+        "accuracy-radius": Entry(
+            "landscape.figures.accuracy_radius:draw", "accuracy against rho, beside plain training"
+        ),
+        "error-reduction": Entry(
+            "landscape.figures.error_reduction:draw", "relative error reduction against plain training, dot per seed"
         ),
     },
 )

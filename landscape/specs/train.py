@@ -57,7 +57,7 @@ class TrainSpec(Spec):
     """One or several optimizers over one or several seeds, each pair one run."""
 
     # What may differ between a run and its continuation.
-    _not_in_key: ClassVar[frozenset[str]] = frozenset({"save_every", "workers"})
+    _not_in_key: ClassVar[frozenset[str]] = frozenset({"save_every", "workers", "tensorboard"})
 
     data: str = "digits-rotated"
     """Registered name, {domains,images,hf}:FOLDER, pkg.module:callable or path/to/file.py:callable."""
@@ -130,6 +130,8 @@ class TrainSpec(Spec):
     """Relative sizes of the training domains in their order, like 8:1:1; surplus examples are left out."""
     domain_label_noise: tuple[str, ...] = ()
     """Share of the training examples whose domain is wrong (0.3) or unknown (missing:0.5)."""
+    tensorboard: bool = False
+    """Also write event files into RUN/tensorboard: all logged numbers, and figures at the end (extra tensorboard)."""
     probe: tuple[str, ...] = ()
     """NAME or NAME@every=K: quantities recorded during training, every K steps (default 10); see the README."""
     rho: float | None = None

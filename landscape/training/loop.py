@@ -12,6 +12,8 @@ import logging
 import math
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from ..curvature.hessian import hessian
 from ..data.changes import changed
 from ..errors import Interrupted, NumericalError, UsageError
 from ..evaluation import check_fit
+from ..event_files import EventFile
 from ..examples import Batch, forward
 from ..files import stable_hash, write_json
 from ..fitting import load_into
@@ -39,6 +42,7 @@ from ..weights import save_weights, weights_hash
 from .augment import Mixed, augment
 from .batches import BalancedOrder, BatchOrder, batches
 from .evaluation import Scorer
+from .events import FOLDER, scalars
 from .probes import Point, take
 from .setup import Ingredients, batch_size, method_settings, piece_size, seen_positions, torch_dtype
 from .signals import StopFlag
@@ -109,6 +113,7 @@ class Training:
         self.step, self.seconds, self.gradient_evaluations = 0, 0.0, 0
         self.skipped_steps, self.negative_weights, self.train_loss = 0, 0, math.inf
         self.reached = False
+        self.events: EventFile | None = None
 
     def _order(self, size: int) -> BatchOrder | BalancedOrder:
         if self.spec.sampler == "balanced":
@@ -159,7 +164,7 @@ class Training:
         self._record_changes()
         started, saved_at = time.monotonic() - self.seconds, time.monotonic()
         self._train_mode()
-        with open(self.run.path / "metrics.jsonl", "a", encoding="utf-8") as metrics:
+        with open(self.run.path / "metrics.jsonl", "a", encoding="utf-8") as metrics, self._event_file():
             if self.step == 0:
                 self._log(metrics, {"step": 0, "epoch": 0.0, "evaluation": self._evaluation()})
                 if self.save_steps:
@@ -341,10 +346,23 @@ class Training:
 
     # -- files ---------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _log(metrics: Any, line: dict[str, Any]) -> None:
+    @contextmanager
+    def _event_file(self) -> Iterator[None]:
+        """Where `_log` also writes, if the run wants event files."""
+        if not self.spec.tensorboard:
+            yield
+            return
+        self.events = EventFile(self.run.path / FOLDER, self.step)
+        try:
+            yield
+        finally:
+            self.events.close()
+
+    def _log(self, metrics: Any, line: dict[str, Any]) -> None:
         metrics.write(json.dumps(line, allow_nan=False) + "\n")
         metrics.flush()
+        if self.events is not None:
+            self.events.scalars(line["step"], scalars(line))
 
     def _record_changes(self) -> None:
         if not self.changes.record:

@@ -71,8 +71,43 @@ def sharpness(label: str, seed: int | None, value: float = 0.1, rhos: tuple[floa
         "stderr": (("m", "rho"), abs(table) / 10),
         "n_blocks": (("m", "rho"), table),
     }
+    data["measure"] = ("row", np.array(["m-sharpness"], dtype=str))
     record = facts(label, seed, spec={"p": "2", "adaptive": False})
     return Result("sharpness", xr.Dataset(data, {"m": [1, 4, 16], "rho": list(rhos)}), record)
+
+
+def radii(label: str, seed: int | None, names: tuple[str, ...] = ("p", "q")) -> Result:
+    """m-sharpness at three radii, per domain, beside F_gamma and the control of rescaling."""
+    result = sharpness(label, seed, rhos=(0.01, 0.05, 0.1))
+    per_domain = np.stack([(i + 0.5) * result.data["value"].values for i in range(len(names))])
+    gammas = (0.5, 1.0, 2.0)
+    data = result.data.drop_vars("measure").assign_coords(domain=list(names))
+    data["domain_value"] = (("domain", "m", "rho"), per_domain)
+    data["measure"] = ("row", np.array(["local-flatness"] * len(gammas), dtype=str))
+    rows = [
+        {"measure": "local-flatness", "rho": g, "value": 0.01 * g**2 * (1 + (seed or 0)), "stderr": 0.001 * g}
+        for g in gammas
+    ]
+    moved = {"measure": "m-sharpness", "m": 4, "rho": 0.05, "values": [0.1, 0.2, 2.0], "moves": True}
+    layers = [{"measure": "relative-flatness", "layer": n, "values": [1.0, 0.0, -3.0], "moves": True} for n in names]
+    still = {"measure": "margin", "m": None, "rho": None, "values": [1.0, 1.0, 1.0], "moves": False}
+    control = {
+        "kind": "rescale",
+        "moved_above": 0.01,
+        "networks": [{"factor": f, "output_change": 1e-7} for f in (1.0, 2.0, 10.0)],
+        "measures": [moved, still, *layers],
+    }
+    more = {"n_examples": 16, "measures": rows, "domain_counts": dict.fromkeys(names, 8), "control": control}
+    return Result("sharpness", data, result.record | more)
+
+
+def over_training(label: str, seed: int | None, step: int = 5) -> Result:
+    """The surface at an earlier checkpoint."""
+    result = plane(label, seed)
+    if result.record["run"]:
+        result.record["run"] |= {"step": step}
+    result.record["n_examples"] = 16
+    return result
 
 
 def axes(kind: str, count: int) -> list[dict[str, Any]]:
@@ -135,6 +170,7 @@ def line(label: str, seed: int | None, repeats: int = 3) -> Result:
     x = np.linspace(-1, 1, 9)
     loss = 0.02 + np.stack([(1 + 0.1 * r) * x**2 for r in range(repeats)])
     data = {"loss": (("repeat", "x"), loss), "accuracy": (("repeat", "x"), 1 - loss / 10)}
+    data |= {"test_loss": (("repeat", "x"), 2 * loss), "test_accuracy": (("repeat", "x"), 1 - loss / 5)}
     record = facts(label, seed, kind="1d", axes=axes("filter", repeats), fixed_parameters=9, batchnorm_layers=0)
     return Result("surface", xr.Dataset(data, {"x": x}), record)
 
@@ -184,14 +220,15 @@ def training(
     end = {"train_loss": 0.1, "train_accuracy": 0.99, "test_accuracy": 0.9, "unseen_accuracy": unseen}
     record = facts(label, seed, final={**end, "domain_loss_variance": 2e-3, **final}, holdout=[names[-1]])
     del record["weights_hash"], record["data_hash"], record["n_examples"]
-    record["spec"] = {"base": "sgd", "data": "digits-rotated", "loss": "cross_entropy"}
+    record["spec"] = {"base": "sgd", "data": "digits-rotated", "loss": "cross_entropy", "rho": 0.05}
     coordinates = {"step": np.arange(1, 11), "eval_step": steps, "domain": list(names)}
     coordinates |= {"surrogate_gap_step": steps[::2] + 1, "gradient_alignment_step": steps[::3] + 1}
     return Result("training", xr.Dataset(data, coordinates), record)
 
 
 def everything(labels: tuple[str, ...] = ("sgd", "sam"), seeds: tuple[int | None, ...] = (0, 1)) -> list[Result]:
-    makers = (hessian, spectrum, sharpness, plane, line, domains, domain_curves, training, trajectory, between)
+    makers = (hessian, spectrum, sharpness, radii, plane, over_training, line)
+    makers += (domains, domain_curves, training, trajectory, between)
     return [make(label, seed) for label in labels for seed in seeds for make in makers]
 
 
@@ -204,7 +241,9 @@ def hostile() -> list[Result]:
             hessian(label, 0),
             spectrum(label, 0),
             sharpness(label, 0),
+            radii(label, 0, names),
             plane(label, 0, names=names),
+            over_training(label, 0),
             line(label, 0),
         ]
         results += [trajectory(label, 0, runs=names), between(label, 0)]
