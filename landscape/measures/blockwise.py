@@ -2,8 +2,8 @@
 
 A `Group` is a run of equal blocks that are asked together. Two ways answer: `Looped` takes one block after the
 other, through the micro-batches of `Problem`; `Stacked` takes all blocks of the group in one call of
-``torch.func.vmap``, with a row of weights for each. Stacking saves the fixed cost of a call, which rules as long
-as a block is little work; with large blocks the batched kernels (grouped convolutions above all) are slower than
+``torch.func.vmap``, with a row of weights for each. Stacking saves the fixed cost of calls, which rules as long
+as each does little work; with large blocks the batched kernels (grouped convolutions above all) are slower than
 the plain ones. `STACK_BELOW` is where the two cross, as measured by ``tests/benchmarks/sharpness.py``.
 """
 
@@ -19,26 +19,27 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from ..errors import LandscapeError, is_out_of_memory
 from ..examples import Indices, forward
 from ..losses import mean_loss
 from ..problem import Problem
 from ..trees import map_tensors
+from .work import Work, forward_work
 
 log = logging.getLogger(__name__)
 
-_OPERATIONS: WeakKeyDictionary[torch.nn.Module, int] = WeakKeyDictionary()  # of one example's forward pass
+_WORK: WeakKeyDictionary[torch.nn.Module, Work] = WeakKeyDictionary()  # of one example's forward pass
 _STACKABLE: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
-# Operations (2 per multiply-add) of a block's forward pass up to which stacking is the faster way. Measured on CPUs;
-# the figure for GPUs, where the fixed cost of a call weighs more, is a guess that the same benchmark can replace.
-STACK_BELOW = {"cpu": 4e7, "cuda": 4e9}
-# Bytes of one row-per-block array of weights: on a CPU the rows of a group should stay in its cache.
-_ROW_BYTES = {"cpu": 2**23, "cuda": 2**28}
-_TOGETHER = 8  # micro-batches' worth of examples in a group: what is stacked is little work for each of them
+# Operations (2 per multiply-add) that a call in a block's forward pass does on average, up to which stacking is the
+# faster way. Measured on CPUs; the figure for GPUs, where the fixed cost of a call weighs more, is a guess that the
+# same benchmark can replace.
+STACK_BELOW = {"cpu": 2.5e6, "cuda": 2.5e8}
+# Bytes of a group's rows of weights, and of what its forward pass returns: on a CPU they should stay in its cache.
+_ROW_BYTES = {"cpu": 2**22, "cuda": 2**28}
+_FORWARD_BYTES = {"cpu": 2**24, "cuda": 2**30}
+_LEAST = 8  # blocks in a group: fewer do not pay
 _AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 
@@ -149,8 +150,8 @@ def groups(problem: Problem, parts: Sequence[Indices], way: str | None = None) -
         return
     m = len(parts[0])
     even = [p for p in parts if len(p) == m]
-    row_bytes = problem.n_parameters * problem.weights.element_size()
-    many = max(1, min(_ROW_BYTES[_kind(problem)] // row_bytes, _TOGETHER * problem.batch_size // m))
+    kind, forward_bytes = _kind(problem), _work_of_one(problem).nbytes * m
+    many = max(_LEAST, min(_ROW_BYTES[kind] // problem.weights.nbytes, _FORWARD_BYTES[kind] // forward_bytes))
     for start in range(0, len(even), many):
         yield Stacked(problem, even[start : start + many])
     for part in parts[len(even) :]:
@@ -158,43 +159,25 @@ def groups(problem: Problem, parts: Sequence[Indices], way: str | None = None) -
 
 
 def rule(problem: Problem, parts: Sequence[Indices]) -> str:
-    """``"stack"`` if a block is little work and the network can be stacked, else ``"loop"``.
+    """``"stack"`` if a block's calls are little work each and the network can be stacked, else ``"loop"``.
 
     The network is looked at once; the answer for it is kept as long as the network is.
     """
     m = len(parts[0])
-    if len(parts) < 2 or m > problem.batch_size:
+    if len(parts) < 2 or m > problem.batch_size or problem.weights.nbytes > _ROW_BYTES[_kind(problem)]:
         return "loop"
-    if problem.model not in _OPERATIONS:
-        _OPERATIONS[problem.model] = forward_operations(problem, parts[0][:1])
-    if _OPERATIONS[problem.model] * m > STACK_BELOW[_kind(problem)]:
+    work = _work_of_one(problem)
+    if work.operations * m > STACK_BELOW[_kind(problem)] * work.calls:
         return "loop"
     if problem.model not in _STACKABLE:
         _STACKABLE[problem.model] = _agree(problem, parts[:2] if len(parts[1]) == m else parts[:1])
     return "stack" if _STACKABLE[problem.model] else "loop"
 
 
-def forward_operations(problem: Problem, positions: Indices) -> int:
-    """Floating-point operations of the matrix products and convolutions in the forward pass over some examples."""
-    counter = _Counter()
-    with counter:
-        problem.of_examples(positions).loss_tensor()
-    return counter.total
-
-
-class _Counter(TorchDispatchMode):
-    """Torch's own formulas; its `FlopCounterMode` also hooks every module, and fails on some."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total: int = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
-        return out
+def _work_of_one(problem: Problem) -> Work:
+    if problem.model not in _WORK:
+        _WORK[problem.model] = forward_work(problem, np.arange(1))
+    return _WORK[problem.model]
 
 
 def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:

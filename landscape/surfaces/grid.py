@@ -11,7 +11,7 @@ from ..specs import SurfaceSpec
 from . import adaptive
 from .directions import Direction
 from .rows import Rows
-from .walker import Walker
+from .walker import Move, Walker
 
 
 def axis_values(points: int, reach: float) -> Any:
@@ -46,16 +46,20 @@ def grid_sums(
     Returns:
         Sums ``(h, w, 4, columns)``, and which points were evaluated ``(h, w)``, or None for all.
     """
+
+    def place(row: int, column: int) -> list[Move]:
+        return [(float(y[row]), axes[1]), (float(x[column]), axes[0])]
+
     if not spec.adaptive_grid:
         names = [f"y{j:04d}" for j in range(len(y))]
-        made = rows.compute("surface", names, lambda j: walker.row(x, axes[0], [(float(y[j]), axes[1])]))
+        made = rows.compute("surface", names, lambda j: walker.over([place(j, i) for i in range(len(x))]))
         return np.stack(made), None
 
     def evaluate(round_name: str, places: Any) -> Any:
         chunks = np.array_split(places, -(-len(places) // spec.points))
 
         def chunk(i: int) -> Any:
-            return np.concatenate([walker.row([x[c]], axes[0], [(float(y[r]), axes[1])]) for r, c in chunks[i]])
+            return walker.over([place(r, c) for r, c in chunks[i]])
 
         names = [f"{round_name}-{i:04d}" for i in range(len(chunks))]
         return np.concatenate(rows.compute(f"surface, {round_name}", names, chunk))

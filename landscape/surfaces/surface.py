@@ -158,10 +158,14 @@ def _evaluate(
     """Dimensions, axis values, sums ``(*dims, 4, columns)``, and which cells were evaluated (None: all)."""
     if spec.dim == 1:
         x = axis_values(spec.points, lengths[0])
+
+        def line(direction: Direction) -> Any:
+            return walker.over([[(float(step), direction)] for step in x])
+
         if spec.repeats == 1:
-            return ("x",), {"x": x}, rows.compute("slice", ["slice"], lambda _: walker.row(x, axes[0]))[0], None
+            return ("x",), {"x": x}, rows.compute("slice", ["slice"], lambda _: line(axes[0]))[0], None
         names = [f"slice{r:04d}" for r in range(spec.repeats)]
-        lines = rows.compute("slices", names, lambda r: walker.row(x, _drawn(walker.problem, spec, seed, r)))
+        lines = rows.compute("slices", names, lambda r: line(_drawn(walker.problem, spec, seed, r)))
         return ("repeat", "x"), {"x": x}, np.stack(lines), None
     size = 2 * spec.points - 1 if spec.adaptive_grid else spec.points
     x, y = (axis_values(size, length) for length in lengths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..problem import Problem
 from ..weights import weights_hash
 from .batchnorm import batchnorm_layers, preserved_statistics, recalibrate, running_statistics
 from .directions import Direction, centre_of
+from .tally import Tally
 
 Move = tuple[float, Direction]
 
@@ -41,17 +42,20 @@ class Walker:
         self.live = running_statistics(problem.model)
         self.statistics: Mapping[str, Tensor] = {}
         self.forwards = 0
+        self._tallies = [Tally(p) for p in (problem, test) if p is not None]
         if policy == "recalibrate" and training is None and batchnorm_layers(problem.model):
             raise UsageError("there are no examples to estimate statistics from", "--bn recalibrate", "use --bn keep")
 
-    def at(self, moves: Sequence[Move], base: Sequence[Tensor] | None = None) -> Tensor:
-        """Sums of a pass at base + Σ step · direction, ``(4, domains)``; with a test split twice as many columns."""
-        torch._foreach_copy_(self.tensors, list(base or self.centre))
-        for step, direction in moves:
-            torch._foreach_add_(self.tensors, direction.tensors, alpha=step)
-        if self.policy == "interpolate":
-            self._interpolate(moves)
-        return self._look()
+    def at(self, moves: Sequence[Move]) -> Tensor:
+        """Sums of a pass at centre + Σ step · direction, ``(4, domains)``; a test split adds its columns."""
+        self._go(moves)
+        return self._sums()[0]
+
+    def over(self, places: Iterable[Sequence[Move]]) -> Any:
+        """The same at many places, ``(places, 4, columns)``; the device is waited for once, at the end."""
+        for moves in places:
+            self._go(moves)
+        return self._sums().cpu().numpy()
 
     def at_weights(self, weights: Sequence[Tensor], statistics: Mapping[str, Tensor] | None = None) -> Tensor:
         """The same at given weights, bit for bit, under ``statistics`` where the policy asks for any."""
@@ -59,36 +63,36 @@ class Walker:
         if statistics is not None and self.policy != "recalibrate":
             for name, live in self.live.items():
                 live.copy_(statistics[name])
-        return self._look()
+        self._look()
+        return self._sums()[0]
 
     def reset_statistics(self) -> None:
         """Give the centre's statistics back, after `at_weights` brought others."""
         for name, live in self.live.items():
             live.copy_(self.statistics[name])
 
-    def row(self, values: Sequence[float], direction: Direction, beside: Sequence[Move] = ()) -> Any:
-        """Sums along one direction from a point beside the centre, ``(points, 4, columns)``, in one go.
-
-        The device is waited for once, at the end.
-        """
-        base = [t.clone() for t in self.centre] if beside else self.centre
-        for step, other in beside:
-            torch._foreach_add_(base, other.tensors, alpha=step)
-        if self.policy != "interpolate":
-            return torch.stack([self.at([(float(x), direction)], base) for x in values]).cpu().numpy()
-        return torch.stack([self.at([*beside, (float(x), direction)]) for x in values]).cpu().numpy()
-
     def evaluation(self, sums: Any) -> Evaluation:
         """The training half of sums as an `Evaluation`."""
         names = self.problem.examples.domain_names
         return evaluation_from_sums(torch.as_tensor(sums)[:, : len(names)], names)
 
-    def _look(self) -> Tensor:
+    def _go(self, moves: Sequence[Move]) -> None:
+        torch._foreach_copy_(self.tensors, self.centre)
+        for step, direction in moves:
+            torch._foreach_add_(self.tensors, direction.tensors, alpha=step)
+        if self.policy == "interpolate":
+            self._interpolate(moves)
+        self._look()
+
+    def _look(self) -> None:
         self.forwards += 1
         if self.policy == "recalibrate" and self.training is not None and self.live:
             recalibrate(self.training)
-        sums = self.problem.sums()
-        return sums if self.test is None else torch.cat([sums, self.test.sums()], dim=1)
+        for tally in self._tallies:
+            tally.look()
+
+    def _sums(self) -> Tensor:
+        return torch.cat([tally.sums() for tally in self._tallies], dim=2)
 
     def _interpolate(self, moves: Sequence[Move]) -> None:
         for name, live in self.live.items():

@@ -28,9 +28,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from landscape.measures.ball import Ball
-from landscape.measures.blockwise import STACK_BELOW, forward_operations, rule
+from landscape.measures.blockwise import STACK_BELOW, rule
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.measures.partition import partition
+from landscape.measures.work import forward_work
 from landscape.models.convnet import ConvNet
 from landscape.models.mlp import MLP
 from landscape.models.resnet import resnet20
@@ -104,7 +105,8 @@ def measure(name: str, m: int, repeat: int, device: str) -> dict[str, Any]:
     return {
         "network": name,
         "parameters": problem.n_parameters,
-        "operations_per_block": forward_operations(problem, np.arange(1)) * m,
+        "operations_per_block": (work := forward_work(problem, np.arange(1))).operations * m,
+        "calls": work.calls,
         "m": m,
         "examples": counts[m],
         "choice_ms": 1000 * choice,

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from landscape.measures import ascent
 from landscape.measures.ball import Ball, asam
-from landscape.measures.blockwise import Looped, Stacked, forward_operations, rule
+from landscape.measures.blockwise import Looped, Stacked, rule
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.measures.partition import describe, partition
+from landscape.measures.work import forward_work
 from landscape.models.convnet import ConvNet
 from landscape.problem import Problem
 
@@ -89,8 +90,13 @@ def test_every_climb_is_the_same_both_ways(make):
 
 def test_the_rule_counts_operations():
     problem = PROBLEMS["mlp"]()
-    assert forward_operations(problem, np.arange(1)) == 2 * (5 * 6 + 6 * 3)
-    assert forward_operations(problem, np.arange(4)) == 8 * (5 * 6 + 6 * 3)
+    one, four = (forward_work(problem, np.arange(n)) for n in (1, 4))
+    assert one.operations == 2 * (5 * 6 + 6 * 3)
+    assert four.operations == 4 * one.operations
+    assert four.calls == one.calls > 0
+    layers = 8 * (6 + 6 + 3)  # float64: two linear ones and an activation
+    assert layers < one.nbytes < 3 * layers  # and the loss
+    assert 3 * one.nbytes < four.nbytes <= 4 * one.nbytes
     assert rule(problem, partition(problem.examples, 2, 0)) == "stack"
     assert rule(problem, partition(problem.examples, 22, 0)) == "loop"
     wide = problem_of(nn.Linear(5000, 3).double(), (torch.zeros(40, 5000).double(), torch.zeros(40).long()))

@@ -251,7 +251,7 @@ def test_no_grid_point_waits_for_the_device(policy: str):
     with walking(problem, policy, None, training) as walker:
         walker.at([])  # reads the batches
         with Waits() as waits:
-            walker.row([0.1, 0.2, 0.3], direction, [(0.5, direction)])
+            walker.over([[(0.5, direction), (step, direction)] for step in (0.1, 0.2, 0.3)])
     assert waits.found == []
     with Waits() as waits:
         torch.ones(2).sum().item()
