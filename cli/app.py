@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import sys
 from types import ModuleType
+from typing import Any
 
 from landscape.errors import LandscapeError
 from landscape.files import is_out_of_space, jsonable
@@ -28,6 +30,8 @@ COMMANDS = {
     "info": "what a run, checkpoint or result contains",
 }
 _MODULES = {"list": "list_names"}
+# What several processes do together under torchrun; the first process alone does the rest.
+_TOGETHER = {"demo", "train", "hessian", "sharpness", "surface", "path", "domains", "analyze", "report"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,22 +56,38 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fail(error: Exception) -> int:
-    """Print the one line that says what happened, and return its exit code."""
+    """Print the one line that says what happened, and return its exit code; of several processes one prints it."""
+    line, code = _in_words(error)
+    if _several():
+        from landscape.distributed import last_words
+
+        says, code = last_words(line, error, code)
+        line = f"{line} [process {os.environ['RANK']}]" if says and not _first() else line if says else ""
+    if line:
+        print(line, file=sys.stderr, flush=True)
+    return code
+
+
+def _in_words(error: Exception) -> tuple[str, int]:
+    """The line, and the exit code."""
     if isinstance(error, LandscapeError):
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return f"error: {error}", error.exit_code
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower():
-        print("error: out of memory: use a smaller --batch-size, --examples or model", file=sys.stderr)
-        return 5
+        return "error: out of memory: use a smaller --batch-size, --examples or model", 5
     if is_out_of_space(error):
-        print(f"error: no space left to write ({text[:200]}): free some space and run it again", file=sys.stderr)
-        return 5
-    print(
-        f"error: {type(error).__name__}: {text[:300]} (unexpected): please report it, with the output of --debug",
-        file=sys.stderr,
-    )
-    return 1
+        return f"error: no space left to write ({text[:200]}): free some space and run it again", 5
+    kind = type(error).__name__
+    return f"error: {kind}: {text[:300]} (unexpected): please report it, with the output of --debug", 1
+
+
+def _several() -> bool:
+    """Whether a launcher has started several processes with this command."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "1") and bool(os.environ.get("MASTER_ADDR"))
+
+
+def _first() -> bool:
+    return not _several() or os.environ.get("RANK", "0") == "0"
 
 
 def _run(argv: list[str]) -> int:
@@ -86,17 +106,27 @@ def _run(argv: list[str]) -> int:
     from .parsing import parse
 
     arguments = parse(module.Arguments, rest, command=name, description=module.__doc__ or "")
+    if not _first() and name not in _TOGETHER:
+        return 0
     from .screen import Screen
 
-    first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
-    with Screen(json=arguments.common.json or not first) as screen:
+    with _processes(name), Screen(json=arguments.common.json, silent=not _first()) as screen:
         result = module.run(arguments, screen)
         screen.finish()
-        if arguments.common.json and first:
+        if arguments.common.json and _first():
             print(json.dumps(jsonable(result), allow_nan=False, ensure_ascii=False))
         if screen.failure is not None:
             raise screen.failure
     return 0
+
+
+def _processes(name: str) -> Any:
+    """The context in which several processes do the work of a command together."""
+    if not _several() or name not in _TOGETHER:
+        return contextlib.nullcontext()
+    from landscape.distributed import processes
+
+    return processes()
 
 
 def _overview() -> str:

@@ -44,6 +44,7 @@ class Arguments:
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Train, analyse, draw, report."""
     from landscape.analysis import standard_set, training_result
+    from landscape.distributed import first
     from landscape.figures.render import drawable, render
     from landscape.progress import report
     from landscape.report.report import write_report
@@ -68,12 +69,14 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
         results += [*standard_set(str(one.path), force=options.force), training_result(one)]
     report("analyses", len(runs), len(runs))
     outputs: list[Path] = []
-    kinds = drawable(results)
+    kinds = drawable(results) if first() else []
     for i, kind in enumerate(kinds):
         report("figures", i, len(kinds), kind)
         outputs += render(kind, results, options.out / "figures")
     report("figures", len(kinds), len(kinds))
-    page = write_report(results, options.out / "report.html", title="SGD, SAM, SAGM and DISAM on rotated digits")
+    page = options.out / "report.html"
+    if first():
+        write_report(results, page, title="SGD, SAM, SAGM and DISAM on rotated digits")
     show_summary(results, screen)
     screen.path("figures", (options.out / "figures").absolute())
     screen.path("report", page.absolute())

@@ -38,9 +38,12 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Analyse what is missing, write the page, print its path."""
+    from landscape.distributed import first
     from landscape.report.report import write_report
 
     results = analyzed(arguments, screen)
-    page = write_report(results, arguments.options.page, title=arguments.options.title).absolute()
+    page = arguments.options.page.absolute()
+    if first():
+        write_report(results, page, title=arguments.options.title)
     screen.path("report", page)
     return {"command": "report", "outputs": [str(page)]}

@@ -25,10 +25,11 @@ class Screen:
 
     Args:
         json: Stdout is reserved for one JSON object; `line` and `table` are silent.
+        silent: Say nothing at all: of several processes one speaks.
     """
 
-    def __init__(self, *, json: bool) -> None:
-        self.json = json
+    def __init__(self, *, json: bool, silent: bool = False) -> None:
+        self.json, self._silent = json or silent, silent
         self.failure: LandscapeError | None = None  # raised after the output was shown
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
@@ -38,6 +39,10 @@ class Screen:
 
     def __enter__(self) -> Screen:
         logger = logging.getLogger("landscape")
+        if self._silent:
+            logger.addHandler(logging.NullHandler())
+            logger.propagate = False
+            return self
         logger.addHandler(self._handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
@@ -50,6 +55,8 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._silent:
+            return
         self.finish()
         self._reporting.__exit__(kind, value, trace)
         logging.getLogger("landscape").removeHandler(self._handler)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .api import open as open
     from .api import train as train
     from .curvature.hessian import hessian as hessian
+    from .distributed import processes as processes
     from .domainwise.domains import domains as domains
     from .errors import DataError as DataError
     from .errors import Interrupted as Interrupted
@@ -76,6 +77,7 @@ _WHERE = {
     "path": "surfaces.path",
     "domains": "domainwise.domains",
     "analyze": "analysis",
+    "processes": "distributed",
     # training
     "train": "api",
     "ERM": "optim",

@@ -16,6 +16,7 @@ from .curvature.hessian import NotConverged
 from .curvature.journal import journal_name
 from .data.changes import changed
 from .data.splits import open_data
+from .distributed import barrier, decided, first, place
 from .errors import LandscapeError, UsageError
 from .examples import Examples
 from .files import make_folder, stable_hash
@@ -31,7 +32,7 @@ from .run import Run
 from .specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec, key_values
 from .surfaces.companions import companions, ingredients
 from .surfaces.reach import Reach
-from .surfaces.rows import discard, process_place
+from .surfaces.rows import discard
 
 log = logging.getLogger(__name__)
 
@@ -217,16 +218,11 @@ def analyze(
     path = folder / f"{kind}-{_key(kind, problem, problem_spec, spec, _beside_key(spec, beside))}.nc"
     if isinstance(spec, SurfaceSpec):
         beside["store"] = path.with_suffix(".rows")
-    if isinstance(spec, HessianSpec) and process_place()[1] == 1:
+    if isinstance(spec, HessianSpec) and place()[1] == 1:
         beside["store"] = folder / journal_name(problem, spec.operator, spec.label_samples, problem_spec.seed)
-    if path.exists() and not force:
-        try:
-            stored = Result.load(path)
-        except LandscapeError:
-            log.warning("the stored result %s is damaged and is computed again", path)
-        else:
-            log.info("stored result, same weights, data and options: %s", path)
-            return _placed(stored, target, problem_spec)
+    if not force and decided(lambda: is_stored(path)):
+        log.info("stored result, same weights, data and options: %s", path)
+        return _placed(Result.load(path), target, problem_spec)
     try:
         with preserved_random_state():
             function = ANALYSES.load(kind)
@@ -234,14 +230,33 @@ def analyze(
             result = function(problem, spec, **options)
     except NotConverged as error:
         # Kept under another name, so that it is never taken for a whole result.
-        _placed(error.result, target, problem_spec).save(path.with_suffix(".partial.nc"))
+        keep(_placed(error.result, target, problem_spec), path.with_suffix(".partial.nc"))
         raise
     result = _placed(result, target, problem_spec)
-    if process_place()[0] == 0 or "store" not in beside:  # several processes share the rows, one writes the result
-        result.save(path)
+    keep(result, path)
     if "store" in beside:
         discard(beside["store"])
     return result
+
+
+def is_stored(path: Path) -> bool:
+    """Whether a result is there and whole; of several processes the first one looks."""
+    if not path.exists():
+        return False
+    try:
+        Result.load(path)
+    except LandscapeError:
+        log.warning("the stored result %s is damaged and is computed again", path)
+        return False
+    return True
+
+
+def keep(result: Result, path: Path) -> None:
+    """Store a result; of several processes, which all have it, the first one writes and the others wait."""
+    if first():
+        result.save(path)
+    barrier()
+    result.path = path
 
 
 def _beside_key(spec: Spec, beside: Mapping[str, Any]) -> list[Any]:

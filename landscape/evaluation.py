@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .distributed import add_up, stretch
 from .errors import DataError, LandscapeError, is_out_of_memory
 from .examples import Batch, Examples, forward
 from .losses import (
@@ -127,12 +128,16 @@ def evaluate(
     dtype: torch.dtype,
     batch_size: int = 1024,
 ) -> Evaluation:
-    """Evaluate a model that is being trained: eval mode, no gradient, flags and random state given back."""
+    """Evaluate a model that is being trained: eval mode, no gradient, flags and random state given back.
+
+    Several processes share the examples.
+    """
     total = torch.zeros(4, len(examples.domain_names), dtype=torch.float64, device=device)
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():
-        for raw in examples.batches(batch_size):
+        for raw in examples.batches(batch_size, stretch(len(examples))):
             batch = raw.to(device, dtype)
             total += batch_sums(loss, forward(model, batch.inputs), batch, len(examples.domain_names))
+    add_up([total])
     return evaluation_from_sums(total, examples.domain_names)
 
 

@@ -165,10 +165,11 @@ class Examples:
         inputs, targets = self.store.fetch(self.rows[positions])
         return Batch(inputs, targets, torch.from_numpy(self.domain[positions]))
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All examples in order, in batches of ``size``; the last one may be smaller."""
-        for start in range(0, len(self), size):
-            yield self.batch(np.arange(start, min(start + size, len(self))))
+    def batches(self, size: int, part: slice | None = None) -> Iterator[Batch]:
+        """All examples in order (or a stretch of them), in batches of ``size``; the last one may be smaller."""
+        first, last, _ = (part or slice(None)).indices(len(self))
+        for start in range(first, last, size):
+            yield self.batch(np.arange(start, min(start + size, last)))
 
     def in_memory(self, limit: int | None = None) -> Examples:
         """The same examples as tensors, read once (so that random augmentation is frozen).

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from .analysis import Target, analyze, open_problem, splits_of, with_files
-from .errors import LandscapeError, UsageError
+from .analysis import Target, analyze, is_stored, keep, open_problem, splits_of, with_files
+from .distributed import alone, decided
+from .errors import UsageError
 from .files import make_folder, stable_hash
 from .parameters import preserved_random_state
 from .problem import Problem
@@ -21,7 +22,7 @@ from .surfaces.companions import companions, ingredients
 from .surfaces.path import path as path_between
 from .surfaces.planes import plane
 from .surfaces.reach import Reach
-from .surfaces.rows import discard, process_place
+from .surfaces.rows import discard
 from .surfaces.snapshots import Snapshot
 from .surfaces.surface import axis_reach
 from .surfaces.trajectory import evenly
@@ -149,14 +150,9 @@ def _stored(
     facts = [problem.weights_hash, problem.data_hash, problem.loss_name, str(problem.device), problem_spec.dtype]
     hashed = stable_hash([1, kind, facts, problem_spec.params, problem_spec.seed, *key])[:16]
     file = folder / f"{kind}-{hashed}.nc"
-    if file.exists() and not force:
-        try:
-            found = Result.load(file)
-        except LandscapeError:
-            log.warning("the stored result %s is damaged and is computed again", file)
-        else:
-            log.info("stored result, same weights, data and options: %s", file)
-            return found
+    if not force and decided(lambda: is_stored(file)):
+        log.info("stored result, same weights, data and options: %s", file)
+        return Result.load(file)
     store = file.with_suffix(".rows")
     with preserved_random_state():
         result = compute(store)
@@ -168,8 +164,7 @@ def _stored(
     }
     if kind == "path":
         result.record |= {"a": str(targets[0].checkpoint), "b": str(targets[1].checkpoint)}
-    if process_place()[0] == 0:
-        result.save(file)
+    keep(result, file)
     discard(store)
     return result
 
@@ -190,6 +185,7 @@ def _snapshot(target: Target, file: Path, problem: Problem) -> Snapshot:
     return Snapshot.read(file, problem, {"run": facts, "label": label, "step": facts["step"] if facts else None})
 
 
+@alone()
 def _shared_reaches(
     targets: Sequence[Target], problem_spec: ProblemSpec, spec: SurfaceSpec, *, trust: bool
 ) -> list[Reach]:

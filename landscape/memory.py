@@ -6,13 +6,15 @@ from pathlib import Path
 
 import torch
 
+from .distributed import local_processes
+
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on ``device``; on the CPU within the limits of the control group, where there are any."""
+    """Bytes that are free on ``device`` for this process; on the CPU within the limits of the control group."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = [_system_available(), _group_available()]
-    return min((f for f in free if f is not None), default=2 * 2**30)
+    return min((f for f in free if f is not None), default=2 * 2**30) // local_processes()
 
 
 def _system_available() -> int | None:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .distributed import laid_end_to_end, own_gpu, place, require_equal, stretch, summed, together
 from .errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from .evaluation import Evaluation, batch_sums, check_fit, evaluation_from_sums
 from .examples import Batch, Examples, Indices, forward
@@ -42,13 +43,13 @@ _CACHE_BYTES = 2 * 2**30  # of batches kept on the device
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:i`` into a device that exists.
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:i`` into a device that exists; several processes have one each.
 
     Raises:
-        UsageError: If CUDA is asked for and absent; the CPU is never taken silently.
+        UsageError: If CUDA is asked for and absent (the CPU is never taken silently), or has too few devices.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
     if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
         found = (
@@ -57,7 +58,8 @@ def pick_device(device: str | torch.device) -> torch.device:
             else "CUDA is not available"
         )
         raise UsageError(f"{found}", f"--device {device}", "use --device cpu")
-    return chosen
+    own = own_gpu(chosen.index) if chosen.type == "cuda" else None
+    return chosen if own is None else torch.device("cuda", own)
 
 
 class Problem:
@@ -116,12 +118,15 @@ class Problem:
         self.examples = Examples.of(data).in_memory(_MEMORY_BYTES)
         check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
-        self._batches: list[Batch] | None = None
+        self._batches: tuple[slice, list[Batch]] | None = None  # of which stretch, and these
         self.replaced: set[str] = set()
         self.custom_functions: tuple[str, ...] | None = None
         if mode == "train" and replay_seed is None:
-            first = self.examples.batch(np.arange(min(2, self.n_examples))).to(self.device, self.dtype)
+            first = self.some(2)
             require_fixed(self.model, lambda: self.output(first))
+        if together():
+            fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
+            require_equal("weights and examples", [self.weights_hash, self.data_hash], fix)
 
     def __repr__(self) -> str:
         domains = f" in {len(self.present_domains())} domains" if self.examples.domains else ""
@@ -155,14 +160,18 @@ class Problem:
     @cached_property
     def weighted(self) -> bool:
         """Whether examples weigh differently in the mean loss; the same for every part of the examples."""
-        return example_weights(self.loss_function, self.examples.batch(np.arange(1)).targets) is not None
+        return example_weights(self.loss_function, self.some(1).targets) is not None
 
     @cached_property
     def total_weight(self) -> float:
         """What the mean loss divides by: the number of examples, or of the predictions in them that count."""
         if not self.weighted:
             return float(self.n_examples)
-        return float(sum(batch_weight(self.loss_function, batch.targets) for batch in self.micro_batches()))
+
+        def contribution(batch: Batch) -> list[Tensor]:
+            return [torch.as_tensor(batch_weight(self.loss_function, batch.targets), dtype=torch.float64)]
+
+        return float(self._sum(contribution)[0])
 
     def describe(self) -> dict[str, Any]:
         """Provenance: what was analysed, on what, with which versions."""
@@ -185,6 +194,7 @@ class Problem:
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "micro_batch": self.batch_size,
+            "processes": place()[1],
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
         }
@@ -212,9 +222,26 @@ class Problem:
         other.examples, other._batches = examples.in_memory(), None
         return other
 
+    @property
+    def stretch(self) -> slice:
+        """The examples that this process sums over; in train mode it takes whole micro-batches."""
+        return stretch(self.n_examples, self._unit)
+
+    @property
+    def _unit(self) -> int:
+        return self.batch_size if self.mode == "train" else 1
+
+    def summed(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Sums over the examples from each process's sums over its `stretch`; no parts where that is empty."""
+        return summed(parts, -(-self.n_examples // self._unit), self.device)
+
     def batches(self) -> Iterator[Batch]:
-        """The examples in order, in micro-batches on the device."""
-        yield from self.micro_batches()
+        """All examples in order, in micro-batches on the device; each of several processes sees all of them."""
+        yield from self._moved(slice(0, self.n_examples))
+
+    def some(self, count: int) -> Batch:
+        """The first ``count`` examples (or as many as there are) as one batch on the device, in every process."""
+        return self.examples.batch(np.arange(min(count, self.n_examples))).to(self.device, self.dtype)
 
     def with_model(self, model: nn.Module) -> Problem:
         """Another network of the same kind (copied) over the same examples, with the same loss and choices."""
@@ -343,13 +370,14 @@ class Problem:
 
     def per_example(self, function: Callable[[Batch], Tensor]) -> Tensor:
         """What ``function`` gives for the examples of each micro-batch, laid end to end: ``(n_examples, ...)``."""
-        return torch.cat(self._sum(lambda batch: [[function(batch).detach()]])[0])
+        own = self._own_sum(lambda batch: [[function(batch).detach()]])
+        part = torch.cat(own[0]) if own else None
+        return laid_end_to_end(part, self.n_examples, self.device, self._unit)
 
     def example_losses(self) -> Tensor | None:
         """Loss of each example at the current weights, ``(n_examples,)``; None if the loss gives only the mean."""
         with torch.no_grad():
-            probe = self.of_examples(np.arange(min(2, self.n_examples)))  # BatchNorm in train mode wants two
-            batch = next(probe.micro_batches())
+            batch = self.some(2)  # BatchNorm in train mode wants two
             if example_losses(self.loss_function, self.output(batch), batch.targets) is None:
                 return None
             return self.per_example(self._losses_of)
@@ -371,7 +399,7 @@ class Problem:
 
     def unused_parameters(self) -> list[str]:
         """Names of parameters that the loss of the first micro-batch does not reach."""
-        loss = self.batch_loss(next(self.micro_batches()))
+        loss = self.batch_loss(self.some(self.batch_size))
         if not loss.requires_grad:
             return list(self.space.names)
         gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
@@ -444,8 +472,15 @@ class Problem:
             return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
         return self.space.flatten(torch.autograd.grad(scalar, self.space.tensors, allow_unused=True))
 
-    def _sum(self, contribution: Callable[[Batch], Sequence[T]]) -> list[T]:
-        """Add up (``+``) what ``contribution`` gives over all micro-batches; halve them when memory runs out."""
+    def _sum(self, contribution: Callable[[Batch], Sequence[Tensor]]) -> list[Tensor]:
+        """What ``contribution`` gives, summed over the micro-batches of all processes."""
+        return self.summed(self._own_sum(contribution))
+
+    def _own_sum(self, contribution: Callable[[Batch], Sequence[T]]) -> list[T]:
+        """Add up (``+``) what ``contribution`` gives over this process's micro-batches; halve them without memory.
+
+        An empty list where this process has no example.
+        """
         self.refuse_autocast()
         while True:
             try:
@@ -487,21 +522,24 @@ class Problem:
         log.warning("out of memory: micro-batches of %d from here on, same result", self.batch_size)
 
     def micro_batches(self) -> Iterator[Batch]:
-        """The examples in order, on the device, `batch_size` at a time; moved there once where they fit."""
-        if self._batches is None:
-            kept: list[Batch] = []
-            size = 0
-            for batch in self.examples.batches(self.batch_size):
-                moved = batch.to(self.device, self.dtype)
-                size += moved.nbytes
-                kept.append(moved)
-                yield moved
-                if size > _CACHE_BYTES:
-                    kept = []
-            if size <= _CACHE_BYTES:
-                self._batches = kept
-        else:
-            yield from self._batches
+        """This process's examples in order, on the device, `batch_size` at a time; kept there if they fit."""
+        yield from self._moved(self.stretch)
+
+    def _moved(self, part: slice) -> Iterator[Batch]:
+        if self._batches is not None and self._batches[0] == part:
+            yield from self._batches[1]
+            return
+        kept: list[Batch] = []
+        size = 0
+        for batch in self.examples.batches(self.batch_size, part):
+            moved = batch.to(self.device, self.dtype)
+            size += moved.nbytes
+            kept.append(moved)
+            yield moved
+            if size > _CACHE_BYTES:
+                kept = []
+        if size <= _CACHE_BYTES:
+            self._batches = part, kept
 
 
 def _dtype_of(model: nn.Module, dtype: torch.dtype | str | None) -> torch.dtype:

@@ -96,11 +96,17 @@ class Products:
         problem = self.problem
         problem.refuse_autocast()
         parts = problem.space.split(vector.to(problem.device, problem.dtype))
+        weight = problem.total_weight
+        return problem.summed(self._own_sum(parts))[0] / weight
+
+    def _own_sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """What the examples of this process contribute."""
+        problem = self.problem
         while True:
             try:
                 self._forget_stale()
                 with torch.enable_grad():  # also inside an `excursion`
-                    return self._sum(parts) / problem.total_weight
+                    return self._sum(parts)
             except (RuntimeError, MemoryError) as error:
                 if self._kept or self.budget:
                     if not is_out_of_memory(error):
@@ -128,17 +134,18 @@ class Products:
             "kept_share_of_batches": round(self.kept_share, 4),
         }
 
-    def _sum(self, parts: Sequence[Tensor]) -> Tensor:
+    def _sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
         total: Tensor | None = None
-        start = batches = 0
+        start, batches = self.problem.stretch.start, 0
         for index, batch in enumerate(self.problem.micro_batches()):
             product = self._of_batch(index, batch, start, parts)
             total = product if total is None else total + product
             start += len(batch)
             batches += 1
-        assert total is not None, "a problem has at least one example"
+        if total is None:
+            return []
         self.kept_share = max(self.kept_share, len(self._kept) / batches)
-        return total
+        return [total]
 
     def _of_batch(self, index: int, batch: Batch, start: int, parts: Sequence[Tensor]) -> Tensor:
         kept = self._kept.get(index)
@@ -161,7 +168,8 @@ class Products:
 
     def _forget_stale(self) -> None:
         """Drop graphs of weights that were written to, or of other micro-batches."""
-        now = (self.problem.batch_size, tuple(t._version for t in self.problem.space.tensors))
+        part = self.problem.stretch
+        now = (self.problem.batch_size, part.start, part.stop, tuple(t._version for t in self.problem.space.tensors))
         if now != self._of:
             self.drop()
             self._of = now

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .distributed import first
 from .errors import DataError, UsageError
 from .files import folder_lock, make_folder, read_json, remove_stale_temporaries, write_bytes, write_json
 
@@ -138,9 +139,15 @@ class Run:
     def writing(self) -> Iterator[None]:
         """Be the only writer; what a dead writer left unfinished is removed first.
 
+        Of several processes that train together the first one writes; `writing`, `start`, `update` and
+        `keep_metrics_until` do nothing in the others.
+
         Raises:
             UsageError: If another process writes here, or the path cannot be a folder.
         """
+        if not first():
+            yield
+            return
         with folder_lock(self.path):
             for folder in (self.path, self.path / "checkpoints", self.path / "state"):
                 remove_stale_temporaries(folder)
@@ -148,6 +155,8 @@ class Run:
 
     def start(self, record: Mapping[str, Any]) -> None:
         """Write ``run.json`` and empty the run of anything older."""
+        if not first():
+            return
         for name in ("checkpoints", "state", "results", "figures"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / "metrics.jsonl").unlink(missing_ok=True)
@@ -156,7 +165,8 @@ class Run:
 
     def update(self, **changes: Any) -> None:
         """Change fields of ``run.json``."""
-        write_json(self.path / "run.json", {**self.record, **changes})
+        if first():
+            write_json(self.path / "run.json", {**self.record, **changes})
 
     def checkpoint_path(self, step: int) -> Path:
         """Where the checkpoint of ``step`` belongs."""
@@ -169,5 +179,7 @@ class Run:
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop logged lines after ``step``: they are about to be made again."""
+        if not first():
+            return
         lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.metrics() if line.get("step", 0) <= step]
         write_bytes(self.path / "metrics.jsonl", "".join(lines).encode())

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..distributed import least
 from ..errors import NumericalError, UsageError
 from ..memory import free_memory
 from ..parameters import preserved_random_state, seed_everything
@@ -152,10 +153,10 @@ def _basis_plan(problem: Problem, spec: HessianSpec) -> tuple[torch.device, int,
 
     def rows(device: torch.device) -> int:
         budget = free_memory(device) / 4 if spec.memory is None else spec.memory * 2**30 / 2
-        return int(budget // (8 * problem.n_parameters))
+        return least(int(budget // (8 * problem.n_parameters)))  # every process restarts where the others do
 
     device, host = problem.device, torch.device("cpu")
-    if device != host and rows(device) < comfortable and free_memory(host) / 4 > rows(device) * 8:
+    if device != host and rows(device) < comfortable and least(free_memory(host)) / 4 > rows(device) * 8:
         device = host  # the basis moves to host memory before it is cut down
     fit = rows(device)
     return (device, fit // 2, True) if fit >= 2 * comfortable else (device, fit, False)

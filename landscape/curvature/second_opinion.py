@@ -40,7 +40,7 @@ def cross_check(
         UsageError: If the tool is not installed, or cannot take the model's inputs.
     """
     solve = _TOOLS[name]
-    batches = list(problem.micro_batches())
+    batches = list(problem.batches())
     if not all(isinstance(b.inputs, Tensor) and isinstance(b.targets, Tensor) for b in batches):
         raise UsageError(f"{name} takes models of one input tensor", f"--cross-check {name}", "drop it")
     model = copy.deepcopy(problem.model)

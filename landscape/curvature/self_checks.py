@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..distributed import alone
 from ..errors import NumericalError
 from ..problem import Problem
 from .estimates import Probes
@@ -62,6 +63,7 @@ def symmetry_error(probes: Probes, problem: Problem) -> float:
     return worst
 
 
+@alone()
 def check_custom_functions(problem: Problem) -> float | None:
     """Compare one Hessian product with central differences of gradients, in float64, where custom functions occur.
 

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
+from ..distributed import alone, laid_end_to_end, place, stretch, together
 from ..errors import LandscapeError, is_out_of_memory
 from ..examples import Indices, forward
 from ..losses import mean_loss
 from ..problem import Problem
+from ..progress import report
 from ..trees import map_tensors
 from .work import Work, forward_work
 
@@ -210,10 +212,29 @@ def _kind(problem: Problem) -> str:
 def over_groups(
     problem: Problem, parts: Sequence[Indices], function: Callable[[Group], Tensor], way: str | None = None
 ) -> Iterator[tuple[int, Tensor]]:
-    """What ``function`` gives for each group, and how many blocks are done.
+    """What ``function`` gives for each group, ``(..., blocks)``, and how many blocks are done.
 
-    A group that does not fit into memory is halved.
+    A group that does not fit into memory is halved. Several processes share the blocks, and give each other what
+    they found at the end; blocks that are fewer than processes are taken one by one, each by all of them together.
     """
+    if together() and len(parts) < place()[1]:
+        yield from _in_order(problem, parts, function, "loop")
+    elif together():
+        own = parts[stretch(len(parts))]
+        with alone():
+            found = []
+            for done, values in _in_order(problem, own, function, way):
+                found.append(values)
+                report(f"blocks of process {place()[0]}", done, len(own))
+        whole = laid_end_to_end(torch.cat(found, dim=-1).movedim(-1, 0), len(parts), problem.device)
+        yield len(parts), whole.movedim(0, -1)
+    else:
+        yield from _in_order(problem, parts, function, way)
+
+
+def _in_order(
+    problem: Problem, parts: Sequence[Indices], function: Callable[[Group], Tensor], way: str | None
+) -> Iterator[tuple[int, Tensor]]:
     done = 0
     for group in groups(problem, parts, way):
         for values in _halving(problem, parts, done, group, function):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..distributed import add_up
 from ..errors import UsageError
 from .passes import RandomState, frozen_running_statistics
 
@@ -39,17 +40,27 @@ class Pieces(Sequence[Callable[[], BatchLoss]]):
     Args:
         losses: One function per piece; all pieces list the same domains.
         sizes: Examples of each piece (or what they weigh in the mean).
+        whole: What the pieces of all processes weigh together, inside `landscape.processes`: each process gives its
+            own pieces, and the optimizer adds up losses and gradients over processes. A process for which nothing is
+            left gives any piece with size and counts 0. None: there are no others.
     """
 
-    def __init__(self, losses: Sequence[Callable[[], BatchLoss]], sizes: Sequence[float]) -> None:
-        if not losses or len(losses) != len(sizes) or min(sizes) < 0 or sum(sizes) <= 0:
+    def __init__(
+        self,
+        losses: Sequence[Callable[[], BatchLoss]],
+        sizes: Sequence[float],
+        whole: float | None = None,
+    ) -> None:
+        if not losses or len(losses) != len(sizes) or min(sizes) < 0 or (sum(sizes) if whole is None else whole) <= 0:
             raise UsageError("pieces and their sizes do not match", "Pieces", "give each piece its positive size")
         self.losses, self.sizes = list(losses), list(sizes)
+        self.shared = whole is not None
+        self.whole = sum(sizes) if whole is None else whole
 
     @property
     def shares(self) -> list[float]:
-        """Share of each piece in the batch; they sum to 1."""
-        return [size / sum(self.sizes) for size in self.sizes]
+        """Share of each piece in the batch; over all processes they sum to 1."""
+        return [size / self.whole for size in self.sizes]
 
     def __getitem__(self, index: Any) -> Any:
         return self.losses[index]
@@ -77,6 +88,8 @@ class Work:
         if not isinstance(self._made, (Tensor, BatchLoss, Pieces)):
             raise UsageError(f"the closure returned a {type(self._made).__name__}", "step", "return the loss")
         self.pieces = self._made if isinstance(self._made, Pieces) else None
+        self.shared = self.pieces is not None and self.pieces.shared
+        """Whether other processes hold pieces of the batch, too."""
         # A closure in torch's convention zeroes and fills the gradients itself.
         self.fills_gradients = isinstance(self._made, Tensor)
 
@@ -107,12 +120,16 @@ class Work:
             yield made.mean.detach(), made.mean if extra is None else made.mean + extra
 
     def _piecewise(self, pieces: Pieces, weights: DomainWeights | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-        domains = counts = None
-        if weights is not None:  # the weights depend on the losses of all pieces: one forward pass ahead
-            with torch.no_grad(), _ahead():
-                domains, counts = _whole([call() for call in pieces])
+        domains = counts = known = None
+        if weights is not None:  # the weights depend on the losses of all pieces
+            if len(pieces) == 1:
+                known = pieces[0]()
+                domains, counts = _whole([known], pieces)
+            else:  # one forward pass ahead
+                with torch.no_grad(), _ahead():
+                    domains, counts = _whole([call() for call in pieces], pieces)
         for call, share in zip(pieces, pieces.shares, strict=True):
-            made = call()
+            made = known or call()
             objective = share * made.mean
             extra = _domain_term(made, weights, domains, counts)
             yield objective.detach(), objective if extra is None else objective + extra
@@ -137,12 +154,15 @@ def _domain_term(
     return term
 
 
-def _whole(parts: Sequence[BatchLoss]) -> tuple[Tensor, Tensor]:
+def _whole(parts: Sequence[BatchLoss], pieces: Pieces) -> tuple[Tensor, Tensor]:
+    """Mean loss and examples of each domain over all pieces, of all processes."""
     if any(p.domains is None or p.counts is None for p in parts):
         raise _needs_domains()
     counts = torch.stack([p.counts for p in parts])  # type: ignore[misc]
-    sums = (torch.stack([p.domains for p in parts]) * counts).sum(0)  # type: ignore[misc]
+    sums = (torch.stack([p.domains for p in parts]).detach() * counts).sum(0)  # type: ignore[misc]
     total = counts.sum(0)
+    if pieces.shared:
+        add_up([sums, total])
     return sums / total.where(total > 0, 1), total
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ascent import global_norm
+from ..distributed import add_up
 from ..errors import NumericalError, UsageError
 from .closures import BatchLoss, Closure, Pieces, Work
 from .passes import frozen_running_statistics
@@ -173,7 +174,8 @@ class ERM(torch.optim.Optimizer):
         if not first and self.replay:
             work.random.restore()
         frozen = contextlib.nullcontext() if first or not self.freeze_statistics else frozen_running_statistics()
-        if not onto and not work.fills_gradients:
+        earlier = {m.parameter: m.gradient for m in self.moved()} if onto and work.shared else {}
+        if work.shared or not (onto or work.fills_gradients):
             self.zero_grad(set_to_none=True)
         total: Tensor | None = None
         with torch.enable_grad(), frozen:
@@ -182,6 +184,10 @@ class ERM(torch.optim.Optimizer):
                     (objective if self.scaler is None else self.scaler.scale(objective)).backward()
                 total = loss if total is None else total + loss
         assert total is not None
+        if work.shared:
+            total = self.sum_over_processes(total)
+            for parameter, gradient in earlier.items():
+                parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
         self.gradient_evaluations += 1
         for m in self.moved():
             if self.scaler is not None:
@@ -238,6 +244,24 @@ class ERM(torch.optim.Optimizer):
             self.zero_grad(set_to_none=True)
         for parameter, gradient in sums.items():
             parameter.grad = gradient
+        return self.sum_over_processes(loss) if work.shared else loss
+
+    def sum_over_processes(self, loss: Tensor) -> Tensor:
+        """Add up what the processes have left in ``.grad``, and their shares of the loss, which is returned.
+
+        A parameter that no process has reached stays without a gradient, as it would with one process.
+        """
+        parameters = self.parameters()
+        reached = torch.tensor([float(p.grad is not None) for p in parameters])  # on the CPU: no GPU is waited for
+        add_up([reached])
+        loss = loss.detach().clone()
+        sums = [loss]
+        for parameter, anywhere in zip(parameters, reached.tolist(), strict=True):
+            if anywhere:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                sums.append(parameter.grad)
+        add_up(sums)
         return loss
 
     def _norm(self) -> Tensor:

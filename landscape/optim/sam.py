@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..ascent import EPSILON, ascent_steps
+from ..distributed import add_up
 from ..errors import UsageError
 from .closures import Work
 from .engine import Common, Moved
@@ -109,5 +110,7 @@ class SAM(TwoPass):
                 second = torch.autograd.grad(slope, parameters, materialize_grads=True)
                 for t, s in zip(total, second, strict=True):
                     t.add_(s)
+        if work.shared:
+            add_up(total)
         self.gradient_evaluations += 1
         return total

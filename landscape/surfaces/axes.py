@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..distributed import jointly
 from ..errors import UsageError
 from ..problem import Problem
 from ..specs import HessianSpec, SurfaceSpec
@@ -60,10 +61,14 @@ def _one(problem: Problem, kind: str, argument: object, seed: int, axis: int, on
 
 
 def _eigenvectors(problem: Problem, count: int, seed: int, _: object) -> list[Direction]:
-    """The eigenvectors of the ``count`` largest Hessian eigenvalues, each with its value and true residual."""
+    """The eigenvectors of the ``count`` largest Hessian eigenvalues, each with its value and true residual.
+
+    Several processes compute them together, although they share a surface's rows only: a run costs as much as a grid.
+    """
     from ..curvature.hessian import hessian
 
-    found = hessian(problem, HessianSpec(top=count), seed=seed)
+    with jointly():
+        found = hessian(problem, HessianSpec(top=count), seed=seed)
     return [
         Direction(
             f"eigvec:{k}",

@@ -56,12 +56,13 @@ def grid_sums(
         return np.stack(made), None
 
     def evaluate(round_name: str, places: Any) -> Any:
-        chunks = np.array_split(places, -(-len(places) // spec.points))
+        parts = max(-(-len(places) // spec.points), min(rows.world, len(places)))
+        chunks = np.array_split(places, parts)
 
         def chunk(i: int) -> Any:
             return walker.over([place(r, c) for r, c in chunks[i]])
 
-        names = [f"{round_name}-{i:04d}" for i in range(len(chunks))]
+        names = [f"{round_name}-{i:04d}of{parts}" for i in range(parts)]
         return np.concatenate(rows.compute(f"surface, {round_name}", names, chunk))
 
     places, numbers = adaptive.refine(spec.points, evaluate)

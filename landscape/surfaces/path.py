@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..distributed import alone
 from ..errors import UsageError
 from ..problem import Problem
 from ..result import Result
@@ -25,6 +26,7 @@ from .snapshots import Snapshot
 from .walker import Walker, state_of, statistics_policy, walking
 
 
+@alone()
 def path(
     problem: Problem,
     other: Snapshot | Path | str,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ..distributed import alone
 from ..errors import UsageError
 from ..problem import Problem
 from ..progress import report
@@ -74,6 +75,7 @@ def plane_axes(problem: Problem, second: Snapshot, third: Snapshot) -> list[Dire
     ]
 
 
+@alone()
 def plane(
     problem: Problem,
     spec: SurfaceSpec,

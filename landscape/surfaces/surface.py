@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..distributed import alone
 from ..errors import NumericalError, UsageError
 from ..problem import Problem
 from ..result import Result
@@ -25,6 +26,7 @@ from .rows import Rows, conditions
 from .walker import Walker, state_of, statistics_policy, walking
 
 
+@alone()
 def surface(
     problem: Problem,
     spec: SurfaceSpec | None = None,
@@ -41,7 +43,8 @@ def surface(
     """Evaluate loss and accuracy at w + x·d1 (+ y·d2).
 
     Every point is computed from the saved weights, never by walking; the bare forward passes are all but all of
-    its cost. Losses per domain come from the same forward pass. NaN and infinities stay what they are.
+    its cost. Losses per domain come from the same forward pass. NaN and infinities stay what they are. Several
+    processes share the rows and not the sums, so that the bits are those of one process.
 
     Args:
         problem: Network, loss and examples.

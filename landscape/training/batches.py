@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..distributed import stretch
 from ..examples import Batch, Examples
 from ..parameters import seed_everything
 from ..stores import DatasetStore, Indices, collate
@@ -73,6 +74,28 @@ class BalancedOrder:
         return np.concatenate(pieces) if pieces else members[:0]
 
 
+class OwnPart:
+    """Of every batch of an order the stretch of this process; the whole batch where nothing is left for it.
+
+    Args:
+        order: The order.
+        unit: From the size of a batch to the examples that stay together.
+    """
+
+    def __init__(self, order: BatchOrder | BalancedOrder, unit: Callable[[int], int]) -> None:
+        self.order, self.unit, self.seed = order, unit, order.seed
+
+    def stretch(self, n: int) -> slice:
+        """What of a batch of ``n`` is this process's; empty where nothing is."""
+        return stretch(n, self.unit(n))
+
+    def positions(self, step: int) -> Indices:
+        """Positions of the examples of ``step`` (counted from 0)."""
+        whole = self.order.positions(step)
+        own = whole[self.stretch(len(whole))]
+        return own if len(own) else whole
+
+
 class _Rows(torch.utils.data.Dataset[Any]):
     """Single examples whose own randomness (augmentation) is a function of (seed, step, row)."""
 
@@ -93,7 +116,7 @@ def _ignore_signals(_: int) -> None:
 
 
 def batches(
-    examples: Examples, order: BatchOrder | BalancedOrder, first: int, last: int, *, workers: int
+    examples: Examples, order: BatchOrder | BalancedOrder | OwnPart, first: int, last: int, *, workers: int
 ) -> Iterator[Batch]:
     """The batches of steps ``first`` to ``last - 1``, on the CPU.
 

@@ -3,6 +3,9 @@
 Every random choice is a function of (seed, step): the order of the examples, their augmentation, and the
 global generators, which are seeded anew before each step. So a resumed run needs weights, buffers and the state
 of the optimizer (and of the average), and nothing else, to end where an undisturbed one ends.
+
+Several processes hold equal weights, each takes its stretch of every batch, and gradients are added up in every pass,
+so that they train as one; the first process writes.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -22,6 +26,7 @@ import torch
 from ..checkpoint import read_weights
 from ..curvature.hessian import hessian
 from ..data.changes import changed
+from ..distributed import any_process, decided, first, place, require_equal
 from ..errors import Interrupted, NumericalError, UsageError
 from ..evaluation import check_fit
 from ..event_files import EventFile
@@ -40,10 +45,11 @@ from ..specs.train import interval, probe
 from ..trees import map_tensors
 from ..weights import save_weights, weights_hash
 from .augment import Mixed, augment
-from .batches import BalancedOrder, BatchOrder, batches
+from .batches import BalancedOrder, BatchOrder, OwnPart, batches
 from .evaluation import Scorer
 from .events import FOLDER, scalars
 from .probes import Point, take
+from .replicas import share_buffers
 from .setup import Ingredients, batch_size, method_settings, piece_size, seen_positions, torch_dtype
 from .signals import StopFlag
 from .state import load_state, save_state
@@ -79,6 +85,7 @@ class Training:
         splits = self.changes.splits
         self.examples = splits["train"].select(seen_positions(splits, "train", spec.holdout))
         self.order = self._order(batch_size(spec, len(self.examples)))
+        self.part = OwnPart(self.order, lambda n: spec.m or 1) if place()[1] > 1 else None
         self.total = spec.steps or (spec.epochs or 1) * self.order.per_epoch
         self.model = ingredients.new_model(self.seed).to(self.device, self.dtype)
         if spec.init is not None:
@@ -154,22 +161,26 @@ class Training:
             Interrupted: After saving, when a signal came.
             NumericalError: If the loss or a gradient is not finite.
         """
-        if self.run.state_path.exists():
+        if decided(self.run.state_path.exists):
             load_state(self, self.run.state_path)
             self.run.keep_metrics_until(self.step)
             log.info("continuing %s at step %d of %d", self.run.path, self.step, self.total)
         else:
             self.run.keep_metrics_until(-1)
+        self._require_equal_weights()
         self.run.update(status="running", weights_at_start=weights_hash(self.model))
         self._record_changes()
         started, saved_at = time.monotonic() - self.seconds, time.monotonic()
         self._train_mode()
-        with open(self.run.path / "metrics.jsonl", "a", encoding="utf-8") as metrics, self._event_file():
+        log_file = self.run.path / "metrics.jsonl" if first() else os.devnull
+        # Augmentation mixes and draws for a batch as a whole, which then is cut.
+        order = self.part if self.part and not self.spec.augment else self.order
+        with open(log_file, "a", encoding="utf-8") as metrics, self._event_file():
             if self.step == 0:
                 self._log(metrics, {"step": 0, "epoch": 0.0, "evaluation": self._evaluation()})
                 if self.save_steps:
                     self._save_checkpoint()
-            for batch in batches(self.examples, self.order, self.step, self.total, workers=self.spec.workers):
+            for batch in batches(self.examples, order, self.step, self.total, workers=self.spec.workers):
                 line = self._one_step(batch)
                 self.step += 1
                 self.seconds = time.monotonic() - started
@@ -194,31 +205,34 @@ class Training:
                     self._save_checkpoint()
                 if done:
                     break
-                if saves or self.stop or time.monotonic() - saved_at > _STATE_EVERY_SECONDS:
+                stop = any_process(bool(self.stop))
+                if first() and (saves or stop or time.monotonic() - saved_at > _STATE_EVERY_SECONDS):
                     save_state(self, self.run.state_path)
                     saved_at = time.monotonic()
-                if self.stop:
+                if stop:
                     self.run.update(status="interrupted")
                     raise Interrupted(
-                        f"stopped by {self.stop.signal}",
+                        f"stopped by {self.stop.signal or 'a signal'}",
                         f"{self.run.path}, step {self.step}",
                         "continue with --resume",
                     )
         self._finish()
 
     def _one_step(self, raw: Batch) -> dict[str, Any]:
-        batch = self._augmented(raw)
-        seed_everything(self.seed, "step", self.step)
+        batch, shared = self._own(self._augmented(raw))
+        # Each process's examples have a dropout mask of their own; the first draws what a single one would.
+        seed_everything(self.seed, "step", self.step, *([] if first() else [place()[0]]))
         lr = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         piece = piece_size(self.spec, len(batch.batch))
-        losses = BatchLosses(self.model, self.loss, batch, piece=piece, amp=self.spec.amp)
+        losses = BatchLosses(self.model, self.loss, batch, piece=piece, amp=self.spec.amp, **shared)
         probes = self._probes(losses, lr)
         try:
             loss = float(self.optimizer.step(losses))
         except NumericalError as error:
             raise self._diverged(error.what) from error
+        share_buffers(self.model, len(batch.batch) if shared.get("counted", True) else 0)
         self.gradient_evaluations += self.optimizer.gradient_evaluations
         if self.optimizer.step_was_skipped:
             self.skipped_steps += 1
@@ -230,7 +244,7 @@ class Training:
             "epoch": round((self.step + 1) / self.order.per_epoch, 6),
             "loss": _finite(loss),
             "lr": lr,
-            "domains": {names[i]: _finite(v) for i, v in losses.first.items()} if self.examples.domains else None,
+            "domains": {names[i]: _finite(v) for i, v in losses.first().items()} if self.examples.domains else None,
             "gradient_evaluations": self.gradient_evaluations,
         }
         if probes:
@@ -239,6 +253,21 @@ class Training:
             line["skipped"] = True
         self._note_negative_weights(line)
         return line
+
+    def _own(self, batch: Mixed) -> tuple[Mixed, dict[str, Any]]:
+        """What of a batch is this process's, and what its losses have to know of the whole."""
+        if self.part is None:
+            return batch, {}
+        whole = self.order.positions(self.step)
+        own = self.part.stretch(len(whole))
+        counted = own.stop > own.start
+        if self.spec.augment and counted:
+            batch = batch.piece(own.start, own.stop)
+        return batch, {"present": sorted(set(self.examples.domain[whole].tolist())), "counted": counted}
+
+    def _require_equal_weights(self) -> None:
+        if place()[1] > 1:
+            require_equal("weights", weights_hash(self.model), "use the same machine type and software everywhere")
 
     def _augmented(self, raw: Batch) -> Mixed:
         made = augment(raw, self.spec.augment, _seed(self.seed, self.step)) if self.spec.augment else Mixed(raw)
@@ -349,7 +378,7 @@ class Training:
     @contextmanager
     def _event_file(self) -> Iterator[None]:
         """Where `_log` also writes, if the run wants event files."""
-        if not self.spec.tensorboard:
+        if not self.spec.tensorboard or not first():
             yield
             return
         self.events = EventFile(self.run.path / FOLDER, self.step)
@@ -365,7 +394,7 @@ class Training:
             self.events.scalars(line["step"], scalars(line))
 
     def _record_changes(self) -> None:
-        if not self.changes.record:
+        if not self.changes.record or not first():
             return
         write_json(self.run.path / "changes.json", self.changes.record)
         counts = {k: len(v["positions"]) for k, v in self.changes.record.items() if "positions" in v}
@@ -373,7 +402,9 @@ class Training:
         self.run.update(changes={**counts, "domain_sizes": sizes, "hash": stable_hash(self.changes.record)})
 
     def _save_checkpoint(self) -> None:
-        save_weights(self.run.checkpoint_path(self.step), self.model, {"step": self.step})
+        self._require_equal_weights()
+        if first():
+            save_weights(self.run.checkpoint_path(self.step), self.model, {"step": self.step})
 
     def _finish(self) -> None:
         final = self.scorer.score(self.model)

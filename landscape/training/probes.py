@@ -46,8 +46,15 @@ class Point:
     eigenvalues: Callable[[], list[float]]
     random: RandomState
 
-    def gradient(self, graph: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Mean loss and its gradient at the present weights; with ``graph`` it can be differentiated again."""
+    def gradient(self) -> tuple[Tensor, list[Tensor]]:
+        """Mean loss and its gradient at the present weights."""
+        loss, gradient = self.own_gradient()
+        whole = [loss.detach().clone(), *gradient]
+        self.losses.add_up(whole)
+        return whole[0], whole[1:]
+
+    def own_gradient(self, graph: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """The same of this process's share of the batch; with ``graph`` it can be differentiated again."""
         self.random.restore()
         loss = self.losses.mean()
         return loss, list(torch.autograd.grad(loss, self.parameters, create_graph=graph, materialize_grads=True))
@@ -117,9 +124,10 @@ def second_order(point: Point) -> dict[str, float]:
     along = inner(g, towards) / n**2
     vector = [t - along * x for t, x in zip(towards, g, strict=True)]
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        _, differentiable = point.gradient(graph=True)
+        _, differentiable = point.own_gradient(graph=True)
         slope = torch.stack([(a * v).sum() for a, v in zip(differentiable, vector, strict=True)]).sum()
         product = torch.autograd.grad(slope, point.parameters, materialize_grads=True)
+        point.losses.add_up(product)
     full = [t + hv for t, hv in zip(there, product, strict=True)]
     return {"cosine": _cosine(there, full), "norm_ratio": float(global_norm(full) / (global_norm(there) + 1e-12))}
 
@@ -151,7 +159,7 @@ def inner_maximum(point: Point) -> dict[str, float]:
 def domain_weights(point: Point) -> dict[str, float]:
     """beta_i: the weight of each domain's gradient in DISAM's climb, at the method's lam (arXiv 2405.18861)."""
     losses = point.domain_losses()
-    counts = torch.stack([point.losses.batch.batch.domain == i for i in point.losses.present]).sum(1)
+    counts = point.losses.domain_counts()
     beta = climb_weights(losses, counts, point.lam)
     return {str(i): float(b) for i, b in zip(point.losses.present, beta.tolist(), strict=True)}
 

@@ -113,7 +113,7 @@ def check_examples(spec: TrainSpec, splits: Splits) -> None:
 
 
 def piece_size(spec: TrainSpec, batch: int) -> int | None:
-    """Examples per piece of a batch of ``batch``; None where it stays whole."""
+    """Examples per piece of a batch (or of one process's part of it) of ``batch``; None where it stays whole."""
     return spec.m or (-(-batch // spec.accumulate) if spec.accumulate else None)
 
 

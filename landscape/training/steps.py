@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ..distributed import add_up
 from ..errors import UsageError
 from ..examples import forward
 from ..losses import LossFunction, domain_means, example_losses, example_weights, mean_loss, weighted_mean
@@ -25,6 +26,8 @@ class BatchLosses:
         batch: The examples of the step.
         piece: Examples per piece; None takes the batch as a whole.
         amp: Autocast to this type, or None.
+        present: Domains in the batch of all processes, where this is the part of one of them.
+        counted: Whether the part counts; where nothing was left for this process, it goes through the motions.
     """
 
     def __init__(
@@ -35,23 +38,34 @@ class BatchLosses:
         *,
         piece: int | None = None,
         amp: Literal["bfloat16", "float16"] | None = None,
+        present: Sequence[int] | None = None,
+        counted: bool = True,
     ) -> None:
         self.model, self.loss, self.batch, self.amp = model, loss, batch, amp
         domain = batch.batch.domain
-        self.present: list[int] = sorted(set(domain.tolist()))
-        self.first: dict[int, float] = {}
+        self.shared = present is not None
+        self.present: list[int] = sorted(set(domain.tolist()) if present is None else present)
+        self._first: list[BatchLoss] | None = None
         n = len(domain)
         starts = range(0, n, piece or n)
         self._parts = [batch.piece(s, min(s + (piece or n), n)) if piece else batch for s in starts]
         self._weights = [example_weights(loss, p.batch.targets) for p in self._parts]
         self._members = [
-            torch.stack([p.batch.domain == i for i in self.present]).double() * (1.0 if w is None else w)
+            torch.stack([p.batch.domain == i for i in self.present]).double() * counted * (1.0 if w is None else w)
             for p, w in zip(self._parts, self._weights, strict=True)
         ]
         self._sizes = [float(members.sum()) for members in self._members]
+        self.whole = sum(self._sizes)
+        """What the batch of all processes weighs in the mean."""
+        if self.shared:
+            everything = torch.tensor(self.whole, dtype=torch.float64)
+            add_up([everything])
+            self.whole = float(everything)
 
     def __call__(self) -> BatchLoss | Pieces:
         """The loss of the batch at the present weights, or its pieces."""
+        if self.shared:
+            return Pieces([self._piece(k) for k in range(len(self._parts))], self._sizes, self.whole)
         if len(self._parts) == 1:
             made = self._evaluate(0)
             self._remember([made])
@@ -59,20 +73,36 @@ class BatchLosses:
         return Pieces([self._piece(k) for k in range(len(self._parts))], self._sizes)
 
     def mean(self) -> Tensor:
-        """Mean loss over the whole batch at the present weights, shape ``()``."""
-        total = sum(self._sizes)
-        parts = [self._evaluate(k).mean * (size / total) for k, size in enumerate(self._sizes)]
+        """Mean loss over the batch at the present weights, shape ``()``; of several processes, this one's share."""
+        parts = [self._evaluate(k).mean * (size / self.whole) for k, size in enumerate(self._sizes)]
         return torch.stack(parts).sum()
 
     def domain_losses(self) -> Tensor:
-        """Mean loss of each domain present, at the present weights, shape ``(M,)``."""
-        return _merged([self._evaluate(k) for k in range(len(self._parts))])
+        """Mean loss of each domain present in the batch of all processes, at the present weights, shape ``(M,)``."""
+        return self._merged([self._evaluate(k) for k in range(len(self._parts))])
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Sum the shares of all processes, in place."""
+        if self.shared:
+            add_up(tensors)
+
+    def domain_counts(self) -> Tensor:
+        """What each domain weighs in the batch of all processes, shape ``(M,)``, float64."""
+        counts = torch.stack([members.sum(1) for members in self._members]).sum(0)
+        self.add_up([counts])
+        return counts
+
+    def first(self) -> dict[int, float]:
+        """Mean loss of each domain in the first pass, by index; in every process that of all."""
+        if self._first is None:
+            return {}
+        return dict(zip(self.present, self._merged(self._first).tolist(), strict=True))
 
     def _piece(self, k: int) -> Callable[[], BatchLoss]:
         def call() -> BatchLoss:
             made = self._evaluate(k)
             assert made.domains is not None
-            self._seen[k] = BatchLoss(made.mean.detach(), made.domains.detach(), made.counts)
+            self._seen.setdefault(k, _detached(made))  # with a climb of its own, a piece comes back before the next
             if len(self._seen) == len(self._parts):
                 self._remember([self._seen[i] for i in range(len(self._parts))])
             return made
@@ -81,8 +111,8 @@ class BatchLosses:
         return call
 
     def _remember(self, made: list[BatchLoss]) -> None:
-        if not self.first:
-            self.first = dict(zip(self.present, _merged(made).detach().tolist(), strict=True))
+        if self._first is None:
+            self._first = [_detached(m) for m in made]
 
     def _evaluate(self, k: int) -> BatchLoss:
         part, members = self._parts[k], self._members[k]
@@ -130,8 +160,14 @@ class BatchLosses:
         kind = next(self.model.parameters()).device.type
         return torch.autocast(kind, getattr(torch, self.amp))
 
+    def _merged(self, made: list[BatchLoss]) -> Tensor:
+        counts = torch.stack([b.counts for b in made])  # type: ignore[misc]
+        sums = (torch.stack([b.domains for b in made]) * counts).sum(0)  # type: ignore[misc]
+        total = counts.sum(0)
+        self.add_up([sums, total])
+        return sums / total
 
-def _merged(made: list[BatchLoss]) -> Tensor:
-    counts = torch.stack([b.counts for b in made])  # type: ignore[misc]
-    sums = (torch.stack([b.domains for b in made]) * counts).sum(0)  # type: ignore[misc]
-    return sums / counts.sum(0)
+
+def _detached(made: BatchLoss) -> BatchLoss:
+    assert made.domains is not None
+    return BatchLoss(made.mean.detach(), made.domains.detach(), made.counts)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..distributed import barrier, decided, first, place, require_equal
 from ..errors import UsageError
 from ..files import stable_hash
 from ..parameters import preserved_random_state
@@ -55,7 +56,9 @@ def train(spec: TrainSpec, out: Path | str = "runs", *, resume: bool = False, fo
             runs.append(train_one(one, ingredients, folder, stop, resume=resume, force=force))
         report("runs", len(planned), len(planned))
     if spec.select == "leave-one-domain-out":
-        select_across_runs(runs)
+        if first():
+            select_across_runs(runs)
+        barrier()
     return runs
 
 
@@ -91,8 +94,9 @@ def train_one(
     resolved = resolved_spec(spec, ingredients)
     record = ingredients.record()
     config = stable_hash({**{k: v for k, v in resolved.items() if k not in spec._not_in_key}, **record})
+    require_equal("data and settings", config, "give every process the same files and command")
     with run.writing():
-        if not _goes_on(run, config, resume=resume, force=force):
+        if not decided(lambda: _goes_on(run, config, resume=resume, force=force)):
             run.start(
                 {
                     "version": 1,
@@ -100,6 +104,7 @@ def train_one(
                     "spec": resolved,
                     "config_hash": config,
                     "ingredients": record,
+                    "processes": place()[1],
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                     "versions": {
                         "landscape": _own_version(),
@@ -108,12 +113,13 @@ def train_one(
                     },
                 }
             )
-        elif run.record["status"] == "finished":
+        elif decided(lambda: run.record["status"] == "finished"):
             log.info("%s is finished already", run.path)
             return run
         training.go()
         if spec.select != "last":
-            run.update(selected=select_checkpoint(run, spec.select))
+            run.update(selected=decided(lambda: select_checkpoint(run, spec.select)))
+    barrier()
     return run
 
 

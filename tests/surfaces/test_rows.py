@@ -18,7 +18,6 @@ from torch import Tensor
 
 from landscape.errors import Interrupted
 from landscape.surfaces import rows as module
-from landscape.surfaces.rows import Rows, discard
 from landscape.surfaces.surface import surface
 
 
@@ -141,37 +140,6 @@ def test_damaged_rows_are_computed_again(tmp_path, caplog):
     assert found.data["loss"].values.tobytes() == expected.data["loss"].values.tobytes()
 
 
-def test_rows_of_several_processes_fill_one_folder(tmp_path, monkeypatch):
-    """Each takes its share, and what another one has stored is not computed again."""
-    names = [f"r{i}" for i in range(6)]
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    made: dict[int, list[int]] = {0: [], 1: []}
-
-    def row(rank: int):
-        def one(i: int):
-            made[rank].append(i)
-            if rank == 0 and i == 2:  # meanwhile the other process does its share
-                monkeypatch.setenv("RANK", "1")
-                Rows(tmp_path / "rows").compute("x", names, row(1))
-                monkeypatch.setenv("RANK", "0")
-            return np.array([i])
-
-        return one
-
-    monkeypatch.setenv("RANK", "0")
-    first = Rows(tmp_path / "rows")
-    found = first.compute("x", names, row(0))
-    assert [int(f[0]) for f in found] == list(range(6))
-    assert made[1][:3] == [1, 3, 5]
-    assert made[0] == [0, 2, 4]
-    monkeypatch.setenv("RANK", "1")
-    discard(tmp_path / "rows")
-    assert (tmp_path / "rows").is_dir()
-    monkeypatch.setenv("RANK", "0")
-    discard(tmp_path / "rows")
-    assert not (tmp_path / "rows").exists()
-
-
 SCRIPT = """
 import sys, time, torch, torch.nn.functional as F
 sys.path.insert(0, {tests!r})
@@ -216,19 +184,3 @@ def test_killed_at_random_moments(tmp_path):
     out, _ = start().communicate()
     expected = surface(problem_of(small_mlp(), domain_data()), points=15).data["loss"].values
     assert out.split() == [expected.tobytes().hex(), "True"]
-
-
-@pytest.mark.slow
-def test_two_real_processes_share_a_surface(tmp_path):
-    script = SCRIPT.format(tests=str(Path(__file__).parent.parent), store=str(tmp_path / "rows"))
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": "2"},
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    outs = [p.communicate()[0].splitlines()[1] for p in started]
-    assert outs[0] == outs[1]
-    ranks = [f.name.split("-")[1] for f in (tmp_path / "rows").glob("rows-*.npz")]
-    assert min(ranks.count("0"), ranks.count("1")) >= 4

@@ -1,0 +1,34 @@
+"""What layers count on the way, made equal in all processes that train together."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..distributed import add_up, first, place
+
+
+@torch.no_grad()
+def share_buffers(model: nn.Module, examples: int) -> None:
+    """Average the running statistics of normalisation layers; take all other floating buffers from the first process.
+
+    Each process's BatchNorm normalises with its own ``examples``. The running means of all, weighted so, are exact
+    for the whole batch; the variances lack the variance between processes. What the layers of a network count in
+    integers counts calls, which are as many everywhere.
+    """
+    if place()[1] == 1:
+        return
+    total = torch.tensor(float(examples), dtype=torch.float64)
+    add_up([total])
+    live, sent = [], []
+    for module in model.modules():
+        averaged = isinstance(module, nn.modules.batchnorm._NormBase)
+        # A buffer that all hold alike must not be averaged: rounding would move it a little in every step.
+        share = examples / float(total) if averaged else float(first())
+        for buffer in module.buffers(recurse=False):
+            if buffer.is_floating_point():
+                live.append(buffer)
+                sent.append(buffer * share if share else torch.zeros_like(buffer))
+    add_up(sent)
+    for buffer, value in zip(live, sent, strict=True):
+        buffer.copy_(value)
