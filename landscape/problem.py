@@ -30,8 +30,8 @@ from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
 from .products import Products, require_finite
 from .recompute import recompute_blocks
-from .second_derivatives import custom_functions
-from .substitutes import settle_embeddings, twice_differentiable
+from .second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
+from .substitutes import plain_checkpoints, settle_embeddings, twice_differentiable
 from .weights import weights_hash
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,8 @@ class Problem:
         self.model = copied(model).to(self.device, self.dtype)
         self.mode, self.replay_seed = mode, replay_seed
         set_mode(self.model, mode, replay_seed)
+        if mode == "eval":
+            refuse_batch_statistics(self.model)
         self.settled = settle_embeddings(self.model)
         self.space = ParameterSpace(self.model, params)
         moving = set(self.space.names)
@@ -320,14 +322,21 @@ class Problem:
         return self.loss_and_gradient()[1]
 
     def loss_and_gradient(self) -> tuple[Tensor, Tensor]:
-        """Mean loss, shape ``()``, float64, and its gradient, shape ``(n_parameters,)``, from one pass."""
+        """Mean loss, shape ``()``, float64, and its gradient, shape ``(n_parameters,)``, from one pass.
+
+        Raises:
+            NumericalError: If an operation of the model has no derivative.
+        """
 
         def contribution(batch: Batch) -> list[Tensor]:
             loss = self.batch_sum(batch)
             return [loss.detach().double(), self._flat_gradient(loss)]
 
-        with torch.enable_grad():  # also inside an `excursion`
-            loss, gradient = self._sum(contribution)
+        try:
+            with torch.enable_grad():  # also inside an `excursion`
+                loss, gradient = self._sum(contribution)
+        except RuntimeError as error:
+            raise missing_derivative(error, "gradient") from error
         return loss / self.total_weight, gradient / self.total_weight
 
     def hvp(self, vector: Tensor) -> Tensor:
@@ -350,7 +359,8 @@ class Problem:
     def output(self, batch: Batch) -> Any:
         """What the network returns for one batch at the current weights, with its graph."""
         try:
-            return forward(self.model, batch.inputs)
+            with plain_checkpoints():
+                return forward(self.model, batch.inputs)
         except ValueError as error:
             if self.mode == "train" and "more than 1 value per channel" in str(error):
                 raise UsageError(

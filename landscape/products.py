@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .errors import NumericalError, is_out_of_memory
 from .memory import free_memory
-from .second_derivatives import second_derivative_error
+from .second_derivatives import missing_derivative
 
 if TYPE_CHECKING:
     from .examples import Batch
@@ -110,11 +110,11 @@ class Products:
             except (RuntimeError, MemoryError) as error:
                 if self._kept or self.budget:
                     if not is_out_of_memory(error):
-                        raise second_derivative_error(error) from error
+                        raise missing_derivative(error) from error
                     self.budget = 0  # first the kept graphs, then the micro-batches
                     self.drop()
                     continue
-                problem.shrink_after(second_derivative_error(error))
+                problem.shrink_after(missing_derivative(error))
 
     def drop(self) -> None:
         """Let go of all kept graphs."""

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import LandscapeError, NumericalError
 
@@ -14,24 +14,42 @@ _NO_SECOND_DERIVATIVE = re.compile(
     r"derivative for '?(?:aten::)?(?P<op>\w+)'?.* is not implemented"
     r"|(?P<twice>differentiate twice|once_differentiable)"
     r"|(?P<compiled>does not currently support double backward)"
-    r"|(?P<checkpoint>incompatible with \.grad\(\))",
+    r"|(?P<out>functions with out=\.\.\. arguments)",
     re.S,
 )
 _FIX = "replace the operation in the model, or select other parameters with --params"
 
 
-def second_derivative_error(error: Exception) -> Exception:
-    """Turn torch's complaint about a missing second derivative into one line; other errors pass unchanged."""
+def missing_derivative(error: Exception, wanted: str = "curvature product") -> Exception:
+    """Turn torch's complaint about a missing derivative into one line; other errors pass unchanged."""
     match = _NO_SECOND_DERIVATIVE.search(str(error))
     if isinstance(error, LandscapeError) or not match:
         return error
-    if match["checkpoint"]:
-        op, fix = "reentrant checkpointing", "call torch.utils.checkpoint with use_reentrant=False"
+    if match["out"]:
+        op, fix = "an operation that writes into a given tensor (out=)", _FIX
     elif match["compiled"]:
         op, fix = "a compiled function", "give the module without torch.compile"
     else:
         op, fix = match["op"] or "a custom operation", _FIX
-    return NumericalError(f"{op} has no second derivative", "curvature product", fix)
+    order = "second derivative" if wanted == "curvature product" else "derivative"
+    return NumericalError(f"{op} has no {order}", wanted, fix)
+
+
+def refuse_batch_statistics(model: nn.Module) -> None:
+    """Refuse BatchNorm without running statistics: in eval mode, too, it takes those of each batch.
+
+    The loss of an example would depend on its neighbours, and every mean over examples on the micro-batches.
+
+    Raises:
+        NumericalError: Naming the layer.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise NumericalError(
+                f"{type(module).__name__} normalises by the statistics of each batch, also in eval mode",
+                f"layer {name}" if name else "the model",
+                "build it with track_running_stats=True",
+            )
 
 
 def custom_functions(loss: Tensor) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ FLOORS = {
         "hugging_face",
         "second_derivatives",
         "substitutes",
+        "equal_forms",
         "products",
         "memory",
         "event_files",

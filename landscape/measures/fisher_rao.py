@@ -7,15 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import NumericalError
-from ..examples import Batch, forward
+from ..examples import Batch
 from ..intervals import mean_and_stderr
 from ..losses import example_losses
 from ..problem import Problem
 from ..progress import report
-from ..second_derivatives import second_derivative_error
+from ..second_derivatives import missing_derivative
 from ..specs import SharpnessSpec
 from .blockwise import over_groups
 from .value import Value
@@ -43,8 +42,8 @@ def slopes(problem: Problem) -> Tensor:
     parts = problem.space.split(problem.weights)
 
     def of(batch: Batch) -> Tensor:
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be differentiated twice
-            values = example_losses(problem.loss_function, forward(problem.model, batch.inputs), batch.targets)
+        with problem.twice_differentiable():
+            values = example_losses(problem.loss_function, problem.output(batch), batch.targets)
         assert values is not None
         v = torch.ones_like(values, requires_grad=True)
         first = torch.autograd.grad(values, problem.space.tensors, v, create_graph=True, allow_unused=True)
@@ -56,7 +55,7 @@ def slopes(problem: Problem) -> Tensor:
         try:
             return problem.per_example(of)
         except RuntimeError as error:
-            if not isinstance(second_derivative_error(error), NumericalError):
+            if not isinstance(missing_derivative(error), NumericalError):
                 raise
     singles = [np.array([i]) for i in range(problem.n_examples)]
     centre = problem.weights

@@ -7,11 +7,12 @@ from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..ascent import EPSILON, ascent_steps
 from ..distributed import add_up
 from ..errors import UsageError
+from ..second_derivatives import missing_derivative
+from ..substitutes import twice_differentiable
 from .closures import Work
 from .engine import Common, Moved
 from .passes import frozen_running_statistics
@@ -102,12 +103,15 @@ class SAM(TwoPass):
         parameters = [m.parameter for m in moved]
         total = [torch.zeros_like(p) for p in parameters]
         work.random.restore()
-        with torch.enable_grad(), frozen_running_statistics(), sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), frozen_running_statistics(), twice_differentiable(set()):
             for _, objective in work.next():
                 assert objective is not None
-                first = torch.autograd.grad(objective, parameters, create_graph=True, materialize_grads=True)
-                slope = torch.stack([(g * v).sum() for g, v in zip(first, vector, strict=True)]).sum()
-                second = torch.autograd.grad(slope, parameters, materialize_grads=True)
+                try:
+                    first = torch.autograd.grad(objective, parameters, create_graph=True, materialize_grads=True)
+                    slope = torch.stack([(g * v).sum() for g, v in zip(first, vector, strict=True)]).sum()
+                    second = torch.autograd.grad(slope, parameters, materialize_grads=True)
+                except RuntimeError as error:
+                    raise missing_derivative(error) from error
                 for t, s in zip(total, second, strict=True):
                     t.add_(s)
         if work.shared:

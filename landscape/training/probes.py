@@ -19,6 +19,7 @@ from ..ascent import ascent_step, global_norm
 from ..optim.disam import climb_weights
 from ..optim.passes import RandomState, frozen_running_statistics
 from ..optim.two_pass import inner
+from ..substitutes import twice_differentiable
 from .steps import BatchLosses
 
 _INNER_STEPS = 20
@@ -123,7 +124,7 @@ def second_order(point: Point) -> dict[str, float]:
     towards = [point.rho * t / n for t in there]
     along = inner(g, towards) / n**2
     vector = [t - along * x for t, x in zip(towards, g, strict=True)]
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+    with twice_differentiable(set()):
         _, differentiable = point.own_gradient(graph=True)
         slope = torch.stack([(a * v).sum() for a, v in zip(differentiable, vector, strict=True)]).sum()
         product = torch.autograd.grad(slope, point.parameters, materialize_grads=True)

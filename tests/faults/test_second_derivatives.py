@@ -1,0 +1,173 @@
+"""No operation's second derivative is silently wrong: each is right, worked around, or refused by name."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cases import problem_of
+from torch import Tensor
+
+from landscape.curvature.gauss_newton import gauss_newton_of_batch, loss_hessian
+from landscape.curvature.self_checks import check_custom_functions
+from landscape.errors import NumericalError
+from landscape.problem import Problem
+from landscape.products import Products
+
+from .operations import LABELS, OPERATIONS, wave
+
+# What cannot be differentiated twice, and what its refusal says. At most ten; the README lists the same.
+REFUSED = {
+    "ctc_loss": "_ctc_loss_backward has no second derivative",
+    "segment_reduce": "_segment_reduce_backward has no second derivative",
+    "special.zeta": "zeta has no derivative",
+    "CrossMapLRN2d": "an operation that writes into a given tensor (out=) has no derivative",
+    "BatchNorm1d without statistics": "BatchNorm1d normalises by the statistics of each batch",
+    "F.embedding, max_norm": "max_norm changes its weights in every forward pass",
+    "custom function, once_differentiable": "_CubedOnce has no second derivative",
+    "custom function, saving a detached tensor": "the second derivative of _CubedDetached is wrong",
+}
+TOLERANCE = 1e-6
+_STEP = 1e-4
+
+
+def vector(problem: Problem, phase: float) -> Tensor:
+    """A unit vector that leaves alone what torch never trains (the row of a padding index)."""
+    v = wave(problem.n_parameters, rate=2.3, phase=phase) * (problem.gradient() != 0)
+    return v / v.norm()
+
+
+def difference(at: Callable[[float], Tensor]) -> Tensor:
+    """Derivative at zero by central differences of fourth order; its error is below 1e-9 here."""
+    near, far = at(_STEP) - at(-_STEP), at(2 * _STEP) - at(-2 * _STEP)
+    return (8 * near - far) / (12 * _STEP)
+
+
+class Reference:
+    """The network by plain torch, without anything of ours but the copy that the problem made of it."""
+
+    def __init__(self, problem: Problem, inputs: Tensor) -> None:
+        self.model, self.inputs, self.loss = copy.deepcopy(problem.model), inputs, problem.loss_function
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.start = [p.detach().clone() for p in self.parameters]
+
+    def _go(self, v: Tensor, step: float) -> None:
+        parts = torch.split(v, [p.numel() for p in self.parameters])
+        with torch.no_grad():
+            for p, start, part in zip(self.parameters, self.start, parts, strict=True):
+                p.copy_(start + step * part.view_as(p))
+
+    def value(self) -> Tensor:
+        return self.loss(self.model(self.inputs), LABELS).mean()
+
+    def gradient(self, v: Tensor, step: float) -> Tensor:
+        self._go(v, step)
+        self.model.zero_grad()
+        self.value().backward()
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in self.parameters]
+        self._go(v, 0.0)
+        return torch.cat([g.reshape(-1) for g in grads])
+
+    def hessian_product(self, v: Tensor) -> Tensor:
+        return difference(lambda step: self.gradient(v, step))
+
+    def gauss_newton_product(self, v: Tensor) -> Tensor:
+        def outputs(step: float) -> Tensor:
+            self._go(v, step)
+            with torch.no_grad():
+                return self.model(self.inputs)
+
+        tangent = difference(outputs)
+        self._go(v, 0.0)
+        self.model.zero_grad()
+        z = self.model(self.inputs)
+        leaf = z.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self.loss(leaf, LABELS).mean(), leaf, create_graph=True)
+        (cotangent,) = torch.autograd.grad(slope, leaf, tangent)
+        z.backward(cotangent)
+        return torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad.to_dense()).reshape(-1) for p in self.parameters]
+        )
+
+    def plain_product(self, v: Tensor) -> Tensor:
+        """Double backward as anybody would write it."""
+        parts = [
+            s.view_as(p) for s, p in zip(v.split([p.numel() for p in self.parameters]), self.parameters, strict=True)
+        ]
+        first = torch.autograd.grad(self.value(), self.parameters, create_graph=True, allow_unused=True)
+        pairs = [(g, part) for g, part in zip(first, parts, strict=True) if g is not None and g.requires_grad]
+        if not pairs:
+            return torch.zeros_like(v)
+        second = torch.autograd.grad(
+            [g for g, _ in pairs], self.parameters, [part for _, part in pairs], allow_unused=True
+        )
+        return torch.cat(
+            [
+                (torch.zeros_like(p) if g is None else g).reshape(-1)
+                for p, g in zip(self.parameters, second, strict=True)
+            ]
+        )
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """Relative to the expected product; a NaN is as wrong as can be."""
+    size = max(float(expected.norm()), 1e-3)
+    return float(torch.nan_to_num((found - expected).norm() / size, nan=float("inf")))
+
+
+def outcome(name: str) -> str:
+    """What becomes of one operation.
+
+    Returns:
+        ``right`` (as torch has it), ``worked around`` (torch's own is missing or wrong, ours is right) or
+        ``refused`` (by name).
+
+    Raises:
+        AssertionError: If a product is wrong and nobody said so.
+    """
+    operation = OPERATIONS[name]
+    model, inputs = operation.build()
+    plain_is_right = True
+    for phase in (0.1, 0.7):
+        try:
+            problem = problem_of(model, (inputs, LABELS), operation.loss)
+            reference = Reference(problem, inputs)
+            v = vector(problem, phase)
+            found = problem.hvp(v)
+            check_custom_functions(problem)
+        except NumericalError as refusal:
+            if REFUSED.get(name, "not to be refused") not in refusal.what:
+                raise
+            return "refused"
+        expected = reference.hessian_product(v)
+        wrong = error(found, expected)
+        assert wrong < TOLERANCE, f"{name}: silently wrong by {wrong:.1e}"
+        try:
+            plain_is_right = plain_is_right and error(reference.plain_product(v), expected) < TOLERANCE
+        except (RuntimeError, NotImplementedError):
+            plain_is_right = False
+        _check_gauss_newton(name, problem, reference, v)
+    return "right" if plain_is_right else "worked around"
+
+
+def _check_gauss_newton(name: str, problem: Problem, reference: Reference, v: Tensor) -> None:
+    if OPERATIONS[name].loss != "cross_entropy":
+        return
+    found = Products(problem, gauss_newton_of_batch(loss_hessian), memory=0)(v)
+    wrong = error(found, reference.gauss_newton_product(v))
+    assert wrong < TOLERANCE, f"{name}: the Gauss-Newton product is silently wrong by {wrong:.1e}"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if o.slow else n for n, o in OPERATIONS.items()]
+)
+def test_no_second_derivative_is_silently_wrong(name: str, record_property: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = outcome(name)
+    record_property("operation", f"{name}: {found}")
+    assert (found == "refused") == (name in REFUSED), found
