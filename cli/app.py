@@ -14,6 +14,8 @@ from landscape.errors import LandscapeError
 from landscape.files import is_out_of_space, jsonable
 from landscape.names import unknown_name
 
+from .stopping import stopped_by_signals
+
 COMMANDS = {
     "demo": "the whole story on embedded data in a few minutes: train, analyse, draw, report",
     "train": "train one or several optimizers over seeds into run folders",
@@ -38,15 +40,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the return value is the process's exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(argv)
-        sys.stdout.flush()
-        return code
+        with stopped_by_signals() as signals:
+            code = _run(argv)
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:  # somebody piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("error: interrupted: run the same command again", file=sys.stderr)
-        return 130
+        what = f"stopped by {signals[0]}" if signals else "stopped"
+        print(f"error: {what}: run the same command again, it computes only the rest", file=sys.stderr)
+        return 75
     except SystemExit as stop:  # from --help
         return int(stop.code or 0)
     except Exception as error:

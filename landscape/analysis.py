@@ -19,7 +19,7 @@ from .data.splits import open_data
 from .distributed import barrier, decided, first, place
 from .errors import LandscapeError, UsageError
 from .examples import Examples
-from .files import make_folder, stable_hash
+from .files import make_folder, remove_stale_temporaries, stable_hash
 from .fitting import load_into
 from .models.build import build_model, facts_of
 from .names import Registry
@@ -206,6 +206,7 @@ def analyze(
     target = Target.find(target) if isinstance(target, str) else target
     problem_spec, spec = problem_spec or ProblemSpec(), spec or SPECS[kind]()
     folder = make_folder(Path(out).absolute() if out else target.results)
+    remove_stale_temporaries(folder)
     problem, others = _open(target, problem_spec, all_domains=kind == "domains", trust=trust)
     beside: dict[str, Any] = {}
     if isinstance(spec, DomainsSpec):

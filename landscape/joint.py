@@ -11,7 +11,7 @@ import torch
 from .analysis import Target, analyze, is_stored, keep, open_problem, splits_of, with_files
 from .distributed import alone, decided
 from .errors import UsageError
-from .files import make_folder, stable_hash
+from .files import make_folder, remove_stale_temporaries, stable_hash
 from .parameters import preserved_random_state
 from .problem import Problem
 from .result import Result
@@ -147,6 +147,7 @@ def _stored(
     """The stored result of equal ingredients, or a computed one, stored in the folder of the only run there is."""
     homes = {t.results for t in targets}
     folder = make_folder(Path(out).absolute() if out else homes.pop() if len(homes) == 1 else _COMMON.absolute())
+    remove_stale_temporaries(folder)
     facts = [problem.weights_hash, problem.data_hash, problem.loss_name, str(problem.device), problem_spec.dtype]
     hashed = stable_hash([1, kind, facts, problem_spec.params, problem_spec.seed, *key])[:16]
     file = folder / f"{kind}-{hashed}.nc"

@@ -62,8 +62,8 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
     family = registry.family(name)
     if family is not None:
         prefix, _, rest = name.partition(":")
-        if "FOLDER" in family and Path(rest).expanduser().exists():  # found again from any working folder
-            rest = str(Path(rest).expanduser().absolute())
+        if "FOLDER" in family and (folder := _existing(rest)) is not None:  # found again from any working folder
+            rest = str(folder)
         full = f"{prefix}:{rest}"
         return Plugin(functools.partial(registry.load(family), rest), full, {"name": full})
     location, colon, attribute = name.rpartition(":")
@@ -160,19 +160,28 @@ def library(name: str, extra: str) -> Any:
 # -- finding and importing -------------------------------------------------------------------------------------
 
 
+def _existing(name: str) -> Path | None:
+    """The absolute path that a user means, if there is anything; no text is too odd to ask."""
+    try:
+        path = Path(name).expanduser().absolute()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a null character, somebody unknown's home
+        return None
+
+
 def _find_file(location: str, kind: str) -> Path:
     """The file that importing ``location`` would run, found without importing anything."""
     if location.endswith(".py"):
-        file = Path(location).expanduser().absolute()
-        if not file.is_file():
-            raise UsageError("there is no such file", str(file), f"check {_flag(kind)}")
+        file = _existing(location)
+        if file is None or not file.is_file():
+            raise UsageError("there is no such file", location[:300], f"check {_flag(kind)}")
         return file.resolve()
     path: list[str] | None = [str(Path.cwd()), *sys.path]
     spec = None
     walked = ""
     for part in location.split("."):
         walked = f"{walked}.{part}" if walked else part
-        spec = importlib.machinery.PathFinder.find_spec(walked, path)
+        spec = importlib.machinery.PathFinder.find_spec(walked, path) if part.isidentifier() else None
         if spec is None:
             break
         path = list(spec.submodule_search_locations or [])

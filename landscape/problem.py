@@ -409,11 +409,16 @@ class Problem:
 
     def unused_parameters(self) -> list[str]:
         """Names of parameters that the loss of the first micro-batch does not reach."""
-        loss = self.batch_loss(self.some(self.batch_size))
-        if not loss.requires_grad:
-            return list(self.space.names)
-        gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
-        return [n for n, g in zip(self.space.names, gradient, strict=True) if g is None]
+
+        def of_first_batch() -> list[str]:
+            with torch.enable_grad():
+                loss = self.batch_loss(self.some(self.batch_size))
+                if not loss.requires_grad:
+                    return list(self.space.names)
+                gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
+            return [n for n, g in zip(self.space.names, gradient, strict=True) if g is None]
+
+        return self._within_memory(of_first_batch)
 
     # -- going somewhere and coming back ---------------------------------------------------------------------
 
@@ -492,15 +497,21 @@ class Problem:
         An empty list where this process has no example.
         """
         self.refuse_autocast()
+
+        def whole() -> list[T]:
+            total: list[T] = []
+            for batch in self.micro_batches():
+                parts = contribution(batch)
+                total = list(parts) if not total else [operator.add(t, p) for t, p in zip(total, parts, strict=True)]
+            return total
+
+        return self._within_memory(whole)
+
+    def _within_memory(self, work: Callable[[], T]) -> T:
+        """Do ``work``; when memory runs out, do it again with smaller micro-batches."""
         while True:
             try:
-                total: list[T] = []
-                for batch in self.micro_batches():
-                    parts = contribution(batch)
-                    total = (
-                        list(parts) if not total else [operator.add(t, p) for t, p in zip(total, parts, strict=True)]
-                    )
-                return total
+                return work()
             except (RuntimeError, MemoryError) as error:
                 self.shrink_after(error)
 

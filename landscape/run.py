@@ -105,20 +105,23 @@ class Run:
         """The checkpoint with the lowest held-in loss (validation split, else test split) of the seen domains."""
         scores: dict[int, float] = {}
         for line in self.metrics():
-            evaluation = line.get("evaluation") or {}
+            step, evaluation = line.get("step"), line.get("evaluation")
+            if not isinstance(evaluation, dict) or not isinstance(step, int) or step not in found:
+                continue
             score = evaluation.get("val_loss", evaluation.get("test_loss"))
-            if line.get("step") in found and score is not None:
-                scores[line["step"]] = score
+            if isinstance(score, (int, float)):
+                scores[step] = score
         if not scores:
             raise UsageError("no checkpoint has a validation or test loss", str(self.path), "name a step, RUN@step=N")
         return min(scores, key=lambda s: (scores[s], s))
 
     def _selected_step(self, found: Mapping[int, Path]) -> int:
         """The checkpoint that the run's ``--select`` rule chose."""
-        selected = self.record.get("selected") or {}
-        if selected.get("step") not in found:
+        selected = self.record.get("selected")
+        step = selected.get("step") if isinstance(selected, dict) else None
+        if not isinstance(step, int) or step not in found:
             raise UsageError("nothing was selected", str(self.path), "train with --select, or name a step")
-        return int(selected["step"])
+        return step
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged lines; a last line that a kill cut short is left out."""
@@ -128,9 +131,11 @@ class Run:
         lines = []
         for text in file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
             try:
-                lines.append(json.loads(text))
-            except ValueError:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
                 break
+            if isinstance(line, dict):
+                lines.append(line)
         return lines
 
     # -- writing -----------------------------------------------------------------------------------------------

@@ -105,6 +105,8 @@ class Training:
             settings=self.settings,
             common={"clip": spec.clip, "scaler": self._scaler()},
         )
+        if self.settings.get("rho") == 0:
+            log.warning("rho=0: %s does not climb, so that its first term is plain training", spec.optimizer[0])
         if self.optimizer.needs_domains and len(set(self.examples.domain.tolist())) == 1:
             log.warning("one training domain: %s equals the method without DISAM here", spec.optimizer[0])
         trained = [p for p in self.model.parameters() if p.requires_grad]

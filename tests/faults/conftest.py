@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,12 +28,22 @@ class Outcome:
     peak_mb: float
 
     @property
+    def json(self) -> dict[str, Any]:
+        """The one object on stdout of a command that succeeded, read as strict JSON."""
+        assert self.code == 0, self.err
+        return json.loads(self.out, parse_constant=_no_constant)
+
+    @property
     def error(self) -> str:
         """The error line; there must be exactly one, and no traceback."""
         lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1, self.err
         assert "Traceback" not in self.err
         return lines[0]
+
+
+def _no_constant(token: str) -> None:
+    raise AssertionError(f"{token} is no JSON")
 
 
 class Landscape:
@@ -41,6 +53,13 @@ class Landscape:
         self.folder = folder
         self.started: list[subprocess.Popen[str]] = []
         self.env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+    def file(self, name: str, content: str | bytes) -> Path:
+        """Write a file into the folder."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
 
     def start(self, *words: object, preexec: object = None, **env: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(

@@ -147,35 +147,35 @@ def nan(path: Path) -> None:
     saved(path, {**STATE, "bias": torch.tensor([1.0, float("nan"), float("inf")])})
 
 
-CASES: dict[str, tuple[Callable[[Path], None], str, int, str]] = {
-    "malicious zip": (evil, "c.pt", 3, "could run code"),
-    "malicious legacy": (evil_legacy, "c.pt", 3, "could run code"),
-    "malicious raw pickle": (evil_raw, "c.pkl", 3, "could run code"),
-    "empty": (truncated(0), "c.pt", 3, "empty (0 bytes)"),
-    "1 byte": (truncated(1), "c.pt", 3, "truncated, damaged"),
-    "4 bytes": (truncated(4), "c.pt", 3, "truncated or damaged"),
-    "100 bytes": (truncated(100), "c.pt", 3, "truncated or damaged"),
-    "25 %": (truncated(0.25), "c.pt", 3, "truncated or damaged"),
-    "50 %": (truncated(0.5), "c.pt", 3, "truncated or damaged"),
-    "90 %": (truncated(0.9), "c.pt", 3, "truncated or damaged"),
-    "99 %": (truncated(0.99), "c.pt", 3, "truncated or damaged"),
-    "all but 1 byte": (truncated(-1), "c.pt", 3, "truncated or damaged"),
-    "legacy 50 %": (truncated_legacy, "c.pt", 3, "truncated, damaged"),
-    "Git LFS pointer": (pointer, "c.pt", 3, "is a Git LFS pointer"),
-    "web page": (page, "c.pt", 3, "web page"),
-    "noise": (noise, "c.pt", 3, "no checkpoint"),
-    "flipped bit": (flipped, "c.pt", 3, "CRC mismatch in record 'c/data/0'"),
-    "flipped bit in ours": (flipped_own, "c.safetensors", 3, "SHA-256 mismatch"),
-    "compressed bomb": (bomb, "c.pt", 3, "is compressed"),
-    "expanded view": (expanded, "c.pt", 3, "claims shape (1000000, 1000000) on 4 bytes"),
-    "legacy claim": (legacy_claim, "c.pt", 3, "claims more elements than the file has bytes"),
-    "overlapping offsets": (overlapping, "c.safetensors", 3, "damaged"),
-    "huge header": (huge_header, "c.safetensors", 3, "header claims 1,000,000,000,000 bytes"),
-    "huge shape": (huge_shape, "c.safetensors", 3, "damaged"),
-    "newer format": (newer, "c.safetensors", 3, "format version 99"),
-    "whole module": (module, "c.pt", 3, "save model.state_dict()"),
-    "optimizer only": (optimizer_only, "c.pt", 3, "it holds: optimizer, epoch"),
-    "NaN weights": (nan, "c.pt", 4, "bias holds 2 NaN or infinite value(s)"),
+CASES: dict[str, tuple[int, Callable[[Path], None], str, int, str]] = {
+    "malicious zip": (1, evil, "c.pt", 3, "could run code"),
+    "malicious legacy": (2, evil_legacy, "c.pt", 3, "could run code"),
+    "malicious raw pickle": (2, evil_raw, "c.pkl", 3, "could run code"),
+    "empty": (4, truncated(0), "c.pt", 3, "empty (0 bytes)"),
+    "1 byte": (4, truncated(1), "c.pt", 3, "truncated, damaged"),
+    "4 bytes": (4, truncated(4), "c.pt", 3, "truncated or damaged"),
+    "100 bytes": (4, truncated(100), "c.pt", 3, "truncated or damaged"),
+    "25 %": (4, truncated(0.25), "c.pt", 3, "truncated or damaged"),
+    "50 %": (4, truncated(0.5), "c.pt", 3, "truncated or damaged"),
+    "90 %": (4, truncated(0.9), "c.pt", 3, "truncated or damaged"),
+    "99 %": (4, truncated(0.99), "c.pt", 3, "truncated or damaged"),
+    "all but 1 byte": (4, truncated(-1), "c.pt", 3, "truncated or damaged"),
+    "legacy 50 %": (4, truncated_legacy, "c.pt", 3, "truncated, damaged"),
+    "Git LFS pointer": (5, pointer, "c.pt", 3, "is a Git LFS pointer"),
+    "web page": (6, page, "c.pt", 3, "web page"),
+    "noise": (4, noise, "c.pt", 3, "no checkpoint"),
+    "flipped bit": (8, flipped, "c.pt", 3, "CRC mismatch in record 'c/data/0'"),
+    "flipped bit in ours": (8, flipped_own, "c.safetensors", 3, "SHA-256 mismatch"),
+    "compressed bomb": (9, bomb, "c.pt", 3, "is compressed"),
+    "expanded view": (10, expanded, "c.pt", 3, "claims shape (1000000, 1000000) on 4 bytes"),
+    "legacy claim": (10, legacy_claim, "c.pt", 3, "claims more elements than the file has bytes"),
+    "overlapping offsets": (22, overlapping, "c.safetensors", 3, "damaged"),
+    "huge header": (22, huge_header, "c.safetensors", 3, "header claims 1,000,000,000,000 bytes"),
+    "huge shape": (22, huge_shape, "c.safetensors", 3, "damaged"),
+    "newer format": (21, newer, "c.safetensors", 3, "format version 99"),
+    "whole module": (19, module, "c.pt", 3, "save model.state_dict()"),
+    "optimizer only": (18, optimizer_only, "c.pt", 3, "it holds: optimizer, epoch"),
+    "NaN weights": (14, nan, "c.pt", 4, "bias holds 2 NaN or infinite value(s)"),
 }
 
 
@@ -189,9 +189,9 @@ def plain_peak(tmp_path_factory: pytest.TempPathFactory) -> float:
     return outcome.peak_mb
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.case(c[0])) for n, c in CASES.items()])
 def test_info_says_one_true_sentence(name: str, landscape: Landscape, tmp_path: Path, plain_peak: float) -> None:
-    make, file, code, text = CASES[name]
+    _, make, file, code, text = CASES[name]
     make(tmp_path / file)
     outcome = landscape("info", file)
     assert outcome.code == code, outcome.err
@@ -202,6 +202,7 @@ def test_info_says_one_true_sentence(name: str, landscape: Landscape, tmp_path: 
     assert outcome.peak_mb < plain_peak + 50
 
 
+@pytest.mark.case(3)
 @pytest.mark.parametrize("make", [evil, evil_legacy, evil_raw])
 def test_an_environment_variable_cannot_unlock_pickles(
     make: Callable[[Path], None], landscape: Landscape, tmp_path: Path
@@ -212,6 +213,7 @@ def test_an_environment_variable_cannot_unlock_pickles(
     assert not (tmp_path / CANARY).exists()
 
 
+@pytest.mark.case(7)
 def test_missing_path_and_folder(landscape: Landscape, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert landscape("info", "nothing.pt").code == 2
@@ -237,6 +239,7 @@ def _fit(landscape: Landscape, tmp_path: Path, state: object, *extra: str):
     return landscape("hessian", "c.pt", *ARGUMENTS, *extra)
 
 
+@pytest.mark.case(11)
 def test_missing_and_unexpected_keys(landscape: Landscape, tmp_path: Path) -> None:
     state = {f"extra{i}": torch.zeros(1) for i in range(30)}
     outcome = _fit(landscape, tmp_path, state)
@@ -246,12 +249,14 @@ def test_missing_and_unexpected_keys(landscape: Landscape, tmp_path: Path) -> No
     assert outcome.error.count("extra") == 10
 
 
+@pytest.mark.case(13)
 def test_shape_mismatch_names_layer_and_both_shapes(landscape: Landscape, tmp_path: Path) -> None:
     outcome = _fit(landscape, tmp_path, STATE, "--model-arg", "outputs=7")
     assert outcome.code == 3
     assert "weight has shape (3, 4), the model expects (7, 4)" in outcome.error
 
 
+@pytest.mark.case(15)
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -268,12 +273,14 @@ def test_kinds_of_numbers_that_are_no_weights(
     assert text in outcome.error
 
 
+@pytest.mark.case(14)
 def test_nan_weights_are_a_numerical_failure_everywhere(landscape: Landscape, tmp_path: Path) -> None:
     outcome = _fit(landscape, tmp_path, {**STATE, "bias": torch.full((3,), float("nan"))})
     assert outcome.code == 4
     assert "bias holds 3 NaN" in outcome.error
 
 
+@pytest.mark.case(16)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_weights_equal_their_float32_values(dtype: torch.dtype, landscape: Landscape, tmp_path: Path) -> None:
     half = {k: (v / 7).to(dtype) for k, v in STATE.items()}
@@ -284,6 +291,7 @@ def test_half_weights_equal_their_float32_values(dtype: torch.dtype, landscape: 
     assert json.loads(outcome.out)["eigenvalues"] == json.loads(full.out)["eigenvalues"]
 
 
+@pytest.mark.case(12, 18)
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -298,6 +306,21 @@ def test_half_weights_equal_their_float32_values(dtype: torch.dtype, landscape: 
 def test_wrappers_are_recognised(wrap: Callable[[dict], object], landscape: Landscape, tmp_path: Path) -> None:
     plain = _fit(landscape, tmp_path, STATE)
     outcome = _fit(landscape, tmp_path, wrap(STATE), "--force")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["weights_hash"] == json.loads(plain.out)["weights_hash"]
+
+
+@pytest.mark.case(17)
+def test_a_checkpoint_of_another_device_is_read_on_the_cpu(landscape: Landscape, tmp_path: Path) -> None:
+    """There need be no GPU: the file says of its tensors that they were on one."""
+    plain = _fit(landscape, tmp_path, STATE)
+    with zipfile.ZipFile(tmp_path / "c.pt") as whole:
+        records = {r.filename: whole.read(r) for r in whole.infolist()}
+    with zipfile.ZipFile(tmp_path / "c.pt", "w", zipfile.ZIP_STORED) as there:
+        for name, content in records.items():
+            there.writestr(name, content.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0"))
+    assert b"cuda:0" in (tmp_path / "c.pt").read_bytes()
+    outcome = landscape("hessian", "c.pt", *ARGUMENTS, "--force")
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["weights_hash"] == json.loads(plain.out)["weights_hash"]
 

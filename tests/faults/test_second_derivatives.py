@@ -25,7 +25,7 @@ REFUSED = {
     "ctc_loss": "_ctc_loss_backward has no second derivative",
     "segment_reduce": "_segment_reduce_backward has no second derivative",
     "special.zeta": "zeta has no derivative",
-    "CrossMapLRN2d": "an operation that writes into a given tensor (out=) has no derivative",
+    "CrossMapLRN2d": "an operation that writes into a given tensor (out=) has no second derivative",
     "BatchNorm1d without statistics": "BatchNorm1d normalises by the statistics of each batch",
     "F.embedding, max_norm": "max_norm changes its weights in every forward pass",
     "custom function, once_differentiable": "_CubedOnce has no second derivative",

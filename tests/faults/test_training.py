@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,10 @@ def logged(folder: Path) -> int:
     return file.read_text().count("\n") if file.exists() else 0
 
 
-def test_twenty_kills_end_in_the_same_weights(landscape: Landscape, tmp_path: Path, undisturbed: Path) -> None:
+@pytest.mark.case(50)
+def test_twenty_kills_end_in_the_same_weights(
+    landscape: Landscape, tmp_path: Path, undisturbed: Path, record_property: Callable[[str, object], None]
+) -> None:
     (tmp_path / "plug.py").write_text(PLUGIN)
     draws = random.Random(7)
     kills = 0
@@ -117,13 +121,17 @@ def test_twenty_kills_end_in_the_same_weights(landscape: Landscape, tmp_path: Pa
         assert process.returncode in (-signal.SIGKILL, 0)
         if record(tmp_path)["status"] == "finished":
             pytest.fail(f"the run was over after {kills} kills; make it longer")
+    record_property("kills", kills)
     assert record(tmp_path)["status"] != "finished"
     outcome = landscape(*TRAIN, *STEPS, "--resume")
     assert outcome.code == 0, outcome.err
     assert_same_end(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.case(c)) for n, c in {"SIGINT": 47, "SIGTERM": 48, "SIGUSR1": 49}.items()],
+)
 def test_a_signal_to_the_group_saves_and_resumes(
     name: str, landscape: Landscape, tmp_path: Path, undisturbed: Path
 ) -> None:
@@ -140,6 +148,7 @@ def test_a_signal_to_the_group_saves_and_resumes(
     assert_same_end(tmp_path, undisturbed)
 
 
+@pytest.mark.case(54)
 def test_a_second_ctrl_c_leaves_at_once(landscape: Landscape, tmp_path: Path, undisturbed: Path) -> None:
     (tmp_path / "plug.py").write_text(PLUGIN)
     process = landscape.start(*TRAIN, *STEPS, PACE="0.2")  # a step takes long: the first signal has to wait
@@ -157,6 +166,7 @@ def test_a_second_ctrl_c_leaves_at_once(landscape: Landscape, tmp_path: Path, un
     assert_same_end(tmp_path, undisturbed)
 
 
+@pytest.mark.case(58)
 def test_a_reader_never_sees_half_a_file(landscape: Landscape, tmp_path: Path) -> None:
     from landscape.checkpoint import read_weights
     from landscape.run import Run
@@ -189,6 +199,7 @@ def test_a_reader_never_sees_half_a_file(landscape: Landscape, tmp_path: Path) -
     assert reads > 50
 
 
+@pytest.mark.case(57)
 def test_one_writer_per_folder(landscape: Landscape, tmp_path: Path, undisturbed: Path) -> None:
     (tmp_path / "plug.py").write_text(PLUGIN)
     first = landscape.start(*TRAIN, *STEPS, PACE="0.003")
@@ -207,6 +218,7 @@ def test_one_writer_per_folder(landscape: Landscape, tmp_path: Path, undisturbed
 SMALL = ("train", "--data", "gaussian-domains", "--model", "mlp", "--steps", "6", "--out", "runs")
 
 
+@pytest.mark.case(70)
 def test_no_space_leaves_the_old_checkpoint(landscape: Landscape, tmp_path: Path) -> None:
     assert landscape(*SMALL, "--save-every", "2steps").code == 0
     run = tmp_path / "runs/sgd-seed0"
@@ -223,6 +235,7 @@ def test_no_space_leaves_the_old_checkpoint(landscape: Landscape, tmp_path: Path
     assert landscape(*SMALL, "--save-every", "2steps", "--out", "other", "--resume").code == 0
 
 
+@pytest.mark.case(55)
 def test_stale_temporaries_and_lock_are_cleaned_with_a_notice(landscape: Landscape, tmp_path: Path) -> None:
     run = tmp_path / "runs/sgd-seed0"
     (run / "checkpoints").mkdir(parents=True)
@@ -236,6 +249,7 @@ def test_stale_temporaries_and_lock_are_cleaned_with_a_notice(landscape: Landsca
     assert "taking over the lock that process 999999999 on host elsewhere left" in outcome.err
 
 
+@pytest.mark.case(20, 45)
 def test_the_folder_of_another_run_is_refused(landscape: Landscape, tmp_path: Path) -> None:
     assert landscape(*SMALL).code == 0
     other = landscape(*SMALL, "--lr", "0.2")
@@ -248,6 +262,7 @@ def test_the_folder_of_another_run_is_refused(landscape: Landscape, tmp_path: Pa
     assert "is finished already" in same.err
 
 
+@pytest.mark.case(46)
 @pytest.mark.parametrize("where", ["a file", "below a file"])
 def test_an_output_path_that_is_a_file(where: str, landscape: Landscape, tmp_path: Path) -> None:
     (tmp_path / "occupied").write_text("mine")
@@ -272,6 +287,7 @@ def test_a_damaged_state_is_named(landscape: Landscape, tmp_path: Path) -> None:
     assert landscape(*SMALL, "--resume").code == 3
 
 
+@pytest.mark.case(64)
 def test_a_loss_that_is_not_finite_stops_with_step_and_examples(landscape: Landscape) -> None:
     outcome = landscape(*SMALL, "--steps", "400", "--lr", "1e9", "--save-every", "1steps")
     assert outcome.code == 4

@@ -1,0 +1,41 @@
+"""The first signal stops the work where it can be taken up again; a second Ctrl-C leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, a scheduler's end, SLURM's requeue warning
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[list[str]]:
+    """Turn the first of the signals into a `KeyboardInterrupt`, so that what is open is closed and stored.
+
+    The trainer has a way of its own inside: it saves at the next step. Outside the main thread nothing is caught.
+
+    Yields:
+        The name of the signal, once it has come.
+    """
+    seen: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if not seen:
+            seen.append(signal.Signals(number).name)
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            os._exit(130)
+
+    before = {n: signal.signal(n, handle) for n in (getattr(signal, k) for k in _NAMES if hasattr(signal, k))}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
