@@ -10,10 +10,11 @@ while they ran.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections import Counter, defaultdict
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,16 +31,14 @@ class Tally:
         self.numbers: Counter[str] = Counter()
         self.operations: dict[str, str] = {}
 
-    def pytest_itemcollected(self, item: pytest.Item) -> None:
-        """Note which cases a test is."""
-        numbers = tuple(n for mark in item.iter_markers("case") for n in mark.args)
-        self.cases_of[item.nodeid] = numbers
-
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Keep those that are going to run."""
+        """Note which cases a test is."""
         for item in session.items:
-            for number in self.cases_of.get(item.nodeid, ()):
-                self.tests[number].append(item.nodeid)
+            self.cases_of[item.nodeid] = tuple(n for mark in item.iter_markers("case") for n in mark.args)
+        self.tests.clear()
+        for test, numbers in self.cases_of.items():
+            for number in numbers:
+                self.tests[number].append(test)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note how a test ended and what it recorded."""
@@ -87,11 +86,13 @@ class Tally:
 def main(words: list[str]) -> int:
     """Run or collect, print the table, and return pytest's exit code."""
     only_collect = "--collect" in words
-    more: list[Any] = [w for w in words if w != "--collect"]
+    more = [w for w in words if w != "--collect"]
     tally = Tally()
-    folder = Path(__file__).parent
-    options = ["-m", "slow or not slow", str(folder), *more, *(["--collect-only", "-qq"] if only_collect else [])]
-    code = pytest.main(options, plugins=[tally])
+    options = ["-m", "slow or not slow", str(Path(__file__).parent)]
+    with redirect_stdout(io.StringIO()):  # collected here, and perhaps run in other processes
+        code = pytest.main([*options, "--collect-only", "-p", "no:xdist"], plugins=[tally])
+    if not only_collect and code == pytest.ExitCode.OK:
+        code = pytest.main([*options, *more], plugins=[tally])
     print("\n".join(["", *tally.lines(ran=not only_collect)]))
     return int(code)
 
