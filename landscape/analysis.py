@@ -30,18 +30,12 @@ from .registry import ANALYSES, DATA, LOSSES, MODELS
 from .result import Result
 from .run import Run
 from .specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec, key_values
+from .specs.study import ANALYSIS_SPECS
 from .surfaces.companions import companions, ingredients
 from .surfaces.reach import Reach
 from .surfaces.rows import discard
 
 log = logging.getLogger(__name__)
-
-SPECS: Mapping[str, type[Spec]] = {
-    "hessian": HessianSpec,
-    "sharpness": SharpnessSpec,
-    "surface": SurfaceSpec,
-    "domains": DomainsSpec,
-}
 
 
 @dataclass(frozen=True)
@@ -204,7 +198,7 @@ def analyze(
         reaches: For a surface: how far each axis goes, where that was found before.
     """
     target = Target.find(target) if isinstance(target, str) else target
-    problem_spec, spec = problem_spec or ProblemSpec(), spec or SPECS[kind]()
+    problem_spec, spec = problem_spec or ProblemSpec(), spec or ANALYSIS_SPECS[kind]()
     folder = make_folder(Path(out).absolute() if out else target.results)
     remove_stale_temporaries(folder)
     problem, others = _open(target, problem_spec, all_domains=kind == "domains", trust=trust)

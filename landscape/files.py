@@ -169,10 +169,14 @@ def stable_hash(value: Any) -> str:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Be the only writer of ``folder``; the owner's pid and host stand in ``.lock-owner``.
 
     The operating system frees the lock when its owner dies, so a dead owner is taken over with a notice.
+
+    Args:
+        folder: Created if missing.
+        wait: Wait for another owner instead of failing.
 
     Raises:
         UsageError: If another process holds the lock; the message names its pid and host.
@@ -181,12 +185,12 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
     make_folder(folder)
     owner = folder / ".lock-owner"
-    lock = filelock.FileLock(folder / ".lock", blocking=False)
+    lock = filelock.FileLock(folder / ".lock", blocking=wait)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise UsageError(
-            f"the run folder is in use by {_owner_text(owner)}", str(folder), "wait, or use another --out"
+            f"the folder is in use by {_owner_text(owner)}", str(folder), "wait, or use another --out"
         ) from None
     except OSError as error:
         raise UsageError(f"cannot write: {error.strerror or error}", str(folder), "choose another --out") from None

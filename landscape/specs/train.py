@@ -89,6 +89,8 @@ class TrainSpec(Spec):
     """Examples per step, or full (default: 64, or all where there are fewer)."""
     seed: tuple[int, ...] = (0,)
     """One or several seeds: initial weights and order of the examples."""
+    order_seed: int | None = None
+    """Another seed for the order of the examples alone (default: --seed)."""
     holdout: tuple[str, ...] = ()
     """Domains left out of training and reported as unseen."""
     save_every: str | None = None
@@ -208,6 +210,7 @@ class TrainSpec(Spec):
         check_number("workers", self.workers, least=0)
         for seed in self.seed:
             check_number("seed", seed, least=0)
+        check_number("order_seed", self.order_seed, least=0)
         if self.batch_size != "full":
             check_number("batch_size", self.batch_size, least=1)
         if self.epochs is not None and self.steps is not None:

@@ -125,9 +125,10 @@ class Training:
         self.events: EventFile | None = None
 
     def _order(self, size: int) -> BatchOrder | BalancedOrder:
+        seed = self.seed if self.spec.order_seed is None else self.spec.order_seed
         if self.spec.sampler == "balanced":
-            return BalancedOrder(self.examples.domain, size, self.seed)
-        return BatchOrder(len(self.examples), size, self.seed)
+            return BalancedOrder(self.examples.domain, size, seed)
+        return BatchOrder(len(self.examples), size, seed)
 
     def _scaler(self) -> Any:
         return torch.amp.GradScaler(self.device.type) if self.spec.amp == "float16" else None

@@ -1,0 +1,185 @@
+"""One model of a study: train it, analyse it, keep the numbers; each step once, whatever dies in between."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..analysis import Target, analyze
+from ..errors import Interrupted, LandscapeError, is_out_of_memory
+from ..files import folder_lock, is_out_of_space
+from ..parameters import preserved_random_state
+from ..run import Run
+from ..specs.study import Analysis, Cell
+from ..training.setup import open_ingredients, seen_positions
+from ..training.signals import StopFlag
+from ..training.trainer import train_one
+from . import values
+from .folder import Record, StudyFolder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know, and nothing that cannot travel.
+
+    Attributes:
+        study: The study's folder, on a file system that all workers share.
+        cell: The model.
+        analyses: Each with a measurement seed.
+        threads: Threads of torch; None leaves them as they are.
+        retry: Do what failed again.
+    """
+
+    study: str
+    cell: Cell
+    analyses: tuple[tuple[Analysis, int], ...]
+    threads: int | None = None
+    retry: bool = False
+
+
+def work(job: Job, stop: StopFlag | None = None) -> Record:
+    """Do what is missing of a job and return the model's record.
+
+    What fails for reasons of its own is recorded and raises nothing.
+
+    Raises:
+        Interrupted: When ``stop`` was set; everything needed to continue is kept.
+        ResourceError: If the disk is full.
+    """
+    stop = stop or StopFlag()
+    folder, cell = StudyFolder(job.study), job.cell
+    if job.threads:
+        import torch
+
+        torch.set_num_threads(job.threads)
+    # A worker that was given up may still be at it, or a killed study's worker may still be dying.
+    with folder_lock(folder.job(cell), wait=True), preserved_random_state():
+        record = folder.record(cell)
+        if not record:
+            record = {"name": cell.name, "training": None, "analyses": {}}
+            folder.keep(cell, record)
+        if _is_missing(record["training"], job.retry):
+            record["training"] = _train(folder, cell, stop)
+            folder.keep(cell, record)
+        if record["training"]["status"] == "done":
+            for analysis, seed in job.analyses:
+                if stop:
+                    raise Interrupted(f"stopped by {stop.signal}", str(folder.path), "run the same command again")
+                key = analysis.key(seed)
+                if _is_missing(record["analyses"].get(key), job.retry):
+                    record["analyses"][key] = _analyse(folder.run(cell), analysis, seed)
+                    folder.keep(cell, record)
+    return record
+
+
+def give_up(job: Job, reason: str) -> Record:
+    """Record that a job cannot be done, since it takes its workers down with it."""
+    folder = StudyFolder(job.study)
+    with folder_lock(folder.job(job.cell), wait=True):
+        record = folder.record(job.cell) or {"name": job.cell.name, "training": None, "analyses": {}}
+        failed = {"status": "failed", "error": "lost worker", "reason": reason, "seconds": None}
+        if record["training"] is None:
+            record["training"] = failed
+        else:
+            for analysis, seed in job.analyses:
+                record["analyses"].setdefault(analysis.key(seed), {**failed, "kind": analysis.kind, "seed": seed})
+        folder.keep(job.cell, record)
+    return record
+
+
+def _is_missing(entry: Record | None, retry: bool) -> bool:
+    return entry is None or (retry and entry["status"] == "failed")
+
+
+def _train(folder: StudyFolder, cell: Cell, stop: StopFlag) -> Record:
+    run = folder.run(cell)
+    with _recorded() as entry:
+        ingredients = open_ingredients(cell.spec)
+        # The folder is the study's own: whatever lies there without a run.json was left by a kill.
+        fresh = not Run.is_run(run.path)
+        train_one(cell.spec, ingredients, run.path, stop, resume=not fresh, force=fresh)
+        splits, holdout = ingredients.splits, cell.spec.holdout
+        seen = {name: len(seen_positions(splits, name, holdout)) for name in splits}
+        sizes = {**seen, "unseen": sum(map(len, splits.values())) - sum(seen.values())}
+        record = run.record
+        entry |= {
+            "sizes": sizes,
+            "outcomes": values.outcomes(run),
+            "baselines": values.baselines(run, sizes),
+            "course": values.course(run),
+            "stopped": record.get("stopped"),
+            "selected": record.get("selected"),
+            "steps": record["steps"],
+            "gradient_evaluations": record["gradient_evaluations"],
+            "training_seconds": record["seconds"],
+            "weights_hash": record["weights_hash"],
+            "data_hash": record["ingredients"]["data_hash"],
+        }
+    return entry
+
+
+def _analyse(run: Run, analysis: Analysis, seed: int) -> Record:
+    with _recorded() as entry:
+        entry |= {"kind": analysis.kind, "seed": seed, "values": {}, "results": []}
+        spec = analysis.problem.with_(seed=seed)
+        for target in _targets(run, analysis.checkpoint):
+            # The study names its own runs, so their plug-ins are those of the experiment file.
+            result = analyze(analysis.kind, target, spec, analysis.spec, trust=True)
+            entry["values"] |= values.measures(result, analysis)
+            entry["results"].append(str(Path(str(result.path)).relative_to(run.path)))
+            entry["control"] = values.controls(result)
+            entry["checked"] = {
+                k: result.record.get(k)
+                for k in ("data_hash", "weights_hash", "n_examples", "dtype", "device", "split", "mode", "torch")
+            }
+    return entry
+
+
+def _targets(run: Run, checkpoint: str) -> Iterator[Target]:
+    if checkpoint == "all":
+        yield from (Target(path, run) for path in run.checkpoints().values())
+    else:
+        which = {"last": "", "start": "step=0"}.get(checkpoint, checkpoint)
+        yield Target(run.checkpoint(which), run)
+
+
+@contextmanager
+def _recorded() -> Iterator[Record]:
+    """Fill the entry inside the block; an error that is the job's own becomes part of it."""
+    entry: Record = {"status": "done"}
+    started = time.monotonic()
+    try:
+        yield entry
+    except Exception as error:
+        full = is_out_of_space(error) or (error.__cause__ is not None and is_out_of_space(error.__cause__))
+        if isinstance(error, Interrupted) or full:
+            raise
+        entry |= {"status": "failed", "error": type(error).__name__, "reason": _reason(error)}
+        log.info("failed, and recorded: %s", entry["reason"])
+    entry["seconds"] = round(time.monotonic() - started, 3)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, LandscapeError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "out of memory: use a smaller batch, model or subset, or fewer workers"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def run_json(record: Any) -> Any:
+    """The part of a record that ``--json`` shows."""
+    training = record.get("training") or {}
+    failed = [a["reason"] for a in record.get("analyses", {}).values() if a["status"] == "failed"]
+    return {
+        "name": record.get("name"),
+        "training": training.get("status"),
+        "reasons": ([training["reason"]] if training.get("status") == "failed" else []) + failed,
+    }

@@ -1,0 +1,153 @@
+"""Who does the jobs: this process, local workers, or any cluster of dask.distributed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import Interrupted, UsageError
+from ..plugins import library
+from ..progress import report
+from ..training.signals import StopFlag, stop_on_signals
+from .folder import Record
+from .job import Job, give_up, work
+
+log = logging.getLogger(__name__)
+
+Done = Callable[[Job, Record], None]
+_POLL_SECONDS = 0.5
+
+
+def do(jobs: Sequence[Job], *, workers: int | None = None, scheduler: str | None = None) -> None:
+    """Do all jobs; what fails is in its record.
+
+    Args:
+        jobs: What is to do, in order.
+        workers: So many local processes, each a job at a time, with the threads divided among them.
+        scheduler: Address of a dask scheduler, ``tcp://HOST:PORT``; its workers see the same file system.
+
+    Raises:
+        Interrupted: On SIGINT, SIGTERM or SIGUSR1.
+        UsageError: If dask is missing, or the scheduler does not answer.
+        ResourceError: If the disk is full.
+    """
+    with stop_on_signals() as stop:
+        if not jobs:
+            return
+        if workers is None and scheduler is None:
+            _here(jobs, stop)
+            return
+        with _client(workers, scheduler, gpu=_asks_for_gpu(jobs)) as client:
+            _there(jobs, client, stop, gpu=_asks_for_gpu(jobs))
+
+
+def threads_per_worker(workers: int) -> int:
+    """Threads of each of so many workers on this machine."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this platform
+        cores = os.cpu_count() or 1
+    return max(1, cores // workers)
+
+
+def _here(jobs: Sequence[Job], stop: StopFlag) -> None:
+    for i, job in enumerate(jobs):
+        report("models", i, len(jobs), job.cell.name)
+        work(job, stop)
+        if stop:
+            raise _interrupted(stop, job)
+    report("models", len(jobs), len(jobs))
+
+
+def _there(jobs: Sequence[Job], client: Any, stop: StopFlag, *, gpu: bool) -> None:
+    from distributed import wait
+    from distributed.client import FIRST_COMPLETED
+    from distributed.scheduler import KilledWorker
+
+    resources = {"GPU": 1} if gpu else None
+    # Priorities keep the order of the jobs: whole repetitions come first, so that a study can be looked at early.
+    running = {
+        client.submit(work, job, pure=False, resources=resources, priority=-i): job for i, job in enumerate(jobs)
+    }
+    finished = 0
+    while running:
+        report("models", finished, len(jobs))
+        try:
+            ended = wait(list(running), timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED).done
+        except TimeoutError:
+            ended = set()
+        if stop:
+            client.cancel(list(running))
+            raise _interrupted(stop, jobs[0])
+        for future in ended:
+            job = running.pop(future)
+            try:
+                future.result()
+            except KilledWorker:
+                reason = "its workers died again and again, which is what running out of memory looks like"
+                log.warning("%s is given up: %s", job.cell.name, reason)
+                give_up(job, reason)
+            finished += 1
+    report("models", len(jobs), len(jobs))
+
+
+def _interrupted(stop: StopFlag, job: Job) -> Interrupted:
+    return Interrupted(f"stopped by {stop.signal}", job.study, "run the same command again")
+
+
+def _asks_for_gpu(jobs: Sequence[Job]) -> bool:
+    return any(job.cell.spec.device.startswith("cuda") for job in jobs)
+
+
+@contextmanager
+def _client(workers: int | None, scheduler: str | None, *, gpu: bool) -> Iterator[Any]:
+    library("distributed", "cluster")
+    import dask
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a lost worker is no news: its job runs again
+    quiet = {"distributed.worker.daemon": False, "distributed.admin.log-format": "%(message)s"}
+    with dask.config.set(quiet):
+        if scheduler is None:
+            assert workers is not None
+            with _local_cluster(workers, gpu=gpu) as cluster, Client(cluster, set_as_default=False) as client:
+                yield client
+            return
+        try:
+            client = Client(scheduler, timeout=10, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"the scheduler does not answer: {error}", f"--scheduler {scheduler}", "check address and port"
+            ) from None
+        with client:
+            yield client
+
+
+def _local_cluster(workers: int, *, gpu: bool) -> Any:
+    """Worker processes on this machine alone; with GPUs, each worker is given one."""
+    from distributed import Nanny, Scheduler
+    from distributed.deploy.spec import SpecCluster
+
+    threads = threads_per_worker(workers)
+    places = _gpus() if gpu else []
+    environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    specs = {}
+    for i in range(workers):
+        own = {**environment, **({"CUDA_VISIBLE_DEVICES": places[i % len(places)]} if places else {})}
+        options: dict[str, Any] = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "env": own}
+        if gpu:
+            options["resources"] = {"GPU": 1}
+        specs[i] = {"cls": Nanny, "options": {**options, "silence_logs": logging.CRITICAL}}
+    server = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    return SpecCluster(workers=specs, scheduler=server, asynchronous=False, silence_logs=logging.CRITICAL)
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]

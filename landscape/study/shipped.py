@@ -1,0 +1,40 @@
+"""The experiment files that are installed with the package, by name."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from ..errors import UsageError
+from ..names import neighbours
+
+
+def shipped() -> dict[str, str]:
+    """Title of every experiment by name, in order of names."""
+    folder = files(__package__) / "experiments"
+    found = sorted(f.name for f in folder.iterdir() if f.name.endswith(".toml"))
+    titles = {}
+    for name in found:
+        content = tomllib.loads((folder / name).read_text(encoding="utf-8"))
+        titles[name.removesuffix(".toml")] = str(content.get("title") or content.get("name"))
+    return titles
+
+
+def find(text: str) -> Path:
+    """The experiment file that a path or the name of a shipped one stands for.
+
+    Raises:
+        UsageError: If there is neither.
+    """
+    if Path(text).is_file():
+        return Path(text)
+    known = shipped()
+    if text in known:
+        with as_file(files(__package__) / "experiments" / f"{text}.toml") as path:
+            return path
+    near = neighbours(text, known)
+    meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise UsageError(
+        "there is no such experiment file", text, f"{meant}name a .toml file, or one of `landscape list studies`"
+    )

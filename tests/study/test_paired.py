@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from landscape.study.paired import effect, holm, sign_flip_p, size_interval
+from landscape.study.repeatability import icc
+
+
+@pytest.mark.parametrize("n", [3, 5, 6, 9])
+def test_sign_flips_are_enumerated(n: int):
+    d = np.random.default_rng(n).normal(0.3, 1, n)
+    sums = [abs(np.dot(s, d)) for s in product([-1, 1], repeat=n)]
+    assert sign_flip_p(d) == np.mean(np.array(sums) >= abs(d.sum()) - 1e-12)
+    assert sign_flip_p(np.arange(1.0, n + 1)) == 2.0 ** (1 - n)  # all of one sign: the smallest there is
+
+
+def test_sign_flips_agree_with_scipys_permutation_test():
+    d = np.random.default_rng(0).normal(0.4, 1, 12)
+    theirs = stats.permutation_test(
+        (d, np.zeros(12)), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples", vectorized=True,
+        n_resamples=np.inf,
+    ).pvalue  # fmt: skip
+    assert sign_flip_p(d) == pytest.approx(theirs, rel=1e-12)
+
+
+def test_many_pairs_are_sampled_and_near_the_t_test():
+    d = np.random.default_rng(1).normal(0.3, 1, 60)
+    assert sign_flip_p(d) == pytest.approx(stats.ttest_1samp(d, 0).pvalue, abs=0.005)
+
+
+def test_exact_up_to_twenty_pairs():
+    assert sign_flip_p(np.ones(20)) == 2.0**-19
+
+
+@pytest.mark.parametrize("p", [[0.01, 0.04, 0.03, 0.005], [0.2], [0.5, 0.5, 0.001], [1.0, 1.0], []])
+def test_holm_is_the_step_down_of_the_definition(p: list[float]):
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    expected = [0.0] * len(p)
+    for rank, i in enumerate(order):
+        expected[i] = max(min(1.0, (len(p) - j) * p[order[j]]) for j in range(rank + 1))
+    assert holm(p) == pytest.approx(expected)
+
+
+def test_an_effect_has_students_interval_and_a_size():
+    d = np.random.default_rng(2).normal(0.5, 1, 15)
+    found = effect(d)
+    low, high = stats.t.interval(0.95, 14, d.mean(), stats.sem(d))
+    assert (found.mean, found.low, found.high) == pytest.approx((d.mean(), low, high))
+    assert found.size == pytest.approx(d.mean() / d.std(ddof=1))
+    t = found.size * np.sqrt(15)
+    assert stats.nct.cdf(t, 14, found.size_low * np.sqrt(15)) == pytest.approx(0.975, abs=1e-6)
+    assert stats.nct.cdf(t, 14, found.size_high * np.sqrt(15)) == pytest.approx(0.025, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [-6.0, 0.0, 12.0])
+def test_sizes_far_from_zero_have_intervals(size: float):
+    low, high = size_interval(size, 8)
+    assert low < size < high
+
+
+def test_one_pair_and_no_spread_have_no_size():
+    assert (effect([0.2]).low, effect([0.2]).size) == (None, None)
+    assert (effect([0.0, 0.0]).size, effect([0.0, 0.0]).p) == (None, 1.0)
+
+
+def test_icc_is_that_of_the_anova():
+    g = np.random.default_rng(0)
+    models, k = 9, 4
+    values = g.normal(size=(models, 1)) + 0.5 * g.normal(size=(models, k))
+    anova = stats.f_oneway(*values)
+    between_over_within = anova.statistic
+    assert icc(values) == pytest.approx((between_over_within - 1) / (between_over_within + k - 1))
+
+
+def test_icc_of_pure_noise_and_of_exact_repetitions():
+    g = np.random.default_rng(0)
+    assert icc(np.repeat(g.normal(size=(5, 1)), 3, axis=1)) == 1
+    assert abs(icc(g.normal(size=(300, 3)))) < 0.15
+    assert icc(np.ones((4, 3))) is None
+    assert icc(np.ones((4, 1))) is None
