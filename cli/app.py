@@ -28,6 +28,7 @@ COMMANDS = {
     "plot": "figures from stored results",
     "export": "stored results as .npz, .csv or VTK images",
     "report": "one self-contained HTML page",
+    "study": "grids of trainings and measures, and whether flatness predicts generalization",
     "list": "what there is: optimizers, models, data, ...",
     "info": "what a run, checkpoint or result contains",
 }

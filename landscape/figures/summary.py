@@ -11,7 +11,7 @@ from ..result import Result
 from .comparison import comparison
 from .looks import name, ordered
 from .measured import FIELDS, Field, common_cell, measurements, member_of
-from .tables import to_csv
+from .tables import latex_text, to_csv
 
 __all__ = ["cell_text", "comparison", "summarize", "summary_csv", "summary_latex"]
 
@@ -65,7 +65,9 @@ def summary_latex(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table for a paper, with booktabs rules; the caption names the ± and the number of seeds."""
     used = [f for f in FIELDS if any(row[f"{f.name}_mean"] is not None for row in rows)]
     heads = [f.title.replace("λ_max", r"$\lambda_{\max}$") + (r" (\%)" if f.percent else "") for f in used]
-    lines = [" & ".join([_latex(row["name"]), *(_latex(cell_text(row, f)) for f in used)]) + r" \\" for row in rows]
+    lines = [
+        " & ".join([latex_text(row["name"]), *(latex_text(cell_text(row, f)) for f in used)]) + r" \\" for row in rows
+    ]
     counts = sorted({row["n_seeds"] for row in rows})
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "n = 0"
     return "\n".join(
@@ -84,14 +86,3 @@ def summary_latex(rows: Sequence[Mapping[str, Any]]) -> str:
             "",
         ]
     )
-
-
-def _latex(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "–": "--",
-    }
-    return "".join(special.get(c) or ("\\" + c if c in "&%$#_{}" else c) for c in text)

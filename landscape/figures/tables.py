@@ -30,3 +30,44 @@ def _cell(value: Any) -> str:
     if isinstance(value, str):
         return "'" + value if value.startswith(_FORMULA) else value
     return repr(value)
+
+
+def to_latex(headers: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Cells as a table with booktabs rules; the first column is left-aligned."""
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex_text(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(headers) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(latex_text, headers)) + r" \\",
+            r"\midrule",
+            *(" & ".join(map(latex_text, row)) + r" \\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    "±": r"$\pm$",
+    "–": "--",
+    "τ": r"$\tau$",
+    "Ψ": r"$\Psi$",
+    "λ": r"$\lambda$",
+    "ρ": r"$\rho$",
+}
+
+
+def latex_text(text: str) -> str:
+    """Any text as LaTeX that shows it."""
+    return "".join(_LATEX.get(c) or ("\\" + c if c in "&%$#_{}" else c) for c in text)

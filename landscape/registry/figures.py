@@ -67,5 +67,11 @@ FIGURES = Registry(
         "error-reduction": Entry(
             "landscape.figures.error_reduction:draw", "relative error reduction against plain training, dot per seed"
         ),
+        "study-scatter": Entry("landscape.figures.study_scatter:draw", "measures against gaps, a point per model"),
+        "study-forest": Entry("landscape.figures.study_forest:draw", "rank correlations with intervals, per measure"),
+        "study-settings": Entry(
+            "landscape.figures.study_settings:draw", "rank correlations within one hyper-parameter at a time"
+        ),
+        "study-methods": Entry("landscape.figures.study_methods:draw", "paired differences of methods to a baseline"),
     },
 )

@@ -102,7 +102,7 @@ class StudyReportSpec(Spec):
     """What all others are compared with (default: the first of sgd, adam, adamw, or the first of all)."""
     bootstrap: int = 2000
     """Resamples of the configurations."""
-    permutations: int = 200
+    permutations: int = 2000
     """Permutations of the gaps, the negative control."""
     seed: int = 0
     """Seed of both."""

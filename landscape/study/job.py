@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..analysis import Target, analyze
 from ..errors import Interrupted, LandscapeError, is_out_of_memory
@@ -74,7 +73,7 @@ def work(job: Job, stop: StopFlag | None = None) -> Record:
                     raise Interrupted(f"stopped by {stop.signal}", str(folder.path), "run the same command again")
                 key = analysis.key(seed)
                 if _is_missing(record["analyses"].get(key), job.retry):
-                    record["analyses"][key] = _analyse(folder.run(cell), analysis, seed)
+                    record["analyses"][key] = analyse(folder.run(cell), analysis, seed)
                     folder.keep(cell, record)
     return record
 
@@ -125,7 +124,8 @@ def _train(folder: StudyFolder, cell: Cell, stop: StopFlag) -> Record:
     return entry
 
 
-def _analyse(run: Run, analysis: Analysis, seed: int) -> Record:
+def analyse(run: Run, analysis: Analysis, seed: int) -> Record:
+    """One analysis of one run: its numbers, or why there are none."""
     with _recorded() as entry:
         entry |= {"kind": analysis.kind, "seed": seed, "values": {}, "results": []}
         spec = analysis.problem.with_(seed=seed)
@@ -172,14 +172,3 @@ def _reason(error: Exception) -> str:
     if is_out_of_memory(error):
         return "out of memory: use a smaller batch, model or subset, or fewer workers"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def run_json(record: Any) -> Any:
-    """The part of a record that ``--json`` shows."""
-    training = record.get("training") or {}
-    failed = [a["reason"] for a in record.get("analyses", {}).values() if a["status"] == "failed"]
-    return {
-        "name": record.get("name"),
-        "training": training.get("status"),
-        "reasons": ([training["reason"]] if training.get("status") == "failed" else []) + failed,
-    }

@@ -40,7 +40,7 @@ def do(jobs: Sequence[Job], *, workers: int | None = None, scheduler: str | None
         if workers is None and scheduler is None:
             _here(jobs, stop)
             return
-        with _client(workers, scheduler, gpu=_asks_for_gpu(jobs)) as client:
+        with _client(workers, scheduler, gpu=_asks_for_gpu(jobs)) as client, client.as_current():
             _there(jobs, client, stop, gpu=_asks_for_gpu(jobs))
 
 

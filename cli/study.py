@@ -1,0 +1,185 @@
+"""Studies: plan, run, status, correlate, report of an experiment file (.toml, or a name of `list studies`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from landscape.errors import NumericalError, UsageError
+
+from .options import Common
+from .screen import Screen, number
+
+Action = Literal["plan", "run", "status", "correlate", "report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """How a study is done."""
+
+    size: Literal["full", "tiny"] = "full"
+    """The experiment as it is, or with the changes of its [tiny]."""
+    out: Path | None = None
+    """Folder of the study (default: studies/NAME, or studies/NAME-tiny)."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """part.key=value that overrides the file, like train.data=domains:/data/PACS (a TOML value, else text)."""
+    workers: int | None = None
+    """Local worker processes, which share the threads (default: this process alone)."""
+    scheduler: str | None = None
+    """Address of a dask scheduler whose workers do the jobs, tcp://HOST:PORT."""
+    retry: bool = False
+    """Do again what failed."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of ``landscape study``."""
+
+    action: Positional[Action]
+    """plan: what would run, and what it costs; run: do what is not done; status: how far it is; correlate: the
+    statistics; report: page, tables and figures."""
+    experiment: Positional[str]
+    """Experiment file, or the name of a shipped one (see `landscape list studies`)."""
+    options: StudyOptions = field(default_factory=StudyOptions)
+    common: Common = field(default_factory=Common)
+
+
+def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+    """Do one of the actions."""
+    from landscape.specs.study import Experiment
+    from landscape.study.shipped import find
+
+    options = arguments.options
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"workers={options.workers}", "--workers", "expected at least 1")
+    if options.workers is not None and options.scheduler is not None:
+        raise UsageError("--workers and --scheduler contradict each other", "--scheduler", "give one of them")
+    experiment = Experiment.read(find(arguments.experiment), size=options.size, changes=options.set)
+    from landscape.study.study import default_folder
+
+    folder = default_folder(experiment, options.out)
+    screen.line(experiment.title)
+    actions = {"plan": _plan, "run": _run, "status": _status, "correlate": _correlate, "report": _report}
+    found = actions[arguments.action](experiment, folder, options, screen)
+    return {"command": "study", "action": arguments.action, **found}
+
+
+def _plan(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+    from landscape.study.cost import estimate
+    from landscape.study.study import status
+
+    now = status(experiment, folder)
+    cost = estimate(experiment, folder, workers=options.workers)
+    _show_status(now, screen)
+    for analysis in experiment.analyses:
+        seeds = len(analysis.seeds or experiment.seeds.measurement)
+        of = f"{analysis.models} models" if analysis.models else "every model"
+        what = " ".join(getattr(analysis.spec, "measure", ()))
+        screen.line(f"of {of}, {seeds}x: {analysis.kind} {what} {analysis.label}".rstrip())
+    bound = "at most " if cost.get("upper_bound") else "about "
+    screen.line(
+        f"left to do: {bound}{_duration(cost['wall_seconds'])} ({_duration(cost['training_seconds'])} of training, "
+        f"{_duration(cost['analysis_seconds'])} of analysis) on {options.workers or 1} process(es), from "
+        f"{len(cost['probes'])} probe(s)"
+    )
+    for note in cost["notes"]:
+        screen.line(note)
+    models = [{"name": c.name, "arm": c.arm, "axes": c.axes, "repetition": c.repetition} for c in experiment.cells]
+    return {"outputs": [], "status": now, "cost": cost, "models": models}
+
+
+def _run(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+    from landscape.study.study import run
+
+    now = run(experiment, folder, workers=options.workers, scheduler=options.scheduler, retry=options.retry)
+    _show_status(now, screen)
+    screen.path("study", folder.path)
+    if not now["done"]:
+        screen.failure = NumericalError("no model came through", str(folder.path), "see the reasons above")
+    return {"outputs": [str(folder.path)], "status": now}
+
+
+def _status(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+    from landscape.study.study import status
+
+    del options
+    now = status(experiment, folder)
+    _show_status(now, screen)
+    return {"outputs": [], "status": now}
+
+
+def _correlate(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+    from landscape.study.study import statistics
+
+    del options
+    result = statistics(experiment, folder)
+    _show_statistics(result, screen)
+    screen.path("result", result.path)
+    return {"outputs": [str(result.path)], **result.to_json()}
+
+
+def _report(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+    from landscape.report.study import write_study_report
+
+    from landscape.study.study import statistics
+
+    del options
+    result = statistics(experiment, folder)
+    outputs = write_study_report(result, folder.path / "report")
+    _show_statistics(result, screen)
+    for path in outputs:
+        screen.path("report", path)
+    return {"outputs": [str(p) for p in outputs], "result": str(result.path)}
+
+
+def _show_status(now: dict[str, Any], screen: Screen) -> None:
+    states = ("done", "failed", "begun", "to do")
+    rows = [[arm, *(counts.get(s, 0) for s in states)] for arm, counts in now["arms"].items()]
+    if len(rows) > 1:
+        rows.append(["all", *(now[s] for s in states)])
+    screen.table(["models", *states], rows)
+    for failure in now["failures"]:
+        screen.line(f"failed: {failure['model']}, {failure['what']}: {failure['reason']}")
+    if now["seconds"]:
+        screen.line(f"spent: {_duration(now['seconds'])}")
+
+
+def _show_statistics(result: Any, screen: Screen) -> None:
+    from landscape.study.findings import findings
+    from landscape.study.verdicts import OUTCOME_WORDS
+
+    record = result.record
+    for outcome in record["outcomes"]:
+        rows = [r for r in record["correlations"] if r["outcome"] == outcome["outcome"]]
+        title = f"against {OUTCOME_WORDS.get(outcome['outcome'], outcome['outcome'])}, {outcome['n']} models"
+        if outcome["note"]:
+            screen.line(f"{title}: {outcome['note']}")
+            continue
+        title += f"; unrelated rankings stay below |tau| = {number(outcome['null_band'], 2)} (95 %)"
+        table = [
+            [
+                r["measure"],
+                number(r["tau"], 2),
+                "–" if r["tau_low"] is None else f"{r['tau_low']:+.2f} to {r['tau_high']:+.2f}",
+                number(r["psi"], 2),
+                number(r["partial_rank"], 2),
+                number(r["information"], 2),
+                "–" if r["p_holm"] is None else f"{r['p_holm']:.2g}",
+                r["verdict"],
+            ]
+            for r in rows
+        ]
+        head = ["measure", "tau", "95 % interval", "Psi", "partial", "K", "p (Holm)", "verdict"]
+        screen.table(head, table, title)
+    for sentence in findings(record):
+        screen.line(sentence)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

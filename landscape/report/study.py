@@ -1,0 +1,123 @@
+"""`write_study_report`: a study as one page, tables for papers, and figures."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..figures.provenance import versions
+from ..figures.render import image, render
+from ..figures.style import Style
+from ..figures.tables import to_csv, to_latex
+from ..files import write_bytes
+from ..registry import FIGURES
+from ..result import Result
+from ..study.findings import about, caveats, compared_sentence, who_is_in
+from .sections import Plot
+from .study_tables import tables
+
+CAPTIONS = {
+    "study-forest": (
+        "Rank correlations",
+        "Kendall's tau of every measure with every gap. Not shown: whether a third thing moves both, see the next "
+        "figure and the partial correlations in the tables.",
+    ),
+    "study-settings": (
+        "One hyper-parameter at a time",
+        "The same correlations among models that differ in one setting alone. Not shown: settings that were not "
+        "varied.",
+    ),
+    "study-scatter": (
+        "The models",
+        "Every model's measures and gaps. Not shown: models that were left out, see the findings.",
+    ),
+    "study-methods": (
+        "Methods, pair by pair",
+        "Differences between methods with everything else equal. Not shown: what better settings of each method "
+        "would do.",
+    ),
+}
+
+
+def write_study_report(result: Result, out: Path) -> list[Path]:
+    """Write ``report.html``, a CSV and a LaTeX file per table, and figures as PDF, PNG and CSV.
+
+    The page opens without a network. The same result gives the same bytes.
+
+    Args:
+        result: Of kind ``study``.
+        out: The folder.
+
+    Returns:
+        All files, the page first.
+    """
+    import jinja2
+
+    record = result.record
+    out = Path(out).absolute()
+    made = list(tables(record))
+    files: list[Path] = []
+    for table in made:
+        for suffix, text in (
+            ("csv", to_csv(table.rows)),
+            ("tex", to_latex(table.headers, table.cells, table.caption)),
+        ):
+            files.append(out / f"{table.stem}.{suffix}")
+            write_bytes(files[-1], text.encode("utf-8", "replace"))
+    for kind in CAPTIONS:
+        files += render(kind, [result], out)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    page = environment.get_template("study.html").render(
+        title=record["title"],
+        question=_question(record),
+        sentences=list(_findings(record)),
+        tables=made,
+        plots=list(_plots(result)),
+        caveats=caveats(record),
+        provenance=_provenance(record),
+        versions=versions(),
+    )
+    write_bytes(out / "report.html", page.encode("utf-8", "replace"))
+    return [out / "report.html", *files]
+
+
+def _question(record: dict[str, Any]) -> list[tuple[str, str]]:
+    parts = [("Claim.", "claim"), ("Refuted by.", "refuted_by"), ("What decides.", "decides")]
+    return [(name, record[key]) for name, key in parts if record[key]]
+
+
+def _findings(record: dict[str, Any]) -> Iterator[str]:
+    yield from who_is_in(record)
+    for outcome in record["outcomes"]:
+        yield from about(outcome, [r for r in record["correlations"] if r["outcome"] == outcome["outcome"]])
+    yield from map(compared_sentence, record["comparison"]["pairs"])
+
+
+def _plots(result: Result) -> Iterator[Plot]:
+    style = Style("tmlr")
+    for kind, (title, caption) in CAPTIONS.items():
+        drawing = FIGURES.load(kind)([result], style)
+        source = base64.b64encode(image(drawing, "svg", style, kind, [result])).decode("ascii")
+        yield Plot(kind, title, f"data:image/svg+xml;base64,{source}", caption, drawing.notes)
+
+
+def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
+    def text(value: Any) -> str:
+        return json.dumps(value, indent=1, ensure_ascii=False)
+
+    return [
+        ("experiment", text(record["experiment"])),
+        ("seeds", text(record["seeds"])),
+        (f"{len(record['models'])} models", text(record["models"])),
+        ("models left out", text(record["dropped"])),
+        ("radii (control C11)", text(record["radii"])),
+        ("examples, mode and precision of every analysis (control C10)", text(record["uniform"])),
+    ]

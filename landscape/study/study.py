@@ -1,0 +1,188 @@
+"""The verbs of a study: plan, run, status, and the statistics of what is finished."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+from ..result import Result
+from ..specs.study import Experiment
+from .comparison import compared
+from .correlation import correlations, radii
+from .folder import StudyFolder, state, wanted
+from .job import Job
+from .schedule import do, threads_per_worker
+from .table import Table, collect
+
+
+def run(
+    experiment: Experiment,
+    folder: StudyFolder,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    retry: bool = False,
+) -> dict[str, Any]:
+    """Do everything of a study that is not done yet.
+
+    Args:
+        experiment: What to do.
+        folder: Where; a folder of the same study is continued.
+        workers: Local worker processes; None: this process.
+        scheduler: Address of a dask scheduler instead.
+        retry: Do again what failed.
+
+    Returns:
+        The `status` afterwards.
+
+    Raises:
+        Interrupted: On a signal; the same call goes on.
+        UsageError: If the folder is in use or holds something else.
+        ResourceError: If the disk is full.
+    """
+    with folder.writing(experiment):
+        do(jobs(experiment, folder, workers=workers, retry=retry), workers=workers, scheduler=scheduler)
+    return status(experiment, folder)
+
+
+def jobs(
+    experiment: Experiment, folder: StudyFolder, *, workers: int | None = None, retry: bool = False
+) -> list[Job]:
+    """What is left to do, whole repetitions first."""
+    threads = threads_per_worker(workers) if workers else None
+    left = []
+    for cell in experiment.cells:
+        asked = wanted(experiment, cell)
+        if state(folder.record(cell), [a.key(s) for a, s in asked], retry=retry) not in ("done", "failed"):
+            left.append(Job(str(folder.path), cell, tuple(asked), threads, retry))
+    return left
+
+
+def status(experiment: Experiment, folder: StudyFolder) -> dict[str, Any]:
+    """How far a study is.
+
+    Returns:
+        ``models`` and their number by ``done``, ``failed``, ``begun``, ``to do``; the same by ``arms``;
+        ``failures`` with reasons; ``seconds`` spent.
+    """
+    counts: Counter[str] = Counter({"done": 0, "failed": 0, "begun": 0, "to do": 0})
+    arms: dict[str, Counter[str]] = {}
+    failures, seconds = [], 0.0
+    for cell in experiment.cells:
+        record = folder.record(cell)
+        now = state(record, [a.key(s) for a, s in wanted(experiment, cell)])
+        counts[now] += 1
+        arms.setdefault(cell.arm, Counter())[now] += 1
+        for what, entry in _entries(record):
+            seconds += entry.get("seconds") or 0.0
+            if entry["status"] == "failed":
+                failures.append({"model": cell.name, "what": what, "reason": entry["reason"]})
+    return {
+        "study": experiment.name,
+        "size": experiment.size,
+        "folder": str(folder.path),
+        "models": len(experiment.cells),
+        **counts,
+        "arms": {k: dict(v) for k, v in arms.items()},
+        "failures": failures,
+        "seconds": round(seconds, 1),
+    }
+
+
+def _entries(record: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if record.get("training"):
+        yield "training", record["training"]
+    for entry in record.get("analyses", {}).values():
+        yield f"{entry.get('kind', 'analysis')}, seed {entry.get('seed')}", entry
+
+
+def statistics(experiment: Experiment, folder: StudyFolder) -> Result:
+    """All numbers and statistics of the finished models, stored as ``study.nc``.
+
+    Returns:
+        Over ``(model, outcome)`` and ``(model, measure)`` the numbers; the statistics in the record:
+        ``correlations``, ``outcomes``, ``comparison``, ``radii``, ``controls``, ``dropped`` and ``models``.
+
+    Raises:
+        UsageError: If no model is finished.
+    """
+    table = collect(experiment, folder)
+    if not table.models:
+        raise UsageError("no model is finished", str(folder.path), "run `landscape study run` first")
+    rows, outcomes = correlations(table, experiment.report)
+    record = {
+        "target": None,
+        "study": experiment.name,
+        "title": experiment.title,
+        "claim": experiment.claim,
+        "refuted_by": experiment.refuted_by,
+        "decides": experiment.decides,
+        "size": experiment.size,
+        "models": [
+            {
+                "name": m.name,
+                "arm": m.arm,
+                "axes": m.axes,
+                "repetition": m.repetition,
+                "weights_hash": m.record["training"]["weights_hash"],
+                "steps": m.record["training"]["steps"],
+                "gradient_evaluations": m.record["training"]["gradient_evaluations"],
+                "selected": m.record["training"]["selected"],
+            }
+            for m in table.models
+        ],
+        "planned": len(experiment.cells),
+        "configurations": len({m.configuration for m in table.models}),
+        "repetitions": table.repetitions,
+        "seeds": experiment.seeds.to_dict(),
+        "stop_at": experiment.stop_at,
+        "selection": sorted({c.spec.select for c in experiment.cells}),
+        "dropped": table.dropped,
+        "failed_analyses": table.failed_analyses,
+        "outcomes": outcomes,
+        "correlations": rows,
+        "comparison": compared(table, experiment.report),
+        "radii": radii(table),
+        "controls": table.controls,
+        "uniform": table.uniform,
+        "report": experiment.report.to_dict(),
+        "experiment": experiment.content,
+    }
+    result = Result("study", _dataset(table), record)
+    result.save(folder.path / "study.nc")
+    return result
+
+
+def _dataset(table: Table) -> Any:
+    import xarray as xr
+
+    outcomes = list(dict.fromkeys(k for m in table.models for k in m.outcomes))
+    predictors = [*table.measures, *table.courses, *table.baselines]
+
+    def matrix(names: list[str]) -> Any:
+        return np.stack([table.column(n) for n in names], 1) if names else np.zeros((len(table.models), 0))
+
+    return xr.Dataset(
+        {
+            "outcome_value": (("model", "outcome"), matrix(outcomes)),
+            "value": (("model", "measure"), matrix(predictors)),
+        },
+        {
+            "model": [m.name for m in table.models],
+            "outcome": np.array(outcomes, dtype=str),
+            "measure": np.array(predictors, dtype=str),
+            "arm": ("model", [m.arm for m in table.models]),
+            "repetition": ("model", [m.repetition for m in table.models]),
+        },
+    )
+
+
+def default_folder(experiment: Experiment, out: Path | None) -> StudyFolder:
+    """The folder asked for, or ``studies/NAME`` (``studies/NAME-tiny``)."""
+    name = experiment.name + ("" if experiment.size == "full" else f"-{experiment.size}")
+    return StudyFolder(out or Path("studies") / name)
