@@ -1,4 +1,4 @@
-"""List what there is, with one line each: optimizers, models, data, losses, measures, directions or figures."""
+"""List what there is: optimizers, models, data, losses, measures, directions, figures or studies."""
 
 from __future__ import annotations
 
@@ -27,13 +27,17 @@ KINDS = {
 class Arguments:
     """Arguments of ``landscape list``."""
 
-    what: Positional[Literal["optimizers", "models", "data", "losses", "measures", "directions", "figures"]]
+    what: Positional[
+        Literal["optimizers", "models", "data", "losses", "measures", "directions", "figures", "studies"]
+    ]
     """What to list."""
     common: Common = field(default_factory=Common)
 
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Print a line per name."""
+    if arguments.what == "studies":
+        return _studies(screen)
     entries = KINDS[arguments.what]
     found = [
         {"name": n, "summary": e.summary, **dict(e.details or {}), "options": list(e.options)}
@@ -51,3 +55,17 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
         if facts:
             screen.line(" " * width + "; ".join(facts))
     return {"command": "list", "outputs": [], arguments.what: found}
+
+
+def _studies(screen: Screen) -> dict[str, Any]:
+    """The experiment files that are installed, with what they ask."""
+    from landscape.study.shipped import shipped
+
+    found = shipped()
+    width = max(map(len, found)) + 2
+    for study in found.values():
+        screen.line(f"{study['name']:<{width}}{study['title']}")
+        for key, name in (("claim", "claim"), ("refuted_by", "refuted by"), ("decides", "decides")):
+            if study[key]:
+                screen.line(" " * width + f"{name}: {study[key]}")
+    return {"command": "list", "outputs": [], "studies": list(found.values())}

@@ -50,6 +50,8 @@ MAY = {
     ("surfaces", "curvature"),  # a surface is cut along eigenvectors
     ("domainwise", "curvature"),  # a domain is looked at with the curvature and the measures of the whole
     ("domainwise", "measures"),
+    ("study", "training"),  # a study trains and analyses
+    ("study", "analysis"),
     ("joint", "analysis"),  # analyses of several checkpoints open and store as those of one do
 }
 FILES = sorted((ROOT / "landscape").rglob("*.py"))

@@ -47,7 +47,21 @@ def test_the_wheel_runs_in_a_fresh_environment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "train", "hessian", "sharpness", "surface", "domains", "analyze", "plot", "report", "list", "info"],
+    [
+        "",
+        "demo",
+        "train",
+        "hessian",
+        "sharpness",
+        "surface",
+        "domains",
+        "analyze",
+        "plot",
+        "report",
+        "study",
+        "list",
+        "info",
+    ],
 )
 def test_help_never_imports_torch(command: str) -> None:
     code = (

@@ -34,6 +34,12 @@ class Spec:
         """SHA-256 of the fields that decide the result."""
         return stable_hash({k: v for k, v in self.to_dict().items() if k not in self._not_in_key})
 
+    def lasting_key(self) -> str:
+        """As `key`, of the fields that are not at their default: it stays when a release adds a field."""
+        defaults = {f.name: f.default for f in fields(self)}
+        differs = {k: v for k, v in self.to_dict().items() if k not in self._not_in_key and v != defaults[k]}
+        return stable_hash(differs)
+
     def with_(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return replace(self, **changes)

@@ -26,7 +26,7 @@ from ..files import stable_hash
 from ..names import unknown_name
 from ..registry import MEASURES, OPTIMIZERS
 from .analysis import DomainsSpec, HessianSpec, SharpnessSpec
-from .base import Spec, check_number
+from .base import Spec
 from .problem import ProblemSpec
 from .surface import SurfaceSpec
 from .train import BASES, METHOD_FLAGS, TrainSpec
@@ -42,6 +42,11 @@ DISTRIBUTIONS = ("choice", "uniform", "log_uniform", "integer", "log_integer")
 _PARTS = ("train", "arms", "grid", "random", "seeds", "analyses", "report", "tiny")
 _TEXTS = ("name", "title", "claim", "refuted_by", "decides")
 _START = "distance-from-start"  # the measure that needs the weights at step 0
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise UsageError(f"{key} = {value}", key, f"expected a whole number >= {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +69,7 @@ class SeedsSpec(Spec):
             if name in ("init", "measurement") and not values:
                 raise UsageError(f"{name} is empty", f"seeds.{name}", "give at least one seed")
             for value in values:
-                check_number(f"seeds.{name}", value, least=0)
+                _at_least(f"seeds.{name}", value, 0)
             if name != "measurement" and len(values) not in (0, 1, count):
                 raise UsageError(
                     f"{name} has {len(values)} seeds and another list {count}",
@@ -108,9 +113,9 @@ class StudyReportSpec(Spec):
     """Seed of both."""
 
     def __post_init__(self) -> None:
-        check_number("report.bootstrap", self.bootstrap, least=100)
-        check_number("report.permutations", self.permutations, least=20)
-        check_number("report.seed", self.seed, least=0)
+        _at_least("report.bootstrap", self.bootstrap, 100)
+        _at_least("report.permutations", self.permutations, 20)
+        _at_least("report.seed", self.seed, 0)
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,16 @@ class Analysis:
 
     def key(self, seed: int) -> str:
         """What its values of one measurement seed are kept under."""
-        return stable_hash([self.kind, self.spec.key(), self.problem.key(), self.checkpoint, self.label, seed])[:16]
+        return stable_hash(
+            [
+                self.kind,
+                self.spec.lasting_key(),
+                self.problem.lasting_key(),
+                self.checkpoint,
+                self.label,
+                seed,
+            ]
+        )[:16]
 
 
 @dataclass(frozen=True)
@@ -360,7 +374,7 @@ def _cells(content: Mapping[str, Any], seeds: SeedsSpec, where: str) -> list[Cel
                 shown |= {k: _shown(spec, k) for k in [*axes, *draw]}
                 label = name or spec.optimizer[0]
                 slug = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-").lower()[:24] or "model"
-                cell = Cell(f"{slug}-{spec.key()[:10]}", spec, label, shown, repetition)
+                cell = Cell(f"{slug}-{spec.lasting_key()[:10]}", spec, label, shown, repetition)
                 made.setdefault(cell.name, cell)  # SGD at three radii is one SGD
     _refuse_unused(train, grid, draws, made.values(), where)
     return list(made.values())

@@ -156,5 +156,5 @@ def _budget(groups: Mapping[str, Sequence[Model]], baseline: str) -> list[str]:
     for name, count in spent.items():
         ratio = count / spent[baseline]
         if name != baseline and abs(ratio - 1) > COST:
-            notes.append(f"{name} spent {ratio:.2g} times the gradient evaluations of {baseline}")
+            notes.append(f"unequal budgets: {name} spent {ratio:.2g} times the gradient evaluations of {baseline}")
     return notes

@@ -98,9 +98,9 @@ def _of_outcome(outcome: Row) -> list[str]:
 
 def _of_radii(row: Row) -> list[str]:
     if not row["decade"]:
-        return [f"{row['measure']} was measured at {len(row['radii'])} radii; four over a decade are asked for"]
+        return [f"measured at {len(row['radii'])} radii, where four over a decade are asked for: {row['measure']}"]
     if row["lowest_tau"] is not None and row["lowest_tau"] < STABLE:
-        return [f"{row['measure']} ranks models differently at other radii (lowest tau {row['lowest_tau']:.2f})"]
+        return [f"other radii rank models differently: {row['measure']} (lowest tau {row['lowest_tau']:.2f})"]
     return []
 
 

@@ -17,7 +17,7 @@ from ..run import Run
 from ..specs.study import Analysis, Cell
 from ..training.setup import open_ingredients, seen_positions
 from ..training.signals import StopFlag
-from ..training.trainer import train_one
+from ..training.trainer import config_hash, train_one
 from . import values
 from .folder import Record, StudyFolder
 
@@ -101,8 +101,9 @@ def _train(folder: StudyFolder, cell: Cell, stop: StopFlag) -> Record:
     run = folder.run(cell)
     with _recorded() as entry:
         ingredients = open_ingredients(cell.spec)
-        # The folder is the study's own: whatever lies there without a run.json was left by a kill.
-        fresh = not Run.is_run(run.path)
+        # The folder is the study's own: what lies there without a run.json was left by a kill, and a half-done run
+        # of another release or of other data cannot be continued.
+        fresh = not Run.is_run(run.path) or run.record.get("config_hash") != config_hash(cell.spec, ingredients)
         train_one(cell.spec, ingredients, run.path, stop, resume=not fresh, force=fresh)
         splits, holdout = ingredients.splits, cell.spec.holdout
         seen = {name: len(seen_positions(splits, name, holdout)) for name in splits}

@@ -10,15 +10,16 @@ from ..errors import UsageError
 from ..names import neighbours
 
 
-def shipped() -> dict[str, str]:
-    """Title of every experiment by name, in order of names."""
+def shipped() -> dict[str, dict[str, str]]:
+    """Name, title, claim, what would refute it, and the size that decides, by name of the experiment."""
     folder = files(__package__) / "experiments"
     found = sorted(f.name for f in folder.iterdir() if f.name.endswith(".toml"))
-    titles = {}
+    studies = {}
     for name in found:
         content = tomllib.loads((folder / name).read_text(encoding="utf-8"))
-        titles[name.removesuffix(".toml")] = str(content.get("title") or content.get("name"))
-    return titles
+        texts = {k: " ".join(str(content.get(k, "")).split()) for k in ("title", "claim", "refuted_by", "decides")}
+        studies[name.removesuffix(".toml")] = {"name": name.removesuffix(".toml"), **texts}
+    return studies
 
 
 def find(text: str) -> Path:

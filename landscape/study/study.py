@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import numpy as np
 
 from ..errors import UsageError
 from ..result import Result
-from ..specs.study import Experiment
+from ..specs.study import Experiment, StudyReportSpec
 from .comparison import compared
 from .correlation import correlations, radii
 from .folder import StudyFolder, state, wanted
 from .job import Job
 from .schedule import do, threads_per_worker
 from .table import Table, collect
+
+_KEPT = ("weights_hash", "steps", "gradient_evaluations", "selected")  # of each training, for the record
 
 
 def run(
@@ -114,48 +116,53 @@ def statistics(experiment: Experiment, folder: StudyFolder) -> Result:
     table = collect(experiment, folder)
     if not table.models:
         raise UsageError("no model is finished", str(folder.path), "run `landscape study run` first")
-    rows, outcomes = correlations(table, experiment.report)
-    record = {
-        "target": None,
+    facts = {
         "study": experiment.name,
         "title": experiment.title,
         "claim": experiment.claim,
         "refuted_by": experiment.refuted_by,
         "decides": experiment.decides,
         "size": experiment.size,
+        "planned": len(experiment.cells),
+        "seeds": experiment.seeds.to_dict(),
+        "stop_at": experiment.stop_at,
+        "selection": sorted({c.spec.select for c in experiment.cells}),
+        "experiment": experiment.content,
+    }
+    result = describe(table, experiment.report, facts)
+    result.save(folder.path / "study.nc")
+    return result
+
+
+def describe(table: Table, spec: StudyReportSpec, facts: Mapping[str, Any]) -> Result:
+    """All statistics of a table of models as a result; ``facts`` of the experiment go into its record."""
+    rows, outcomes = correlations(table, spec)
+    record = {
+        "target": None,
+        **facts,
         "models": [
             {
                 "name": m.name,
                 "arm": m.arm,
                 "axes": m.axes,
                 "repetition": m.repetition,
-                "weights_hash": m.record["training"]["weights_hash"],
-                "steps": m.record["training"]["steps"],
-                "gradient_evaluations": m.record["training"]["gradient_evaluations"],
-                "selected": m.record["training"]["selected"],
+                **{k: m.record["training"][k] for k in _KEPT},
             }
             for m in table.models
         ],
-        "planned": len(experiment.cells),
         "configurations": len({m.configuration for m in table.models}),
         "repetitions": table.repetitions,
-        "seeds": experiment.seeds.to_dict(),
-        "stop_at": experiment.stop_at,
-        "selection": sorted({c.spec.select for c in experiment.cells}),
         "dropped": table.dropped,
         "failed_analyses": table.failed_analyses,
         "outcomes": outcomes,
         "correlations": rows,
-        "comparison": compared(table, experiment.report),
+        "comparison": compared(table, spec),
         "radii": radii(table),
         "controls": table.controls,
         "uniform": table.uniform,
-        "report": experiment.report.to_dict(),
-        "experiment": experiment.content,
+        "report": spec.to_dict(),
     }
-    result = Result("study", _dataset(table), record)
-    result.save(folder.path / "study.nc")
-    return result
+    return Result("study", _dataset(table), record)
 
 
 def _dataset(table: Table) -> Any:

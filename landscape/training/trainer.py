@@ -93,7 +93,7 @@ def train_one(
     training = Training(spec, ingredients, run, stop)  # everything that can be refused is refused before writing
     resolved = resolved_spec(spec, ingredients)
     record = ingredients.record()
-    config = stable_hash({**{k: v for k, v in resolved.items() if k not in spec._not_in_key}, **record})
+    config = config_hash(spec, ingredients)
     require_equal("data and settings", config, "give every process the same files and command")
     with run.writing():
         if not decided(lambda: _goes_on(run, config, resume=resume, force=force)):
@@ -113,14 +113,20 @@ def train_one(
                     },
                 }
             )
-        elif decided(lambda: run.record["status"] == "finished"):
+        if decided(lambda: run.record["status"] == "finished"):
             log.info("%s is finished already", run.path)
-            return run
-        training.go()
-        if spec.select != "last":
+        else:
+            training.go()
+        if spec.select not in ("last", "leave-one-domain-out") and decided(lambda: not run.record.get("selected")):
             run.update(selected=decided(lambda: select_checkpoint(run, spec.select)))
     barrier()
     return run
+
+
+def config_hash(spec: TrainSpec, ingredients: Ingredients) -> str:
+    """What a run folder's ``config_hash`` is for this training: its settings, code and examples."""
+    resolved = resolved_spec(spec, ingredients)
+    return stable_hash({**{k: v for k, v in resolved.items() if k not in spec._not_in_key}, **ingredients.record()})
 
 
 def _goes_on(run: Run, config: str, *, resume: bool, force: bool) -> bool:
