@@ -35,6 +35,9 @@ def test_python_blocks_run(place: int, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_tour_runs_outside_the_repository(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(blocks("python")[0])
+    study = blocks("toml")[0].replace("epochs = 100", "epochs = 1").replace("[0, 1, 2, 3]", "[0]")
+    assert "stop_at = 0.1 " in study
+    (tmp_path / "mine.toml").write_text(study.replace("stop_at = 0.1 ", "stop_at = 9.0 "))
     make = "import torch, mine; torch.save(mine.network().state_dict(), 'weights.pt')"
     environment = {
         **os.environ,
@@ -52,3 +55,4 @@ def test_the_tour_runs_outside_the_repository(tmp_path: Path) -> None:
         run("bash", "-c", line.replace("--epochs 40", "--epochs 2"))
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "landscape-figures" / "contour.pdf").is_file()
+    assert (tmp_path / "studies" / "mine" / "report" / "report.html").is_file()
