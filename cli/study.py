@@ -124,7 +124,6 @@ def _correlate(experiment: Any, folder: Any, options: StudyOptions, screen: Scre
 
 def _report(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
     from landscape.report.study import write_study_report
-
     from landscape.study.study import statistics
 
     del options
