@@ -10,6 +10,7 @@ import numpy as np
 from ..specs import SurfaceSpec
 from . import adaptive
 from .directions import Direction
+from .picture import Passes
 from .rows import Rows
 from .walker import Move, Walker
 
@@ -30,9 +31,7 @@ def covering_values(points: int, places: Any, margin: float = 0.2) -> Any:
     return np.linspace(low - margin * extent, high + margin * extent, points)
 
 
-def grid_sums(
-    walker: Walker, spec: SurfaceSpec, x: Any, y: Any, axes: Sequence[Direction], rows: Rows
-) -> tuple[Any, Any]:
+def grid_passes(walker: Walker, spec: SurfaceSpec, x: Any, y: Any, axes: Sequence[Direction], rows: Rows) -> Passes:
     """Passes at all points of a grid, or at those that an adaptive one chooses.
 
     Args:
@@ -42,10 +41,8 @@ def grid_sums(
         y: Steps along the second one, ``(h,)``.
         axes: The two directions.
         rows: Keeps finished rows.
-
-    Returns:
-        Sums ``(h, w, 4, columns)``, and which points were evaluated ``(h, w)``, or None for all.
     """
+    dims, axis = ("y", "x"), {"x": x, "y": y}
 
     def place(row: int, column: int) -> list[Move]:
         return [(float(y[row]), axes[1]), (float(x[column]), axes[0])]
@@ -53,7 +50,7 @@ def grid_sums(
     if not spec.adaptive_grid:
         names = [f"y{j:04d}" for j in range(len(y))]
         made = rows.compute("surface", names, lambda j: walker.over([place(j, i) for i in range(len(x))]))
-        return np.stack(made), None
+        return Passes(dims, axis, np.stack(made))
 
     def evaluate(round_name: str, places: Any) -> Any:
         parts = max(-(-len(places) // spec.points), min(rows.world, len(places)))
@@ -75,4 +72,4 @@ def grid_sums(
             known = numbers[:, quantity, column]
             same = bool((known == known[0]).all())
             sums[:, :, quantity, column] = known[0] if same else adaptive.fill(places, known, len(x))
-    return sums, evaluated
+    return Passes(dims, axis, sums, evaluated)

@@ -19,13 +19,12 @@ from ..problem import Problem
 from ..progress import report
 from ..result import Result
 from ..specs import SurfaceSpec
-from . import topology
 from .axes import directions_of
 from .batchnorm import running_statistics
-from .checks import axis_checks, statistics_checks, value_checks
+from .checks import statistics_checks
 from .directions import Direction, centre_of, inner, named_tensors
-from .grid import covering_values, grid_sums
-from .metrics import point_metrics
+from .grid import covering_values, grid_passes
+from .picture import picture
 from .rows import Rows, conditions
 from .snapshots import Snapshot
 from .trajectory import project
@@ -122,11 +121,9 @@ def plane(
         centre = walker.evaluation(walker.at([])).loss
         measured = [_measure(walker, s, at, axes) for s, (at, _, _) in zip(snapshots, placed, strict=True)]
         rows = Rows(store, conditions(walker, axes, [spec.to_dict(), seed, x.tolist(), y.tolist()]))
-        sums, evaluated = rows.until_interrupted(lambda: grid_sums(walker, spec, x, y, axes, rows))
+        passes = rows.until_interrupted(lambda: grid_passes(walker, spec, x, y, axes, rows))
         checks = statistics_checks(walker)
-    variables, coordinates = point_metrics(problem, sums, ("y", "x"), spec.metrics, test)
-    if evaluated is not None:
-        variables["evaluated"] = (("y", "x"), evaluated)
+    variables, coordinates, record = picture(problem, spec, seed, axes, passes, plain=plain, centre=centre, test=test)
     variables |= {
         "checkpoint_x": ("checkpoint", np.array([at[0] for at, _, _ in placed])),
         "checkpoint_y": ("checkpoint", np.array([at[1] for at, _, _ in placed])),
@@ -135,37 +132,18 @@ def plane(
         "checkpoint_loss": ("checkpoint", np.array([m for m, _ in measured])),
         "plane_loss": ("checkpoint", np.array([p for _, p in measured])),
     }
-    loss = variables["loss"][1] if "loss" in variables else sums[..., 0, :].sum(-1) / sums[..., 2, :].sum(-1)
-    values = {"x": x, "y": y}
-    record = {
-        "target": None,
-        **problem.describe(),
-        "kind": "2d",
-        "plane": "through three checkpoints" if spec.plane else "of trajectories",
-        "shape": list(loss.shape),
-        "axes": [d.record() for d in axes],
-        "directions": None,
-        **axis_checks(problem, axes),
-        "plain_loss": plain.loss,
-        "center_loss": centre,
-        "accuracy": plain.accuracy,
-        **value_checks(loss, values, centre, evaluated),
+    record |= {
         **checks,
+        "plane": "through three checkpoints" if spec.plane else "of trajectories",
         "restored": state_of(problem) == before,
-        "metrics": [v for v in variables if v != "evaluated"],
-        "domains": problem.present_domains() or None,
-        "evaluated_points": int(evaluated.sum()) if evaluated is not None else int(np.prod(loss.shape)),
-        "topology": topology.describe(loss),
         "checkpoints": [dict(s.facts) for s in snapshots],
         "same_start": _same_start(runs),
         "reference": "the weights of the target; not centred",
-        "seed": seed,
-        "spec": spec.to_dict(),
     }
     import xarray as xr
 
     numbers = [r for r, run in enumerate(runs) for _ in run]
-    data = xr.Dataset(variables, {**values, **coordinates, "run": ("checkpoint", numbers)})
+    data = xr.Dataset(variables, {**passes.values, **coordinates, "run": ("checkpoint", numbers)})
     return Result("plane", data, record, vectors=named_tensors(problem, axes))
 
 

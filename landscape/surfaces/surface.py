@@ -14,12 +14,11 @@ from ..errors import NumericalError, UsageError
 from ..problem import Problem
 from ..result import Result
 from ..specs import SurfaceSpec
-from . import topology
 from .axes import directions_of
-from .checks import axis_checks, statistics_checks, value_checks
+from .checks import statistics_checks
 from .directions import Direction, inner, named_tensors
-from .grid import axis_values, grid_sums
-from .metrics import point_metrics
+from .grid import axis_values, grid_passes
+from .picture import Passes, picture
 from .random_directions import draw
 from .reach import Reach, chance_loss, find_reach
 from .rows import Rows, conditions
@@ -81,47 +80,23 @@ def surface(
             reaches = [axis_reach(walker, d) for d in axes]
         lengths = [r.value for r in reaches] if reaches else [float(spec.range)] * spec.dim
         rows = Rows(store, conditions(walker, axes, [spec.to_dict(), seed, lengths]))
-        dims, values, sums, evaluated = rows.until_interrupted(
-            lambda: _evaluate(walker, spec, seed, axes, lengths, rows)
-        )
+        passes = rows.until_interrupted(lambda: _evaluate(walker, spec, seed, axes, lengths, rows))
         checks = statistics_checks(walker)
-    variables, coordinates = point_metrics(problem, sums, dims, spec.metrics, test)
-    if evaluated is not None:
-        variables["evaluated"] = (dims, evaluated)
-    loss = variables["loss"][1] if "loss" in variables else sums[..., 0, :].sum(-1) / sums[..., 2, :].sum(-1)
-    drawn = axes if spec.repeats == 1 else (_drawn(problem, spec, seed, r) for r in range(spec.repeats))
-    found = value_checks(loss, values, centre, evaluated)
+    variables, coordinates, record = picture(problem, spec, seed, axes, passes, plain=plain, centre=centre, test=test)
+    if spec.repeats > 1:
+        record["axes"] = [_drawn(problem, spec, seed, r).record() for r in range(spec.repeats)]
     for i, reach in enumerate(reaches or [], 1):
         if reach.capped:
-            found["notes"].append(f"along axis {i} the loss never rose to {reach.threshold:.4g}")
-    record = {
-        "target": None,
-        **problem.describe(),
-        "kind": f"{spec.dim}d",
-        "shape": list(loss.shape),
-        "axes": [d.record() for d in drawn],
-        "directions": None,
-        **axis_checks(problem, axes),
-        "plain_loss": plain.loss,
-        "center_loss": centre,
-        "accuracy": plain.accuracy,
-        **found,
+            record["notes"].append(f"along axis {i} the loss never rose to {reach.threshold:.4g}")
+    record |= {
         **checks,
         "restored": state_of(problem) == before,
-        "metrics": [v for v in variables if v != "evaluated"],
-        "domains": problem.present_domains() or None,
         "range": lengths,
         "range_search": [r.record() for r in reaches] if reaches else None,
-        "evaluated_points": int(evaluated.sum()) if evaluated is not None else int(np.prod(loss.shape)),
-        "topology": topology.describe(loss) if spec.dim == 2 else None,
-        "test_examples": test.n_examples if test else None,
-        "test_data_hash": test.data_hash if test else None,
-        "seed": seed,
-        "spec": spec.to_dict(),
     }
     import xarray as xr
 
-    data = xr.Dataset(variables, {**values, **coordinates})
+    data = xr.Dataset(variables, {**passes.values, **coordinates})
     return Result("surface", data, record, vectors=named_tensors(problem, axes))
 
 
@@ -157,8 +132,7 @@ def _centre(walker: Walker, plain: float) -> float:
 
 def _evaluate(
     walker: Walker, spec: SurfaceSpec, seed: int, axes: Sequence[Direction], lengths: Sequence[float], rows: Rows
-) -> tuple[tuple[str, ...], dict[str, Any], Any, Any]:
-    """Dimensions, axis values, sums ``(*dims, 4, columns)``, and which cells were evaluated (None: all)."""
+) -> Passes:
     if spec.dim == 1:
         x = axis_values(spec.points, lengths[0])
 
@@ -166,14 +140,13 @@ def _evaluate(
             return walker.over([[(float(step), direction)] for step in x])
 
         if spec.repeats == 1:
-            return ("x",), {"x": x}, rows.compute("slice", ["slice"], lambda _: line(axes[0]))[0], None
+            return Passes(("x",), {"x": x}, rows.compute("slice", ["slice"], lambda _: line(axes[0]))[0])
         names = [f"slice{r:04d}" for r in range(spec.repeats)]
         lines = rows.compute("slices", names, lambda r: line(_drawn(walker.problem, spec, seed, r)))
-        return ("repeat", "x"), {"x": x}, np.stack(lines), None
+        return Passes(("repeat", "x"), {"x": x}, np.stack(lines))
     size = 2 * spec.points - 1 if spec.adaptive_grid else spec.points
     x, y = (axis_values(size, length) for length in lengths)
-    sums, evaluated = grid_sums(walker, spec, x, y, axes, rows)
-    return ("y", "x"), {"x": x, "y": y}, sums, evaluated
+    return grid_passes(walker, spec, x, y, axes, rows)
 
 
 def _drawn(problem: Problem, spec: SurfaceSpec, seed: int, number: int) -> Direction:

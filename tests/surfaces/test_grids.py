@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from landscape.specs import SurfaceSpec
 from landscape.surfaces import adaptive
 from landscape.surfaces.directions import Direction
-from landscape.surfaces.grid import covering_values, grid_sums
+from landscape.surfaces.grid import covering_values, grid_passes
 from landscape.surfaces.reach import chance_loss, find_reach
 from landscape.surfaces.rows import Rows
 from landscape.surfaces.surface import surface
@@ -34,9 +34,9 @@ def test_grids_that_are_not_square_or_start_at_zero_or_run_backwards(x, y):
     )
     axes = [Direction("a", [torch.tensor([[1.0, 0]]).double()]), Direction("b", [torch.tensor([[0, 1.0]]).double()])]
     with walking(problem) as walker:
-        sums, evaluated = grid_sums(walker, SurfaceSpec(), x, y, axes, Rows())
-    assert evaluated is None
-    loss = sums[..., 0, 0] / sums[..., 2, 0]
+        passes = grid_passes(walker, SurfaceSpec(), x, y, axes, Rows())
+    assert passes.evaluated is None
+    loss = passes.sums[..., 0, 0] / passes.sums[..., 2, 0]
     assert loss == pytest.approx(10 * x[None, :] + 1000 * y[:, None], abs=1e-10)
     assert walker.forwards == len(x) * len(y)
 
@@ -196,6 +196,17 @@ def test_only_what_is_asked_for_is_stored():
     found = surface(problem_of(small_mlp(), domain_data()), points=3, metrics=("loss", "worst-domain"))
     assert set(found.data.data_vars) == {"loss", "worst_domain", "worst_domain_loss"}
     assert found["metrics"] == list(found.data.data_vars)
+
+
+def test_the_checks_look_at_the_training_loss_whatever_is_stored():
+    problem = problem_of(small_mlp(), domain_data())
+    test = problem.on(problem_of(small_mlp(), domain_data((5, 6, 7), seed=3)).examples)
+    found = surface(problem, points=5, test=test, metrics=("test-loss",))
+    whole = surface(problem, points=5)
+    assert list(found.data.data_vars) == ["test_loss"]
+    assert found["test_data_hash"] == test.data_hash
+    for check in ("minimum", "minimum_at", "largest_jump", "notes", "topology"):
+        assert found[check] == whole[check]
 
 
 # -- self-checks ----------------------------------------------------------
