@@ -97,12 +97,14 @@ def _rows(problem: Problem, spec: SharpnessSpec, seed: int) -> list[dict[str, An
 
 
 def _joined(same: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One row from the rows of several subsets."""
-    values = [row["value"] for row in same]
-    if any(v is None for v in values):
-        return {**same[0], "value": None, "stderr": None, "subset_values": values}
-    value, stderr = mean_and_stderr(values)
-    return {**same[0], "value": value, "stderr": stderr, "subset_values": values}
+    """One row from the rows of several subsets; a further field that is not the same in all is a list."""
+    apart = {k: [row.get(k) for row in same] for k in dict.fromkeys(k for row in same for k in row)}
+    row = {k: v[0] if all(one == v[0] for one in v) else v for k, v in apart.items()}
+    if "note" in row:
+        row["note"] = next(note for note in apart["note"] if note)
+    values = apart["value"]
+    value, stderr = (None, None) if any(v is None for v in values) else mean_and_stderr(values)
+    return {**row, "value": value, "stderr": stderr, "subset_values": values}
 
 
 def _describe_subsets(problem: Problem, count: int, seed: int) -> dict[str, Any] | None:

@@ -379,7 +379,7 @@ def test_every_measure_leaves_the_model_alone_and_gives_strict_rows():
 
 def test_disjoint_subsets_give_mean_and_standard_error():
     problem = mlp()[-1]
-    found = sharpness(problem, measure=("surrogate-gap", "gradient-norm"), subsets=4)
+    found = sharpness(problem, measure=("surrogate-gap", "gradient-norm", "margin"), subsets=4)
     order = problem.examples.stratified_order(0)
     alone = []
     for k in range(4):
@@ -389,6 +389,9 @@ def test_disjoint_subsets_give_mean_and_standard_error():
     assert first["subset_values"] == pytest.approx(alone, rel=1e-12)
     assert first["value"] == pytest.approx(np.mean(alone), rel=1e-12)
     assert first["stderr"] == pytest.approx(np.std(alone, ddof=1) / 2, rel=1e-9)
+    margin = found["measures"][-1]
+    assert margin["n_blocks"] == 7  # the same in every subset
+    assert len(set(margin["mean"])) == 4  # not the same
     assert (found["subsets"]["count"], found["subsets"]["size"]) == (4, 7)
     assert len(set(found["subsets"]["data_hashes"])) == 4
     with pytest.raises(UsageError, match="31 subsets of 30 examples"):
