@@ -77,7 +77,8 @@ class Journal:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                sample, product = file.get_tensor(f"{name} of"), file.get_tensor(name)
+                sample: Tensor = file.get_tensor(f"{name} of")
+                product: Tensor = file.get_tensor(name)
         except (OSError, SafetensorError) as error:
             log.warning("the stored products %s are damaged (%s) and are made again", path, error)
             self._where = {k: p for k, p in self._where.items() if p != path}

@@ -136,6 +136,7 @@ from landscape.products import Products
 from landscape_cli.app import main
 
 journal._SECONDS_BETWEEN_WRITES = 0.0
+journal._LARGEST_SHARE = 0
 plain, made = Products.__call__, []
 def product(self, v):
     if len(made) == int(sys.argv[1]):
@@ -161,7 +162,17 @@ def test_the_command_goes_on_after_a_kill_and_leaves_nothing_behind(tmp_path: Pa
         "torch.nn.Linear(8, 3))\n\n\ndef data():\n    torch.manual_seed(1)\n    x = torch.randn(50, 2)\n"
         "    return {'train': (x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long())}\n"
     )
-    words = "hessian w.pt --model mine.py:network --data mine.py:data --top 3 --trace --density --json".split()
+    words = [
+        "hessian",
+        "w.pt",
+        "--model",
+        "mine.py:network",
+        "--data",
+        "mine.py:data",
+        "--trace",
+        "--density",
+        "--json",
+    ]
 
     def call(kill_at: int, out: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", _KILLED, str(kill_at), *words, "--out", out]
