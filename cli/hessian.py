@@ -86,10 +86,10 @@ def _estimates(r: dict[str, Any]) -> list[str]:
             )
     d = r["density"]
     if d:
-        mass = d["negative_mass"]
+        mass, sigma = d["negative_mass"], number(d["sigma"], 2)
         lines.append(
-            f"density from {d['probes']} probes, sigma {number(d['sigma'], 2)}; negative eigenvalues "
-            f"{100 * mass['estimate']:.1f} ± {100 * (mass['stderr'] or 0):.1f} %"
+            f"density from {d['probes']} probes, sigma {sigma}; {100 * mass['estimate']:.1f} ± "
+            f"{100 * (mass['stderr'] or 0):.1f} % of the eigenvalues below -{sigma}"
         )
     return lines
 

@@ -2,9 +2,12 @@
 
 (Ubaru, Chen and Saad 2017, SIAM J. Matrix Anal. Appl. 38; for networks Ghorbani et al. 2019, arXiv 1901.10159.)
 
-For a probe v of random signs, a Lanczos run from v/√n of m steps gives nodes θᵢ (Ritz values) and weights
+For a random vector v, a Lanczos run from v/‖v‖ of m steps gives nodes θᵢ (Ritz values) and weights
 wᵢ = (first entry of the i-th eigenvector of T)², Σ wᵢ = 1; their mean over probes is the density, each node a point
-mass. n Σ wᵢ θᵢ = vᵀHv and n Σ wᵢ θᵢ² = ‖Hv‖² hold exactly, so that every probe is one of the trace, too.
+mass. n Σ wᵢ θᵢ = vᵀHv and n Σ wᵢ θᵢ² = ‖Hv‖² hold exactly for signs, so that every probe is one of the trace, too.
+
+Where p eigenpairs are known, a run orthogonal to them needs p steps less for as many nodes: each known eigenvalue is
+a node of weight 1/n, exactly, on which a run of its own would spend a step, and whose weight it would only guess.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ import numpy as np
 import torch
 
 from ..progress import report
-from .estimates import Probes
 from .krylov import Krylov, Matrix
+from .lanczos import Run
+from .probes import Probes
+from .subspace import Subspace
 
 _POINTS = 512
 
@@ -50,10 +55,12 @@ class Density:
 
     @property
     def negative_mass(self) -> tuple[float, float]:
-        """Share of the eigenvalues below zero (beyond rounding), and its standard error."""
-        scale = max(float(np.abs(t).max()) for t in self.nodes)
+        """Share of the eigenvalues below ``-sigma``, and its standard error.
+
+        Nearer to zero the density does not resolve a sign: most of a network's eigenvalues are there.
+        """
         pairs = zip(self.nodes, self.weights, strict=True)
-        each = np.array([float(w[t < -1e-7 * scale].sum()) for t, w in pairs])
+        each = np.array([float(w[t < -self.sigma].sum()) for t, w in pairs])
         return float(each.mean()), _stderr(each)
 
 
@@ -61,39 +68,55 @@ def _stderr(each: Matrix) -> float:
     return float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else float("nan")
 
 
-def quadrature(recursion: Matrix) -> tuple[Matrix, Matrix]:
-    """Nodes and weights of the start vector from the projected matrix of its run."""
-    theta, u = np.linalg.eigh(recursion)
-    return theta, u[0] ** 2
+def quadrature(run: Run, n: int) -> tuple[Matrix, Matrix]:
+    """Nodes, ascending, and weights of a run in ``n`` dimensions; the weights add up to 1."""
+    theta, u = np.linalg.eigh(run.projected)
+    p = len(run.apart)
+    nodes = np.concatenate([theta, run.apart])
+    weights = np.concatenate([(u[0] if len(u) else theta) ** 2 * (1 - p / n), np.full(p, 1 / n)])
+    order = np.argsort(nodes)
+    return nodes[order], weights[order]
 
 
-def run_of(probes: Probes, index: int, steps: int) -> Matrix:
-    """The projected matrix ``(steps, steps)`` of a Lanczos run from probe ``index``."""
+def run_of(probes: Probes, index: int, nodes: int, settled: Subspace | None = None) -> Run:
+    """A Lanczos run from probe ``index``, of as many steps as ``nodes`` less the known eigenpairs.
+
+    Args:
+        probes: The probes; the product with this one is not made again.
+        index: Which probe.
+        nodes: Wanted nodes of the quadrature.
+        settled: Known eigenvectors; the run is orthogonal to them.
+    """
     generator = torch.Generator().manual_seed(probes.seed)
 
     def fresh() -> torch.Tensor:
         return torch.randn(probes.n, generator=generator, dtype=torch.float64).to(probes.device)
 
-    known = probes.product(index, keep=True)
-    space = Krylov(probes.operator, probes.vector(index)[None], fresh, first_image=known)
-    while space.size < min(steps, probes.n):
+    start, image = probes.vector(index), probes.product(index, keep=True)
+    deflated, apart = None, np.zeros(0)
+    if settled is not None and len(settled):
+        start, image = settled.rest(start), settled.image_of_rest(start, image)
+        deflated, apart = settled.basis, (settled.basis * settled.images).sum(1).cpu().numpy()
+    space = Krylov(probes.operator, start[None], fresh, first_image=image, deflated=deflated)
+    while space.size < min(nodes - len(apart), space.room):
         space.grow()
         if not space.coupling.any():  # an invariant subspace: the quadrature is exact
             break
     probes.made += space.products - 1  # the first was the probe's own
-    return space.recursion()
+    return Run(space.recursion(), apart)
 
 
-def density(runs: list[Matrix], *, products: int = 0, sigma: float | None = None) -> Density:
-    """The density from the projected matrices of one run per probe.
+def density(runs: list[Run], n: int, *, products: int = 0, sigma: float | None = None) -> Density:
+    """The density from one run per probe.
 
     Args:
-        runs: ``(m, m)`` each.
+        runs: The runs.
+        n: Rows of the operator.
         products: What they cost, for the record.
         sigma: Width of the smoothing; default: a twentieth of the range that holds the central 90 % of the
             eigenvalues, so that a few outliers do not smear the bulk, and at least a thousandth of the whole range.
     """
-    pairs = [quadrature(r) for r in runs]
+    pairs = [quadrature(r, n) for r in runs]
     nodes, weights = [p[0] for p in pairs], [p[1] for p in pairs]
     low, high = min(t[0] for t in nodes), max(t[-1] for t in nodes)
     width = sigma if sigma is not None else _bulk_width(np.concatenate(nodes), np.concatenate(weights), high - low)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import NumericalError
+from .subspace import Subspace
 
 Matrix = NDArray[np.float64]
 Multiply = Callable[[Tensor], Tensor]
@@ -206,6 +207,11 @@ class Krylov:
         self.projected = np.diag(theta[list(kept)])
         self.size = p
         self.restarts += 1
+
+    def known(self) -> Subspace:
+        """The space with its products, where they are kept."""
+        assert self.images is not None
+        return Subspace(self.basis[: self.size], self.images[: self.size])
 
     def recursion(self) -> Matrix:
         """QᵀHQ of the steps before the first restart: a quadrature of the start vector."""

@@ -14,7 +14,6 @@ Dot products and the basis are float64 whatever the products are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,26 +21,27 @@ import torch
 from torch import Tensor
 
 from ..progress import report
+from .completeness import complete as completed
+from .completeness import kept
 from .krylov import Krylov, Matrix, Multiply
+from .pairs import EigenPairs, Found
+from .probes import rademacher
+from .subspace import Subspace
 
-_COMPLETENESS_STEPS = 10
+_OUTLIER = 10  # tolerances: what lies so far from zero is an eigenvalue of its own, not a part of the bulk
 
 
 @dataclass(frozen=True)
-class EigenPairs:
-    """Eigenpairs of one end of the spectrum.
+class Run:
+    """A Lanczos run from a random start, as a quadrature of the spectrum.
 
     Attributes:
-        values: ``(k,)`` float64; descending at the top, ascending at the bottom.
-        vectors: ``(k, n)`` float64, unit length, largest-magnitude entry positive.
-        residuals: ``(k,)``, ‖Hv − λv‖ / |λ_max|, from products.
-        converged: ``(k,)`` bool, residual at most the tolerance.
+        projected: ``(m, m)``, the projected matrix.
+        apart: ``(p,)``, eigenvalues whose vectors the run is orthogonal to.
     """
 
-    values: Tensor
-    vectors: Tensor
-    residuals: Tensor
-    converged: Tensor
+    projected: Matrix
+    apart: Matrix
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,10 @@ class Spectrum:
         orthogonality: Largest entry of |VVᵀ − I| over the returned vectors.
         missed: Copies that the completeness check added.
         restarts: How often the space was cut down to fit.
-        recursion: ``(m, m)``, the projected matrix before any restart; with one start vector, a quadrature of it.
+        runs: Projected matrices ``(m, m)`` of runs from one start vector each: the first before any restart, and
+            the completeness check, which is orthogonal to the pairs in ``settled``.
+        settled: The wanted pairs, and converged ones beside them that lie clearly outside the bulk.
+        known: The Krylov space, if its products were kept, else the span of the wanted pairs.
     """
 
     top: EigenPairs
@@ -66,13 +69,9 @@ class Spectrum:
     orthogonality: float
     missed: int
     restarts: int
-    recursion: Matrix
-
-
-def rademacher(n: int, seed: int, index: int) -> Tensor:
-    """The ``index``-th vector of random signs ``(n,)`` of a seed, float64, on the CPU so that devices agree."""
-    bits = np.random.default_rng([seed, index]).integers(0, 2, n, dtype=np.int8)
-    return torch.from_numpy(bits).double() * 2 - 1
+    runs: list[Run]
+    settled: Found
+    known: Subspace
 
 
 def lanczos(
@@ -110,7 +109,8 @@ def lanczos(
         complete: Look for missed copies.
         start: Start with this vector ``(n,)`` instead of random signs, for example of a nearby problem.
         start_image: The product with the start vector, if it is known already.
-        least_steps: Grow at least so many steps, for a density.
+        least_steps: For a density: grow at least so many steps, and let the completeness check have as many nodes,
+            the eigenvalues that are known by then included.
 
     Returns:
         The spectrum; ``converged`` flags say which pairs to trust.
@@ -132,61 +132,62 @@ def lanczos(
     demand, checks = aim, 0
     while True:
         wanted = _grow_until(space, top, bottom, demand, max_products, least_steps)
-        theta, u, _ = space.ritz()
-        found = _found(space, u[:, wanted], operator)
-        checks += 0 if keep_images else len(wanted)
-        scale = max(float(np.abs(theta).max()), float(found.values.abs().max()))
-        good = bool((found.residuals <= aim * scale).all()) or scale == 0
+        theta, u, estimates = space.ritz()
+        scale = float(np.abs(theta).max())
+        chosen = sorted({*wanted, *(_settled(theta, estimates, tol * scale, least_steps) if keep_images else ())})
+        vectors = space.combine(u[:, chosen])
+        if keep_images:
+            found = Found.of(vectors, space.combine(u[:, chosen], images=True))
+        else:
+            found = Found.multiplied(operator, vectors)
+            checks += len(chosen)
+        ends = found.take([chosen.index(i) for i in wanted])
+        scale = max(scale, float(ends.values.abs().max()))
+        good = bool((ends.residuals <= aim * scale).all()) or scale == 0
         if good or space.full or space.products >= max_products or demand < 1e-3 * aim:
             break
         demand /= 10  # the estimates were too kind: ask more of them before the next look
-    upper, lower = found.take(range(len(wanted) - top, len(wanted))), found.take(range(bottom))
+    upper, lower = ends.take(range(len(wanted) - top, len(wanted))), ends.take(range(bottom))
+    runs = [Run(space.recursion(), np.zeros(0))] if start is None else []
     extra = missed = 0
     if complete and not space.full:
-        completed = _complete(operator, upper, lower, aim * scale, fresh, max_products - space.products, limit)
-        upper, lower, extra, missed = completed
+        more = completed(
+            operator,
+            upper,
+            lower,
+            found,
+            margin=aim * scale,
+            draw=fresh,
+            budget=max_products - space.products,
+            limit=limit,
+            least_steps=least_steps - len(found.values) if least_steps else 0,
+        )
+        upper, lower, extra, missed = more.upper, more.lower, more.products, more.missed
+        if more.first is not None and least_steps:
+            runs.append(Run(more.first, found.values.numpy()))
     scale = max([scale, *(float(f.values.abs().max()) for f in (upper, lower) if len(f.values))])
     both = torch.cat([upper.vectors, lower.vectors]) if top + bottom <= n else upper.vectors
     gram = both @ both.T - torch.eye(len(both), dtype=torch.float64, device=both.device)
+    orthogonality = float(gram.abs().max()) if len(both) else 0.0
     return Spectrum(
         upper.pairs(scale, tol, descending=True),
         lower.pairs(scale, tol, descending=False),
         space.products,
         checks + extra,
-        float(gram.abs().max()) if len(both) else 0.0,
+        orthogonality,
         missed,
         space.restarts,
-        space.recursion(),
+        runs,
+        found,
+        space.known() if keep_images else found.subspace(),
     )
 
 
-@dataclass
-class _Found:
-    """Pairs with absolute residuals, ascending by value."""
-
-    values: Tensor
-    vectors: Tensor
-    residuals: Tensor
-
-    def take(self, which: range) -> _Found:
-        index = torch.tensor(list(which), dtype=torch.long)
-        return _Found(self.values[index], self.vectors[index.to(self.vectors.device)], self.residuals[index])
-
-    def with_pair(self, value: Tensor, vector: Tensor, residual: Tensor, keep: int, *, largest: bool) -> _Found:
-        values = torch.cat([self.values, value.reshape(1)])
-        order = values.argsort()
-        order = order[-keep:] if largest else order[:keep]
-        vectors = torch.cat([self.vectors, vector[None]])[order.to(vector.device)]
-        return _Found(values[order], vectors, torch.cat([self.residuals, residual.reshape(1)])[order])
-
-    def pairs(self, scale: float, tol: float, *, descending: bool) -> EigenPairs:
-        order = self.values.argsort(descending=descending)
-        vectors = self.vectors[order.to(self.vectors.device)]
-        if len(vectors):
-            peak = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
-            vectors = vectors * torch.where(peak < 0, -1.0, 1.0)
-        relative = self.residuals[order] / scale if scale > 0 else torch.zeros_like(self.residuals)
-        return EigenPairs(self.values[order], vectors, relative, relative <= tol)
+def _settled(theta: Matrix, estimates: Matrix, tolerance: float, steps: int) -> list[int]:
+    """Places of converged Ritz pairs outside the bulk, the largest in magnitude, at most half as many as steps."""
+    order = np.argsort(-np.abs(theta))
+    sure = [int(i) for i in order if estimates[i] <= tolerance and abs(theta[i]) >= _OUTLIER * tolerance]
+    return sure[: steps // 2]
 
 
 def _grow_until(
@@ -198,7 +199,7 @@ def _grow_until(
         spent = space.products + space.pending > max_products
         if (not spent or space.size < min(top + bottom, space.room)) and not space.full:
             if space.must_restart:
-                space.restart(_kept(space, top, bottom))
+                space.restart(kept(space, top, bottom))
             space.grow()
         m = space.size
         wanted = [*range(min(bottom, m)), *range(max(0, m - top), m)]  # the ends may overlap in a tiny space
@@ -210,97 +211,3 @@ def _grow_until(
         report("eigenvalues", space.products, None, f"residual {estimates[wanted].max() / (scale or 1):.1e}")
         if m >= min(top + bottom, space.room) and (done or bool((estimates[wanted] <= demand * scale).all())):
             return wanted
-
-
-def _kept(space: Krylov, top: int, bottom: int) -> list[int]:
-    """Places of the Ritz vectors that survive a restart: the wanted ones, and as many beside them as fit in half."""
-    m = space.size
-    extra = max(0, (space.limit - top - bottom - space.pending) // 2)
-    above = top + (extra * top) // (top + bottom)
-    below = bottom + (extra * bottom) // (top + bottom) if bottom else 0
-    most = max(top + bottom, space.limit - 2 * space.block)
-    while above + below > min(m, most):
-        above, below = (above - 1, below) if above - top >= below - bottom else (above, below - 1)
-    return [*range(below), *range(m - above, m)]
-
-
-def _found(space: Krylov, coefficients: Matrix, operator: Multiply) -> _Found:
-    """Ritz vectors with Rayleigh quotients and residual norms from products, on the CPU."""
-    vectors = space.combine(coefficients)
-    if space.images is None:
-        return _Found(*_explicit(operator, vectors))
-    return _Found(*_from_products(vectors, space.combine(coefficients, images=True)))
-
-
-def _explicit(operator: Multiply, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same from one further product per vector."""
-    images = torch.stack([operator(v).to(v.device, torch.float64) for v in vectors])
-    return _from_products(vectors, images)
-
-
-def _from_products(vectors: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    values = (vectors * images).sum(1)
-    residuals = torch.linalg.vector_norm(images - values[:, None] * vectors, dim=1)
-    return values.cpu(), vectors, residuals.cpu()
-
-
-def _complete(
-    operator: Multiply,
-    upper: _Found,
-    lower: _Found,
-    margin: float,
-    draw: Callable[[], Tensor],
-    budget: int,
-    limit: int | None,
-) -> tuple[_Found, _Found, int, int]:
-    """Look for copies that one start vector cannot see, and add them until none is left.
-
-    A short Krylov run from a fresh start, orthogonal to everything found, meets a missed eigenvalue quickly
-    when there is one: its Ritz value then lies beyond the innermost wanted one.
-    """
-    products = missed = 0
-    top, bottom = len(upper.values), len(lower.values)
-    while True:
-        deflated = _orthonormal(torch.cat([upper.vectors, lower.vectors]))
-        if len(deflated) >= deflated.shape[1]:
-            break
-        cap = None if limit is None else max(limit, _COMPLETENESS_STEPS + 2)
-        space = Krylov(operator, draw()[None], draw, deflated=deflated, limit=cap)
-        steps = min(_COMPLETENESS_STEPS, space.room)
-        while space.size < steps:
-            space.grow()
-        theta, _, _ = space.ritz()
-        above = top > 0 and float(theta[-1]) > float(upper.values[0]) + margin
-        below = bottom > 0 and float(theta[0]) < float(lower.values[-1]) - margin
-        if not (above or below):
-            products += space.products
-            break
-        missed += 1
-        side = -1 if above else 0
-        while not space.full and space.products < max(budget, steps):
-            _, _, estimates = space.ritz()
-            if float(estimates[side]) <= 0.5 * margin:
-                break
-            if space.must_restart:
-                space.restart(_kept(space, 1, 0) if above else _kept(space, 0, 1))
-            space.grow()
-        _, u, _ = space.ritz()
-        vector = space.combine(u[:, [side]])[0]
-        vector = vector / torch.linalg.vector_norm(vector)
-        value, _, residual = _explicit(operator, vector[None])
-        products += space.products + 1
-        # In a small space one vector may belong to both ends.
-        if top and float(value) > float(upper.values[0]) + (0.0 if above else margin):
-            upper = upper.with_pair(value, vector, residual, top, largest=True)
-        if bottom and float(value) < float(lower.values[-1]) - (margin if above else 0.0):
-            lower = lower.with_pair(value, vector, residual, bottom, largest=False)
-    return upper, lower, products, missed
-
-
-def _orthonormal(vectors: Tensor) -> Tensor:
-    """Orthonormal rows spanning ``vectors`` (the two ends may share vectors when nearly all are wanted)."""
-    if not len(vectors):
-        return vectors
-    q, r = torch.linalg.qr(vectors.T)
-    rows: Tensor = q[:, r.diagonal().abs() > 1e-8].T.contiguous()
-    return rows

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..distributed import alone
 from ..errors import NumericalError
 from ..problem import Problem
-from .estimates import Probes
+from .probes import Probes
 
 SYMMETRY_LIMIT = {torch.float32: 1e-3, torch.float64: 1e-6}
 _LOSS_LIMIT = {torch.float32: 1e-5, torch.float64: 1e-10}

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 from cases import dense, domain_data, oracle_4b, problem_of, small_mlp
+from scipy.stats import wasserstein_distance
 
-from landscape.curvature.density import density, quadrature, run_of
-from landscape.curvature.estimates import Known, Probes, hutch_pp, sample, xtrace
+from landscape.curvature.density import Density, density, quadrature, run_of
 from landscape.curvature.hessian import hessian
+from landscape.curvature.hutchinson import sample
 from landscape.curvature.lanczos import lanczos
+from landscape.curvature.probes import Probes
+from landscape.curvature.sketches import hutch_pp, xtrace
+from landscape.curvature.subspace import Subspace
+from landscape.problem import Problem
 
 from .test_lanczos import diagonal, rotated
 
@@ -39,7 +44,7 @@ def test_intervals_hold_what_they_say(deflated: bool):
     known = None
     if deflated:
         found = lanczos(lambda v: MATRIX @ v, 300, top=5, tol=1e-6)
-        known = Known(found.top.values, found.top.vectors)
+        known = found.known
     hits, norms, samples = 0, 0, []
     for seed in range(60):
         s = sample(probes(seed + 1), rtol=0.1, known=known)
@@ -107,7 +112,7 @@ def test_density_of_two_levels():
     """Case 9: half the spectrum at 1, half at 5."""
     matrix = rotated(torch.cat([torch.ones(100), torch.full((100,), 5.0)]).double())
     p = probes(matrix=matrix)
-    found = density([run_of(p, i, 30) for i in range(4)])
+    found = density([run_of(p, i, 30) for i in range(4)], p.n)
     for theta, w in zip(found.nodes, found.weights, strict=True):
         assert w.sum() == pytest.approx(1, abs=1e-12)
         assert w[theta < 3].sum() == pytest.approx(0.5, abs=0.15)
@@ -119,14 +124,14 @@ def test_density_of_two_levels():
 def test_density_of_an_even_spectrum_and_its_moments():
     matrix = rotated(torch.linspace(-1, 3, 400, dtype=torch.float64))
     p = probes(matrix=matrix)
-    found = density([run_of(p, i, 30) for i in range(4)])
+    found = density([run_of(p, i, 30) for i in range(4)], p.n)
     assert p.made == 120
     inside = (found.grid > -0.5) & (found.grid < 2.5)
     assert found.curve[inside].min() > 0.5 * found.curve.max()
     mean, stderr = found.moment(1)
     assert abs(mean - 1) < 4 * stderr
     share, spread = found.negative_mass
-    assert abs(share - 0.25) < 4 * spread + 0.03
+    assert abs(share - (1 - found.sigma) / 4) < 4 * spread + 0.03  # below -sigma
     for i in range(4):  # every probe is one of the trace, exactly
         v = p.vector(i)
         assert found.weights[i] @ found.nodes[i] * 400 == pytest.approx(float(v @ matrix @ v), rel=1e-10)
@@ -134,9 +139,9 @@ def test_density_of_an_even_spectrum_and_its_moments():
 
 def test_an_outlier_does_not_smear_the_bulk():
     p = probes(matrix=rotated(diagonal(100, bulk=(0, 1, 399))))
-    found = density([run_of(p, i, 30) for i in range(4)])
+    found = density([run_of(p, i, 30) for i in range(4)], p.n)
     assert found.sigma <= 0.1
-    theta, w = quadrature(run_of(p, 0, 30))
+    theta, w = quadrature(run_of(p, 0, 30), 400)
     assert w[theta > 50].sum() == pytest.approx(1 / 400, abs=0.02)
 
 
@@ -187,26 +192,88 @@ def test_other_trace_estimators(method: str):
     assert abs(found["estimate"] - 2.470240912830) <= 4 * found["stderr"] + 1e-8
 
 
-def test_shared_work_is_less_than_the_parts():
-    """Top five, trace and density together, on a network whose matrix is larger than the Krylov spaces."""
+@pytest.fixture(scope="module")
+def trained() -> Problem:
+    """A network whose matrix is larger than the Krylov spaces; trained, it has a few large eigenvalues."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(16, 24), torch.nn.Tanh(), torch.nn.Linear(24, 5)).double()
     x = torch.randn(120, 16, dtype=torch.float64)
     y = x[:, :5].argmax(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(150):  # a trained network has a few large eigenvalues
+    for _ in range(150):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
-    problem = problem_of(model, (x, y))
-    together = hessian(problem, top=5, trace=True, density=True)["hvp_count"]
-    top = hessian(problem, top=5)["hvp_count"]
-    p = Probes(problem.hvp, problem.n_parameters, 0)
-    for i in range(4):
-        run_of(p, i, 30)
-    alone = top + p.made + sample(Probes(problem.hvp, problem.n_parameters, 7), rtol=0.05).trace.products
-    assert together < 0.9 * alone
-    assert together <= 120 + 10 + 12  # the density's products, the completeness check, a few probes more
+    return problem_of(model, (x, y))
+
+
+def alone(problem: Problem, seed: int) -> tuple[int, int, int]:
+    """Products of the top five, of the cheapest estimate of the trace to 5 %, and of a density of 4 x 30."""
+    top = hessian(problem, top=5, seed=seed)["hvp_count"]
+    n = problem.n_parameters
+    traces = [
+        sample(Probes(problem.hvp, n, seed + 7), rtol=0.05).trace.products,
+        *(method(problem.hvp, n, rtol=0.05, seed=seed).products for method in (hutch_pp, xtrace)),
+    ]
+    return top, min(traces), 120
+
+
+def test_shared_work_is_at_most_three_fifths_of_the_parts(trained: Problem):
+    found = hessian(trained, top=5, trace=True, density=True)
+    assert found["hvp_count"] <= 0.6 * sum(alone(trained, 0))
+    assert found["trace"]["stderr"] <= 0.05 * found["trace"]["estimate"]
+    assert found["density"]["nodes_per_probe"] == [30] * 4
+
+
+def distance(found: Density, values: np.ndarray) -> float:
+    """The Wasserstein-1 distance between the density's masses and the eigenvalues."""
+    weights = np.concatenate(found.weights) / len(found.weights)
+    return float(wasserstein_distance(np.concatenate(found.nodes), values, weights))
+
+
+def test_a_shared_density_is_as_accurate_as_one_alone(trained: Problem):
+    """Four runs of thirty nodes each, over seeds, against all eigenvalues."""
+    n = trained.n_parameters
+    matrix = torch.stack([trained.hvp(e) for e in torch.eye(n, dtype=torch.float64)])
+    values = np.linalg.eigvalsh(matrix.numpy())
+    shared, plain, products = [], [], []
+    for seed in range(6):
+        p = Probes(lambda v: matrix @ v, n, seed)
+        spectrum = lanczos(p.operator, n, top=5, seed=seed, least_steps=30)
+        runs = [*spectrum.runs, *(run_of(p, i, 30, spectrum.settled.subspace()) for i in (1, 2))]
+        shared.append(distance(density(runs, n), values))
+        products.append(sum(len(r.projected) for r in runs))
+        q = Probes(lambda v: matrix @ v, n, seed + 100)
+        plain.append(distance(density([run_of(q, i, 30) for i in range(4)], n), values))
+    assert max(products) < 100
+    assert np.mean(shared) < 1.05 * np.mean(plain)
+
+
+def test_a_run_beside_known_eigenpairs_is_the_run_of_the_rest():
+    """Its nodes and weights are those of the matrix without these eigenvalues, and theirs, of weight 1/n."""
+    found = lanczos(lambda v: MATRIX @ v, 300, top=5, tol=1e-9)
+    subspace = found.settled.subspace()
+    shared = run_of(probes(3), 1, 30, subspace)
+    assert shared.projected.shape == (25, 25)
+    assert np.allclose(np.sort(shared.apart), [5, 10, 40, 60, 100], atol=1e-7)
+    theta, w = quadrature(shared, 300)
+    assert w.sum() == pytest.approx(1, abs=1e-12)
+    assert w[theta > 3] == pytest.approx([1 / 300] * 5)
+    g = subspace.rest(probes(3).vector(1))
+    assert float(w[theta < 3] @ theta[theta < 3]) / (295 / 300) == pytest.approx(float(g @ MATRIX @ g / (g @ g)))
+
+
+def test_a_subspace_splits_the_matrix_exactly():
+    q = torch.linalg.qr(torch.randn(300, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0].T
+    space, inside = Subspace(q, q @ MATRIX), q.T @ q
+    rest = (torch.eye(300) - inside) @ MATRIX @ (torch.eye(300) - inside)
+    known = MATRIX - rest
+    assert float(space.trace()) == pytest.approx(float(known.trace()), rel=1e-12)
+    assert float(space.squared_norm()) == pytest.approx(float(known.square().sum()), rel=1e-12)
+    assert float(MATRIX.square().sum()) == pytest.approx(float(known.square().sum() + rest.square().sum()), rel=1e-12)
+    assert torch.allclose(space.diagonal(), known.diag(), atol=1e-12)
+    v = torch.randn(300, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(space.rest_image(v, MATRIX @ v), rest @ v, atol=1e-12)
 
 
 def test_subsets_show_the_spread():

@@ -216,8 +216,8 @@ def test_seeds_decide_the_start_and_nothing_else():
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(a.top.values, b.top.values)
     assert torch.equal(a.top.vectors, b.top.vectors)
-    assert np.array_equal(a.recursion, b.recursion)
-    assert not np.array_equal(a.recursion, c.recursion)
+    assert np.array_equal(a.runs[0].projected, b.runs[0].projected)
+    assert not np.array_equal(a.runs[0].projected, c.runs[0].projected)
     assert torch.allclose(a.top.vectors, c.top.vectors, atol=1e-3)  # also the sign
 
 
@@ -225,9 +225,9 @@ def test_the_recursion_is_a_probe_of_the_trace_and_of_the_density():
     """n * sum w theta = v'Hv of the Rademacher start, n * sum w theta^2 = |Hv|^2 (section 4.8)."""
     d = diagonal(9, 7, 4, bulk=(0, 1, 300))
     found = run(d, top=3, tol=1e-6)
-    off = np.abs(np.tril(found.recursion, -2)).max()
+    off = np.abs(np.tril(found.runs[0].projected, -2)).max()
     assert off < 1e-10  # tridiagonal
-    theta, u = torch.linalg.eigh(torch.from_numpy(found.recursion))
+    theta, u = torch.linalg.eigh(torch.from_numpy(found.runs[0].projected))
     w = u[0].square()
     assert float(w.sum()) == pytest.approx(1, abs=1e-12)
     assert float(len(d) * w @ theta) == pytest.approx(float(d.sum()), rel=1e-10)  # diagonal: every probe is exact

@@ -1,0 +1,91 @@
+"""What of a view is stored: notes for people, labelled arrays, and vectors by parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+from ..specs import HessianSpec
+from .density import Density
+from .lanczos import Spectrum
+from .view import View
+
+
+def scale(spectrum: Spectrum) -> float:
+    """The largest magnitude of the eigenvalues that were found."""
+    values = torch.cat([spectrum.top.values, spectrum.bottom.values])
+    return float(values.abs().max())
+
+
+def notes(problem: Problem, view: View, spec: HessianSpec) -> list[str]:
+    """What a reader should know, a sentence each."""
+    said, spectrum = [], view.spectrum
+    top = spectrum.top.values
+    if scale(spectrum) == 0:
+        said.append("zero operator: the gradient does not change with the weights")
+    lowest = float(spectrum.bottom.values[0]) if len(spectrum.bottom.values) else None
+    if lowest is not None and lowest < -0.01 * float(top[0].abs()):
+        said.append(f"not a minimum: lambda_min = {lowest:.4g}, gradient norm {view.record['gradient_norm']:.3g}")
+    if spectrum.orthogonality > 1e-6:
+        said.append(f"eigenvectors are orthogonal only to {spectrum.orthogonality:.1e}")
+    if problem.dtype == torch.float32 and spec.tol < 1e-5:
+        said.append("residuals below 1e-5 are near the accuracy of float32 products; use --dtype float64")
+    if view.record["trace"] and not view.record["trace"]["converged"]:
+        said.append("the trace's standard error did not reach --trace-rtol within the budget")
+    if problem.replaced:
+        said.append(
+            f"computed in an equal form with a right second derivative: {', '.join(sorted(problem.replaced))}"
+        )
+    return said
+
+
+def dataset(record: dict[str, Any], curve: Density | None) -> Any:
+    """The numbers as an xarray dataset over ``rank``, ``rank_from_below``, ``domain``, ``layer``, ``curvature``."""
+    import xarray as xr
+
+    def ranked(prefix: str, dimension: str) -> dict[str, Any]:
+        first = "eigenvalues" if not prefix else "smallest"
+        return {
+            first: (dimension, np.array(record[first], dtype=float)),
+            f"{prefix}residuals": (dimension, np.array(record[f"{prefix}residuals"], dtype=float)),
+            f"{prefix}converged": (dimension, np.array(record[f"{prefix}converged"], dtype=bool)),
+        }
+
+    variables = {**ranked("", "rank"), **ranked("smallest_", "rank_from_below")}
+    coordinates: dict[str, Any] = {
+        "rank": np.arange(1, len(record["eigenvalues"]) + 1),
+        "rank_from_below": np.arange(1, len(record["smallest"]) + 1),
+    }
+    for part in ("domain", "layer"):
+        views = record[f"{part}s"]
+        if not views:
+            continue
+        coordinates[part] = list(views)
+        for name in ("eigenvalues", "residuals"):
+            table = np.full((len(views), len(record["eigenvalues"])), np.nan)
+            for row, view in zip(table, views.values(), strict=True):
+                row[: len(view[name])] = view[name]
+            variables[f"{part}_{name}"] = ((part, "rank"), table)
+    if curve is not None:
+        coordinates["curvature"] = curve.grid
+        variables["density"] = ("curvature", curve.curve)
+        variables["density_stderr"] = ("curvature", curve.stderr)
+        variables["density_nodes"] = ("node", np.concatenate(curve.nodes))
+        variables["density_weights"] = ("node", np.concatenate(curve.weights) / len(curve.nodes))
+        variables["density_probe"] = ("node", np.repeat(np.arange(len(curve.nodes)), [len(t) for t in curve.nodes]))
+    return xr.Dataset(variables, coordinates)
+
+
+def named_vectors(problem: Problem, view: View) -> dict[str, Tensor]:
+    """Eigenvectors as ``v1.NAME...`` (largest) and ``s1.NAME...`` (smallest), and the diagonal, per parameter."""
+    rows = [
+        *((f"v{i}", v) for i, v in enumerate(view.spectrum.top.vectors, 1)),
+        *((f"s{i}", v) for i, v in enumerate(view.spectrum.bottom.vectors, 1)),
+    ]
+    if view.sampled is not None and view.sampled.diagonal is not None and view.sampled.diagonal_stderr is not None:
+        rows += [("diagonal", view.sampled.diagonal), ("diagonal_stderr", view.sampled.diagonal_stderr)]
+    return {f"{prefix}.{k}": t for prefix, row in rows for k, t in problem.space.named(row).items()}
