@@ -79,6 +79,21 @@ def configuration(data: bytes) -> str:
     return "read"
 
 
+def experiment(data: bytes) -> str:
+    """Read the file of a study."""
+    from landscape.specs.study import Experiment
+
+    from landscape.errors import UsageError
+
+    with _file(data[1:], "study.toml") as path:
+        try:
+            Experiment.read(path, size="tiny" if data[:1] == b"\1" else "full")
+        except UsageError as error:
+            require_clean(error)
+            return "refused"
+    return "read"
+
+
 def words(data: bytes) -> str:
     """Read a command line, a word a line."""
     import importlib
@@ -154,6 +169,7 @@ def record(data: bytes) -> str:
 TARGETS: dict[str, Callable[[bytes], str]] = {
     "checkpoint": checkpoint,
     "configuration": configuration,
+    "experiment": experiment,
     "words": words,
     "plugin": plugin,
     "record": record,

@@ -12,6 +12,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tomllib
 import typing
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
+import landscape
 from landscape.specs import DomainsSpec, HessianSpec, PathSpec, ProblemSpec, SharpnessSpec, SurfaceSpec, TrainSpec
 
 from . import fuzz_targets
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=1500)
+SHIPPED = Path(landscape.__file__).parent / "study" / "experiments"
 STATE = {"weight": torch.arange(12.0).reshape(3, 4), "bias": torch.ones(3), "n": torch.tensor(3)}
 
 
@@ -53,6 +56,7 @@ SEEDS: dict[str, list[bytes]] = {
         b'\0lr = 0.1\noptimizer = ["sam"]\nseed = [0, 1]\nrho = 0.05\nprobe = ["surrogate-gap@every=5"]\n',
         b'\3points = 11\nrange = "auto"\ndirection = ["eigvec:1", "sam:0.05"]\nmodel-arg = ["a=1"]\n',
     ],
+    "experiment": [b"\1" + (SHIPPED / "flatness-vs-generalization.toml").read_bytes()],
     "words": [b"--optimizer\nsam\n--rho\n0.1", b"--data-arg\na=1\nb=x\n--probe\ninner-maximum@every=3\n--help"],
     "plugin": [b"\0evil:make", b"\1path/to/file.py:data", b"\2os.path:join", b"\0torchvision:resnet18"],
     "record": [RUN + b"\0" + LOG],
@@ -116,6 +120,40 @@ VALUE = st.one_of(
 )  # fmt: skip
 
 
+PLACES = st.sampled_from(
+    ["name", "train", "arms", "grid", "random", "seeds", "analyses", "report", "tiny", "grid.lr", "grid.optimizer",
+     "train.epochs", "random.draws", "random.lr", "seeds.init", "analyses.0", "tiny.train", "tiny.grid", "odd"]
+)  # fmt: skip
+
+
+@st.composite
+def experiments(draw: st.DrawFn) -> bytes:
+    """The shipped study, as JSON for lack of a TOML writer, with values of any kind in some places."""
+    content = tomllib.loads((SHIPPED / "flatness-vs-generalization.toml").read_text())
+    for place in draw(st.lists(PLACES, min_size=1, max_size=3)):
+        within: Any = content
+        *path, last = place.split(".")
+        for step in path:
+            within = within.get(step) if isinstance(within, dict) else None
+        if isinstance(within, dict):
+            within[last] = draw(VALUE)
+        elif isinstance(within, list) and within:
+            within[0] = draw(VALUE)
+    return json.dumps(content).encode("utf-8", "surrogatepass")
+
+
+def check_experiment(made: bytes) -> None:
+    from landscape.specs.study import Experiment
+
+    from landscape.errors import UsageError
+
+    for size in ("full", "tiny"):
+        try:
+            Experiment.from_content(json.loads(made), "study.toml", size=size)
+        except UsageError as error:
+            fuzz_targets.require_clean(error)
+
+
 @st.composite
 def mappings(draw: st.DrawFn) -> tuple[type, dict[str, Any]]:
     """Any of the specs, with values of any kind."""
@@ -146,10 +184,16 @@ def check_spec(kind: type, mapping: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("bounds", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
-@pytest.mark.parametrize("target", ["checkpoint", "record", "spec", "plugin"])
+@pytest.mark.parametrize("target", ["checkpoint", "record", "spec", "experiment", "plugin"])
 def test_any_answer_is_a_clean_one(target: str, bounds: settings, record_property: Any) -> None:
     tried = 0
-    inputs: dict[str, Any] = {"checkpoint": damaged(), "record": records(), "spec": mappings(), "plugin": NAMES}
+    inputs: dict[str, Any] = {
+        "checkpoint": damaged(),
+        "record": records(),
+        "spec": mappings(),
+        "experiment": experiments(),
+        "plugin": NAMES,
+    }
 
     @bounds
     @given(inputs[target])
@@ -158,6 +202,8 @@ def test_any_answer_is_a_clean_one(target: str, bounds: settings, record_propert
         tried += 1
         if target == "spec":
             check_spec(*made)
+        elif target == "experiment":
+            check_experiment(made)
         else:
             data = made if isinstance(made, bytes) else b"\0" + made.encode("utf-8", "surrogatepass")
             fuzz_targets.TARGETS[target](data)
@@ -173,6 +219,7 @@ def test_the_targets_accept_what_is_sound() -> None:
         assert fuzz_targets.checkpoint(CHECKPOINTS[name]) == "read"
     assert [fuzz_targets.configuration(c) for c in SEEDS["configuration"]] == ["read", "read"]
     assert [fuzz_targets.words(w) for w in SEEDS["words"]] == ["read", "helped"]
+    assert fuzz_targets.experiment(SEEDS["experiment"][0]) == "read"
     assert fuzz_targets.plugin(b"\0mlp") == "resolved"
     assert fuzz_targets.record(SEEDS["record"][0]) == "read"
 
