@@ -133,7 +133,11 @@ class Screen:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:  # rich would leave with exit code 1; nobody listening is no error
+            raise BrokenPipeError
+
+    return Plain(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
 
 
 def _progress_bar() -> Any:

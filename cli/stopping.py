@@ -37,5 +37,6 @@ def stopped_by_signals() -> Iterator[list[str]]:
     try:
         yield seen
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not seen:  # else the process is about to end, and another Ctrl-C shall end it quietly
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -111,3 +111,5 @@ def landscape(tmp_path: Path) -> Iterator[Landscape]:
     for process in made.started:  # also what a failed test left behind, with its workers
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ValueError):  # its pipes are closed already
+            process.communicate()

@@ -81,9 +81,8 @@ def configuration(data: bytes) -> str:
 
 def experiment(data: bytes) -> str:
     """Read the file of a study."""
-    from landscape.specs.study import Experiment
-
     from landscape.errors import UsageError
+    from landscape.specs.study import Experiment
 
     with _file(data[1:], "study.toml") as path:
         try:

@@ -143,9 +143,8 @@ def experiments(draw: st.DrawFn) -> bytes:
 
 
 def check_experiment(made: bytes) -> None:
-    from landscape.specs.study import Experiment
-
     from landscape.errors import UsageError
+    from landscape.specs.study import Experiment
 
     for size in ("full", "tiny"):
         try:

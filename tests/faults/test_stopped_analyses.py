@@ -44,7 +44,8 @@ def note(gradient=None):
     time.sleep(float(os.environ.get("PACE", "0")))
 def data():
     x = torch.sin(torch.arange(160.0)).reshape(40, 4)
-    return {"train": {"a": (x[:25], torch.arange(25) % 3), "b": (x[25:], torch.arange(15) % 3)}}
+    parts = {"a": (x[:25], torch.arange(25) % 3), "b": (x[25:], torch.arange(15) % 3)}
+    return {"train": parts, "test": parts}
 """
 POINT = ("c.pt", "--model", "plug.py:Counted", "--data", "plug.py:data", "--json")
 SURFACE = ("surface", *POINT, "--points", "13", "--out", "results")
@@ -79,6 +80,12 @@ def arrays(path: str | Path) -> dict[str, bytes]:
     return {
         str(k): np.ascontiguousarray(v.values).tobytes() for k, v in (*data.coords.items(), *data.data_vars.items())
     }
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -164,7 +171,8 @@ def test_a_signal_stops_any_analysis_and_a_second_ctrl_c_at_once(name: str, plug
                 os.kill(slow.pid, signal.SIGINT)
             time.sleep(0.002)
     slow.communicate(timeout=60)
-    assert slow.returncode in (75, 130)
+    # At the very end the interpreter's own handler is in force again; a shell calls that 130, too.
+    assert slow.returncode in (75, 130, -signal.SIGINT)
 
 
 @pytest.mark.case(55)
@@ -189,7 +197,7 @@ def test_what_a_dead_process_left_is_cleaned(plug: Landscape, tmp_path: Path) ->
 @pytest.mark.case(59)
 def test_two_processes_share_a_surface(plug: Landscape, tmp_path: Path) -> None:
     alone = plug(*SURFACE, "--out", "alone", COUNT="alone.count")
-    place = {"WORLD_SIZE": "2", "PACE": "0.01"}
+    place = {"WORLD_SIZE": "2", "PACE": "0.01", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [plug.start(*SURFACE, RANK=str(r), COUNT=f"{r}.count", **place) for r in (0, 1)]
     first, second = map(plug.finish, started)
     assert second.code == 0, second.err

@@ -118,7 +118,7 @@ def test_finished_models_are_left_alone(
 @pytest.mark.case(53, 57)
 def test_one_process_per_study(plug: Landscape, tmp_path: Path) -> None:
     first = plug.start(*RUN, PACE="0.2")
-    wait_for(lambda: (tmp_path / "study/study.json").exists(), first)
+    wait_for((tmp_path / "study/study.json").exists, first)
     second = plug(*RUN)
     assert second.code == 2
     assert f"process {first.pid}" in second.error
