@@ -28,6 +28,7 @@ from .examples import Batch, Examples, Indices, forward
 from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss
 from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
+from .precision import full_precision
 from .products import Products, require_finite
 from .recompute import recompute_blocks
 from .second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
@@ -511,7 +512,8 @@ class Problem:
         """Do ``work``; when memory runs out, do it again with smaller micro-batches."""
         while True:
             try:
-                return work()
+                with full_precision(self.device):
+                    return work()
             except (RuntimeError, MemoryError) as error:
                 self.shrink_after(error)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .errors import NumericalError, is_out_of_memory
 from .memory import free_memory
+from .precision import full_precision
 from .second_derivatives import missing_derivative
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Products:
         while True:
             try:
                 self._forget_stale()
-                with torch.enable_grad():  # also inside an `excursion`
+                with torch.enable_grad(), full_precision(problem.device):  # also inside an `excursion`
                     return self._sum(parts)
             except (RuntimeError, MemoryError) as error:
                 if self._kept or self.budget:

@@ -37,6 +37,7 @@ FLOORS = {
         "equal_forms",
         "products",
         "memory",
+        "precision",
         "event_files",
     },
     3: {"models", "data", "optim", "curvature", "measures", "surfaces", "domainwise"},

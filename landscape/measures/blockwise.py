@@ -24,6 +24,7 @@ from ..distributed import alone, laid_end_to_end, place, stretch, together
 from ..errors import LandscapeError, is_out_of_memory
 from ..examples import Indices, forward
 from ..losses import mean_loss
+from ..precision import full_precision
 from ..problem import Problem
 from ..progress import report
 from ..trees import map_tensors
@@ -103,7 +104,7 @@ class Stacked:
 
     def losses(self, points: Tensor) -> Tensor:
         """See `Group`."""
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(self.problem.device):
             values: Tensor = vmap(self._loss, (0, 0, 0))(points, self.inputs, self.targets)
         return values.double()
 
@@ -111,7 +112,8 @@ class Stacked:
         """See `Group`."""
         shared = len(points) == 1
         call = vmap(grad_and_value(self._loss), (None if shared else 0, 0, 0))
-        gradients, values = call(points[0] if shared else points, self.inputs, self.targets)
+        with full_precision(self.problem.device):
+            gradients, values = call(points[0] if shared else points, self.inputs, self.targets)
         return values.detach().double(), gradients.detach()
 
     def _loss(self, point: Tensor, inputs: Any, targets: Any) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import DataError
 from ..examples import Examples, forward
+from ..precision import full_precision
 from ..problem import Problem
 
 _RUNNING = ("running_mean", "running_var")
@@ -87,7 +88,7 @@ def recalibrate(training: Problem) -> None:
     for module in layers:
         module.train()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(training.device):
             for batch in training.batches():
                 seen += len(batch)
                 for module in layers:

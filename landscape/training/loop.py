@@ -259,14 +259,15 @@ class Training:
 
     def _own(self, batch: Mixed) -> tuple[Mixed, dict[str, Any]]:
         """What of a batch is this process's, and what its losses have to know of the whole."""
-        if self.part is None:
-            return batch, {}
         whole = self.order.positions(self.step)
+        present = sorted(set(self.examples.domain[whole].tolist()))
+        if self.part is None:
+            return batch, {"present": present}
         own = self.part.stretch(len(whole))
         counted = own.stop > own.start
         if self.spec.augment and counted:
             batch = batch.piece(own.start, own.stop)
-        return batch, {"present": sorted(set(self.examples.domain[whole].tolist())), "counted": counted}
+        return batch, {"present": present, "shared": True, "counted": counted}
 
     def _require_equal_weights(self) -> None:
         if place()[1] > 1:

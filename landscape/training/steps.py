@@ -26,7 +26,8 @@ class BatchLosses:
         batch: The examples of the step.
         piece: Examples per piece; None takes the batch as a whole.
         amp: Autocast to this type, or None.
-        present: Domains in the batch of all processes, where this is the part of one of them.
+        present: Domains in the batch, if they are known without asking the device; in that of all processes.
+        shared: Whether this is one process's part of a batch.
         counted: Whether the part counts; where nothing was left for this process, it goes through the motions.
     """
 
@@ -39,11 +40,12 @@ class BatchLosses:
         piece: int | None = None,
         amp: Literal["bfloat16", "float16"] | None = None,
         present: Sequence[int] | None = None,
+        shared: bool = False,
         counted: bool = True,
     ) -> None:
         self.model, self.loss, self.batch, self.amp = model, loss, batch, amp
         domain = batch.batch.domain
-        self.shared = present is not None
+        self.shared = shared
         self.present: list[int] = sorted(set(domain.tolist()) if present is None else present)
         self._first: list[BatchLoss] | None = None
         n = len(domain)
@@ -54,7 +56,10 @@ class BatchLosses:
             torch.stack([p.batch.domain == i for i in self.present]).double() * counted * (1.0 if w is None else w)
             for p, w in zip(self._parts, self._weights, strict=True)
         ]
-        self._sizes = [float(members.sum()) for members in self._members]
+        self._sizes = [
+            float(len(p.batch) * counted if w is None else m.sum())  # how many examples there are, no device is asked
+            for p, w, m in zip(self._parts, self._weights, self._members, strict=True)
+        ]
         self.whole = sum(self._sizes)
         """What the batch of all processes weighs in the mean."""
         if self.shared:
@@ -141,7 +146,7 @@ class BatchLosses:
             raise UsageError(
                 f"batch normalisation has no statistics of {len(part.batch)} example",
                 "training mode",
-                "choose --batch-size, --m or --accumulate so that no batch or piece has a single example",
+                "choose --batch-size, --m or --accumulate so that no batch, piece or process has a single example",
             ) from error
 
     def _values(self, output: Tensor, part: Mixed) -> Tensor | None:

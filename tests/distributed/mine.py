@@ -1,0 +1,65 @@
+"""A user's network, data and losses, for the command under torchrun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from cases import domain_data, small_mlp
+from torch import Tensor, nn
+
+RANK = os.environ.get("RANK")
+calls = 0
+
+
+def network() -> nn.Module:
+    return small_mlp()
+
+
+def noisy() -> nn.Module:
+    """Dropout and BatchNorm: every process draws its own masks and sees its own statistics."""
+    model = small_mlp(hidden=8)
+    return nn.Sequential(model[0], nn.BatchNorm1d(8).double(), nn.Tanh(), nn.Dropout(0.3), model[2])
+
+
+def data(few: int = 0) -> Any:
+    if few:
+        return {"train": domain_data((few,))["art"]}
+    return {"train": domain_data((23, 11, 3)), "test": domain_data((5, 4, 3), seed=1)}
+
+
+def one_fails(output: Tensor, target: Tensor) -> Tensor:
+    if _third_call_of_the_second():
+        raise ArithmeticError("this one alone cannot")
+    return F.cross_entropy(output, target, reduction="none")
+
+
+def one_is_killed(output: Tensor, target: Tensor) -> Tensor:
+    if _third_call_of_the_second():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return F.cross_entropy(output, target, reduction="none")
+
+
+def one_is_stopped(output: Tensor, target: Tensor) -> Tensor:
+    if _third_call_of_the_second():
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return F.cross_entropy(output, target, reduction="none")
+
+
+def _third_call_of_the_second() -> bool:
+    global calls  # noqa: PLW0603
+    calls += 1
+    return RANK == "1" and calls == 3
+
+
+def slow(output: Tensor, target: Tensor) -> Tensor:
+    """Says that training goes on, in a file beside the data, and takes its time."""
+    time.sleep(0.01)
+    if os.environ.get("SAY") and torch.is_grad_enabled():
+        Path(os.environ["SAY"]).touch()
+    return F.cross_entropy(output, target, reduction="none")
