@@ -9,7 +9,7 @@ from .screen import Screen
 
 def show_summary(results: list[Any], screen: Screen) -> None:
     """Print one row per optimizer, mean ± standard deviation over seeds, and what follows from it."""
-    from landscape.figures.summary import comparison, summarize
+    from landscape.figures.summary import comparison, summarize, verdict
 
     rows = summarize(results)
 
@@ -41,5 +41,5 @@ def show_summary(results: list[Any], screen: Screen) -> None:
         f"largest residual of a λ_max {largest:.0e}; m-sharpness with m = {rows[0]['m_sharpness_m']}, "
         f"rho = {rows[0]['m_sharpness_rho']}; domain var.: of the seen domains' training losses"
     )
-    for sentence in comparison(rows, results, quantities=("lambda_max", "unseen_accuracy")):
+    for sentence in (*comparison(rows, results, quantities=("lambda_max", "unseen_accuracy")), verdict(rows)):
         screen.line(f"- {sentence}")

@@ -60,7 +60,23 @@ def comparison(
             counts.add(len(pair.differences))
             write = _ratio if key in _FLATNESS else _difference
             sentences.append(write(label, baseline, fields[key], pair))
-    return [*sentences, *_who_is_flattest(rows), *_caveats(counts)]
+    return [*sentences, *_caveats(counts)]
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """In one sentence: do the flattest minima generalize best here, and how much does that prove?"""
+    measured = [r for r in rows if r["lambda_max_mean"] is not None and r["unseen_accuracy_mean"] is not None]
+    if len(measured) < 2:
+        what = "fewer than two methods have both eigenvalues and accuracy on unseen domains"
+        return f"Whether the flatter network generalizes better: cannot tell, {what}."
+    flattest = min(measured, key=lambda r: float(r["lambda_max_mean"]))
+    best = max(measured, key=lambda r: float(r["unseen_accuracy_mean"]))
+    if flattest is best:
+        told = f"{best['name']} has both the lowest mean λ_max and the highest mean unseen-domain accuracy"
+    else:
+        told = f"The lowest mean λ_max ({flattest['name']}) does not go with the highest mean unseen-domain accuracy"
+        told += f" ({best['name']})"
+    return f"{told}; {len(measured)} methods are too few to say whether flatness predicts generalization."
 
 
 @dataclass(frozen=True)
@@ -147,20 +163,6 @@ def sign_flip_p(differences: Any) -> float:
     sums = np.abs((2 * patterns - 1) @ differences)
     observed = abs(differences.sum())
     return float((sums >= observed * (1 - 1e-12)).mean())
-
-
-def _who_is_flattest(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    measured = [r for r in rows if r["lambda_max_mean"] is not None and r["unseen_accuracy_mean"] is not None]
-    if len(measured) < 2:
-        return []
-    flattest = min(measured, key=lambda r: float(r["lambda_max_mean"]))
-    best = max(measured, key=lambda r: float(r["unseen_accuracy_mean"]))
-    if flattest is best:
-        told = f"{best['name']} has both the lowest mean λ_max and the highest mean unseen-domain accuracy"
-    else:
-        told = f"The lowest mean λ_max ({flattest['name']}) does not go with the highest mean unseen-domain accuracy"
-        told += f" ({best['name']})"
-    return [f"{told}; {len(measured)} methods are too few to say whether flatness predicts generalization."]
 
 
 def _caveats(counts: set[int]) -> list[str]:

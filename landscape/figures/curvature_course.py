@@ -13,7 +13,15 @@ from .looks import looks, name
 from .style import Style
 from .text import safe
 
-WANTS = Want(
+
+class _Course(Want):
+    def of(self, results: Sequence[Result], figure: str) -> list[Result]:
+        fit = super().of(results, figure)
+        places = {(r.label, _step(r)) for r in fit}
+        return fit if len(places) > len({label for label, _ in places}) else super().of([], figure)
+
+
+WANTS = _Course(
     "hessian", "compute them with `landscape hessian RUN --checkpoints all`", "eigenvalues", frozenset({"rank"})
 )
 QUANTITIES = {"lambda_1": r"$\lambda_1$", "lambda_5": r"$\lambda_5$", "ratio": r"$\lambda_1 / \lambda_5$"}
@@ -29,7 +37,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     """
     lines: dict[str, dict[int, list[Result]]] = {}
     for r in results:
-        lines.setdefault(r.label, {}).setdefault(int((r.record.get("run") or {}).get("step") or 0), []).append(r)
+        lines.setdefault(r.label, {}).setdefault(_step(r), []).append(r)
     figure = style.figure(height=style.width * 0.36)
     axes = figure.subplots(1, len(QUANTITIES))
     rows: list[Row] = []
@@ -57,6 +65,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         panel.set(xlabel="step", ylabel=title, yscale="log")
     style.legend(figure, [h for h, _ in handles], [safe(name(label)) for _, label in handles])
     return Drawing(figure, rows, ("line: mean over seeds, dot: one seed",))
+
+
+def _step(result: Result) -> int:
+    return int((result.record.get("run") or {}).get("step") or 0)
 
 
 def _value(result: Result, quantity: str) -> float:

@@ -55,7 +55,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set_ylim(bottom=0)  # a variance starts near 0, where a logarithm would show nothing else
     for part, (field, title) in zip(parts[1:], _BELOW.items(), strict=True):
         options: Any = {"quantity": field, "title": title, "losses": field == "loss"}
-        options["lines_of"] = partial(_lines, field)
+        options["lines_of"] = partial(loss_lines, field=field)
         lost += domain_panels(part, groups, (rows, across), style, table, **options)
     texts = [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles]
     style.legend(figure, list(handles.values()), texts)
@@ -64,7 +64,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     return Drawing(figure, table, (*notes, *lost_note(lost)))
 
 
-def _lines(field: str, result: Result) -> Lines:
+def loss_lines(result: Result, field: str = "loss") -> Lines:
+    """The lines of one quantity of single domains."""
     data = result.data
     domains = [str(d) for d in data["domain"].values]
     values = {d: data[field].isel(domain=i).values for i, d in enumerate(domains)}

@@ -50,6 +50,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             matrix, sources, names = drawn[label]
             image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=top)
             axes.set_xticks(range(len(names)), [safe(n, 10) for n in names], rotation=60, ha="right")
+            _numbers(axes, matrix, panel, style, top)
             first = axes is row[0]
             axes.set_yticks(range(len(sources)), [safe(s, 10) for s in sources] if first else [""] * len(sources))
             axes.set_title(safe(name(label), style.letters(panel)))
@@ -65,6 +66,17 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             figure.colorbar(image, ax=list(row), label=title, shrink=0.8)
     notes.append("domains marked with * were not trained on; rows of the lower matrices: whose ascent step is taken")
     return Drawing(figure, table, (*notes, *lost_note(lost)))
+
+
+def _numbers(axes: Any, matrix: Any, inches: float, style: Style, top: float) -> None:
+    """Write each value into its cell, where there is room: the ends of a diverging map are one grey."""
+    if 0.62 * inches * 72 / matrix.shape[1] < 2.2 * style.small:
+        return
+    for (i, j), value in np.ndenumerate(matrix):
+        if np.isfinite(value):
+            dark = abs(value) > 0.6 * top
+            options = {"ha": "center", "va": "center", "fontsize": 0.8 * style.small}
+            axes.text(j, i, f"{value:.2f}".replace("0.", "."), color="white" if dark else "black", **options)
 
 
 def _mean(results: Sequence[Result], field: str) -> tuple[Any, list[str], list[str]]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from ..result import Result
 from .axes import axis_text
 from .panels import Panel, Panels
 from .scales import common_range
 
 _CAMERA = {"eye": {"x": 1.5, "y": -1.5, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.12}}
-_BELOW = {"orientation": "h", "thickness": 10, "len": 0.8, "y": 0.0, "yanchor": "top"}
 _BESIDE = {"thickness": 14, "len": 0.7}
 
 
@@ -32,31 +29,6 @@ class View:
     name: str
     text: str
     range: tuple[float, float]
-
-
-def figures(results: Sequence[Result]) -> list[tuple[Panel, Any]]:
-    """A plotly figure per panel, ready to be turned; all on one range.
-
-    Each figure holds a surface per view, the first visible. ``layout.meta["views"]`` lists the views, for
-    buttons that switch between them.
-    """
-    import plotly.graph_objects as go
-
-    shown = Panels.of(results)
-    views = _views(shown)
-    made = []
-    for panel in shown.panels:
-        figure = go.Figure([_surface(panel, view, view is views[0], _BELOW) for view in views])
-        figure.update_layout(
-            scene=_scene(views[0]),
-            meta={"views": [asdict(view) for view in views]},
-            margin={"l": 0, "r": 0, "t": 0, "b": 45},
-            paper_bgcolor="rgba(0,0,0,0)",
-            template="none",
-            font={"family": "system-ui, sans-serif"},
-        )
-        made.append((panel, figure))
-    return made
 
 
 def together(shown: Panels) -> Any:

@@ -56,10 +56,11 @@ def _by_seed(result: Result) -> tuple[Any, ...]:
 
 
 def seeds_text(groups: Mapping[str, Sequence[Result]]) -> str:
-    """``"2 seeds"``, or ``"1 to 3 seeds"`` where labels differ."""
+    """``"2 seeds"``, or ``"1 to 3 seeds"`` where labels differ; checkpoints without a run are counted as such."""
     counts = sorted({len(members) for members in groups.values()})
     words = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{words} seed{'' if counts == [1] else 's'}"
+    unit = "seed" if any(r.seed is not None for v in groups.values() for r in v) else "checkpoint"
+    return f"{words} {unit}{'' if counts == [1] else 's'}"
 
 
 def stack(lines: Sequence[tuple[Any, Any]]) -> tuple[Any, Any, int]:

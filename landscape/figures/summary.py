@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..result import Result
-from .comparison import comparison
+from .comparison import comparison, verdict
 from .looks import name, ordered
 from .measured import FIELDS, Field, common_cell, measurements, member_of
 from .tables import latex_text, to_csv
 
-__all__ = ["cell_text", "comparison", "summarize", "summary_csv", "summary_latex"]
+__all__ = ["cell_text", "comparison", "summarize", "summary_csv", "summary_latex", "verdict"]
 
 
 def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set(xlabel="step")
         axes.set_title(_TOP.get(field, "loss of the batch") + loss_scale(axes, np.concatenate([*shown, []])))
     if rows:
-        options: Any = {"lines_of": _lines, "quantity": "domain_loss", "title": "loss per domain"}
+        options: Any = {"lines_of": domain_lines, "quantity": "domain_loss", "title": "loss per domain"}
         lost += domain_panels(parts[1], with_domains, (rows, across), style, table, **options)
     texts = [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles]
     style.legend(figure, list(handles.values()), texts)
@@ -69,7 +69,8 @@ def _steps(result: Result, field: str) -> Any:
     return result.data[str(result.data[field].dims[0])].values
 
 
-def _lines(result: Result) -> Lines:
+def domain_lines(result: Result) -> Lines:
+    """The training losses of single domains."""
     held = {str(d) for d in result.record.get("holdout") or []}
     domains = [str(d) for d in result.data["domain"].values] if "domain_loss" in result.data else []
     values = {d: result.data["domain_loss"].isel(domain=i).values for i, d in enumerate(domains)}

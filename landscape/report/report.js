@@ -1,61 +1,9 @@
 "use strict";
-(() => {
-  const views = [...document.querySelectorAll(".surfaces .js-plotly-plot")];
+(async () => {
+  const $ = (id) => document.getElementById(id);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
-  // Switch every surface to the view a button names; the figures carry the views in layout.meta.
-  const buttons = [...document.querySelectorAll(".buttons button")];
-  function show(number) {
-    for (const div of views) {
-      const view = div.layout.meta.views[number];
-      const visible = div.data.map((_, i) => i === number);
-      Plotly.update(div, { visible }, { "scene.zaxis.title.text": view.text, "scene.zaxis.range": view.range });
-    }
-    buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === number)));
-  }
-  buttons.forEach((button, i) => button.addEventListener("click", () => show(i)));
-
-  // The first surface was drawn before its neighbours took their share of the row.
-  const fit = new ResizeObserver((entries) => {
-    for (const entry of entries) Plotly.Plots.resize(entry.target.querySelector(".js-plotly-plot"));
-  });
-  for (const div of views) fit.observe(div.closest(".view"));
-
-  // Turn all surfaces together, so that they are seen from one side.
-  let turning = false;
-  for (const div of views) {
-    div.on("plotly_relayout", (change) => {
-      const camera = change["scene.camera"];
-      if (turning || !camera) return;
-      turning = true;
-      const others = views.filter((other) => other !== div);
-      Promise.all(others.map((other) => Plotly.relayout(other, { "scene.camera": camera }))).finally(() => { turning = false; });
-    });
-    // The arrow keys turn what has the focus.
-    div.closest(".view").addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0], ArrowUp: [0, 0.15], ArrowDown: [0, -0.15] }[event.key];
-      if (!step) return;
-      event.preventDefault();
-      const camera = div.layout.scene.camera;
-      const { x, y, z } = camera.eye;
-      const around = Math.atan2(y, x) + step[0];
-      const radius = Math.hypot(x, y);
-      const eye = { x: radius * Math.cos(around), y: radius * Math.sin(around), z: z + step[1] };
-      Plotly.relayout(div, { "scene.camera": { ...camera, eye } });
-    });
-  }
-
-  function colours() {
-    const ink = dark.matches ? "#e8e6e3" : "#1b1b1b";
-    const line = dark.matches ? "#4a4e54" : "#d4d4d4";
-    const change = { "font.color": ink };
-    for (const axis of ["xaxis", "yaxis", "zaxis"]) change[`scene.${axis}.gridcolor`] = line;
-    for (const div of views) Plotly.relayout(div, change);
-  }
-  colours();
-  dark.addEventListener("change", colours);
-
-  // Sort the table by a column: numbers by value, empty cells last.
+  // -- the table: numbers sort by value, empty cells last ---------------------------------------------------------
   for (const button of document.querySelectorAll("th button")) {
     button.addEventListener("click", () => {
       const head = button.closest("th");
@@ -72,4 +20,233 @@
       body.append(...[...body.rows].sort(compare));
     });
   }
+
+  // -- figures as files: the SVG is the image itself, the PNG is drawn from it at 300 dpi ---------------------------
+  function save(href, name) {
+    const link = Object.assign(document.createElement("a"), { href, download: name });
+    link.click();
+  }
+  for (const figure of document.querySelectorAll("figure")) {
+    const image = figure.querySelector("img");
+    figure.querySelector(".svg").href = image.src;
+    const png = figure.querySelector(".png");
+    png.addEventListener("click", (event) => {
+      event.preventDefault();
+      const canvas = document.createElement("canvas");
+      const scale = 300 / 96;
+      canvas.width = Math.round(image.naturalWidth * scale);
+      canvas.height = Math.round(image.naturalHeight * scale);
+      const context = canvas.getContext("2d");
+      context.fillStyle = "#ffffff";
+      context.fillRect(0, 0, canvas.width, canvas.height);
+      context.drawImage(image, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob((blob) => {
+        const address = URL.createObjectURL(blob);
+        save(address, png.download);
+        setTimeout(() => URL.revokeObjectURL(address), 10000);
+      });
+    });
+  }
+
+  // -- the drawing library, unpacked ------------------------------------------------------------------------------
+  if (!$("library")) return;
+  const packed = (text) => Uint8Array.from(atob(text.trim()), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed($("library").textContent)]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+  const data = JSON.parse($("data").textContent);
+  const config = { displaylogo: false, responsive: true, scrollZoom: false };
+  const plots = [];
+  const ink = () => (dark.matches ? "#e8e6e3" : "#1b1b1b");
+  const line = () => (dark.matches ? "#4a4e54" : "#d4d4d4");
+  const clear = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" };
+  const words = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+  // -- surfaces ---------------------------------------------------------------------------------------------------
+  async function surfaces(all) {
+    const unpack = (text) => new Float32Array(packed(text).buffer);
+    for (const panel of all.panels)
+      for (const fields of Object.values(panel.fields))
+        for (const domain of Object.keys(fields)) fields[domain] = unpack(fields[domain]);
+    const boxes = [...document.querySelectorAll(".shown")];
+    const views = all.panels.map((_, i) => $(`surface-${i}`));
+    const chosen = () => {
+      const quantity = $("quantity").value;
+      const has = (domain) => all.panels.every((p) => domain in p.fields[quantity]);
+      for (const option of $("domain")?.options ?? []) option.disabled = !has(option.value);
+      const domain = $("domain")?.value ?? "";
+      return { quantity, domain: has(domain) ? domain : "", log: $("scale").value === "log" };
+    };
+    const rows = (values, width) =>
+      Array.from({ length: values.length / width }, (_, j) => Array.from(values.subarray(j * width, (j + 1) * width)));
+
+    function heights() {
+      const { quantity, domain, log } = chosen();
+      const shown = all.panels.filter((_, i) => boxes[i].checked);
+      const found = (list) => list.flatMap((p) => Array.from(p.fields[quantity][domain])).filter(Number.isFinite);
+      const least = (list) => list.reduce((a, b) => Math.min(a, b), Infinity);
+      const most = (list) => list.reduce((a, b) => Math.max(a, b), -Infinity);
+      const values = found(shown.length ? shown : all.panels);
+      let [low, high] = values.length ? [least(values), most(values)] : [0, 1];
+      const shift = log && low <= 0 ? -low + (1e-3 * (high - low) || 1) : 0;
+      const height = (v) => (!Number.isFinite(v) ? null : log ? Math.log10(v + shift) : v);
+      [low, high] = [height(low), height(high)];
+      if (high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high))) {
+        const apart = 0.5 * Math.max(Math.abs(low), 1e-3);
+        [low, high] = [low - apart, high + apart];
+      }
+      const name = all.quantities[quantity] + (domain ? ` of ${words(domain)}` : "");
+      const title = !log ? name : shift ? `log₁₀(${name} + ${shift.toPrecision(3)})` : `log₁₀ ${name}`;
+      const of = (p) => rows(p.fields[quantity][domain], p.x.length).map((row) => row.map(height));
+      return { of, title, range: [low, high] };
+    }
+
+    const cells = (panel) => {
+      const names = Object.keys(panel.fields);
+      const planes = names.map((q) => panel.fields[q][""]);
+      const table = Array.from(planes[0], (_, i) => planes.map((plane) => plane[i]));
+      const width = panel.x.length;
+      const custom = Array.from({ length: table.length / width }, (_, j) => table.slice(j * width, (j + 1) * width));
+      const text = names.map((q, i) => `<br>${all.quantities[q]} %{customdata[${i}]:.5g}`).join("");
+      return { customdata: custom, hovertemplate: `α %{x:.3g}, β %{y:.3g}${text}<extra></extra>` };
+    };
+    const look = ({ title, range }) => ({
+      cmin: range[0],
+      cmax: range[1],
+      "colorbar.title.text": title,
+      "contours.z.start": range[0],
+      "contours.z.end": range[1],
+      "contours.z.size": (range[1] - range[0]) / 12,
+    });
+    const axis = (title) => ({ title: { text: title, font: { size: 12 } } });
+    const camera = { eye: { x: 1.5, y: -1.5, z: 0.95 }, center: { x: 0, y: 0, z: -0.12 } };
+
+    const first = heights();
+    for (const [i, panel] of all.panels.entries()) {
+      const trace = {
+        type: "surface", x: panel.x, y: panel.y, z: first.of(panel), colorscale: "Viridis",
+        cmin: first.range[0], cmax: first.range[1], ...cells(panel),
+        colorbar: { title: { text: first.title, side: "top" }, orientation: "h", thickness: 10, len: 0.8, y: 0, yanchor: "top" },
+        contours: { z: { show: true, color: "#1a1a1a", width: 1, start: first.range[0], end: first.range[1], size: (first.range[1] - first.range[0]) / 12 } },
+      };
+      const scene = { xaxis: axis("α"), yaxis: axis("β"), zaxis: { ...axis(first.title), range: first.range }, aspectmode: "cube", camera };
+      await Plotly.newPlot(views[i], [trace], { scene, margin: { l: 0, r: 0, t: 0, b: 45 }, ...clear, font: { family: "system-ui, sans-serif" } }, config);
+      plots.push(views[i]);
+    }
+
+    function redraw() {
+      const now = heights();
+      for (const [i, panel] of all.panels.entries()) {
+        views[i].closest("article").hidden = !boxes[i].checked;
+        const change = { "scene.zaxis.title.text": now.title, "scene.zaxis.range": now.range };
+        Plotly.update(views[i], { z: [now.of(panel)], ...look(now) }, change);
+      }
+    }
+    for (const control of [$("quantity"), $("domain"), $("scale"), ...boxes]) control?.addEventListener("change", redraw);
+    chosen();
+
+    // The first surface was drawn before its neighbours took their share of the row.
+    const fit = new ResizeObserver((entries) => {
+      for (const entry of entries) if (entry.contentRect.width) Plotly.Plots.resize(entry.target.firstElementChild);
+    });
+    for (const view of views) fit.observe(view.parentElement);
+
+    // All surfaces are seen from one side; the arrow keys turn what has the focus.
+    let turning = false;
+    for (const view of views) {
+      view.on("plotly_relayout", (change) => {
+        const turned = change["scene.camera"];
+        if (turning || !turned) return;
+        turning = true;
+        const others = views.filter((other) => other !== view);
+        Promise.all(others.map((other) => Plotly.relayout(other, { "scene.camera": turned }))).finally(() => { turning = false; });
+      });
+      view.parentElement.addEventListener("keydown", (event) => {
+        const step = { ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0], ArrowUp: [0, 0.15], ArrowDown: [0, -0.15] }[event.key];
+        if (!step) return;
+        event.preventDefault();
+        const now = view.layout.scene.camera;
+        const { x, y, z } = now.eye;
+        const around = Math.atan2(y, x) + step[0];
+        const radius = Math.hypot(x, y);
+        const eye = { x: radius * Math.cos(around), y: radius * Math.sin(around), z: z + step[1] };
+        Plotly.relayout(view, { "scene.camera": { ...now, eye } });
+      });
+    }
+  }
+
+  // -- trajectories -----------------------------------------------------------------------------------------------
+  async function trajectory(figure) {
+    await Plotly.newPlot($("trajectory-plot"), { ...figure, layout: { ...figure.layout, ...clear }, config });
+    plots.push($("trajectory-plot"));
+  }
+
+  // -- domains over training ----------------------------------------------------------------------------------------
+  async function curves({ panels }) {
+    const slider = $("step");
+    const steps = [...new Set(panels.flatMap((p) => p.lines.flatMap((l) => l.steps)))].sort((a, b) => a - b);
+    slider.max = steps.length - 1;
+    slider.value = slider.max;
+    const domains = [...new Set(panels.flatMap((p) => p.lines.map((l) => l.domain)))];
+    const hue = (i) => `hsl(${(i * 360) / domains.length} 60% ${dark.matches ? 65 : 40}%)`;
+    const before = (l, step) => l.loss[l.steps.findLastIndex((s) => s <= step)];
+    const positive = panels.every((p) => p.lines.every((l) => l.loss.every((v) => v === null || v > 0)));
+    const traces = (panel) =>
+      panel.lines.map((l) => ({
+        x: l.steps, y: l.loss, mode: "lines+markers", name: words(l.domain) + (l.seen ? "" : " (unseen)"),
+        line: { color: hue(domains.indexOf(l.domain)), dash: l.seen ? "solid" : "dash" },
+      }));
+    const layout = (step) => ({
+      ...clear, margin: { l: 60, r: 10, t: 10, b: 45 }, font: { family: "system-ui, sans-serif", color: ink() },
+      xaxis: { title: { text: "step" }, gridcolor: line() },
+      yaxis: { title: { text: "loss" }, type: positive ? "log" : "linear", gridcolor: line() },
+      shapes: [{ type: "line", x0: step, x1: step, y0: 0, y1: 1, yref: "paper", line: { color: ink(), dash: "dot" } }],
+      legend: { orientation: "h", y: -0.2 },
+    });
+    const cell = (tag, text, scope) => {
+      const made = Object.assign(document.createElement(tag), { textContent: text });
+      if (scope) made.scope = scope;
+      return made;
+    };
+    const row = (cells) => {
+      const made = document.createElement("tr");
+      made.append(...cells);
+      return made;
+    };
+    function draw() {
+      const step = steps[Number(slider.value)];
+      $("step-text").textContent = step;
+      Plotly.react($("curves-plot"), traces(panels[Number($("curve-panel").value)]), layout(step), config);
+      const table = $("at-step");
+      table.tHead.replaceChildren(row([cell("th", "domain", "col"), ...panels.map((p) => cell("th", p.label, "col"))]));
+      table.tBodies[0].replaceChildren(
+        ...domains.map((domain) => {
+          const values = panels.map((p) => before(p.lines.find((l) => l.domain === domain) ?? { loss: [], steps: [] }, step));
+          return row([cell("th", domain, "row"), ...values.map((v) => cell("td", v == null ? "–" : v.toPrecision(3)))]);
+        }),
+      );
+    }
+    slider.addEventListener("input", draw);
+    $("curve-panel").addEventListener("change", draw);
+    dark.addEventListener("change", draw);
+    draw();
+    plots.push($("curves-plot"));
+  }
+
+  if (data.surfaces) await surfaces(data.surfaces);
+  if (data.trajectory) await trajectory(data.trajectory);
+  if (data.curves) await curves(data.curves);
+
+  function colours() {
+    for (const plot of plots) {
+      const change = { "font.color": ink() };
+      const axes = plot.layout.scene ? ["scene.xaxis", "scene.yaxis", "scene.zaxis"] : ["xaxis", "yaxis"];
+      for (const axis of axes) change[`${axis}.gridcolor`] = line();
+      Plotly.relayout(plot, change);
+    }
+  }
+  colours();
+  dark.addEventListener("change", colours);
+  document.body.dataset.ready = "true";
 })();

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from ..errors import UsageError
-from ..figures.comparison import comparison
+from ..figures.comparison import comparison, verdict
 from ..figures.provenance import versions
-from ..figures.render import fitting
 from ..figures.style import Style
 from ..figures.summary import summarize
 from ..files import write_bytes
 from ..result import Result
-from .sections import plots, provenance, table_cells, table_head
-
-# Browsers keep at most 16 WebGL contexts; a surface needs one.
-MOST_SURFACES = 12
+from .explore import explorable, script_json
+from .sections import downloads, plots, provenance, table_cells, table_head
 
 
 def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
-    """Write one HTML file that holds the comparison, all figures, surfaces to turn, and all provenance.
+    """Write one HTML file that holds the comparison, all figures, what can be explored, and all provenance.
 
-    The page opens without a network: its policy forbids every request. The same results give the same bytes.
+    The page opens without a network: its policy forbids every request. The same results give the same bytes. The
+    library that draws surfaces is in it, compressed; browsers since 2023 unpack it.
 
     Args:
         results: Any stored results, of any number of optimizers and seeds.
@@ -37,11 +37,12 @@ def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
         UsageError: If there are no results.
     """
     import jinja2
+    import markupsafe
 
     if not results:
         raise UsageError("a report needs results", str(out), "name runs or stored results")
     rows = summarize(results)
-    surfaces, views, left_out = _surfaces(results)
+    explore = explorable(results)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, ""),
         autoescape=True,
@@ -50,49 +51,25 @@ def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
     )
     page = environment.get_template("report.html").render(
         title=title,
+        verdict=verdict(rows),
         sentences=comparison(rows, results),
         head=table_head(rows),
         rows=[table_cells(row) for row in rows],
-        surfaces=surfaces,
-        views=views,
-        left_out=left_out,
+        downloads=downloads(rows),
+        explore=explore,
+        data=markupsafe.Markup(script_json(explore)),
         plots=list(plots(results, Style("tmlr"))),
         provenance=provenance(results),
         versions=versions(),
-        library=_library() if surfaces else "",
+        library=_library() if any(explore.values()) else "",
     )
     write_bytes(Path(out), page.encode("utf-8", "replace"))
     return Path(out)
 
 
-def _library() -> Any:
-    """The text of plotly.js; it holds no closing script tag."""
-    import markupsafe
+@lru_cache(maxsize=1)
+def _library() -> str:
+    """plotly.js, compressed, as base64; the same bytes each time."""
     from plotly.offline import get_plotlyjs
 
-    return markupsafe.Markup(get_plotlyjs())
-
-
-def _surfaces(results: Sequence[Result]) -> tuple[list[dict[str, Any]], list[str], int]:
-    """A piece of HTML per surface that can be turned, the names of its views, and how many surfaces are left out."""
-    import markupsafe
-
-    from ..figures.interactive import axes_text, figures
-
-    try:
-        fit = fitting("surface3d", results)
-    except UsageError:
-        return [], [], 0
-    made = figures(fit)
-    pieces = []
-    for number, (panel, figure) in enumerate(made[:MOST_SURFACES]):
-        text = figure.to_html(
-            include_plotlyjs=False,
-            full_html=False,
-            div_id=f"surface-{number}",
-            default_height="100%",
-            config={"displaylogo": False, "responsive": True, "scrollZoom": False},
-        )
-        pieces.append({"title": panel.title, "axes": axes_text(panel), "html": markupsafe.Markup(text)})
-    views = [view["name"] for view in made[0][1].layout.meta["views"]]
-    return pieces, views, len(made) - len(pieces)
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode("utf-8"), 9, mtime=0)).decode("ascii")

@@ -14,7 +14,7 @@ from ..figures.looks import ordered
 from ..figures.measured import FIELDS
 from ..figures.render import fitting, image
 from ..figures.style import Style
-from ..figures.summary import cell_text
+from ..figures.summary import cell_text, summary_csv, summary_latex
 from ..registry import FIGURES
 from ..result import Result
 
@@ -46,10 +46,38 @@ CAPTIONS = {
         "Curvature of the training loss along the sharpest directions. Not shown: the rest of the spectrum, and that "
         "rescaling the weights of a ReLU network changes these numbers without changing what it computes.",
     ),
+    "spectra": (
+        "Spectral densities",
+        "How the eigenvalues of the Hessian are distributed; rows are optimizers, columns checkpoints. Not shown: "
+        "single eigenvalues within the width of the smoothing.",
+    ),
+    "curvature-course": (
+        "Curvature over training",
+        "The largest and fifth eigenvalue and their ratio at the checkpoints. Not shown: what happened in between.",
+    ),
     "m-sharpness": (
         "m-sharpness",
         "Mean rise of the loss when every block of m examples takes its own ascent step of length ρ. Not shown: "
         "other radii than those measured, and the exact worst case within the ball (one step is a lower estimate).",
+    ),
+    "sharpness-radius": (
+        "m-sharpness over the radius",
+        "The same over the radius ρ: where lines cross, the order of two methods depends on the radius. Not shown: "
+        "other block sizes.",
+    ),
+    "domain-sharpness": (
+        "Sharpness of single domains",
+        "m-sharpness of the pooled loss (grey ground) and of each domain alone. Not shown: sharpness of one domain "
+        "along the ascent step of another.",
+    ),
+    "local-flatness": (
+        "Local flatness",
+        "Mean rise of the loss at distance γ in random directions. Not shown: the sharpest directions, which a "
+        "random one hardly meets.",
+    ),
+    "controls": (
+        "What moves under rescaling",
+        "Each measure on networks that predict the same. Not shown: other changes that leave predictions alone.",
     ),
     "slice": (
         "Slices",
@@ -64,6 +92,23 @@ CAPTIONS = {
         "Recorded during training",
         "Surrogate gap, angles between gradients, domain variance and eigenvalues of the batch of a step. Not shown: "
         "what other batches of the same moment would give.",
+    ),
+    "gradient-angle": (
+        "Angle between the gradients",
+        "The angle between the gradient at the weights and at the ascent point. Not shown: their lengths.",
+    ),
+    "unseen": (
+        "Held-out domains",
+        "Accuracy on domains that were not trained on. Not shown: how it moved during training.",
+    ),
+    "accuracy-radius": (
+        "Accuracy and radius",
+        "Accuracy at the end over the radius ρ, beside plain training. Not shown: other settings tuned with it.",
+    ),
+    "error-reduction": (
+        "Error reduction",
+        "By how many per cent each method lowers the error of plain training with the same seed. Not shown: the "
+        "errors themselves, see the table.",
     ),
     "domains": (
         "Domains",
@@ -90,6 +135,7 @@ class Plot:
         kind: Its kind, and the id of its section.
         title: Heading.
         source: The image as a data address.
+        pdf: The same for paper.
         caption: What is shown, and what is not.
         notes: What cannot be seen in it.
     """
@@ -97,6 +143,7 @@ class Plot:
     kind: str
     title: str
     source: str
+    pdf: str
     caption: str
     notes: tuple[str, ...]
 
@@ -122,10 +169,21 @@ def plots(results: Sequence[Result], style: Style) -> Iterator[Plot]:
         except UsageError:
             continue
         drawing: Drawing = FIGURES.load(kind)(fit, style)
-        source = "data:image/svg+xml;base64," + base64.b64encode(image(drawing, "svg", style, kind, fit)).decode(
-            "ascii"
-        )
-        yield Plot(kind, title, source, caption, drawing.notes)
+        svg, pdf = (image(drawing, form, style, kind, fit) for form in ("svg", "pdf"))
+        addresses = _address("image/svg+xml", svg), _address("application/pdf", pdf)
+        yield Plot(kind, title, *addresses, caption, drawing.notes)
+
+
+def downloads(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The table as files: name to data address."""
+    return {
+        "table.csv": _address("text/csv;charset=utf-8", summary_csv(rows).encode("utf-8")),
+        "table.tex": _address("text/plain;charset=utf-8", summary_latex(rows).encode("utf-8")),
+    }
+
+
+def _address(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def table_head(rows: Sequence[Mapping[str, Any]]) -> list[str]:

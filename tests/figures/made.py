@@ -101,6 +101,11 @@ def radii(label: str, seed: int | None, names: tuple[str, ...] = ("p", "q")) -> 
     return Result("sharpness", data, result.record | more)
 
 
+def earlier(label: str, seed: int | None) -> Result:
+    """The spectrum at an earlier checkpoint."""
+    return spectrum(label, seed, step=5)
+
+
 def over_training(label: str, seed: int | None, step: int = 5) -> Result:
     """The surface at an earlier checkpoint."""
     result = plane(label, seed)
@@ -227,19 +232,20 @@ def training(
 
 
 def everything(labels: tuple[str, ...] = ("sgd", "sam"), seeds: tuple[int | None, ...] = (0, 1)) -> list[Result]:
-    makers = (hessian, spectrum, sharpness, radii, plane, over_training, line)
+    makers = (hessian, spectrum, earlier, sharpness, radii, plane, over_training, line)
     makers += (domains, domain_curves, training, trajectory, between)
     return [make(label, seed) for label in labels for seed in seeds for make in makers]
 
 
-def hostile() -> list[Result]:
+def hostile(labels: tuple[str, ...] = ("sgd", *HOSTILE)) -> list[Result]:
     """Results whose optimizers, domains and paths have names that try to break out of the page or the figure."""
     names = tuple(HOSTILE)
     results = []
-    for label in ("sgd", *HOSTILE):
+    for label in labels:
         results += [
             hessian(label, 0),
             spectrum(label, 0),
+            earlier(label, 0),
             sharpness(label, 0),
             radii(label, 0, names),
             plane(label, 0, names=names),

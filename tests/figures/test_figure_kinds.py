@@ -10,7 +10,6 @@ from figures import made
 from landscape.errors import UsageError
 from landscape.figures.axes import axis_text
 from landscape.figures.drawing import Drawing
-from landscape.figures.interactive import figures
 from landscape.figures.looks import FIXED, looks, ordered
 from landscape.figures.render import fitting
 from landscape.figures.scales import common_range, log_losses
@@ -45,7 +44,11 @@ def test_every_number_drawn_is_in_the_rows_and_every_figure_says_how_seeds_are_s
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_seed_and_a_checkpoint_without_a_run(kind: str) -> None:
     results = [r for r in made.everything(("mine.pt",), (None,)) if r.kind != "training"] + [made.training("a", 0)]
-    if kind in ("surface-movie", "error-reduction"):  # which compare checkpoints of a run, and runs
+    if kind in (
+        "surface-movie",
+        "error-reduction",
+        "curvature-course",
+    ):  # which compare checkpoints of a run, and runs
         with pytest.raises(UsageError, match="nothing to draw"):
             draw(kind, results)
     else:
@@ -232,15 +235,13 @@ def test_the_still_surface_has_pixels_of_its_own() -> None:
 
 
 def test_surfaces_to_turn_share_one_range_per_view() -> None:
-    turned = [
-        f for _, f in figures([made.plane("sgd", 0), made.plane("sam", 0, made.plane("sam", 1).data["loss"] * 9)])
-    ]
-    for i, view in enumerate(turned[0].layout.meta["views"]):
-        assert {(f.data[i].cmin, f.data[i].cmax) for f in turned} == {tuple(view["range"])}
-        heights = np.concatenate([np.asarray(f.data[i].z).ravel() for f in turned])
-        assert (heights.min(), heights.max()) == pytest.approx(tuple(view["range"]))
-    assert [v["name"] for v in turned[0].layout.meta["views"]] == ["log loss", "loss", "accuracy"]
-    assert all([t.visible for t in f.data] == [True, False, False] for f in turned)
+    drawing = draw("surface3d", [made.plane("sgd", 0), made.plane("sam", 0, made.plane("sam", 1).data["loss"] * 9)])
+    bodies = list(drawing.interactive.data)
+    assert [b.visible for b in bodies] == [True, False, False] * 2
+    for first, second in zip(bodies[:3], bodies[3:], strict=True):
+        assert (first.cmin, first.cmax) == (second.cmin, second.cmax)
+        heights = np.concatenate([np.asarray(b.z).ravel() for b in (first, second)])
+        assert (heights.min(), heights.max()) == pytest.approx((first.cmin, first.cmax))
 
 
 def test_logarithms_keep_order_and_name_the_shift() -> None:
