@@ -1,52 +1,63 @@
-"""Curvature products against gradients, and eigenvalue runs against their peers, ResNet-20 on CIFAR images.
+"""Curvature products against gradients, eigenvalue runs against their peers, and what a shared run saves.
 
     LANDSCAPE_TEST_DATA=... python tests/benchmarks/curvature.py [--repeat 5] [--out gallery/benchmarks]
 
-Work: the published ResNet-20 on the first EXAMPLES lossless training images, float32, on one device. Floors of a
-product: 2.0 gradients with activations and deltas kept, 2.67 from scratch. ``eigsh`` runs on the same products at
-the same tolerance; PyHessian at its defaults (tol 1e-3 on the change of the Rayleigh quotient). The second table
-counts products: top five at 1e-3, trace to 5 % and density of 4 x 30, together and each alone.
+Work: the published ResNet-20 on its first lossless training images, float32, on one device. PARTS names the parts to
+measure (``products solvers sharing``, all by default), EXAMPLES how many images; each part is stored as it is
+finished, beside what was stored before.
+
+- products: floors are 2.0 gradients with activations and deltas kept, and 2.67 from scratch.
+- solvers: five largest eigenvalues. ``eigsh`` runs on our products at our tolerance, PyHessian at its defaults (1e-3
+  on the change of the Rayleigh quotient).
+- sharing: products of the five largest to 1e-3, the trace to 5 % and a density of 4 x 30 nodes, from one run and from
+  one run each, the trace alone by the cheapest estimator.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import interleaved, options, publish, ratios, table
+from harness import interleaved, machine, options, publish, ratios, table
 from scipy.sparse.linalg import eigsh
+from scipy.stats import wasserstein_distance
 
 import landscape
 from landscape.checkpoint import read_weights
-from landscape.curvature.density import run_of
-from landscape.curvature.estimates import Probes, hutch_pp, sample, xtrace
+from landscape.curvature.density import density, run_of
+from landscape.curvature.hutchinson import sample
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.operators import operator_of
+from landscape.curvature.probes import Probes
 from landscape.curvature.second_opinion import cross_check
+from landscape.curvature.sketches import hutch_pp, xtrace
 from landscape.fitting import load_into
 from landscape.models.resnet import resnet20
 
 DATA = Path(os.environ["LANDSCAPE_TEST_DATA"])
 EXAMPLES = int(os.environ.get("EXAMPLES", "512"))
-PEER_EXAMPLES = int(os.environ.get("PEER_EXAMPLES", str(EXAMPLES)))
+ALONE = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+CLOCK = time.process_time if ALONE else time.perf_counter
 
 
-def problem(examples: int) -> landscape.Problem:
+def problem() -> landscape.Problem:
     model, file = resnet20(), DATA / "checkpoints/resnet20-12fca82f.th"
     load_into(model, read_weights(file), file)
     images = np.load(DATA / "cifar10-lossless-6102.npz")
-    x = torch.from_numpy(images["x_train"][:examples]).permute(0, 3, 1, 2).float() / 255
+    x = torch.from_numpy(images["x_train"][:EXAMPLES]).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    y = torch.from_numpy(images["y_train"][:examples].astype(np.int64))
+    y = torch.from_numpy(images["y_train"][:EXAMPLES].astype(np.int64))
     return landscape.Problem(model, ((x - mean) / std, y), batch_size=128)
 
 
-def products(repeat: int) -> dict[str, tuple[float, float, float]]:
-    p = problem(EXAMPLES)
+def products(repeat: int) -> dict[str, Any]:
+    p = problem()
     v = torch.randn(p.n_parameters, generator=torch.Generator().manual_seed(0))
     with operator_of(p) as kept, operator_of(p, "ggn") as ggn:
         rebuilt = operator_of(p, memory=0)
@@ -56,17 +67,17 @@ def products(repeat: int) -> dict[str, tuple[float, float, float]]:
             "product, rebuilt": lambda: rebuilt(v),
             "Gauss-Newton, graph kept": lambda: ggn(v),
         }
-        return ratios(interleaved(cases, repeat), "gradient")
+        return {"gradients": ratios(interleaved(cases, repeat), "gradient")}
 
 
-def solvers() -> list[dict[str, Any]]:
-    p = problem(PEER_EXAMPLES)
-    rows = []
+def solvers(_: int) -> dict[str, Any]:
+    p = problem()
+    rows: list[dict[str, Any]] = []
 
-    def timed(name: str, call: Any) -> Any:
-        start = time.perf_counter()
+    def timed(name: str, call: Callable[[], Any]) -> Any:
+        start = CLOCK()
         found = call()
-        rows.append({"solver": name, "seconds": time.perf_counter() - start})
+        rows.append({"solver": name, "seconds": CLOCK() - start})
         return found
 
     with operator_of(p) as op:
@@ -88,52 +99,95 @@ def solvers() -> list[dict[str, Any]]:
         columns = [torch.from_numpy(np.array(column)) for column in vectors.T]
         off = [float((op(c).double() - v * c).norm()) / scale for v, c in zip(values, columns, strict=True)]
         rows[-1] |= {"products": count, "krylov": count, "residual": max(off)}
+        started = CLOCK()
         theirs = cross_check("pyhessian", p, op, top=5, scale=scale, seed=0)
-        rows.append(
-            {"solver": "PyHessian, defaults", "seconds": theirs["seconds"], "residual": max(theirs["residuals"])}
-        )
-    return rows
+        taken = CLOCK() - started  # with five of our products for the residuals, taken off again
+        five = 5 * rows[-1]["seconds"] / count
+        rows.append({"solver": "PyHessian, defaults", "seconds": taken - five, "residual": max(theirs["residuals"])})
+    return {"rows": rows}
 
 
-def sharing() -> dict[str, int]:
-    p = problem(int(os.environ.get("SHARED_EXAMPLES", "32")))
+def sharing(_: int) -> dict[str, Any]:
+    p = problem()
+    n = p.n_parameters
     together = landscape.hessian(p, top=5, trace=True, density=True)
+    found: dict[str, Any] = {"together": together["hvp_count"], "trace": together["trace"]}
+    found["top five alone"] = landscape.hessian(p, top=5)["hvp_count"]
     with operator_of(p) as op:
-        alone = {"top five": landscape.hessian(p, top=5)["hvp_count"]}
-        alone["density, 4 probes of 30"] = [run_of(Probes(op, op.n, 0), i, 30) for i in range(4)] and 120
-        alone["trace, Hutchinson"] = sample(Probes(op, op.n, 1), rtol=0.05).trace.products
-        alone["trace, Hutch++"] = hutch_pp(op, op.n, rtol=0.05, seed=1).products
-        alone["trace, XTrace"] = xtrace(op, op.n, rtol=0.05, seed=1).products
-    return {"together": together["hvp_count"], **alone}
+        estimates = {
+            "hutchinson": lambda: sample(Probes(op, n, 1), rtol=0.05).trace,
+            "hutch++": lambda: hutch_pp(op, n, rtol=0.05, seed=1),
+            "xtrace": lambda: xtrace(op, n, rtol=0.05, seed=1),
+        }
+        found["traces alone"] = {k: call().record() for k, call in estimates.items()}
+        probes = Probes(op, n, 1)
+        plain = density([run_of(probes, i, 30) for i in range(4)], n)
+    found["density alone"] = probes.made
+    cheapest = min(t["hvp_count"] for t in found["traces alone"].values())
+    found["share"] = found["together"] / (found["top five alone"] + cheapest + found["density alone"])
+    shared = together["density"]
+    found["distance of the densities"] = wasserstein_distance(
+        shared["nodes"], np.concatenate(plain.nodes), shared["weights"], np.concatenate(plain.weights) / 4
+    )
+    halves = [(plain.nodes[i], plain.weights[i]) for i in range(4)]
+    found["distance between probes"] = float(
+        np.mean([wasserstein_distance(a, b, u, w) for i, (a, u) in enumerate(halves) for b, w in halves[:i]])
+    )
+    return found
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    counts = (str(row.get(name, "")) for name in ("products", "krylov"))
-    return [row["solver"], f"{row['seconds']:.1f}", *counts, f"{row['residual']:.1e}"]
+def _products_table(found: Mapping[str, Any]) -> str:
+    rows = [[name, *(f"{v:.2f}" for v in values)] for name, values in found["gradients"].items()]
+    return table(["", "x gradient, min", "median", "max"], rows)
+
+
+def _solvers_table(found: Mapping[str, Any]) -> str:
+    def cells(row: Mapping[str, Any]) -> list[str]:
+        counts = (str(row.get(name, "")) for name in ("products", "krylov"))
+        return [row["solver"], f"{row['seconds']:.1f}", *counts, f"{row['residual']:.1e}"]
+
+    head = ["top five", "seconds", "products", "of these Krylov", "largest true residual"]
+    return table(head, [cells(row) for row in found["rows"]])
+
+
+def _sharing_table(found: Mapping[str, Any]) -> str:
+    def of(trace: Mapping[str, Any]) -> str:
+        return f"trace {trace['estimate']:.4g} ± {trace['stderr']:.2g}, {trace['samples']} samples"
+
+    rows = [
+        ["together", str(found["together"]), of(found["trace"])],
+        ["top five alone", str(found["top five alone"]), ""],
+        *([f"trace alone, {k}", str(t["hvp_count"]), of(t)] for k, t in found["traces alone"].items()),
+        ["density alone", str(found["density alone"]), ""],
+        ["together / (top five + cheapest trace + density)", f"{100 * found['share']:.0f} %", ""],
+    ]
+    note = (
+        f"Wasserstein-1 distance of the shared density from the one alone: {found['distance of the densities']:.2g}; "
+        f"between two single probes of the latter, on average: {found['distance between probes']:.2g}."
+    )
+    return table(["", "products", ""], rows) + "\n\n" + note
+
+
+PARTS: dict[str, tuple[Callable[[int], dict[str, Any]], Callable[[Mapping[str, Any]], str]]] = {
+    "products": (products, _products_table),
+    "solvers": (solvers, _solvers_table),
+    "sharing": (sharing, _sharing_table),
+}
 
 
 def main() -> None:
     asked = options(__doc__, 5)
-    shares = products(asked.repeat)
-    first = table(
-        ["", "x gradient, min", "median", "max"], [[n, *(f"{v:.2f}" for v in s)] for n, s in shares.items()]
-    )
-    counts = sharing()
-    third = table(["products", ""], [[n, str(c)] for n, c in counts.items()])
-    print(first, third, sep="\n\n", flush=True)
-    rows = solvers()
-    second = table(
-        ["top five", "seconds", "products", "of these Krylov", "largest true residual"],
-        [_cells(r) for r in rows],
-    )
-    facts = {
-        "examples": EXAMPLES,
-        "peer_examples": PEER_EXAMPLES,
-        "ratios": shares,
-        "solvers": rows,
-        "sharing": counts,
-    }
-    publish(asked.out, "curvature", "Curvature", "\n\n".join((first, second, third)), facts)
+    file = asked.out / "curvature.json" if asked.out else None
+    stored: dict[str, Any] = json.loads(file.read_text())["parts"] if file and file.exists() else {}
+    for name in os.environ.get("PARTS", " ".join(PARTS)).split():
+        facts = {"examples": EXAMPLES, **machine()}
+        stored[name] = {**facts, **PARTS[name][0](asked.repeat)}
+        texts = []
+        for part in (p for p in PARTS if p in stored):
+            seen = stored[part]
+            where = f"{seen['examples']} examples, {seen['threads']} thread(s), {seen['clock']} time, {seen['date']}"
+            texts.append(f"## {part}\n\n{where}\n\n{PARTS[part][1](seen)}")
+        publish(asked.out, "curvature", "Curvature", "\n\n".join(texts), {"parts": stored})
 
 
 if __name__ == "__main__":
