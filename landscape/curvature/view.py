@@ -135,7 +135,7 @@ def _basis_plan(problem: Problem, spec: HessianSpec) -> tuple[torch.device, int,
         return least(int(budget // (8 * problem.n_parameters)))  # every process restarts where the others do
 
     device, host = problem.device, torch.device("cpu")
-    if device != host and rows(device) < comfortable and least(free_memory(host)) / 4 > rows(device) * 8:
+    if device != host and rows(device) < min(comfortable, rows(host)):
         device = host  # the basis moves to host memory before it is cut down
     fit = rows(device)
     return (device, fit // 2, True) if fit >= 2 * comfortable else (device, fit, False)
