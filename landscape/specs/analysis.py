@@ -144,7 +144,7 @@ class DomainsSpec(Spec):
     curves: bool = False
     """At every checkpoint of the run, as curves over training."""
     curvature: bool = False
-    """Also each domain's largest Hessian eigenvalue and trace."""
+    """Also each domain's largest Hessian eigenvalue, and its trace to 20 %."""
     sharpness: bool = False
     """Also each domain's m-sharpness and gradient variance, and how much each domain's ascent hurts the others."""
     m: int | None = None
