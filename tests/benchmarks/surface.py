@@ -8,7 +8,8 @@ rounds. The demo's surfaces have the usual 21 x 21 points, ResNet-20's 7 x 7. Ta
 more. *Accuracy*: a grid of 41 x 41 points is evaluated; a regular
 grid of 21 x 21 and an adaptive one of at most 40 % of its points are completed from it, and the largest error of
 log10 loss of each is given. The regular grid is interpolated twice: linearly in each cell, as contours are drawn, and
-by the same cubic radial basis function as the adaptive one. Target: no larger than the regular grid's.
+by the same cubic radial basis function as the adaptive one. Target: no larger than the regular grid's own error,
+which is that of the linear interpolation; the smooth one says what a regular grid could give.
 
 Networks: the SGD run of the demo (all 960 seen examples), and the published ResNet-20 on its own training images.
 """
@@ -160,7 +161,8 @@ def markdown(measured: dict[str, Any]) -> str:
             for c in measured["cost"]
         ),
         "",
-        "Largest error of log10 loss against 41 x 41 points (mean in brackets); the regular grid has 441 points.",
+        "Largest error of log10 loss against 41 x 41 points (mean in brackets); the regular grid has 441 points. "
+        "Its own error is the linear one, since contours are drawn so; the smooth one is what could be made of it.",
         "",
         "| network | seed | regular, linear | regular, smooth | adaptive | points of the adaptive grid |",
         "|---|---|---|---|---|---|",
