@@ -387,11 +387,13 @@ class Problem:
 
     def example_losses(self) -> Tensor | None:
         """Loss of each example at the current weights, ``(n_examples,)``; None if the loss gives only the mean."""
-        with torch.no_grad():
+
+        def gives_them() -> bool:
             batch = self.some(2)  # BatchNorm in train mode wants two
-            if example_losses(self.loss_function, self.output(batch), batch.targets) is None:
-                return None
-            return self.per_example(self._losses_of)
+            return example_losses(self.loss_function, self.output(batch), batch.targets) is not None
+
+        with torch.no_grad():
+            return self.per_example(self._losses_of) if self._within_memory(gives_them) else None
 
     def example_weights(self) -> Tensor | None:
         """What each example weighs in the mean loss, ``(n_examples,)``; None where all weigh the same."""

@@ -53,7 +53,8 @@ def slopes(problem: Problem) -> Tensor:
 
     if problem.example_losses() is not None:
         try:
-            return problem.per_example(of)
+            with torch.enable_grad():
+                return problem.per_example(of)
         except RuntimeError as error:
             if not isinstance(missing_derivative(error), NumericalError):
                 raise

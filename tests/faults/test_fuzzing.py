@@ -29,7 +29,7 @@ from landscape.specs import DomainsSpec, HessianSpec, PathSpec, ProblemSpec, Sha
 from . import fuzz_targets
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-MANY = settings(FEW, max_examples=1500)
+MANY = settings(FEW, max_examples=600)
 SHIPPED = Path(landscape.__file__).parent / "study" / "experiments"
 STATE = {"weight": torch.arange(12.0).reshape(3, 4), "bias": torch.ones(3), "n": torch.tensor(3)}
 
