@@ -29,9 +29,9 @@ import torch
 from harness import table
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "gpu"))
 
-from gpu.agreement import distances
+from agreement import distances
 
 import landscape
 from landscape.curvature.operators import operator_of
