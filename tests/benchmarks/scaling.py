@@ -257,7 +257,8 @@ def report(facts: dict[str, Any], cpu: Machine, gpu: Machine) -> str:
         "## Measured, one process",
         table(head, rows),
         f"A Krylov step reads its float64 basis at {unit(cpu.memory, 'B/s')}; the transformer computes "
-        f"{unit(cpu.flops, 'FLOP/s')}; gloo between two processes of this machine: {1e6 * cpu.latency:.0f} us and "
+        f"{unit(cpu.flops, 'FLOP/s')}; gloo between two processes of this machine, least "
+        f"of rounds while it also did other work: {1e6 * cpu.latency:.0f} us and "
         f"{unit(cpu.link, 'B/s')}.",
         "## Formulas",
         _FORMULAS.format(run=RUN, basis=BASIS, points=SIDE**2),
