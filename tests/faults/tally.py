@@ -63,23 +63,27 @@ class Tally:
             lines.append(f"  without a test: {', '.join(map(str, missing))}")
         if not ran:
             return lines + [f"  {n:>3}  {len(self.tests[n])} test(s)" for n in covered]
-        failed = [n for n in covered if any(self.outcomes.get(t) != "passed" for t in self.tests[n])]
-        lines.append(f"  as expected     {len(covered) - len(failed)}")
-        if failed:
-            lines.append(f"  otherwise       {len(failed)}: {', '.join(map(str, failed))}")
+        ends = {n: {self.outcomes.get(t, "not run") for t in self.tests[n]} for n in covered}
+        for what, found in (
+            ("as expected", [n for n in covered if ends[n] == {"passed"}]),
+            ("otherwise", [n for n in covered if ends[n] & {"failed", "skipped"}]),
+            ("not (all) run", [n for n in covered if "not run" in ends[n] and not ends[n] & {"failed", "skipped"}]),
+        ):
+            named = ": " + ", ".join(map(str, found)) if found and what != "as expected" else ""
+            lines.append(f"  {what:<15}{len(found)}{named}")
         for name, what in {
             "kills": "processes killed",
             "strikes": "analyses struck inside",
             "inputs": "inputs by fuzzers",
         }.items():
             lines.append(f"{what:<24} {self.numbers[name]}")
-        found = Counter(self.operations.values())
+        outcomes = Counter(self.operations.values())
         lines.append(f"{'operations tried':<24} {len(self.operations)}")
-        lines += [f"  {outcome:<22} {count}" for outcome, count in sorted(found.items())]
+        lines += [f"  {outcome:<22} {count}" for outcome, count in sorted(outcomes.items())]
         refused = sorted(o for o, f in self.operations.items() if f == "refused")
         lines += [f"    {o}" for o in refused]
-        ends = Counter(self.outcomes.values())
-        lines.append(f"{'tests':<24} " + ", ".join(f"{count} {end}" for end, count in sorted(ends.items())))
+        tests = Counter(self.outcomes.values())
+        lines.append(f"{'tests':<24} " + ", ".join(f"{count} {end}" for end, count in sorted(tests.items())))
         return lines
 
 

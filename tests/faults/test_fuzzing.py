@@ -244,3 +244,31 @@ def test_a_search_for_new_branches_finds_no_crash(target: str, tmp_path: Path, r
 
 
 # -- what was found -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        b"null\n{}\n",  # a line that is no object
+        b'{"step": [1], "evaluation": {"test_loss": 0.1}}\n',  # a step that is no number
+        b'{"step": 1, "evaluation": 3}\n',
+        b'{"step": 1, "evaluation": {"test_loss": "low"}}\n',
+        b'{"step": 1}\n' + b"[" * 100_000 + b"\n",
+    ],
+)
+def test_logs_of_any_kind(log: bytes) -> None:
+    assert fuzz_targets.record(RUN + b"\0" + log) == "read"
+
+
+@pytest.mark.parametrize("selected", [b"3", b"[1]", b'{"step": [1]}', b'{"step": null}'])
+def test_selections_of_any_kind(selected: bytes) -> None:
+    assert fuzz_targets.record(RUN.replace(b'{"step": 1}', selected) + b"\0" + LOG) == "read"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"x" * 5000 + b".py:f", b"a\0b.py:f", b"~nobody-at-all/x.py:f", b"..:f", b"images:" + b"y" * 5000, b"\xff:f"],
+)
+def test_names_that_no_file_can_have(name: bytes) -> None:
+    for kind in (b"\0", b"\1", b"\2"):
+        assert fuzz_targets.plugin(kind + name) in ("refused", "resolved")
