@@ -127,7 +127,7 @@ def collect(experiment: Experiment, folder: StudyFolder) -> Table:
                 cell.arm,
                 dict(cell.axes),
                 cell.repetition,
-                _finite(training["outcomes"]),
+                _finite(training["outcomes"]) | _costs(training),
                 {**{k: float(np.mean(v)) for k, v in taken.items()}, **course, **baselines},
                 {k: v for k, v in taken.items() if len(v) > 1},
                 record,
@@ -168,6 +168,15 @@ def _short(reason: str) -> str:
 
 def _finite(values: Mapping[str, float | None]) -> dict[str, float]:
     return {k: float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
+
+
+def _costs(training: Mapping[str, Any]) -> dict[str, float]:
+    """What a step of a training costs."""
+    steps = max(training["steps"], 1)
+    return {
+        "gradient_evaluations_per_step": training["gradient_evaluations"] / steps,
+        "seconds_per_step": training["training_seconds"] / steps,
+    }
 
 
 def _controls(models: Iterable[Model]) -> list[dict[str, Any]]:
