@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .analysis import analyze as analyze
     from .analysis import training_result as training_result
     from .api import open as open
+    from .api import run_study as run_study
     from .api import train as train
     from .curvature.hessian import hessian as hessian
     from .distributed import processes as processes
@@ -80,6 +81,7 @@ _WHERE = {
     "processes": "distributed",
     # training
     "train": "api",
+    "run_study": "api",
     "ERM": "optim",
     "SAM": "optim",
     "USAM": "optim",

@@ -1,7 +1,8 @@
-"""The two verbs of Python callers that need no spec: open a target, train from keywords."""
+"""The verbs of Python callers that need no spec: open a target, train from keywords, do a study."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,14 @@ from .analysis import Target, open_problem, training_result
 from .figures.tensorboard import add_figures
 from .plugins import library
 from .problem import Problem
+from .result import Result
 from .run import Run
 from .specs import ProblemSpec, TrainSpec
+from .specs.study import Experiment
+from .study.shipped import find as find_study
+from .study.study import default_folder
+from .study.study import run as do_study
+from .study.study import statistics as study_statistics
 from .training import trainer
 from .training.events import FOLDER
 
@@ -54,3 +61,35 @@ def train_spec(spec: TrainSpec, out: Path | str = "runs", *, resume: bool = Fals
     for run in runs if spec.tensorboard else ():
         add_figures(run.path / FOLDER, [training_result(run)], int(run.record["steps"]))
     return runs
+
+
+def run_study(
+    experiment: Path | str,
+    out: Path | str | None = None,
+    *,
+    size: str = "full",
+    changes: Sequence[str] = (),
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> Result:
+    """Do what is not done yet of a study, and describe it.
+
+    Args:
+        experiment: An experiment file, or the name of a shipped one (``landscape list studies``).
+        out: Folder of the study (default: ``studies/NAME``).
+        size: ``full`` or ``tiny``.
+        changes: ``part.key=value`` that override the file.
+        workers: Local worker processes; None: this process.
+        scheduler: Address of a dask scheduler instead.
+
+    Returns:
+        Of kind ``study``: every model's numbers, and all statistics with their verdicts in the record.
+
+    Raises:
+        UsageError: If the experiment is wrong, or no model came through.
+        Interrupted: On a signal; the same call goes on.
+    """
+    read = Experiment.read(find_study(str(experiment)), size=size, changes=changes)
+    folder = default_folder(read, Path(out) if out is not None else None)
+    do_study(read, folder, workers=workers, scheduler=scheduler)
+    return study_statistics(read, folder)

@@ -35,7 +35,10 @@ def digits(split_seed: int = 0, test_fraction: float = 0.2) -> dict[str, Any]:
 
 
 def digits_rotated(
-    angles: Sequence[float] = (0, 15, 30, 45, 60, 75), split_seed: int = 0, test_fraction: float = 0.2
+    angles: Sequence[float] = (0, 15, 30, 45, 60, 75),
+    split_seed: int = 0,
+    test_fraction: float = 0.2,
+    corruption: float = 0.0,
 ) -> dict[str, Any]:
     """The digits as rotation domains; each image stands in one domain only, as in DomainBed's RotatedMNIST.
 
@@ -43,11 +46,24 @@ def digits_rotated(
         angles: Rotation of each domain in degrees (bilinear, same size).
         split_seed: Seed of the assignment to domains and of each domain's split.
         test_fraction: Share of each domain held out as ``"test"``.
+        corruption: Standard deviation of Gaussian noise on the test images, as a further split ``"corrupted"``.
 
     Returns:
         Splits of domains (named after their angle) of images ``(n, 1, 8, 8)`` and labels 0 to 9.
     """
-    return rotation_domains(*optical_digits(), angles, split_seed, test_fraction)
+    splits = rotation_domains(*optical_digits(), angles, split_seed, test_fraction)
+    if corruption:
+        splits["corrupted"] = {
+            name: (_noisy(images, corruption, split_seed, i), labels)
+            for i, (name, (images, labels)) in enumerate(splits["test"].items())
+        }
+    return splits
+
+
+def _noisy(images: torch.Tensor, spread: float, seed: int, domain: int) -> torch.Tensor:
+    """Images in [0, 1] with Gaussian noise of standard deviation ``spread``, cut at the range."""
+    noise = np.random.default_rng([seed, 0xC0, domain]).standard_normal(images.shape).astype(np.float32)
+    return (images + spread * torch.from_numpy(noise)).clamp(0, 1)
 
 
 def rotation_domains(

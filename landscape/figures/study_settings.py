@@ -63,7 +63,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         for (i, j), value in np.ndenumerate(matrix):
             if np.isfinite(value):
                 colour = "white" if abs(value) > 0.6 else "black"
-                axes.text(j, i, f"{value:+.1f}", ha="center", va="center", fontsize=0.8 * style.small, color=colour)
+                axes.text(j, i, _short(value), ha="center", va="center", fontsize=0.8 * style.small, color=colour)
         axes.axvline(0.5, color="white", lw=2)
         names = ["all models", *("seeds alone" if f == "seed" else f"{f} alone" for f in factors)]
         axes.set_xticks(range(len(names)), [safe(n, 18) for n in names], rotation=50, ha="right")
@@ -73,3 +73,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     figure.colorbar(image, ax=list(panels), label="Kendall's τ", shrink=0.8)
     notes.append("each cell but the first column: mean over groups of models that share all other settings")
     return Drawing(figure, table, tuple(notes))
+
+
+def _short(value: float) -> str:
+    """One decimal with its sign, and no sign on what rounds to 0."""
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")

@@ -50,8 +50,9 @@ def compared(table: Table, spec: StudyReportSpec) -> dict[str, Any]:
     if spec.compare_by:
         for name in spec.compare_by:
             if name not in quantities and table.models:
-                if name in StudyReportSpec().compare_by:
-                    continue  # asked for by default, and the data does not have it
+                if name in StudyReportSpec().compare_by or table.failed_analyses:
+                    found["notes"].append(f"no model has {name.replace('_', ' ')}, so nothing is compared by it")
+                    continue
                 raise unknown_name("quantity", name, quantities, "report.compare_by")
         pairs = [
             _pair(name, groups[name], groups[baseline], axes, quantity, baseline)

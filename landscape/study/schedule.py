@@ -40,8 +40,9 @@ def do(jobs: Sequence[Job], *, workers: int | None = None, scheduler: str | None
         if workers is None and scheduler is None:
             _here(jobs, stop)
             return
-        with _client(workers, scheduler, gpu=_asks_for_gpu(jobs)) as client, client.as_current():
-            _there(jobs, client, stop, gpu=_asks_for_gpu(jobs))
+        gpu = _asks_for_gpu(jobs, here=scheduler is None)
+        with _client(workers, scheduler, gpu=gpu) as client, client.as_current():
+            _there(jobs, client, stop, gpu=gpu)
 
 
 def threads_per_worker(workers: int) -> int:
@@ -98,8 +99,12 @@ def _interrupted(stop: StopFlag, job: Job) -> Interrupted:
     return Interrupted(f"stopped by {stop.signal}", job.study, "run the same command again")
 
 
-def _asks_for_gpu(jobs: Sequence[Job]) -> bool:
-    return any(job.cell.spec.device.startswith("cuda") for job in jobs)
+def _asks_for_gpu(jobs: Sequence[Job], *, here: bool) -> bool:
+    """Whether a job needs a worker that offers a GPU: it names one, or takes what there is and there is one here."""
+    import torch
+
+    devices = {job.cell.spec.device for job in jobs}
+    return any(d.startswith("cuda") for d in devices) or (here and "auto" in devices and torch.cuda.is_available())
 
 
 @contextmanager

@@ -118,6 +118,7 @@ def statistics(experiment: Experiment, folder: StudyFolder) -> Result:
         raise UsageError("no model is finished", str(folder.path), "run `landscape study run` first")
     facts = {
         "study": experiment.name,
+        "label": experiment.name,
         "title": experiment.title,
         "claim": experiment.claim,
         "refuted_by": experiment.refuted_by,

@@ -74,8 +74,13 @@ def baselines(run: Run, sizes: Mapping[str, int]) -> Numbers:
 
 
 def measures(result: Result, analysis: Analysis) -> Numbers:
-    """The numbers of one result, each under a name that holds its whole definition within the study."""
+    """The numbers of one result, each under a name that holds its whole definition within the study.
+
+    An analysis with a control has none: it says which measures move, see `controls`.
+    """
     record = result.record
+    if record.get("control"):
+        return {}
     where = "" if analysis.problem.split == "train" else f" on {analysis.problem.split}"
     where += f" {' '.join(analysis.problem.domain)}" if analysis.problem.domain else ""
     step = "" if analysis.checkpoint == "last" else f" @{analysis.checkpoint}"

@@ -18,6 +18,7 @@ from landscape.specs import ProblemSpec, SharpnessSpec
 from landscape.specs.study import Experiment
 from landscape.study import job as job_module
 from landscape.study.cost import estimate
+from landscape.study.findings import caveats
 from landscape.study.folder import StudyFolder, wanted
 from landscape.study.job import Job, give_up, work
 from landscape.study.study import describe, jobs, run, statistics, status
@@ -75,6 +76,30 @@ def test_a_further_analysis_trains_nothing_again(finished, monkeypatch: pytest.M
     run(more, folder)
     values = [m.predictors.get("gradient-norm") for m in collect(more, folder).models]
     assert sum(v is not None for v in values) == 2
+
+
+def test_controls_say_which_measures_move(tmp_path: Path, tiny: str):
+    text = tiny.replace("[0, 1, 2]", "[0]") + (
+        '[[analyses]]\nkind = "sharpness"\nmeasure = ["weight-norm", "fisher-rao"]\ncontrol = "rescale"\nmodels = 2\n'
+    )
+    experiment, folder = read(text), StudyFolder(tmp_path / "s")
+    assert run(experiment, folder)["done"] == 4
+    table = collect(experiment, folder)
+    moves = {c["measure"]: (c["moves"], c["models"]) for c in table.controls}
+    assert moves == {"weight-norm": (True, 2), "fisher-rao": (False, 2)}
+    assert table.measures == ["m-sharpness m=8 rho=0.1", "weight-norm"]
+    assert any("not invariant under rescaling" in c.lower() for c in caveats(statistics(experiment, folder).record))
+
+
+def test_further_splits_have_gaps_of_their_own(tmp_path: Path, tiny: str):
+    text = tiny.replace("[0, 1, 2]", "[0]").replace('"gaussian-domains"', '"digits-rotated"')
+    text = text.replace('"n=40"', '"corruption=0.5"').replace('["sgd", "sam"]', '["sgd"]')
+    experiment, folder = read(text), StudyFolder(tmp_path / "s")
+    run(experiment, folder)
+    for model in collect(experiment, folder).models:
+        final = Run(folder.path / "runs" / model.name).record["final"]
+        assert model.outcomes["corrupted_gap_loss"] == final["corrupted_loss"] - final["train_loss"]
+        assert model.record["training"]["sizes"]["corrupted"] == model.record["training"]["sizes"]["test"]
 
 
 def test_further_seeds_leave_the_others_alone(finished, tiny: str):
