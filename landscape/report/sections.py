@@ -161,9 +161,11 @@ class Provenance:
     facts: list[tuple[str, str]]
 
 
-def plots(results: Sequence[Result], style: Style) -> Iterator[Plot]:
+def plots(
+    results: Sequence[Result], style: Style, captions: Mapping[str, tuple[str, str]] = CAPTIONS
+) -> Iterator[Plot]:
     """Every still figure that the results allow."""
-    for kind, (title, caption) in CAPTIONS.items():
+    for kind, (title, caption) in captions.items():
         try:
             fit = fitting(kind, results)
         except UsageError:

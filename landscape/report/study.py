@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..figures.provenance import versions
-from ..figures.render import image, render
+from ..figures.render import render
 from ..figures.style import Style
 from ..figures.tables import to_csv, to_latex
 from ..files import write_bytes
-from ..registry import FIGURES
 from ..result import Result
 from ..study.findings import about, caveats, compared_sentence, who_is_in
-from .sections import Plot
+from .sections import plots
 from .study_tables import tables
 
 CAPTIONS = {
@@ -80,7 +78,7 @@ def write_study_report(result: Result, out: Path) -> list[Path]:
         question=_question(record),
         sentences=list(_findings(record)),
         tables=made,
-        plots=list(_plots(result)),
+        plots=list(plots([result], Style("tmlr"), CAPTIONS)),
         caveats=caveats(record),
         provenance=_provenance(record),
         versions=versions(),
@@ -99,14 +97,6 @@ def _findings(record: dict[str, Any]) -> Iterator[str]:
     for outcome in record["outcomes"]:
         yield from about(outcome, [r for r in record["correlations"] if r["outcome"] == outcome["outcome"]])
     yield from map(compared_sentence, record["comparison"]["pairs"])
-
-
-def _plots(result: Result) -> Iterator[Plot]:
-    style = Style("tmlr")
-    for kind, (title, caption) in CAPTIONS.items():
-        drawing = FIGURES.load(kind)([result], style)
-        source = base64.b64encode(image(drawing, "svg", style, kind, [result])).decode("ascii")
-        yield Plot(kind, title, f"data:image/svg+xml;base64,{source}", caption, drawing.notes)
 
 
 def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
