@@ -8,7 +8,8 @@ from typing import Any
 from landscape.errors import UsageError
 from landscape.specs import ProblemSpec, Spec
 
-from .options import AnalysisCommon
+from .drawing import check_kinds, drawn
+from .options import DrawnCommon
 from .screen import Screen, number, percent
 
 Show = Callable[[Any, Screen], None]
@@ -19,7 +20,7 @@ def run_analysis(
     targets: tuple[str, ...],
     problem: ProblemSpec,
     spec: Spec,
-    common: AnalysisCommon,
+    common: DrawnCommon,
     screen: Screen,
     show: Show,
 ) -> dict[str, Any]:
@@ -31,7 +32,8 @@ def run_analysis(
     from landscape.analysis import analyze
     from landscape.curvature.hessian import NotConverged
 
-    objects = []
+    check_kinds(common.figure, "--figure")
+    objects, results = [], []
     for target in expand(targets, common.checkpoints):
         try:
             result = analyze(kind, target, problem, spec, out=common.out, force=common.force, trust=common.trust_run)
@@ -43,8 +45,10 @@ def run_analysis(
         show(result, screen)
         screen.path("result", result.path)
         screen.line()
+        results.append(result)
         objects.append(result.to_json())
-    return objects[0] if len(objects) == 1 and common.checkpoints == "last" else {"results": objects}
+    one = len(objects) == 1 and common.checkpoints == "last"
+    return drawn(objects[0] if one else {"results": objects}, results, common, screen)
 
 
 def expand(targets: Iterable[str], checkpoints: str) -> list[Any]:

@@ -10,7 +10,8 @@ from tyro.conf import Positional
 from landscape.specs import ProblemSpec
 
 from .analysis import expand
-from .options import AnalysisCommon
+from .drawing import check_kinds, drawn
+from .options import DrawnCommon
 from .screen import Screen
 from .tables import show_summary
 
@@ -22,17 +23,18 @@ class Arguments:
     targets: Positional[tuple[str, ...]] = ()
     """Run folders, RUN@best, RUN@step=N or checkpoint files."""
     problem: ProblemSpec = field(default_factory=ProblemSpec)
-    common: AnalysisCommon = field(default_factory=AnalysisCommon)
+    common: DrawnCommon = field(default_factory=DrawnCommon)
 
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Run the standard set, print the comparison."""
+    check_kinds(arguments.common.figure, "--figure")
     results = analyzed(arguments, screen)
     show_summary(results, screen)
     outputs = [str(r.path) for r in results if r.path]
     for path in outputs:
         screen.path("result", path)
-    return {"command": "analyze", "outputs": outputs}
+    return drawn({"command": "analyze", "outputs": outputs}, results, arguments.common, screen)
 
 
 def analyzed(arguments: Any, screen: Screen) -> list[Any]:

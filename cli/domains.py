@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from landscape.specs import DomainsSpec, ProblemSpec
 
 from .analysis import run_analysis
-from .options import AnalysisCommon
+from .options import DrawnCommon
 from .screen import Screen, number, percent
 
 
@@ -22,7 +22,7 @@ class Arguments:
     """Run folders, RUN@best, RUN@step=N or checkpoint files."""
     spec: DomainsSpec = field(default_factory=DomainsSpec)
     problem: ProblemSpec = field(default_factory=ProblemSpec)
-    common: AnalysisCommon = field(default_factory=AnalysisCommon)
+    common: DrawnCommon = field(default_factory=DrawnCommon)
 
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:

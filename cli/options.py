@@ -31,3 +31,23 @@ class AnalysisCommon(Common):
     """Import the plug-ins that a run names, though you have not named them yourself."""
     checkpoints: Literal["last", "all"] = "last"
     """The run's last checkpoint, or all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureOptions:
+    """Where a figure is printed, and as what."""
+
+    venue: Literal["neurips", "icml", "iclr", "cvpr", "tmlr", "slides"] = "neurips"
+    """Page width and fonts."""
+    columns: Literal[1, 2] = 1
+    """Columns of the page that the figure spans."""
+    format: tuple[Literal["pdf", "png", "svg", "html", "gif"], ...] = ("pdf", "png")
+    """File formats; html for what can be turned or moves, gif for what moves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnCommon(AnalysisCommon, FigureOptions):
+    """Flags of the analyses whose results can be drawn at once."""
+
+    figure: tuple[str, ...] = ()
+    """Also draw these kinds of figures of all targets together, into landscape-figures."""

@@ -11,7 +11,8 @@ from landscape.errors import UsageError
 from landscape.specs import PathSpec, ProblemSpec
 
 from .analysis import facts
-from .options import AnalysisCommon
+from .drawing import check_kinds, drawn
+from .options import DrawnCommon
 from .screen import Screen, number
 from .surface import batchnorm
 
@@ -24,7 +25,7 @@ class Arguments:
     """Two run folders, RUN@best, RUN@step=N or checkpoint files: A and B."""
     spec: PathSpec = field(default_factory=PathSpec)
     problem: ProblemSpec = field(default_factory=ProblemSpec)
-    common: AnalysisCommon = field(default_factory=AnalysisCommon)
+    common: DrawnCommon = field(default_factory=DrawnCommon)
 
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     a, common = arguments, arguments.common
     if len(a.targets) != 2:
         raise UsageError(f"{len(a.targets)} target(s)", "command line", "name two checkpoints, A and B")
+    check_kinds(common.figure, "--figure")
     first, second = (Target.find(t) for t in a.targets)
     result = path(first, second, a.problem, a.spec, out=common.out, force=common.force, trust=common.trust_run)
     screen.finish()
@@ -43,7 +45,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     screen.line(facts(result))
     show(result, screen)
     screen.path("result", result.path)
-    return result.to_json()
+    return drawn(result.to_json(), [result], common, screen)
 
 
 def show(result: Any, screen: Screen) -> None:

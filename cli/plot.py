@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tyro.conf import Positional
 
 from landscape.errors import UsageError
-from landscape.names import unknown_name
-from landscape.registry import FIGURES
 
-from .options import Common
+from .drawing import FOLDER, check_kinds, draw
+from .options import Common, FigureOptions
 from .screen import Screen
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotOptions:
+class PlotOptions(FigureOptions):
     """What is drawn, and how."""
 
     kind: tuple[str, ...] = ()
     """Figure kinds; see `landscape list figures` (default: all that the results allow)."""
-    venue: Literal["neurips", "icml", "iclr", "cvpr", "tmlr", "slides"] = "neurips"
-    """Page width and fonts."""
-    columns: Literal[1, 2] = 1
-    """Columns of the page that the figure spans."""
-    format: tuple[Literal["pdf", "png", "svg", "html", "gif"], ...] = ("pdf", "png")
-    """File formats; html for what can be turned or moves, gif for what moves."""
-    out: Path = Path("landscape-figures")
+    out: Path = FOLDER
     """Folder of the figures."""
 
 
@@ -44,23 +37,16 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Draw, print the paths."""
-    from landscape.figures.render import drawable, render
+    from landscape.figures.render import drawable
 
     options = arguments.options
-    for kind in options.kind:
-        if kind not in FIGURES:
-            raise unknown_name("figure", kind, FIGURES, "--kind")
+    check_kinds(options.kind, "--kind")
     results = collect(arguments.results)
-    outputs: list[Path] = []
-    for kind in options.kind or drawable(results):
-        outputs += render(
-            kind, results, options.out, formats=options.format, venue=options.venue, columns=options.columns
-        )
-    if not outputs:
+    kinds = options.kind or tuple(drawable(results))
+    if not kinds:
         raise UsageError("nothing to draw from these results", "command line", "name a --kind to see what it needs")
-    for path in outputs:
-        screen.path("figure", path.absolute())
-    return {"command": "plot", "outputs": [str(p.absolute()) for p in outputs]}
+    outputs = draw(kinds, results, options, options.out, screen)
+    return {"command": "plot", "outputs": outputs}
 
 
 def collect(names: tuple[str, ...]) -> list[Any]:

@@ -10,7 +10,8 @@ from tyro.conf import Positional
 from landscape.specs import ProblemSpec, SurfaceSpec
 
 from .analysis import expand, facts
-from .options import AnalysisCommon
+from .drawing import check_kinds, drawn
+from .options import DrawnCommon
 from .screen import Screen, number, percent
 
 
@@ -22,7 +23,7 @@ class Arguments:
     """Run folders, RUN@best, RUN@step=N or checkpoint files."""
     spec: SurfaceSpec = field(default_factory=SurfaceSpec)
     problem: ProblemSpec = field(default_factory=ProblemSpec)
-    common: AnalysisCommon = field(default_factory=AnalysisCommon)
+    common: DrawnCommon = field(default_factory=DrawnCommon)
 
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     from landscape.joint import surfaces
 
     a, common = arguments, arguments.common
+    check_kinds(common.figure, "--figure")
     results = surfaces(
         expand(a.targets, common.checkpoints),
         a.problem,
@@ -47,7 +49,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
         screen.line()
     objects = [result.to_json() for result in results]
     one = len(objects) == 1 and (common.checkpoints == "last" or results[0].kind == "plane")
-    return objects[0] if one else {"results": objects}
+    return drawn(objects[0] if one else {"results": objects}, results, common, screen)
 
 
 def show(result: Any, screen: Screen) -> None:

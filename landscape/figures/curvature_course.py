@@ -40,6 +40,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         lines.setdefault(r.label, {}).setdefault(_step(r), []).append(r)
     figure = style.figure(height=style.width * 0.36)
     axes = figure.subplots(1, len(QUANTITIES))
+    for panel, title in zip(axes, QUANTITIES.values(), strict=True):
+        panel.set(xlabel="step", ylabel=title, yscale="log")
     rows: list[Row] = []
     handles = []
     for label, look in looks(lines).items():
@@ -61,8 +63,6 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             if quantity == "lambda_1":
                 handles.append((line, label))
                 _edge(panel, [r for members in lines[label].values() for r in members], look.colour)
-    for panel, title in zip(axes, QUANTITIES.values(), strict=True):
-        panel.set(xlabel="step", ylabel=title, yscale="log")
     style.legend(figure, [h for h, _ in handles], [safe(name(label)) for _, label in handles])
     return Drawing(figure, rows, ("line: mean over seeds, dot: one seed",))
 
@@ -79,6 +79,9 @@ def _value(result: Result, quantity: str) -> float:
 
 
 def _edge(panel: Any, members: Sequence[Result], colour: str) -> None:
-    edges = [e["gd"] for r in members if (e := r.record.get("edges_of_stability"))]
+    """2/eta at every checkpoint; it hardly stretches the axis, for it has no bound where the learning rate ends."""
+    edges = {_step(r): e["gd"] for r in members if (e := r.record.get("edges_of_stability"))}
+    limits = panel.get_ylim()
     if edges:
-        panel.axhline(edges[-1], color=colour, lw=0.6, ls="--")
+        panel.plot(sorted(edges), [edges[s] for s in sorted(edges)], color=colour, lw=0.6, ls="--")
+        panel.set_ylim(limits[0], max(limits[1], 1.2 * min(edges.values())))

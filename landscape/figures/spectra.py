@@ -88,6 +88,10 @@ def _panel(panel: Any, result: Result, label: str, place: Any, colour: str, floo
     x = result.data["curvature"].values
     y, band = result.data["density"].values, result.data["density_stderr"].values
     band = np.where(np.isfinite(band), band, 0.0)
+    seen = y + band > floor  # what lies under the floor is drawn as its edge
+    kept = np.convolve(seen, [1, 1, 1], "same") > 0
+    kept[[0, -1]] = True
+    x, y, band = x[kept], y[kept], band[kept]
     panel.fill_between(x, np.maximum(y - band, floor), np.maximum(y + band, floor), color=colour, alpha=0.35, lw=0)
     panel.plot(x, np.maximum(y, floor), color=colour, lw=0.8)
     panel.set_yscale("log")

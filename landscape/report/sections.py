@@ -172,19 +172,20 @@ def plots(
             continue
         drawing: Drawing = FIGURES.load(kind)(fit, style)
         svg, pdf = (image(drawing, form, style, kind, fit) for form in ("svg", "pdf"))
-        addresses = _address("image/svg+xml", svg), _address("application/pdf", pdf)
+        addresses = data_address("image/svg+xml", svg), data_address("application/pdf", pdf)
         yield Plot(kind, title, *addresses, caption, drawing.notes)
 
 
 def downloads(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The table as files: name to data address."""
     return {
-        "table.csv": _address("text/csv;charset=utf-8", summary_csv(rows).encode("utf-8")),
-        "table.tex": _address("text/plain;charset=utf-8", summary_latex(rows).encode("utf-8")),
+        "table.csv": data_address("text/csv;charset=utf-8", summary_csv(rows).encode("utf-8")),
+        "table.tex": data_address("text/plain;charset=utf-8", summary_latex(rows).encode("utf-8")),
     }
 
 
-def _address(kind: str, content: bytes) -> str:
+def data_address(kind: str, content: bytes) -> str:
+    """A file as an address that holds it."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 

@@ -179,3 +179,27 @@ def test_bad_input_is_one_line(words, text: str, landscape, runs: Path) -> None:
     said = landscape(*(names.get(w, w) for w in words))
     assert said.code == 2, said.err
     assert text in said.error
+
+
+def test_three_checkpoints_become_a_figure_in_one_command(tmp_path, monkeypatch, capsys):
+    import torch
+    from landscape_cli.app import main
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def network():\n    return torch.nn.Sequential(torch.nn.Linear(2, 3))\n"
+        "def data():\n    return {'train': (torch.eye(2).repeat(6, 1), torch.tensor([0, 1]).repeat(6))}\n"
+    )
+    for i, name in enumerate(("sgd.pt", "sam.pt", "mine.pt")):
+        torch.manual_seed(i)
+        torch.save(torch.nn.Sequential(torch.nn.Linear(2, 3)).state_dict(), tmp_path / name)
+    words = ["surface", "sgd.pt", "sam.pt", "mine.pt", "--model", "mine.py:network", "--data", "mine.py:data"]
+    words += ["--points", "3", "--figure", "contour", "--venue", "icml", "--columns", "2", "--json"]
+    assert main(words) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert [f.rpartition(".")[2] for f in figures] == ["pdf", "png", "csv"]
+    with Image.open(figures[1]) as picture:
+        assert picture.width == round(6.75 * 300)
+    assert main([*words[:-7], "--figure", "contours"]) == 2
