@@ -40,7 +40,8 @@ def compared(table: Table, spec: StudyReportSpec) -> dict[str, Any]:
     for model in table.models:
         groups.setdefault(label(model, axes), []).append(model)
     found: dict[str, Any] = {"axes": list(axes), "baseline": None, "competitors": [], "pairs": [], "notes": []}
-    quantities = [*dict.fromkeys(k for m in table.models for k in m.outcomes), *table.measures, *table.courses]
+    quantities = [*dict.fromkeys(k for m in table.models for k in m.outcomes)]
+    quantities += [*table.measures, *table.courses, *table.baselines]
     found["competitors"] = [_summary(name, members, quantities) for name, members in groups.items()]
     if len(groups) < 2:
         found["notes"].append("there is nothing to compare: one method")
