@@ -16,7 +16,7 @@ from ..figures.summary import summarize
 from ..files import write_bytes
 from ..result import Result
 from .explore import explorable, script_json
-from .sections import downloads, plots, provenance, table_cells, table_head
+from .sections import CAPTIONS, downloads, plots, provenance, table_cells, table_head
 
 
 def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
@@ -58,7 +58,7 @@ def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
         downloads=downloads(rows),
         explore=explore,
         data=markupsafe.Markup(script_json(explore)),
-        plots=list(plots(results, Style("tmlr"))),
+        plots=list(plots(results, Style("tmlr"), CAPTIONS)),
         provenance=provenance(results),
         versions=versions(),
         library=_library() if any(explore.values()) else "",

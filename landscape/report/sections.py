@@ -161,10 +161,8 @@ class Provenance:
     facts: list[tuple[str, str]]
 
 
-def plots(
-    results: Sequence[Result], style: Style, captions: Mapping[str, tuple[str, str]] = CAPTIONS
-) -> Iterator[Plot]:
-    """Every still figure that the results allow."""
+def plots(results: Sequence[Result], style: Style, captions: Mapping[str, tuple[str, str]]) -> Iterator[Plot]:
+    """Every still figure of ``captions`` (kind to title and caption) that the results allow."""
     for kind, (title, caption) in captions.items():
         try:
             fit = fitting(kind, results)

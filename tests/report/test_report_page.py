@@ -57,7 +57,7 @@ FEW = {k: CAPTIONS[k] for k in ("contour", "eigenvalues", "training", "domains")
 
 def written(results: list[Result], folder: Path, title: str = "A title") -> Page:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("landscape.report.sections.CAPTIONS", FEW)
+        patch.setattr("landscape.report.report.CAPTIONS", FEW)
         return Page(write_report(results, folder / "report.html", title=title).read_text(encoding="utf-8"))
 
 
