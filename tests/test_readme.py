@@ -38,7 +38,8 @@ def test_the_tour_runs_outside_the_repository(tmp_path: Path) -> None:
     study = blocks("toml")[0].replace("epochs = 100", "epochs = 1").replace("[0, 1, 2, 3]", "[0]")
     assert "stop_at = 0.1 " in study
     (tmp_path / "mine.toml").write_text(study.replace("stop_at = 0.1 ", "stop_at = 9.0 "))
-    make = "import torch, mine; torch.save(mine.network().state_dict(), 'weights.pt')"
+    names = ["weights", "sgd", "sam", "mine"]
+    make = f"import torch, mine; [torch.save(mine.network().state_dict(), n + '.pt') for n in {names}]"
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
