@@ -13,11 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+Spread = tuple[float, float, float]
+"""Minimum, median and maximum over rounds."""
+
 
 def options(doc: str | None, repeat: int) -> argparse.Namespace:
-    """The flags of every benchmark: ``--repeat`` and ``--out`` (a folder; nothing is written without it)."""
+    """The flags of every benchmark: ``--repeat``, ``--short`` and ``--out`` (a folder; else nothing is written)."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=repeat)
+    parser.add_argument("--short", action="store_true", help="small work that needs no published material")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -43,13 +47,28 @@ def interleaved(cases: Mapping[str, Callable[[], Any]], repeat: int, warm_up: in
     return seconds
 
 
-def ratios(seconds: Mapping[str, Sequence[float]], base: str) -> dict[str, tuple[float, float, float]]:
+def ratios(seconds: Mapping[str, Sequence[float]], base: str) -> dict[str, Spread]:
     """Minimum, median and maximum over the rounds of each case's time over that of ``base`` in the same round."""
     found = {}
     for name, values in seconds.items():
         shares = [v / b for v, b in zip(values, seconds[base], strict=True)]
         found[name] = (min(shares), statistics.median(shares), max(shares))
     return found
+
+
+def bar(
+    task: str, *, floor: Spread | None = None, peer: str | None = None, faster: Spread | None = None, target: float
+) -> dict[str, Any]:
+    """A line of the summary: our cost over what the task needs at least, and over that of the best peer.
+
+    Args:
+        task: The work in a few words.
+        floor: Our cost over what the task cannot do without, in the same unit; None where no floor is argued.
+        peer: The fastest peer that reached the same accuracy; None if none did or none is installed.
+        faster: Its time over ours.
+        target: What ``faster`` shall reach.
+    """
+    return {"task": task, "floor": floor, "peer": peer, "faster": faster, "target": target}
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,142 @@
+"""The networks that the benchmarks measure on, each with its examples in one batch and a loss that peers can call.
+
+`mlp` is trained on the embedded digits, `resnet20` is the published one on lossless CIFAR images
+(LANDSCAPE_TEST_DATA), `vit` is trained for a moment on the same images, and `transformer` is a causal language
+model of twelve layers with random weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import landscape
+from landscape.checkpoint import read_weights
+from landscape.data.digits import digits
+from landscape.fitting import load_into
+from landscape.models.mlp import mlp as build_mlp
+from landscape.models.resnet import resnet20 as build_resnet20
+from landscape.models.vit import Block
+from landscape.models.vit import vit as build_vit
+
+
+@dataclass(frozen=True)
+class Work:
+    """A network in evaluation mode with one batch: what every tool is given."""
+
+    name: str
+    model: nn.Module
+    inputs: Tensor
+    targets: Tensor
+
+    def criterion(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean cross-entropy, over examples or over tokens ``(n, tokens, vocabulary)``."""
+        return F.cross_entropy(output.flatten(0, -2), target.flatten())
+
+    def to(self, dtype: torch.dtype) -> Work:
+        """A copy in another precision."""
+        inputs = self.inputs.to(dtype) if self.inputs.is_floating_point() else self.inputs
+        return Work(self.name, copy.deepcopy(self.model).to(dtype), inputs, self.targets)
+
+    def problem(self) -> landscape.Problem:
+        """The same, on a copy of the network, as ours takes it."""
+        loss = "cross_entropy" if self.targets.ndim == 1 else "token_cross_entropy"
+        dtype = next(self.model.parameters()).dtype
+        pair = (self.inputs, self.targets)
+        return landscape.Problem(copy.deepcopy(self.model), pair, loss, batch_size=len(self.targets), dtype=dtype)
+
+
+class LanguageModel(nn.Module):
+    """Tokens to logits of the next: embeddings, causal blocks, a norm, a linear layer."""
+
+    def __init__(self, vocabulary: int, tokens: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.embed, self.places = nn.Embedding(vocabulary, width), nn.Parameter(0.02 * torch.randn(tokens, width))
+        self.blocks = nn.Sequential(*(Block(width, heads, causal=True) for _ in range(depth)))
+        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, vocabulary)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens ``(n, tokens)`` to logits ``(n, tokens, vocabulary)``."""
+        logits: Tensor = self.linear(self.norm(self.blocks(self.embed(x) + self.places)))
+        return logits
+
+
+def mlp(examples: int = 1000, width: int = 64) -> Work:
+    """64-64-64-10 on digits, after 300 steps of Adam."""
+    torch.manual_seed(0)
+    x, y = digits()["train"]
+    x = x.flatten(1)
+    model = build_mlp([x.shape[1]], 10, hidden=(width, width))
+    return _trained(Work("MLP 64-64-64-10", model, x[:examples], y[:examples]), 300)
+
+
+def resnet20(examples: int = 64) -> Work:
+    """The published ResNet-20 on its own training images."""
+    model, file = build_resnet20(), material() / "checkpoints/resnet20-12fca82f.th"
+    load_into(model, read_weights(file), file)
+    return Work("ResNet-20", model.eval(), *cifar(examples))
+
+
+def vit(examples: int = 64, width: int = 48) -> Work:
+    """A vision transformer with patches of 4 x 4 pixels, after 100 steps of Adam."""
+    torch.manual_seed(0)
+    return _trained(Work("small ViT", build_vit([3, 32, 32], 10, width=width), *cifar(examples)), 100)
+
+
+def transformer(examples: int = 8, tokens: int = 32, width: int = 96, depth: int = 12) -> Work:
+    """Twelve causal layers with random weights, on random tokens of a vocabulary of 256."""
+    torch.manual_seed(0)
+    model = LanguageModel(256, tokens, width, depth, 4).eval()
+    text = torch.randint(0, 256, (examples, tokens + 1))
+    return Work(f"{depth}-layer transformer", model, text[:, :-1].contiguous(), text[:, 1:].contiguous())
+
+
+ALL: dict[str, Callable[[], Work]] = {
+    "mlp": mlp,
+    "resnet20": resnet20,
+    "vit": vit,
+    "transformer": transformer,
+}
+
+SHORT: dict[str, Callable[[], Work]] = {"mlp": partial(mlp, 500), "transformer": partial(transformer, 4, 16, 32)}
+"""What CI measures: seconds, and nothing that is not in the repository."""
+
+
+def material() -> Path:
+    """The folder with published checkpoints and real images.
+
+    Raises:
+        SystemExit: If LANDSCAPE_TEST_DATA does not name it.
+    """
+    folder = Path(os.environ.get("LANDSCAPE_TEST_DATA", ""))
+    if not (folder / "cifar10-lossless-6102.npz").is_file():
+        raise SystemExit("LANDSCAPE_TEST_DATA names no folder with checkpoints/ and cifar10-lossless-6102.npz")
+    return folder
+
+
+def cifar(examples: int) -> tuple[Tensor, Tensor]:
+    """The first lossless training images, normalised as the published networks expect."""
+    images = np.load(material() / "cifar10-lossless-6102.npz")
+    x = torch.from_numpy(images["x_train"][:examples]).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    return (x - mean) / std, torch.from_numpy(images["y_train"][:examples].astype(np.int64))
+
+
+def _trained(work: Work, steps: int) -> Work:
+    optimizer = torch.optim.Adam(work.model.parameters(), lr=1e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        work.criterion(work.model.train()(work.inputs), work.targets).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    work.model.eval()
+    return work
