@@ -71,7 +71,8 @@ def _there(jobs: Sequence[Job], client: Any, stop: StopFlag, *, gpu: bool) -> No
     resources = {"GPU": 1} if gpu else None
     # Priorities keep the order of the jobs: whole repetitions come first, so that a study can be looked at early.
     running = {
-        client.submit(work, job, pure=False, resources=resources, priority=-i): job for i, job in enumerate(jobs)
+        client.submit(_in_worker, job, pure=False, resources=resources, priority=-i): job
+        for i, job in enumerate(jobs)
     }
     finished = 0
     while running:
@@ -93,6 +94,18 @@ def _there(jobs: Sequence[Job], client: Any, stop: StopFlag, *, gpu: bool) -> No
                 give_up(job, reason)
             finished += 1
     report("models", len(jobs), len(jobs))
+
+
+def _in_worker(job: Job) -> Record:
+    """The job, in a worker.
+
+    There xarray would ask the scheduler for a lock before it writes a file, over a connection that is gone when the
+    study is stopped. The files of a job are its own, and are locked on the disk.
+    """
+    import dask
+
+    with dask.config.set(scheduler="synchronous"):
+        return work(job)
 
 
 def _interrupted(stop: StopFlag, job: Job) -> Interrupted:
