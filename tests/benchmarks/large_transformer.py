@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import resource
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from landscape.curvature.lanczos import lanczos
 from landscape.curvature.operators import operator_of
 from landscape.models.vit import Block
 from landscape.problem import Problem
+from landscape.progress import reporting
 
 
 class Transformer(nn.Module):
@@ -54,27 +56,33 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--vocabulary", type=int, default=20_000)
     parser.add_argument("--tol", type=float, default=1e-2)
+    parser.add_argument("--products", type=int, default=300)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.manual_seed(0)
     model = Transformer(options.layers, options.width, options.vocabulary, 64)
     tokens = torch.randint(0, options.vocabulary, (4, 64))
-    problem = Problem(model, {"input_ids": tokens}, "causal_lm", batch_size=1)
+    problem = Problem(model, {"input_ids": tokens}, "causal_lm")
     del model
     started = time.perf_counter()
     operator = operator_of(problem, "hessian", memory=0)
     problem.hvp(torch.ones(problem.n_parameters))
     one = time.perf_counter() - started
-    found = lanczos(
-        operator.product,
-        problem.n_parameters,
-        top=3,
-        tol=options.tol,
-        basis_limit=11,
-        keep_images=False,
-        complete=False,
-        max_products=200,
-    )
+
+    def say(task: str, done: int, total: int | None, note: str = "") -> None:
+        print(f"{time.perf_counter() - started:6.0f} s  {task}: {done} products, {note}", file=sys.stderr, flush=True)
+
+    with reporting(say):
+        found = lanczos(
+            operator.product,
+            problem.n_parameters,
+            top=3,
+            tol=options.tol,
+            basis_limit=11,
+            keep_images=False,
+            complete=False,
+            max_products=options.products,
+        )
     facts = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s)",
         "date": datetime.now(UTC).date().isoformat(),
