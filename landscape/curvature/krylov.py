@@ -87,25 +87,27 @@ class Krylov:
         return not self.full and self.size + self.pending > self.limit
 
     def _project_out(self, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Remove from ``rows`` ``(b, n)`` what lies in the space, twice; also the coefficients ``(size, b)``."""
+        """Remove from ``rows`` ``(b, n)`` what lies in the space, twice; also the coefficients ``(size, b)``.
+
+        ``rows`` is overwritten: a step's cost beside its product is reading the basis and making room for vectors.
+        """
         coefficients = rows.new_zeros(size, len(rows))
         for _ in range(2):  # once is not enough after cancellation
             inside = self.basis[:size] @ rows.T
-            rows = rows - inside.T @ self.basis[:size]
+            rows.addmm_(inside.T, self.basis[:size], alpha=-1)
             coefficients += inside
             if len(self.deflated):
-                rows = rows - (self.deflated @ rows.T).T @ self.deflated
+                rows.addmm_((self.deflated @ rows.T).T, self.deflated, alpha=-1)
         return rows, coefficients
 
     def _unit(self, vector: Tensor, size: int) -> Tensor:
         """A unit vector along what ``vector`` holds beyond the space; drawn anew if that is rounding noise."""
         while True:
-            rest = self._project_out(vector[None], size)[0][0]
+            rest = self._project_out(vector[None].clone(), size)[0][0]
             norm, whole = torch.linalg.vector_norm(rest), torch.linalg.vector_norm(vector)
             if norm > 1e-8 * whole:
                 rest = self._project_out(rest[None] / norm, size)[0][0]
-                unit: Tensor = rest / torch.linalg.vector_norm(rest)
-                return unit
+                return rest.div_(torch.linalg.vector_norm(rest))
             vector = self.draw()
 
     def grow(self) -> None:
@@ -115,7 +117,9 @@ class Krylov:
             NumericalError: If a product is not finite.
         """
         m, total = self.size, self.size + self.pending
-        rows = torch.stack([self._times(self.basis[i]) for i in range(m, total)])
+        rows = self.basis.new_empty(self.pending, self.n)
+        for i in range(self.pending):
+            rows[i] = self._times(self.basis[m + i])
         if self.images is not None:
             self.images[m:total] = rows
         rest, coefficients = self._project_out(rows, total)
@@ -151,13 +155,13 @@ class Krylov:
         if self._known is not None:
             image, self._known = self._known, None
             return image
-        return self.multiply(vector).to(self.basis.device, torch.float64)
+        return self.multiply(vector)
 
     def _factors(self, rest: Tensor, total: int) -> tuple[Tensor, Tensor]:
         """Orthonormal rows spanning ``rest`` ``(b, n)``, strongest first, and ``rest`` in them, ``(b, b)``."""
         if len(rest) == 1:
             norm = torch.linalg.vector_norm(rest)
-            return rest / norm.clamp_min(torch.finfo(torch.float64).tiny), norm.reshape(1, 1)
+            return rest.div_(norm.clamp_min(torch.finfo(torch.float64).tiny)), norm.reshape(1, 1)
         if not bool(torch.isfinite(rest).all()):
             return rest, rest.new_full((len(rest), len(rest)), torch.nan)
         u, s, rows = torch.linalg.svd(rest, full_matrices=False)
