@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..evaluation import Evaluation
 from ..examples import Examples
 from ..intervals import mean_and_stderr, mean_interval, share_interval
 from ..problem import Problem
@@ -34,7 +35,7 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
         NumericalError: If the loss is not finite.
     """
     evaluation = problem.require_finite()
-    table = losses(problem)
+    table = losses(problem, evaluation)
     names = list(table)
     parts = {n: problem.of_domain(n) if problem.examples.domains else problem for n in names}
     gradients = _gradients(parts)
@@ -66,12 +67,15 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
     return found
 
 
-def losses(problem: Problem) -> dict[str, dict[str, Any]]:
+def losses(problem: Problem, evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     """Loss and accuracy of each domain that has examples, with 95 % intervals over its examples.
 
     The interval of a loss is Student's, of an accuracy Wilson's; a loss that gives only means has none.
+
+    Args:
+        problem: Network, loss and examples.
+        evaluation: Of the problem at its present weights.
     """
-    evaluation = problem.evaluate()
     values, weights = problem.example_losses(), problem.example_weights()
     each = None if values is None else values.double().cpu().numpy()
     weight = np.ones(problem.n_examples) if weights is None else weights.double().cpu().numpy()
@@ -118,7 +122,7 @@ def spread(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _of_split(problem: Problem) -> dict[str, Any]:
-    table = losses(problem)
+    table = losses(problem, problem.evaluate())
     return {"domains": table, **spread(table)}
 
 

@@ -13,8 +13,8 @@ import copy
 from typing import Any
 
 import torch
-from harness import bar, interleaved, options, publish, ratios, table
-from networks import ALL, SHORT, Work
+from harness import bar, beside_stored, interleaved, options, publish, ratio, table
+from networks import Work, chosen, passes
 
 import landscape
 
@@ -35,19 +35,24 @@ def measure(work: Work, repeat: int) -> dict[str, Any]:
             torch.autograd.grad(work.criterion(work.model(inputs), targets), parameters)
 
     seconds = interleaved({"bare": bare, "ours": lambda: landscape.domains(problem)}, repeat)
-    return {"network": work.name, "over_floor": list(ratios(seconds, "bare")["ours"])}
+    made = passes(problem.model, lambda: landscape.domains(problem))
+    return {"network": work.name, "over_floor": ratio(seconds["ours"], seconds["bare"]), "passes": list(made)}
 
 
 def main() -> None:
     """Measure, print, store."""
     asked = options(__doc__, 9)
-    rows = [measure(make(), asked.repeat) for make in (SHORT if asked.short else ALL).values()]
+    works = chosen(asked.short, asked.only).values()
+    rows = beside_stored(asked.out, "domains", [measure(work, asked.repeat) for work in works])
     text = table(
         ["network", "cost / floor, min", "median", "max"],
-        [[r["network"], *(f"{v:.2f}" for v in r["over_floor"])] for r in rows],
+        [[r["network"], *(f"{r['over_floor'][k]:.2f}" for k in ("least", "median", "most"))] for r in rows],
     )
-    lines = [bar(f"domains, {r['network']}", floor=r["over_floor"], target=1.0) for r in rows]
-    publish(asked.out, "domains", "Per-domain quantities", text, {"rows": rows, "headline": lines})
+    lines = [bar(f"domains, {r['network']}", floor=r["over_floor"]) for r in rows]
+    counts = {f"forward passes, domains, {r['network']}": r["passes"][0] for r in rows}
+    counts |= {f"gradients, domains, {r['network']}": r["passes"][1] for r in rows}
+    facts = {"rows": rows, "headline": lines, "counts": counts}
+    publish(asked.out, "domains", "Per-domain quantities", text, facts)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,14 @@ seconds and the peak of resident memory. Target: 24 GB and 60 minutes.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
+from harness import bar, publish, ratio, table
 from torch import Tensor, nn
 
 from landscape.curvature.lanczos import lanczos
@@ -84,8 +82,6 @@ def main() -> None:
             max_products=options.products,
         )
     facts = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s)",
-        "date": datetime.now(UTC).date().isoformat(),
         "parameters": problem.n_parameters,
         "tokens": problem.total_weight,
         "loss": problem.loss(),
@@ -99,14 +95,19 @@ def main() -> None:
         "seconds_of_one_product": round(one, 1),
         "peak_gigabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
     }
-    lines = ["| | |", "|---|---|", *(f"| {k.replace('_', ' ')} | {v} |" for k, v in facts.items())]
-    print("\n".join(lines))
-    if options.out:
-        (options.out / "large_transformer.json").write_text(json.dumps(facts, indent=1) + "\n")
-        head = (
-            "# A transformer of 100 million parameters\n\nTop three eigenvalues, thick restart, 11 basis vectors.\n\n"
-        )
-        (options.out / "large_transformer.md").write_text(head + "\n".join(lines) + "\n")
+    text = table(["", ""], [[k.replace("_", " "), str(v)] for k, v in facts.items()])
+    text = f"Top three eigenvalues, thick restart, 11 basis vectors.\n\n{text}"
+    title = "A transformer of 100 million parameters"
+    publish(options.out, "large_transformer", title, text, {**facts, "headline": headline(facts)})
+
+
+def headline(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Memory and time against what they may be."""
+    task = f"top 3, transformer of {facts['parameters'] / 1e6:.0f} million parameters"
+    return [
+        bar(f"{task}: peak memory", floor=ratio([facts["peak_gigabytes"]], [1.0]), most=24.0, unit="GB"),
+        bar(f"{task}: time", floor=ratio([facts["seconds"]], [60.0]), most=60.0, unit="min"),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The networks that the benchmarks measure on, each with its examples in one batch and a loss that peers can call.
+"""The networks that the benchmarks measure on, each with its examples and a loss that peers can call.
 
 `mlp` is trained on the embedded digits, `resnet20` is the published one on lossless CIFAR images
 (LANDSCAPE_TEST_DATA), `vit` is trained for a moment on the same images, and `transformer` is a causal language
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,12 +32,13 @@ from landscape.models.vit import vit as build_vit
 
 @dataclass(frozen=True)
 class Work:
-    """A network in evaluation mode with one batch: what every tool is given."""
+    """A network in evaluation mode with its examples in ``cut`` batches of equal size: what every tool is given."""
 
     name: str
     model: nn.Module
     inputs: Tensor
     targets: Tensor
+    cut: int = 1
 
     def criterion(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy, over examples or over tokens ``(n, tokens, vocabulary)``."""
@@ -45,14 +47,24 @@ class Work:
     def to(self, dtype: torch.dtype) -> Work:
         """A copy in another precision."""
         inputs = self.inputs.to(dtype) if self.inputs.is_floating_point() else self.inputs
-        return Work(self.name, copy.deepcopy(self.model).to(dtype), inputs, self.targets)
+        return replace(self, model=copy.deepcopy(self.model).to(dtype), inputs=inputs)
+
+    def in_batches(self, cut: int) -> Work:
+        """The same examples in several batches."""
+        return replace(self, name=f"{self.name}, {cut} batches", cut=cut)
+
+    @property
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """The examples, batch by batch."""
+        return list(zip(self.inputs.chunk(self.cut), self.targets.chunk(self.cut), strict=True))
 
     def problem(self) -> landscape.Problem:
         """The same, on a copy of the network, as ours takes it."""
         loss = "cross_entropy" if self.targets.ndim == 1 else "token_cross_entropy"
         dtype = next(self.model.parameters()).dtype
         pair = (self.inputs, self.targets)
-        return landscape.Problem(copy.deepcopy(self.model), pair, loss, batch_size=len(self.targets), dtype=dtype)
+        size = len(self.targets) // self.cut
+        return landscape.Problem(copy.deepcopy(self.model), pair, loss, batch_size=size, dtype=dtype)
 
 
 class LanguageModel(nn.Module):
@@ -86,6 +98,13 @@ def resnet20(examples: int = 64) -> Work:
     return Work("ResNet-20", model.eval(), *cifar(examples))
 
 
+def random_resnet20(examples: int = 16) -> Work:
+    """A ResNet-20 as it is initialised, on noise: needs nothing, and costs the same."""
+    torch.manual_seed(0)
+    x, y = torch.randn(examples, 3, 32, 32), torch.arange(examples) % 10
+    return Work("ResNet-20 on noise", build_resnet20().eval(), x, y)
+
+
 def vit(examples: int = 64, width: int = 48) -> Work:
     """A vision transformer with patches of 4 x 4 pixels, after 100 steps of Adam."""
     torch.manual_seed(0)
@@ -107,8 +126,59 @@ ALL: dict[str, Callable[[], Work]] = {
     "transformer": transformer,
 }
 
-SHORT: dict[str, Callable[[], Work]] = {"mlp": partial(mlp, 500), "transformer": partial(transformer, 4, 16, 32)}
+SHORT: dict[str, Callable[[], Work]] = {
+    "mlp": partial(mlp, 500),
+    "resnet20": random_resnet20,
+    "transformer": partial(transformer, 4, 16, 32),
+}
 """What CI measures: seconds, and nothing that is not in the repository."""
+
+
+def chosen(short: bool, only: Sequence[str] | None = None) -> dict[str, Work]:
+    """The networks to measure on, by name.
+
+    Raises:
+        SystemExit: If one is unknown.
+    """
+    known = SHORT if short else ALL
+    if unknown := sorted(set(only or ()) - set(known)):
+        raise SystemExit(f"unknown network {', '.join(unknown)}; there is: {', '.join(known)}")
+    return {name: known[name]() for name in only or known}
+
+
+def multiplications(work: Work) -> tuple[float, float]:
+    """Multiplications of a forward pass in linear and convolution layers: those of the first layer, and the others'.
+
+    The first is the one whose input needs no gradient.
+    """
+    first = others = 0.0
+
+    def count(layer: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
+        nonlocal first, others
+        each = output.numel() * layer.weight[0].numel()
+        first, others = (first, others + each) if given[0].requires_grad else (first + each, others)
+
+    layers = [m for m in work.model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    work.model(work.inputs)
+    for hook in hooks:
+        hook.remove()
+    return first, others
+
+
+def passes(model: nn.Module, call: Callable[[], Any]) -> tuple[int, int]:
+    """Forward and backward passes of the network during a call: exact where the clock is not."""
+    seen = [0, 0]
+
+    def count(place: int) -> None:
+        seen[place] += 1
+
+    last = list(model.parameters())[-1]
+    hooks = [model.register_forward_hook(lambda *_: count(0)), last.register_hook(lambda _: count(1))]
+    call()
+    for hook in hooks:
+        hook.remove()
+    return seen[0], seen[1]
 
 
 def material() -> Path:

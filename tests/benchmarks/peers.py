@@ -1,11 +1,11 @@
 """Other people's tools on the same work: their curvature products, eigenvalues, traces, densities and surfaces.
 
 Each works on a copy of the network, is called as its documentation shows, and is given what it needs to succeed:
-attention by plain products (their double backward has no other), one batch, and, where it stops by a tolerance of its
-own meaning, a ladder of settings from which the cheapest that reaches the asked accuracy is taken before anything is
-timed. A tool that is not installed is left out, and named as such. nngeometry (0.4) forms the Hessian densely and has
-no product, so it appears nowhere; `pip install pyhessian hessian-eigenthings==1.0.0a5 curvlinops-for-pytorch
-landscaper loss-landscapes pytorch-optimizer` brings the others.
+attention by plain products (their double backward has no other), kept graphs where it can keep them, and, where it
+stops by a tolerance of its own meaning, a ladder of settings from which the cheapest that reaches the asked accuracy
+is taken before anything is timed. A tool that is not installed is left out, and named as such. nngeometry (0.4) forms
+the Hessian densely and has no product, so it appears nowhere; `pip install pyhessian hessian-eigenthings==1.0.0a5
+curvlinops-for-pytorch landscaper loss-landscapes pytorch-optimizer` brings the others.
 """
 
 from __future__ import annotations
@@ -117,9 +117,12 @@ def _pyhessian(work: Work) -> Peer:
     from pyhessian import hessian
     from pyhessian.utils import hessian_vector_product
 
-    found = hessian(copy.deepcopy(work.model), work.criterion, data=(work.inputs, work.targets), cuda=False)
+    whole = {"data": work.batches[0]} if work.cut == 1 else {"dataloader": work.batches}
+    found = hessian(copy.deepcopy(work.model), work.criterion, **whole, cuda=False)
 
     def product(vector: Tensor) -> Tensor:
+        if work.cut > 1:
+            return _joined(found.dataloader_hv_product(_split(vector, found.params))[1])
         return _joined(hessian_vector_product(found.gradsH, found.params, _split(vector, found.params)))
 
     return Peer("PyHessian", product, found)
@@ -128,8 +131,7 @@ def _pyhessian(work: Work) -> Peer:
 def _eigenthings(work: Work) -> Peer:
     from hessian_eigenthings import HessianOperator, supervised_loss
 
-    batches = [(work.inputs, work.targets)]
-    operator = HessianOperator(copy.deepcopy(work.model), batches, supervised_loss(work.criterion))
+    operator = HessianOperator(copy.deepcopy(work.model), work.batches, supervised_loss(work.criterion))
     return Peer("hessian-eigenthings", operator.matvec, operator)
 
 
@@ -142,8 +144,7 @@ def _curvlinops(work: Work) -> Peer:
 
     model = copy.deepcopy(work.model)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    batches = [(work.inputs, work.targets)]
-    operator = HessianLinearOperator(model, Criterion(), parameters, batches, check_deterministic=False)
+    operator = HessianLinearOperator(model, Criterion(), parameters, work.batches, check_deterministic=False)
     return Peer("curvlinops", lambda vector: operator @ vector, operator)
 
 
@@ -151,7 +152,7 @@ def _landscaper(work: Work) -> Peer:
     from landscaper.hessian import PyHessian
 
     model = copy.deepcopy(work.model)
-    found = PyHessian(model, work.criterion, [(work.inputs, work.targets)], "cpu", try_cache=True)
+    found = PyHessian(model, work.criterion, work.batches, "cpu", try_cache=True)
 
     def product(vector: Tensor) -> Tensor:
         return _joined(found.hv_product(_split(vector, found.params))[1])

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from gpu import Language, residual_network
-from harness import machine, table
+from harness import publish, table
 
 import landscape
 from landscape import distributed
@@ -227,12 +227,7 @@ def main() -> None:
         {"work": w.name, "where": m.name, **derived(w, m, g)} for m in (cpu, gpu) for w in works for g in PROCESSES
     ]
     text = report(facts, cpu, gpu)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "scaling.json").write_text(json.dumps({**machine(), **facts}, indent=1) + "\n")
-        where = "; ".join(f"{k} {v}" for k, v in machine().items())
-        (options.out / "scaling.md").write_text(f"# G processes, on paper\n\n{where}\n\n{text}\n")
+    publish(options.out, "scaling", "G processes, on paper", text, facts)
 
 
 def report(facts: dict[str, Any], cpu: Machine, gpu: Machine) -> str:

@@ -1,6 +1,6 @@
 """What a surface costs beside its bare forward passes, and what an adaptive grid loses.
 
-    LANDSCAPE_TEST_DATA=... python tests/benchmarks/surface.py [--out gallery/benchmarks]
+    LANDSCAPE_TEST_DATA=... python tests/benchmarks surface [--out gallery/benchmarks]
 
 Two parts. *Cost*: CPU time of whole surfaces in memory divided by that of as many bare forward passes of the network
 over the same batches (no loss, no weights moved), both in one process on one thread, in turns; the median over
@@ -19,16 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from harness import bar, machine, publish, ratio, table
 
 import landscape
 from landscape.checkpoint import read_weights
@@ -39,6 +37,7 @@ from landscape.surfaces import adaptive
 from landscape.surfaces.surface import surface
 
 POINTS = 21
+DATA = Path(os.environ.get("LANDSCAPE_TEST_DATA", "/nowhere"))
 
 
 def demo_problem() -> Problem:
@@ -61,7 +60,7 @@ def published_problem(data: Path, examples: int) -> Problem:
     return Problem(model, ((x - mean) / std, torch.from_numpy(images["y_train"][:examples].astype(np.int64))))
 
 
-def cost(problem: Problem, rounds: int, points: int = POINTS) -> dict[str, float]:
+def cost(problem: Problem, rounds: int, points: int = POINTS) -> dict[str, Any]:
     """Ratio of a ``points`` x ``points`` surface to its bare forward passes."""
     batches = [b.inputs for b in problem.batches()]
 
@@ -71,16 +70,16 @@ def cost(problem: Problem, rounds: int, points: int = POINTS) -> dict[str, float
                 for inputs in batches:
                     problem.model(inputs)
 
-    ratios, passes = [], []
+    bares, surfaces = [], []
     for _ in range(rounds):
         start = time.process_time()
         bare()
         middle = time.process_time()
         surface(problem, points=points)
         end = time.process_time()
-        ratios.append((end - middle) / (middle - start))
-        passes.append((middle - start) / (points**2 + 3))
-    return {"ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios), "pass": min(passes)}
+        bares.append(middle - start)
+        surfaces.append(end - middle)
+    return {"over_floor": ratio(surfaces, bares), "pass": min(bares) / (points**2 + 3)}
 
 
 def accuracy(problem: Problem, seed: int) -> dict[str, Any]:
@@ -112,65 +111,88 @@ def accuracy(problem: Problem, seed: int) -> dict[str, Any]:
     }
 
 
+def headline(parts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Costs with 128 examples or more, and the errors of adaptive grids over those of regular ones."""
+    lines = [
+        bar(f"surface, {c['network']}, {c['examples']} examples", floor=c["over_floor"], most=1.05)
+        for c in parts.get("cost", {}).get("rows", [])
+        if c["examples"] >= 128
+    ]
+    grids = parts.get("accuracy", {}).get("rows", [])
+    for name in dict.fromkeys(g["network"] for g in grids):
+        errors = [(g["adaptive_max"], g["linear_max"]) for g in grids if g["network"] == name]
+        lines.append(
+            bar(
+                f"largest error of an adaptive grid with 40 % of the points, {name}",
+                floor=ratio(*zip(*errors, strict=True)),
+                most=1.0,
+                unit="of the regular grid's",
+            )
+        )
+    return lines
+
+
+def costs(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The first part."""
+    demo = demo_problem()
+    rows = [("demo", n, cost(demo.of_examples(np.arange(n)), options.rounds)) for n in (8, 128, 960)]
+    if DATA.is_dir():
+        rows += [("ResNet-20", n, cost(published_problem(DATA, n), options.rounds, points=7)) for n in (8, 128)]
+    return [{"network": name, "examples": n, **found} for name, n, found in rows]
+
+
+def grids(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The second."""
+    networks = {"demo": demo_problem()}
+    if DATA.is_dir():
+        networks["ResNet-20"] = published_problem(DATA, options.examples)
+    return [{"network": n, **accuracy(p, seed)} for n, p in networks.items() for seed in range(options.seeds)]
+
+
 def main() -> None:
-    """Measure and store."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure and store, a part at a time, beside what was stored before."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=("cost", "accuracy"), default=["cost", "accuracy"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--examples", type=int, default=64, help="of the ResNet-20's fine grid")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    demo = demo_problem()
-    data = Path(os.environ.get("LANDSCAPE_TEST_DATA", "/nowhere"))
-    costs = [("demo", n, cost(demo.of_examples(np.arange(n)), options.rounds)) for n in (8, 128, 960)]
-    grids = [("demo", accuracy(demo, seed)) for seed in range(options.seeds)]
-    if data.is_dir():
-        for n in (8, 128):
-            costs.append(("resnet20", n, cost(published_problem(data, n), options.rounds, points=7)))
-        network = published_problem(data, options.examples)
-        grids += [("resnet20", accuracy(network, seed)) for seed in range(options.seeds)]
-    measured = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, 1 thread",
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
-        "cost": [{"network": name, "examples": n, **c} for name, n, c in costs],
-        "accuracy": [{"network": name, **g} for name, g in grids],
-    }
-    text = markdown(measured)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "surface.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-        (options.out / "surface.md").write_text(text, encoding="utf-8")
+    file = options.out / "surface.json" if options.out else None
+    parts: dict[str, Any] = json.loads(file.read_text())["parts"] if file and file.is_file() else {}
+    for part in options.parts:
+        rows = costs(options) if part == "cost" else grids(options)
+        parts[part] = {**{k: v for k, v in machine().items() if k in ("date", "commit")}, "rows": rows}
+    facts = {"parts": parts, "headline": headline(parts)}
+    publish(options.out, "surface", "Surfaces: cost and accuracy", markdown(parts), facts)
 
 
-def markdown(measured: dict[str, Any]) -> str:
+def markdown(parts: dict[str, Any]) -> str:
     """Both tables."""
-    lines = [
-        "# Surfaces: cost and accuracy",
-        "",
-        f"{measured['date']}, {measured['machine']}, torch {measured['versions']['torch']}. "
-        "Made by `tests/benchmarks/surface.py`, which says what is measured.",
-        "",
-        "| network | examples | ms per forward pass | surface / bare passes (least to most) |",
-        "|---|---|---|---|",
-        *(
-            f"| {c['network']} | {c['examples']} | {1e3 * c['pass']:.1f} "
-            f"| {c['ratio']:.3f} ({c['least']:.3f} to {c['most']:.3f}) |"
-            for c in measured["cost"]
-        ),
-        "",
-        "Largest error of log10 loss against 41 x 41 points (mean in brackets); the regular grid has 441 points. "
-        "Its own error is the linear one, since contours are drawn so; the smooth one is what could be made of it.",
-        "",
-        "| network | seed | regular, linear | regular, smooth | adaptive | points of the adaptive grid |",
-        "|---|---|---|---|---|---|",
-    ]
-    for g in measured["accuracy"]:
-        cells = " | ".join(f"{g[f'{k}_max']:.4f} ({g[f'{k}_mean']:.4f})" for k in ("linear", "smooth", "adaptive"))
-        lines.append(f"| {g['network']} | {g['seed']} | {cells} | {g['points']} ({100 * g['share']:.0f} %) |")
-    return "\n".join([*lines, ""])
+    found = []
+    if "cost" in parts:
+        rows = [
+            [c["network"], str(c["examples"]), f"{1e3 * c['pass']:.1f}"]
+            + [f"{c['over_floor'][k]:.3f}" for k in ("least", "median", "most")]
+            for c in parts["cost"]["rows"]
+        ]
+        head = ["network", "examples", "ms per forward pass", "surface / bare passes, min", "median", "max"]
+        found.append(table(head, rows))
+    if "accuracy" in parts:
+        found.append(
+            "Largest error of log10 loss against 41 x 41 points (mean in brackets); the regular grid has 441 points. "
+            "Its own error is the linear one, since contours are drawn so; the smooth one is what it could give."
+        )
+        rows = [
+            [g["network"], str(g["seed"])]
+            + [f"{g[f'{k}_max']:.4f} ({g[f'{k}_mean']:.4f})" for k in ("linear", "smooth", "adaptive")]
+            + [f"{g['points']} ({100 * g['share']:.0f} %)"]
+            for g in parts["accuracy"]["rows"]
+        ]
+        head = ["network", "seed", "regular, linear", "regular, smooth", "adaptive", "points of the adaptive grid"]
+        found.append(table(head, rows))
+    return "\n\n".join(found)
 
 
 if __name__ == "__main__":
