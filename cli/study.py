@@ -69,6 +69,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
 
 
 def _plan(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+    from landscape.study.comparison import undecidable
     from landscape.study.cost import estimate
     from landscape.study.study import status
 
@@ -86,6 +87,7 @@ def _plan(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -
         f"{_duration(cost['analysis_seconds'])} of analysis) on {options.workers or 1} process(es), from "
         f"{len(cost['probes'])} probe(s)"
     )
+    cost["notes"] += undecidable(experiment.cells, experiment.report)
     for note in cost["notes"]:
         screen.line(note)
     models = [{"name": c.name, "arm": c.arm, "axes": c.axes, "repetition": c.repetition} for c in experiment.cells]

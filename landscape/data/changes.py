@@ -1,4 +1,4 @@
-"""What an experiment does to its training examples: wrong labels, unequal domains, wrong or missing domain labels.
+"""What an experiment does to its training examples: shifted or wrong labels, unequal domains, wrong domain labels.
 
 Every change is a function of (data, specification, seed), so that an analysis finds the examples a run was
 trained on again. The examples with their true labels and domains stay beside them as the split ``train_clean``.
@@ -36,7 +36,7 @@ class Changes:
 
 
 def changed(splits: Splits, spec: Mapping[str, Any], holdout: Sequence[str], seed: int) -> Changes:
-    """Apply ``label_noise``, ``domain_ratio`` and ``domain_label_noise`` of a training spec.
+    """Apply ``label_shift``, ``domain_ratio``, ``label_noise`` and ``domain_label_noise``, in this order.
 
     Args:
         splits: The data as it is.
@@ -48,9 +48,14 @@ def changed(splits: Splits, spec: Mapping[str, Any], holdout: Sequence[str], see
         UsageError: If targets are no classes, the data has no domains, or the ratio has the wrong length.
     """
     train, record = splits["train"], dict[str, Any]()
+    if spec.get("label_shift"):
+        train = _with_label_shift(train, spec["label_shift"], holdout, seed)
     if spec.get("domain_ratio"):
         train = _with_ratio(train, ratio(spec["domain_ratio"]), holdout, seed)
+    if train is not splits["train"]:
         record["domain_sizes"] = _sizes(train)
+    if spec.get("label_shift"):
+        record["class_counts"] = _class_counts(train)
     noisy = train
     if spec.get("label_noise"):
         noisy, record["label_noise"] = _with_label_noise(noisy, spec["label_noise"], seed)
@@ -65,10 +70,43 @@ def changed(splits: Splits, spec: Mapping[str, Any], holdout: Sequence[str], see
     return Changes(Splits(made), record)
 
 
+def _seen(train: Examples, holdout: Sequence[str]) -> list[int]:
+    """The domains that are trained on."""
+    return [i for i, name in enumerate(train.domain_names) if name not in holdout and (train.domain == i).any()]
+
+
+def _with_label_shift(train: Examples, concentration: float, holdout: Sequence[str], seed: int) -> Examples:
+    """The largest subset of each seen domain that has its own draw of class proportions."""
+    labels = train.classes()
+    if labels is None or not train.domains:
+        what = "the targets are no classes" if labels is None else "the data has no domains"
+        raise UsageError(what, "--label-shift", "drop the flag")
+    seen = _seen(train, holdout)
+    keep = [np.flatnonzero(~np.isin(train.domain, seen))]
+    for i in seen:
+        generator = np.random.default_rng([seed, 0x5417F, i])
+        own = [np.flatnonzero((train.domain == i) & (labels == c)) for c in np.unique(labels[train.domain == i])]
+        proportions = generator.dirichlet([concentration] * len(own))
+        size = min(len(rows) / p for rows, p in zip(own, proportions, strict=True) if p > 0)
+        for rows, p in zip(own, proportions, strict=True):
+            keep.append(generator.permutation(rows)[: round(p * size)])
+    return train.select(np.sort(np.concatenate(keep)))
+
+
+def _class_counts(examples: Examples) -> dict[str, dict[str, int]]:
+    """How many examples of each class every domain has."""
+    labels = examples.classes()
+    assert labels is not None
+    return {
+        name: {str(c): int(((examples.domain == i) & (labels == c)).sum()) for c in np.unique(labels)}
+        for i, name in enumerate(examples.domain_names)
+    }
+
+
 def _with_ratio(train: Examples, parts: tuple[float, ...], holdout: Sequence[str], seed: int) -> Examples:
     if not train.domains:
         raise UsageError("the data has no domains", "--domain-ratio", "drop the flag, or use data with domains")
-    seen = [i for i, name in enumerate(train.domains) if name not in holdout and (train.domain == i).any()]
+    seen = _seen(train, holdout)
     if len(seen) != len(parts):
         names = ", ".join(train.domains[i] for i in seen)
         raise UsageError(
@@ -140,7 +178,7 @@ def _with_domain_noise(
 ) -> tuple[Examples, dict[str, Any]]:
     if not train.domains:
         raise UsageError("the data has no domains", "--domain-label-noise", "drop the flag, or use data with domains")
-    seen = [i for i, name in enumerate(train.domains) if name not in holdout and (train.domain == i).any()]
+    seen = _seen(train, holdout)
     pool = np.flatnonzero(np.isin(train.domain, seen))
     generator = np.random.default_rng([seed, 0xD0, len(kind)])
     places = np.sort(generator.permutation(pool)[: round(part * len(pool))])

@@ -2,6 +2,7 @@
 
 name = "radius"
 [train]              # fields of `TrainSpec`, shared by all trainings
+[pretrain]           # fields of `TrainSpec`: a training for each repetition, from whose weights its others start
 [[arms]]             # methods that are compared: a name, and fields of `TrainSpec`
 [grid]               # field = [values]: every combination
 [random]             # draws = N; field = { log_uniform = [a, b] }: the same draws for every arm and grid cell
@@ -39,8 +40,21 @@ ANALYSIS_SPECS: Mapping[str, type[Spec]] = {
 }
 OUTCOMES = ("gap_loss", "gap_error", "unseen_gap_loss", "unseen_gap_error")
 DISTRIBUTIONS = ("choice", "uniform", "log_uniform", "integer", "log_integer")
-_PARTS = ("train", "arms", "grid", "random", "seeds", "analyses", "report", "tiny")
+_PARTS = ("train", "pretrain", "arms", "grid", "random", "seeds", "analyses", "report", "tiny")
 _TEXTS = ("name", "title", "claim", "refuted_by", "decides")
+# What a pretraining shares with the training that follows, unless [pretrain] says otherwise.
+_SAME_AS_AFTER = (
+    "data",
+    "data_arg",
+    "model",
+    "model_arg",
+    "loss",
+    "holdout",
+    "seed",
+    "order_seed",
+    "dtype",
+    "device",
+)
 _START = "distance-from-start"  # the measure that needs the weights at step 0
 
 
@@ -101,6 +115,8 @@ class StudyReportSpec(Spec):
     """What measures are correlated with; outcomes that the data does not have are left out, and said."""
     compare: tuple[str, ...] = ()
     """Axes whose values are compared pair by pair (default: the arm, the optimizer and its own settings)."""
+    within: tuple[str, ...] = ()
+    """Axes at each of whose values the comparison is made apart (default: over all of them together)."""
     compare_by: tuple[str, ...] = ("test_accuracy", "unseen_accuracy")
     """Outcomes and measures by which they are compared."""
     baseline: str | None = None
@@ -170,6 +186,7 @@ class Cell:
         arm: Name of the arm, or of the optimizer.
         axes: Value of every axis, None where it does not apply.
         repetition: Which repetition of its configuration it is.
+        start: The training from whose last weights it starts; None: from weights of its own.
     """
 
     name: str
@@ -177,6 +194,7 @@ class Cell:
     arm: str
     axes: Mapping[str, Any]
     repetition: int
+    start: TrainSpec | None = None
 
     @property
     def configuration(self) -> str:
@@ -359,6 +377,7 @@ def _cells(content: Mapping[str, Any], seeds: SeedsSpec, where: str) -> list[Cel
     ):
         if key in train:
             raise UsageError(f"{key} does not belong into a study's [train]", where, fix)
+    pretrain = _table(content, "pretrain", where)
     arms = _arms(content, where)
     grid, draws = _grid(content, where), _draws(content, where)
     _refuse_repeated(train, arms, grid, draws, where)
@@ -372,9 +391,11 @@ def _cells(content: Mapping[str, Any], seeds: SeedsSpec, where: str) -> list[Cel
                 spec = _training(settings, arm, init, order, split, place)
                 shown = {"arm": name} if name else {}
                 shown |= {k: _shown(spec, k) for k in [*axes, *draw]}
+                start = _pretraining(spec, pretrain, where) if pretrain else None
                 label = name or spec.optimizer[0]
                 slug = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-").lower()[:24] or "model"
-                cell = Cell(f"{slug}-{spec.lasting_key()[:10]}", spec, label, shown, repetition)
+                key = stable_hash([spec.lasting_key(), start.lasting_key()]) if start else spec.lasting_key()
+                cell = Cell(f"{slug}-{key[:10]}", spec, label, shown, repetition, start)
                 made.setdefault(cell.name, cell)  # SGD at three radii is one SGD
     _refuse_unused(train, grid, draws, made.values(), where)
     return list(made.values())
@@ -409,6 +430,23 @@ def _training(
     except UsageError as error:
         raise error if where in error.where else _placed(error, where) from None
     return next(spec.runs())
+
+
+def _pretraining(spec: TrainSpec, changes: Mapping[str, Any], where: str) -> TrainSpec:
+    """The training that comes before ``spec``: the same network, data, held-out domains and seed."""
+    place = f"{where}, [pretrain]"
+    for key in ("seed", "order_seed", "model", "model_arg"):
+        if key in changes:
+            raise UsageError(
+                f"{key} does not belong into [pretrain]", place, "it is that of the training that follows"
+            )
+    if spec.init is not None:
+        raise UsageError("init stands beside [pretrain]", place, "start from one of them")
+    same = {k: getattr(spec, k) for k in _SAME_AS_AFTER}
+    try:
+        return next(TrainSpec.from_dict({**same, **changes}, place).runs())
+    except UsageError as error:
+        raise error if place in error.where else _placed(error, place) from None
 
 
 def _placed(error: UsageError, where: str) -> UsageError:

@@ -128,6 +128,9 @@ class TrainSpec(Spec):
     """flip-crop, cutout (images) and mixup of the training batches."""
     label_noise: str | None = None
     """Share of the training labels that are replaced: 0.4 (symmetric) or pair:0.4 (by the next class)."""
+    label_shift: float | None = None
+    """Dirichlet concentration of the class proportions that each training domain draws (small: few classes each);
+    surplus examples are left out."""
     domain_ratio: str | None = None
     """Relative sizes of the training domains in their order, like 8:1:1; surplus examples are left out."""
     domain_label_noise: tuple[str, ...] = ()
@@ -188,6 +191,7 @@ class TrainSpec(Spec):
         for name in ("lr", "momentum", "weight_decay", "stop_at"):
             check_number(name, getattr(self, name), least=0)
         check_number("clip", self.clip, above=0)
+        check_number("label_shift", self.label_shift, above=0)
         for name in ("rho", "rho_min", "alpha", "lam", "eta", "sigma", "langevin_lr", "langevin_noise"):
             check_number(name, getattr(self, name), least=0)
         for name in ("m", "ascent_steps", "sam_every", "langevin_steps", "accumulate"):

@@ -64,27 +64,31 @@ def estimate(experiment: Experiment, folder: StudyFolder, *, workers: int | None
     left = _left(experiment, folder)
     if not left:
         return {"training_seconds": 0.0, "analysis_seconds": 0.0, "wall_seconds": 0.0, "probes": [], "notes": []}
-    kinds: dict[Any, list[Cell]] = {}
-    for cell, _ in left:
-        kinds.setdefault(_kind(cell.spec), []).append(cell)
+    trainings = [c.spec for c, _ in left]
+    trainings += dict.fromkeys(
+        c.start for c, _ in left if c.start and not Run.is_run(folder.pretraining(c.start).path)
+    )
+    kinds: dict[Any, list[TrainSpec]] = {}
+    for spec in trainings:
+        kinds.setdefault(_kind(spec), []).append(spec)
     chosen = sorted(kinds.values(), key=len, reverse=True)[:_PROBES]
     paces: dict[Any, _Pace] = {}
     notes: list[str] = []
     analyses: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="landscape-probe-") as scratch, preserved_random_state():
-        for i, cells in enumerate(chosen):
-            report("probes", i, len(chosen), cells[0].name)
+        for i, specs in enumerate(chosen):
+            report("probes", i, len(chosen), specs[0].name)
             try:
-                pace, run = _probe(cells[0].spec, Path(scratch) / str(i))
+                pace, run = _probe(specs[0], Path(scratch) / str(i))
             except LandscapeError as error:
                 notes.append(f"a probe failed, as its trainings may: {error}")
                 continue
-            paces[_kind(cells[0].spec)] = pace
+            paces[_kind(specs[0])] = pace
             if not analyses:
                 analyses = _time_analyses(experiment.analyses, run, notes)
         report("probes", len(chosen), len(chosen))
     usual = _mean(list(paces.values()))
-    training = sum(paces.get(_kind(c.spec), usual).seconds(c.spec) for c, _ in left) if usual else 0.0
+    training = sum(paces.get(_kind(s), usual).seconds(s) for s in trainings) if usual else 0.0
     analysing = sum(analyses.get(_name(a), 0.0) for _, asked in left for a, _ in asked)
     if len(kinds) > len(chosen):
         notes.append(f"{len(kinds) - len(chosen)} more kinds of training are taken for the mean of the probed ones")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .verdicts import CANNOT_TELL, OUTCOME_WORDS, VERDICTS, sentence
+from .verdicts import CANNOT_TELL, EQUAL, OUTCOME_WORDS, VERDICTS, plural, sentence
 
 STABLE = 0.8  # rank correlation between two radii of one measure
 
@@ -46,7 +46,7 @@ def about(outcome: Row, rows: Sequence[Row]) -> list[str]:
         return [f"Nothing is said about {name}: {outcome['note']}."]
     measures = [r for r in rows if r["kind"] == "measure"]
     by = {v: [r["measure"] for r in measures if r["verdict"] == v] for v in VERDICTS}
-    parts = [f"{len(names)} {verdict}" for verdict, names in by.items() if names]
+    parts = [f"{len(names)} {plural(verdict, len(names))}" for verdict, names in by.items() if names]
     told = [f"Of {len(measures)} measures against {name}: {', '.join(parts) or 'none'}."]
     return told + [sentence(r) for v in VERDICTS if v != CANNOT_TELL for r in measures if r["verdict"] == v]
 
@@ -54,8 +54,8 @@ def about(outcome: Row, rows: Sequence[Row]) -> list[str]:
 def compared_sentence(pair: Row) -> str:
     """The verdict on one method and quantity as a sentence."""
     quantity = pair["quantity"].replace("_", " ")
-    if pair["verdict"] == CANNOT_TELL:
-        told = f"{pair['name']} against {pair['baseline']}, {quantity}: cannot tell"
+    if pair["verdict"] in (CANNOT_TELL, EQUAL):
+        told = f"{pair['name']} against {pair['baseline']}, {quantity}: {pair['verdict']}"
     else:
         told = f"{pair['name']}'s {quantity} is {pair['verdict']} than that of {pair['baseline']}"
     return f"{told} ({pair['because']})."

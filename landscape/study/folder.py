@@ -2,6 +2,7 @@
 
 STUDY/study.json             the experiment as it was understood
 STUDY/runs/MODEL/            run folders, named by arm and hash of the training spec, with their stored analyses
+STUDY/pretrained/MODEL/      runs from which others start
 STUDY/jobs/MODEL/record.json how training and analyses of a model ended, and the numbers of the study
 STUDY/study.nc               all numbers and statistics, written by correlate and report
 STUDY/report/                page, tables and figures
@@ -18,6 +19,7 @@ from ..errors import DataError, UsageError
 from ..files import folder_lock, make_folder, read_json, write_json
 from ..run import Run
 from ..specs.study import Analysis, Cell, Experiment, SeedsSpec, spread
+from ..specs.train import TrainSpec
 
 Record = dict[str, Any]
 
@@ -31,6 +33,10 @@ class StudyFolder:
     def run(self, cell: Cell) -> Run:
         """The run of a model."""
         return Run(self.path / "runs" / cell.name)
+
+    def pretraining(self, spec: TrainSpec) -> Run:
+        """The run that others start from."""
+        return Run(self.path / "pretrained" / f"{spec.optimizer[0]}-{spec.lasting_key()[:10]}")
 
     def job(self, cell: Cell) -> Path:
         """The folder with the record and the lock of a model."""

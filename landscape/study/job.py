@@ -15,7 +15,8 @@ from ..files import folder_lock, is_out_of_space
 from ..parameters import preserved_random_state
 from ..run import Run
 from ..specs.study import Analysis, Cell
-from ..training.setup import open_ingredients, seen_positions
+from ..specs.train import TrainSpec
+from ..training.setup import Ingredients, open_ingredients, seen_positions
 from ..training.signals import StopFlag
 from ..training.trainer import config_hash, train_one
 from . import values
@@ -100,12 +101,9 @@ def _is_missing(entry: Record | None, retry: bool) -> bool:
 def _train(folder: StudyFolder, cell: Cell, stop: StopFlag) -> Record:
     run = folder.run(cell)
     with _recorded() as entry:
-        ingredients = open_ingredients(cell.spec)
-        # The folder is the study's own: what lies there without a run.json was left by a kill, and a half-done run
-        # of another release or of other data cannot be continued.
-        fresh = not Run.is_run(run.path) or run.record.get("config_hash") != config_hash(cell.spec, ingredients)
-        train_one(cell.spec, ingredients, run.path, stop, resume=not fresh, force=fresh)
-        splits, holdout = ingredients.splits, cell.spec.holdout
+        spec = cell.spec if cell.start is None else cell.spec.with_(init=str(_pretrained(folder, cell.start, stop)))
+        ingredients = _trained(run, spec, stop)
+        splits, holdout = ingredients.splits, spec.holdout
         seen = {name: len(seen_positions(splits, name, holdout)) for name in splits}
         sizes = {**seen, "unseen": sum(map(len, splits.values())) - sum(seen.values())}
         record = run.record
@@ -123,6 +121,24 @@ def _train(folder: StudyFolder, cell: Cell, stop: StopFlag) -> Record:
             "data_hash": record["ingredients"]["data_hash"],
         }
     return entry
+
+
+def _pretrained(folder: StudyFolder, spec: TrainSpec, stop: StopFlag) -> Path:
+    """The last weights of a pretraining, which the first job that asks for them trains while others wait."""
+    run = folder.pretraining(spec)
+    with folder_lock(folder.path / "jobs" / f"pretrained-{run.path.name}", wait=True):
+        _trained(run, spec, stop)
+    return run.checkpoint()
+
+
+def _trained(run: Run, spec: TrainSpec, stop: StopFlag) -> Ingredients:
+    """Train what is missing of a run, and return what it was made of."""
+    ingredients = open_ingredients(spec)
+    # The folder is the study's own: what lies there without a run.json was left by a kill, and a half-done run
+    # of another release or of other data cannot be continued.
+    fresh = not Run.is_run(run.path) or run.record.get("config_hash") != config_hash(spec, ingredients)
+    train_one(spec, ingredients, run.path, stop, resume=not fresh, force=fresh)
+    return ingredients
 
 
 def analyse(run: Run, analysis: Analysis, seed: int) -> Record:

@@ -203,7 +203,8 @@ def _uniform(experiment: Experiment, models: Sequence[Model]) -> list[dict[str, 
 
     Splits that depend on the seed or on an axis have other examples of necessity; those are compared within.
     """
-    same_data = ("data", "data_arg", "holdout", "label_noise", "domain_ratio", "domain_label_noise")
+    same_data = ("data", "data_arg", "holdout", "label_noise", "label_shift", "domain_ratio", "domain_label_noise")
+    drawn = ("label_noise", "label_shift", "domain_ratio", "domain_label_noise")  # by the seed of the run
     by_name = {c.name: c for c in experiment.cells}
     found = []
     for analysis in experiment.analyses:
@@ -212,7 +213,7 @@ def _uniform(experiment: Experiment, models: Sequence[Model]) -> list[dict[str, 
             for model in models:
                 entry = model.record["analyses"].get(analysis.key(seed), {})
                 spec = by_name[model.name].spec
-                changed = spec.seed if spec.label_noise or spec.domain_ratio or spec.domain_label_noise else ()
+                changed = spec.seed if any(getattr(spec, k) for k in drawn) else ()
                 group = tuple(getattr(spec, k) for k in same_data) + changed
                 for what, value in (entry.get("checked") or {}).items():
                     if what != "weights_hash":

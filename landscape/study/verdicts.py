@@ -13,6 +13,7 @@ FEWEST_SEEDS = 3
 MANY_CONFIGURATIONS = 30  # so many carry the noise of the seeds in themselves
 NEGLIGIBLE = 0.2  # |tau| below this predicts nothing of use: 60 % of pairs in order, where 50 % is chance
 CANNOT_TELL = "cannot tell"
+EQUAL = "equal"  # of two methods: bit for bit
 VERDICTS = ("predicts", "predicts the opposite", "does not predict", CANNOT_TELL)
 
 
@@ -81,6 +82,13 @@ def _warnings(row: Mapping[str, Any]) -> list[str]:
         if row["information"] <= row["information_permuted"] and given:
             found.append(f"given {given} nothing is left of it beyond chance")
     return found
+
+
+def plural(verdict: str, count: int) -> str:
+    """A verdict as the verb of so many measures: "1 predicts", "6 predict", "2 do not predict"."""
+    if count == 1:
+        return verdict
+    return verdict.replace("predicts", "predict").replace("does", "do")
 
 
 def sentence(row: Mapping[str, Any]) -> str:

@@ -9,10 +9,11 @@ import pytest
 from scipy import stats
 from study.planted import column, grid, table
 
+from landscape.errors import UsageError
 from landscape.specs.study import StudyReportSpec
-from landscape.study.comparison import compared
+from landscape.study.comparison import compared, undecidable
 from landscape.study.correlation import correlations, radii
-from landscape.study.findings import findings
+from landscape.study.findings import about, compared_sentence, findings
 from landscape.study.verdicts import CANNOT_TELL, sentence
 
 QUICK = StudyReportSpec(outcomes=("gap_loss",), bootstrap=600, permutations=400)
@@ -233,12 +234,73 @@ def test_any_axis_can_be_compared():
     found = compared(methods(5, 0.0), StudyReportSpec(compare=("lr",), compare_by=("x",), baseline="lr=0.1"))
     assert [p["name"] for p in found["pairs"]] == ["lr=0.2"]
     assert found["pairs"][0]["n"] == 15
-    from landscape.errors import UsageError
-
     with pytest.raises(UsageError, match="there is no 'adam' to compare with"):
         compared(methods(2, 0.0), StudyReportSpec(baseline="adam"))
     with pytest.raises(UsageError, match=r"unknown quantity 'tset_accuracy' \(report.compare_by\)"):
         compared(methods(2, 0.0), StudyReportSpec(compare_by=("tset_accuracy",)))
+
+
+def test_methods_are_compared_at_each_setting_apart():
+    # An effect of opposite signs at two radii, which cancels over both; plain training stands beside each.
+    rows = [
+        ({"optimizer": o, "lr": lr, "rho": rho}, s)
+        for s in range(6)
+        for lr in (0.1, 0.2)
+        for o, rho in (("sgd", None), ("sam", 0.05), ("sam", 0.1), ("disam", 0.05), ("disam", 0.1))
+    ]
+    g = np.random.default_rng(0)
+    accuracy = [
+        0.5 + (0.1 if a["rho"] == 0.1 else -0.1) * (a["optimizer"] == "disam") + 0.001 * g.normal() for a, _ in rows
+    ]
+    models = table(rows, {"test_accuracy": accuracy}, {})
+    together = StudyReportSpec(compare=("optimizer",), baseline="sam", compare_by=("test_accuracy",))
+    pooled = {p["name"]: p for p in compared(models, together)["pairs"]}
+    assert (pooled["disam"]["n"], pooled["disam"]["verdict"]) == (24, CANNOT_TELL)
+    found = compared(models, together.with_(within=("rho",)))
+    pairs = {p["name"]: p for p in found["pairs"]}
+    assert list(pairs) == ["sgd (rho=0.05)", "disam (rho=0.05)", "sgd (rho=0.1)", "disam (rho=0.1)"]
+    assert {p["n"] for p in pairs.values()} == {12}
+    assert [pairs[f"disam (rho={r})"]["verdict"] for r in (0.05, 0.1)] == ["lower", "higher"]
+    assert [c["n"] for c in found["competitors"]] == [12] * 6
+    by_both = compared(models, together.with_(within=("rho", "lr")))
+    assert "disam (rho=0.1, lr=0.2)" in {p["name"] for p in by_both["pairs"]}
+    for axis in ("optimizer", "rhoo"):
+        with pytest.raises(UsageError, match=f"unknown axis '{axis}' .report.within"):
+            compared(models, together.with_(within=(axis,)))
+
+
+@pytest.mark.parametrize("seeds", [6, 7, 8, 12])
+def test_a_comparison_that_can_never_tell_is_said_before_and_after(seeds: int):
+    rows = [({"optimizer": o}, s) for s in range(seeds) for o in ("sgd", "sam", "sagm")]
+    best = {"sgd": 0.0, "sam": 1.0, "sagm": -1.0}
+    # The clearest outcome there can be: every pair of every comparison has the same sign.
+    values = {k: [best[a["optimizer"]] for a, _ in rows] for k in ("test_accuracy", "x")}
+    models = table(rows, values, {})
+    spec = StudyReportSpec(compare_by=("test_accuracy", "x"))
+    found = compared(models, spec)
+    tells = {p["verdict"] for p in found["pairs"]} == {"higher", "lower"}
+    assert tells == (seeds >= 8)  # 4 tests: 4 * 2^(1-7) = 0.0625
+    notes = undecidable(models.models, spec)
+    assert bool(notes) == (not tells)
+    assert set(notes) <= set(found["notes"])
+
+
+def test_methods_that_are_one_to_the_last_bit_are_equal():
+    rows = [({"optimizer": o}, s) for s in range(6) for o in ("sgd", "sam")]
+    models = table(rows, {"test_accuracy": [s / 7 for _, s in rows]}, {})
+    (pair,) = compared(models, StudyReportSpec(compare_by=("test_accuracy",)))["pairs"]
+    assert pair["verdict"] == "equal"
+    assert compared_sentence(pair) == (
+        "sam against sgd, test accuracy: equal (the same number to the last bit in all 6 pairs)."
+    )
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 predicts the opposite"), (6, "6 predict the opposite")])
+def test_several_measures_predict_and_one_predicts(planted, count: int, words: str):
+    outcome = {"outcome": "gap_loss", "note": None}
+    row = {**next(iter(planted.values())), "kind": "measure", "verdict": "predicts the opposite"}
+    told = about(outcome, [row] * count + [{**row, "verdict": "does not predict"}] * 2)
+    assert told[0] == f"Of {count + 2} measures against the in-domain loss gap: {words}, 2 do not predict."
 
 
 def test_every_sentence_is_one(planted):

@@ -8,6 +8,7 @@ import pytest
 
 from landscape.errors import UsageError
 from landscape.specs.study import Experiment, SeedsSpec, spread
+from landscape.study.comparison import undecidable
 from landscape.study.shipped import find, shipped
 
 BASE = """
@@ -188,6 +189,9 @@ def test_a_few_models_are_spread_over_the_study():
         ("[grid]", "[random]\ndraws = 0\n[grid]", "draws = 0"),
         ("[grid]", "[random]\ndraws = 2\nlr = { normal = [0, 1] }\n[grid]", "expected { choice | uniform"),
         ("[grid]", "[random]\ndraws = 2\nlr = { log_uniform = [0, 1] }\n[grid]", "positive for a logarithm"),
+        ("[grid]", "[pretrain]\nmodel = 'mlp'\n[grid]", r"model does not belong into \[pretrain\]"),
+        ("[grid]", "[pretrain]\nlr = -1\n[grid]", r"lr=-1\.0 \(my.toml, \[pretrain\], --lr\)"),
+        ("epochs = 2", "init = 'w.pt'\n[pretrain]\nepochs = 1", r"init stands beside \[pretrain\]"),
         ("[seeds]", "[report]\noutcome = 3\n[seeds]", r"unknown key 'outcome' \(my.toml, \[report\]\)"),
         ("[seeds]", "[report]\nbootstrap = 3\n[seeds]", r"bootstrap = 3 \(.*: expected a whole number >= 100"),
     ],
@@ -222,5 +226,7 @@ def test_shipped_experiments_are_whole(name: str, size: str):
     assert experiment.name == name
     assert experiment.cells
     assert experiment.analyses or any(c.spec.probe for c in experiment.cells)
+    if size == "full":
+        assert undecidable(experiment.cells, experiment.report) == []
     for text in (experiment.title, experiment.claim, experiment.refuted_by, experiment.decides):
         assert len(text) > 20

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from landscape.analysis import analyze
 from landscape.errors import Interrupted, ResourceError, UsageError
@@ -253,6 +255,26 @@ def test_the_cost_is_measured_and_leaves_nothing(tmp_path: Path, tiny: str):
     longer = estimate(read(tiny.replace("steps = 6", "steps = 60000")), StudyFolder(tmp_path / "s"))
     assert longer["training_seconds"] > 100 * cost["training_seconds"]
     assert not (tmp_path / "s").exists()
+
+
+def test_a_pretraining_is_done_once_for_all_that_start_from_it(tmp_path: Path, tiny: str):
+    text = tiny.replace("[grid]", "[pretrain]\nholdout = ['d0']\nsteps = 4\n[grid]")
+    text = text.replace("steps = 6", "steps = 3\ntrain_only = '^layers.1'", 1).replace("[0, 1, 2]", "[0, 1]")
+    experiment, folder = read(text), StudyFolder(tmp_path / "s")
+    assert not {c.name for c in experiment.cells} & {
+        c.name for c in read(text.replace("steps = 4", "steps = 5")).cells
+    }
+    assert estimate(experiment, folder)["training_seconds"] > 0
+    assert run(experiment, folder)["done"] == len(experiment.cells) == 8
+    bodies = {r.spec["seed"][0]: r for r in map(Run, (folder.path / "pretrained").iterdir())}
+    assert sorted(bodies) == [0, 1]
+    assert {(tuple(b.spec["holdout"]), b.record["steps"], tuple(b.spec["optimizer"])) for b in bodies.values()} == {
+        (("d0",), 4, ("sgd",))
+    }
+    for cell in experiment.cells:
+        before, after = (load_file(r.checkpoint()) for r in (bodies[cell.spec.seed[0]], folder.run(cell)))
+        assert folder.run(cell).record["weights_at_start"] == bodies[cell.spec.seed[0]].record["weights_hash"]
+        assert all(torch.equal(before[k], after[k]) == k.startswith("layers.0") for k in before)
 
 
 def test_the_order_of_the_examples_has_a_seed_of_its_own(tmp_path: Path, tiny: str):

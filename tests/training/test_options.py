@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import landscape
+from landscape.data.changes import changed
+from landscape.data.splits import Splits
 from landscape.errors import UsageError
 from landscape.training.loop import Training
 
@@ -93,6 +95,38 @@ def test_domain_ratio_keeps_the_largest_sizes_that_fit(train):
         train("other", domain_ratio="1:1")
     (held,) = train("held", domain_ratio="1:1", holdout=("a",))
     assert held.record["changes"]["domain_sizes"]["b"] == held.record["changes"]["domain_sizes"]["c"] == 24
+
+
+def test_label_shift_draws_class_proportions_of_a_dirichlet_distribution():
+    classes, domains, each, concentration = 4, 300, 200, 0.8
+    x, y = torch.zeros(classes * each, 1), torch.arange(classes).repeat_interleave(each)
+    splits = Splits({"train": {f"d{i}": (x, y) for i in range(domains)}})
+    made = changed(splits, {"label_shift": concentration}, ["d0"], 0)
+    train = made.splits["train"]
+    labels = train.classes()
+    assert labels is not None
+    counts = np.stack([np.bincount(labels[train.domain == i], minlength=classes) for i in range(domains)])
+    assert counts[0].tolist() == [each] * classes  # held out: as it was
+    assert (counts[1:].max(1) == each).all()  # the largest subset: one class is kept whole
+    assert made.record["class_counts"]["d7"] == {str(c): int(n) for c, n in enumerate(counts[7])}
+    shares = counts[1:] / counts[1:].sum(1, keepdims=True)
+    variance = 1 / classes * (1 - 1 / classes) / (classes * concentration + 1)
+    error = np.sqrt(variance / (domains - 1))
+    assert np.abs(shares.mean(0) - 1 / classes).max() < 4 * error
+    assert shares.var(0).mean() == pytest.approx(variance, rel=0.15)
+    again, other = (changed(splits, {"label_shift": concentration}, ["d0"], seed).splits["train"] for seed in (0, 1))
+    assert again.rows.tolist() == train.rows.tolist() != other.rows.tolist()
+
+
+def test_label_shift_is_recorded_and_found_again(train):
+    (run,) = train(label_shift=0.5, domain_ratio="1:1:1")
+    sizes = run.record["changes"]["domain_sizes"]
+    assert len(set(sizes.values())) == 1
+    recorded = json.loads((run.path / "changes.json").read_text())
+    assert {k: sum(v.values()) for k, v in recorded["class_counts"].items()} == sizes
+    assert landscape.open(run).evaluate().loss == pytest.approx(run.record["final"]["train_loss"], rel=1e-5)
+    with pytest.raises(UsageError, match="expected a number > 0"):
+        train("other", label_shift=0.0)
 
 
 def test_wrong_and_missing_domain_labels(train):
