@@ -65,7 +65,8 @@ def write_study_report(result: Result, out: Path) -> list[Path]:
         ):
             files.append(out / f"{table.stem}.{suffix}")
             write_bytes(files[-1], text.encode("utf-8", "replace"))
-    for kind in CAPTIONS:
+    captions = {kind: told for kind, told in CAPTIONS.items() if _says_something(kind, record)}
+    for kind in captions:
         files += render(kind, [result], out)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, ""),
@@ -78,13 +79,20 @@ def write_study_report(result: Result, out: Path) -> list[Path]:
         question=_question(record),
         sentences=list(_findings(record)),
         tables=made,
-        plots=list(plots([result], Style("tmlr"), CAPTIONS)),
+        plots=list(plots([result], Style("tmlr"), captions)),
         caveats=caveats(record),
         provenance=_provenance(record),
         versions=versions(),
     )
     write_bytes(out / "report.html", page.encode("utf-8", "replace"))
     return [out / "report.html", *files]
+
+
+def _says_something(kind: str, record: dict[str, Any]) -> bool:
+    """Whether a study has what a figure shows: pairs of methods, or correlations with an outcome."""
+    if kind == "study-methods":
+        return bool(record["comparison"]["pairs"])
+    return any(not outcome["note"] for outcome in record["outcomes"])
 
 
 def _question(record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -224,18 +224,23 @@ def _pair(name: str, couples: Sequence[tuple[Model, Model]], quantity: str, base
         "quantity": quantity,
         "n": len(differences),
         "differences": differences,
+        "same_weights": all(_hash(mine) == _hash(its) for mine, its in couples),
         "higher": sum(d > 0 for d in differences),
         "effect": asdict(effect(differences)) if len(differences) >= FEWEST else None,
         "p_holm": None,
     }
 
 
+def _hash(model: Model) -> str:
+    return str(model.record["training"]["weights_hash"])
+
+
 def _verdict(row: Row, tests: int) -> dict[str, Any]:
     if row["effect"] is None:
         few = f"{row['n']} pairs are too few: fewer than {FEWEST} can never reach p = 0.05"
         return {"verdict": CANNOT_TELL, "because": few}
-    if not any(row["differences"]):
-        return {"verdict": EQUAL, "because": f"the same number to the last bit in all {row['n']} pairs"}
+    if row["same_weights"]:
+        return {"verdict": EQUAL, "because": f"the same weights to the last bit in all {row['n']} pairs"}
     found, p = row["effect"], row["p_holm"]
     span = "" if found["low"] is None else f", 95 % interval {found['low']:+.3g} to {found['high']:+.3g}"
     told = f"difference {found['mean']:+.3g}{span}, {row['n']} pairs, p = {p:.2g} corrected for {tests} tests"

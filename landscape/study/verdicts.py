@@ -13,7 +13,7 @@ FEWEST_SEEDS = 3
 MANY_CONFIGURATIONS = 30  # so many carry the noise of the seeds in themselves
 NEGLIGIBLE = 0.2  # |tau| below this predicts nothing of use: 60 % of pairs in order, where 50 % is chance
 CANNOT_TELL = "cannot tell"
-EQUAL = "equal"  # of two methods: bit for bit
+EQUAL = "equal"  # of two methods: weights, bit for bit
 VERDICTS = ("predicts", "predicts the opposite", "does not predict", CANNOT_TELL)
 
 

@@ -33,7 +33,7 @@ def test_a_tiny_study_has_a_table_with_intervals_and_a_figure(name: str, tmp_pat
             assert pair["n"] >= 6
             assert pair["effect"] is not None
             assert pair["effect"]["low"] <= pair["effect"]["mean"] <= pair["effect"]["high"]
-            assert pair["verdict"] in ("higher", "lower", "cannot tell")
+            assert pair["verdict"] in ("higher", "lower", "cannot tell", "equal")
     assert asked or correlated or compared
     for row in correlated:
         assert -1 <= row["tau_low"] <= row["tau_high"] <= 1
@@ -52,6 +52,7 @@ def test_disam_on_one_domain_is_sam_to_the_last_bit(tmp_path: Path):
     record = statistics(experiment, folder).record
     for pair in record["comparison"]["pairs"]:
         assert set(pair["differences"]) == {0.0}
+        assert pair["verdict"] == "equal"
     hashes: dict[int, set[str]] = {}
     for model in record["models"]:
         hashes.setdefault(model["repetition"], set()).add(model["weights_hash"])
