@@ -8,12 +8,14 @@ import io
 import os
 import re
 import tomllib
+import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from landscape.errors import UsageError
 from landscape.names import neighbours, unknown_name
@@ -36,6 +38,7 @@ def parse(arguments: type[T], words: list[str], *, command: str, description: st
         "prog": prog,
         "description": description,
         "default": default,
+        "registry": _plain_help(),
         "config": (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     }
     words = list(_one_value_each(words))
@@ -47,6 +50,45 @@ def parse(arguments: type[T], words: list[str], *, command: str, description: st
             return _read(arguments, words, options)
         except SystemExit:
             raise _one_line(complaint.getvalue(), prog, _flags(arguments)) from None
+
+
+def _plain_help() -> ConstructorRegistry:
+    """Let the help say nothing where there is no default: a field's own sentence says what then happens."""
+    registry, asking = ConstructorRegistry(), False
+
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        nonlocal asking
+        if asking:  # tyro's own rules are asked through the same door
+            return None
+        asking = True
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            asking = False
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        return dataclasses.replace(spec, fields=tuple(map(_plain, spec.fields)))
+
+    return registry
+
+
+def _plain(field: StructFieldSpec) -> StructFieldSpec:
+    choices = [kind for kind in typing.get_args(field.type) if kind is not types.NoneType]
+    optional = types.NoneType in typing.get_args(field.type)
+    metavar = "|".join(map(_metavar, choices)) if optional else None
+    nothing = field.default is None or field.default is False or field.default == ()
+    hint = "" if nothing else None
+    if hint is None and metavar is None:
+        return field
+    kind: Any = Annotated[field.type, tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)]
+    return dataclasses.replace(field, type=kind)
+
+
+def _metavar(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
+    return str(getattr(kind, "__name__", kind)).upper()
 
 
 def _read(arguments: type[T], words: list[str], options: dict[str, Any]) -> T:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def surfaces(
-    targets: Sequence[Target],
+    targets: Sequence[Target | str],
     problem_spec: ProblemSpec | None = None,
     spec: SurfaceSpec | None = None,
     *,
@@ -54,25 +54,26 @@ def surfaces(
     Raises:
         UsageError: If there are too few targets.
     """
+    found = [Target.find(t) if isinstance(t, str) else t for t in targets]
     problem_spec, spec = problem_spec or ProblemSpec(), spec or SurfaceSpec()
     pca = any(parse_direction(word)[0] == "pca" for word in spec.axes)
     if pca and spec.dim != 2:
         raise UsageError("principal components are drawn as a plane", "--dim 1", "use --dim 2")
-    if spec.plane and len(targets) < 3:
-        raise UsageError(f"{len(targets)} target(s) do not span a plane", "--plane", "name three checkpoints")
+    if spec.plane and len(found) < 3:
+        raise UsageError(f"{len(found)} target(s) do not span a plane", "--plane", "name three checkpoints")
     if spec.plane or pca:
-        return [_plane(targets, problem_spec, spec, out=out, force=force, trust=trust)]
+        return [_plane(found, problem_spec, spec, out=out, force=force, trust=trust)]
     reaches: list[Reach] | None = None
-    if spec.range == "auto" and len(targets) > 1:
-        reaches = _shared_reaches(targets, problem_spec, with_files(spec), trust=trust)
+    if spec.range == "auto" and len(found) > 1:
+        reaches = _shared_reaches(found, problem_spec, with_files(spec), trust=trust)
     return [
-        analyze("surface", t, problem_spec, spec, out=out, force=force, trust=trust, reaches=reaches) for t in targets
+        analyze("surface", t, problem_spec, spec, out=out, force=force, trust=trust, reaches=reaches) for t in found
     ]
 
 
 def path(
-    first: Target,
-    second: Target,
+    first: Target | str,
+    second: Target | str,
     problem_spec: ProblemSpec | None = None,
     spec: PathSpec | None = None,
     *,
@@ -91,6 +92,7 @@ def path(
         force: Compute anew.
         trust: Import plug-ins that only a run names.
     """
+    first, second = [Target.find(t) if isinstance(t, str) else t for t in (first, second)]
     problem_spec, spec = problem_spec or ProblemSpec(), spec or PathSpec()
     problem = open_problem(first, problem_spec, trust=trust)
     other = _snapshot(second, second.checkpoint, problem)

@@ -194,6 +194,11 @@ class Krylov:
         rows: Tensor = torch.from_numpy(np.ascontiguousarray(coefficients.T)).to(source.device) @ source[: self.size]
         return rows
 
+    def turned(self, kept: Sequence[int]) -> Tensor:
+        """The Ritz vectors at places ``kept`` ``(k, n)``, made where the basis was: nothing else is left of it."""
+        self.restart(kept)
+        return self.basis[: len(kept)]
+
     def restart(self, kept: Sequence[int]) -> None:
         """Keep the Ritz vectors at places ``kept`` and the pending block; forget the rest."""
         if self.first is None:

@@ -133,24 +133,23 @@ def lanczos(
     while True:
         wanted = _grow_until(space, top, bottom, demand, max_products, least_steps)
         theta, u, estimates = space.ritz()
-        scale = float(np.abs(theta).max())
+        scale, whole = float(np.abs(theta).max()), space.full
         chosen = sorted({*wanted, *(_settled(theta, estimates, tol * scale, least_steps) if keep_images else ())})
-        vectors = space.combine(u[:, chosen])
         if keep_images:
-            found = Found.of(vectors, space.combine(u[:, chosen], images=True))
+            found = Found.of(space.combine(u[:, chosen]), space.combine(u[:, chosen], images=True))
         else:
-            found = Found.multiplied(operator, vectors)
+            found = Found.multiplied(operator, space.turned(chosen))
             checks += len(chosen)
         ends = found.take([chosen.index(i) for i in wanted])
         scale = max(scale, float(ends.values.abs().max()))
         good = bool((ends.residuals <= aim * scale).all()) or scale == 0
-        if good or space.full or space.products >= max_products or demand < 1e-3 * aim:
+        if good or whole or space.products >= max_products or demand < 1e-3 * aim:
             break
         demand /= 10  # the estimates were too kind: ask more of them before the next look
     upper, lower = ends.take(range(len(wanted) - top, len(wanted))), ends.take(range(bottom))
     runs = [Run(space.recursion(), np.zeros(0))] if start is None else []
     extra = missed = 0
-    if complete and not space.full:
+    if complete and not whole:
         more = completed(
             operator,
             upper,
@@ -166,7 +165,7 @@ def lanczos(
         if more.first is not None and least_steps:
             runs.append(Run(more.first, found.values.numpy()))
     scale = max([scale, *(float(f.values.abs().max()) for f in (upper, lower) if len(f.values))])
-    both = torch.cat([upper.vectors, lower.vectors]) if top + bottom <= n else upper.vectors
+    both = torch.cat([upper.vectors, lower.vectors]) if 0 < bottom <= n - top else upper.vectors
     gram = both @ both.T - torch.eye(len(both), dtype=torch.float64, device=both.device)
     orthogonality = float(gram.abs().max()) if len(both) else 0.0
     return Spectrum(

@@ -44,17 +44,23 @@ class Found:
     @classmethod
     def of(cls, vectors: Tensor, images: Tensor) -> Found:
         """From vectors and their products."""
-        values = (vectors * images).sum(1)
-        residuals = torch.linalg.vector_norm(images - values[:, None] * vectors, dim=1)
-        return cls(values.cpu(), vectors, images, residuals.cpu())
+        # Row by row here and below: vectors of a large network are most of what there is room for.
+        values = torch.stack([v @ i for v, i in zip(vectors, images, strict=True)]) if len(vectors) else vectors[:, 0]
+        residuals = [torch.linalg.vector_norm(i - a * v) for a, v, i in zip(values, vectors, images, strict=True)]
+        return cls(values.cpu(), vectors, images, torch.stack(residuals).cpu() if residuals else values.cpu())
 
     @classmethod
     def multiplied(cls, operator: Multiply, vectors: Tensor) -> Found:
         """From vectors, with one further product each."""
-        return cls.of(vectors, torch.stack([operator(v).to(v.device, torch.float64) for v in vectors]))
+        images = torch.empty_like(vectors)
+        for image, vector in zip(images, vectors, strict=True):
+            image.copy_(operator(vector))
+        return cls.of(vectors, images)
 
     def take(self, which: Sequence[int]) -> Found:
-        """Those at some places."""
+        """Those at some places; the same memory if that is all of them."""
+        if list(which) == list(range(len(self.values))):
+            return self
         index = torch.tensor(list(which), dtype=torch.long)
         there = index.to(self.vectors.device)
         return Found(self.values[index], self.vectors[there], self.images[there], self.residuals[index])
@@ -76,8 +82,8 @@ class Found:
         """As they are reported: sorted, signs fixed, residuals relative to ``scale``."""
         order = self.values.argsort(descending=descending)
         vectors = self.vectors[order.to(self.vectors.device)]
-        if len(vectors):
-            peak = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
-            vectors = vectors * torch.where(peak < 0, -1.0, 1.0)
+        for vector in vectors:
+            peak = vector[vector.abs().argmax()]
+            vector.mul_(torch.where(peak < 0, -1.0, 1.0))
         relative = self.residuals[order] / scale if scale > 0 else torch.zeros_like(self.residuals)
         return EigenPairs(self.values[order], vectors, relative, relative <= tol)

@@ -69,7 +69,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                     mew=0.4,
                 )
     axes.axhline(0, color="black", lw=0.6)
-    axes.set(xlabel="rank of the eigenvalue", ylabel=f"eigenvalue ({', '.join(map(safe, operators))})")
+    matrix = ", ".join(safe(o.replace("hessian", "Hessian")) for o in operators)
+    axes.set(xlabel="rank of the eigenvalue", ylabel=f"eigenvalue of the {matrix}")
     axes.set_xticks(sorted(ranks))
     axes.grid(visible=False, axis="x")
     style.legend(figure, handles, [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in groups][: len(handles)])
