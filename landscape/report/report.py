@@ -13,9 +13,9 @@ from ..figures.comparison import comparison, verdict
 from ..figures.provenance import versions
 from ..figures.style import Style
 from ..figures.summary import summarize
-from ..files import write_bytes
 from ..result import Result
 from .explore import explorable, script_json
+from .page import write_page
 from .sections import CAPTIONS, downloads, plots, provenance, table_cells, table_head
 
 
@@ -36,20 +36,15 @@ def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
     Raises:
         UsageError: If there are no results.
     """
-    import jinja2
     import markupsafe
 
     if not results:
         raise UsageError("a report needs results", str(out), "name runs or stored results")
     rows = summarize(results)
     explore = explorable(results)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    page = environment.get_template("report.html").render(
+    write_page(
+        "report.html",
+        Path(out),
         title=title,
         verdict=verdict(rows),
         sentences=comparison(rows, results),
@@ -63,7 +58,6 @@ def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
         versions=versions(),
         library=_library() if any(explore.values()) else "",
     )
-    write_bytes(Path(out), page.encode("utf-8", "replace"))
     return Path(out)
 
 

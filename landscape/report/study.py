@@ -14,6 +14,7 @@ from ..figures.tables import to_csv, to_latex
 from ..files import write_bytes
 from ..result import Result
 from ..study.findings import about, caveats, compared_sentence, who_is_in
+from .page import write_page
 from .sections import plots
 from .study_tables import tables
 
@@ -52,8 +53,6 @@ def write_study_report(result: Result, out: Path) -> list[Path]:
     Returns:
         All files, the page first.
     """
-    import jinja2
-
     record = result.record
     out = Path(out).absolute()
     made = list(tables(record))
@@ -68,13 +67,9 @@ def write_study_report(result: Result, out: Path) -> list[Path]:
     captions = {kind: told for kind, told in CAPTIONS.items() if _says_something(kind, record)}
     for kind in captions:
         files += render(kind, [result], out)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    page = environment.get_template("study.html").render(
+    write_page(
+        "study.html",
+        out / "report.html",
         title=record["title"],
         question=_question(record),
         sentences=list(_findings(record)),
@@ -84,7 +79,6 @@ def write_study_report(result: Result, out: Path) -> list[Path]:
         provenance=_provenance(record),
         versions=versions(),
     )
-    write_bytes(out / "report.html", page.encode("utf-8", "replace"))
     return [out / "report.html", *files]
 
 
