@@ -7,6 +7,7 @@
 A story is a folder with ``experiment.toml`` (what is trained, measured and drawn), ``story.py`` (a function
 ``compute(settings, work, data)`` over the public interface that returns results), ``README.md`` (what the figures
 show and do not show), ``results/`` (the stored results) and the figures, each with the numbers in it as CSV.
+Stories without a ``story.py`` are studies that are installed with the package; ``study.py`` tells all of them.
 ``--data`` names the folder that holds what a story needs and pip does not bring: ``PACS/``, published checkpoints.
 """
 
@@ -24,6 +25,8 @@ from typing import Any
 
 from landscape import Result, render
 from landscape.figures.render import fitting
+from landscape.figures.tables import to_csv
+from landscape.report.study_tables import tables
 
 HERE = Path(__file__).resolve().parent
 
@@ -39,6 +42,12 @@ class Story:
         """Its folder."""
         return self.folder.name
 
+    @property
+    def script(self) -> Path:
+        """What tells it: a ``story.py`` of its own, or the one of all studies."""
+        own = self.folder / "story.py"
+        return own if own.is_file() else HERE / "study.py"
+
     def settings(self, *, tiny: bool = False) -> dict[str, Any]:
         """What ``experiment.toml`` says; in miniature with what its table ``tiny`` changes."""
         with open(self.folder / "experiment.toml", "rb") as file:
@@ -50,7 +59,7 @@ class Story:
 
     def compute(self, work: Path, data: Path | None, *, tiny: bool = False) -> list[Result]:
         """Train and analyse; what is in ``work`` already is not computed again."""
-        script = runpy.run_path(str(self.folder / "story.py"))
+        script = runpy.run_path(str(self.script))
         results: list[Result] = script["compute"](self.settings(tiny=tiny), work, data)
         drawn = {id(r) for figure in self.figures() for r in fitting(figure["kind"], results)}
         return [r for r in results if id(r) in drawn]
@@ -77,10 +86,13 @@ class Story:
         return list(self.settings()["figure"])
 
     def draw(self, results: Sequence[Result], out: Path) -> Iterator[Path]:
-        """Render every figure into ``out``."""
+        """Render every figure into ``out``, and of studies all tables as CSV."""
         for figure in self.figures():
             options = {"formats": ("pdf", "png"), **{k: v for k, v in figure.items() if k != "kind"}}
             yield from render(figure["kind"], results, out, **options)
+        for table in (t for r in results if r.kind == "study" for t in tables(r.record)):
+            (out / f"{table.stem}.csv").write_text(to_csv(table.rows), encoding="utf-8")
+            yield out / f"{table.stem}.csv"
 
 
 def stories() -> list[Story]:

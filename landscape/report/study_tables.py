@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..study.verdicts import OUTCOME_WORDS
+from ..study.verdicts import OUTCOME_WORDS, quantity_words
 
 Row = Mapping[str, Any]
 _SHOWN = ("test_accuracy", "unseen_accuracy", "gap_loss", "unseen_gap_loss", "train_loss")
@@ -186,7 +186,7 @@ def _pairs(record: Row) -> Table:
         rows.append({k: p[k] for k in ("name", "baseline", "quantity", "n", "higher", "p_holm", "verdict")} | effect)
         cells.append(
             [
-                f"{p['name']}, {p['quantity'].replace('_', ' ')}" + (" (points)" if scale == 100 else ""),
+                f"{p['name']}, {quantity_words(p['quantity'])}" + (" (points)" if scale == 100 else ""),
                 str(p["n"]),
                 str(p["higher"]),
                 "–" if points[0] is None else f"{points[0]:+.3g}",

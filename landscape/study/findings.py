@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .verdicts import CANNOT_TELL, EQUAL, OUTCOME_WORDS, VERDICTS, plural, sentence
+from .verdicts import CANNOT_TELL, EQUAL, OUTCOME_WORDS, VERDICTS, plural, quantity_words, sentence
 
 STABLE = 0.8  # rank correlation between two radii of one measure
 
@@ -53,7 +53,7 @@ def about(outcome: Row, rows: Sequence[Row]) -> list[str]:
 
 def compared_sentence(pair: Row) -> str:
     """The verdict on one method and quantity as a sentence."""
-    quantity = pair["quantity"].replace("_", " ")
+    quantity = quantity_words(pair["quantity"])
     if pair["verdict"] in (CANNOT_TELL, EQUAL):
         told = f"{pair['name']} against {pair['baseline']}, {quantity}: {pair['verdict']}"
     else:

@@ -143,6 +143,9 @@ def _of_hessian(record: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]
         yield "lambda_1/edge", record["eigenvalues"][0] / edge
     rows = {n: {of + k: v for k, v in _spectrum(d).items()} for n, d in (record.get("domains") or {}).items()}
     yield from _by_domain(rows)
+    tops = [v for row in rows.values() if (v := row.get(of + "lambda_1")) is not None]
+    if tops and len(tops) == len(rows) and record["eigenvalues"] and record["eigenvalues"][0] > 0:
+        yield f"{of}lambda_1 [worst domain / pooled]", max(tops) / record["eigenvalues"][0]
 
 
 def _spectrum(record: Mapping[str, Any]) -> Numbers:

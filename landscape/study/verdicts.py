@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,6 +105,11 @@ def sentence(row: Mapping[str, Any]) -> str:
         told = f"{row['measure']} goes with {outcome}"
     more = f". But: {'; '.join(row['warnings'])}" if row["warnings"] else ""
     return f"{told} ({row['because']}){more}."
+
+
+def quantity_words(quantity: str) -> str:
+    """A quantity of a comparison in words; measures keep their names."""
+    return re.sub("(?<!lambda)_", " ", quantity)
 
 
 OUTCOME_WORDS = {

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -22,6 +23,7 @@ from landscape.figures.style import Style
 from landscape.figures.tables import to_csv
 from landscape.models.resnet import resnet20, resnet32
 from landscape.registry import FIGURES
+from landscape.report.study_tables import tables
 
 GALLERY = Path(__file__).resolve().parents[2] / "gallery"
 RENDER = runpy.run_path(str(GALLERY / "render.py"))
@@ -70,6 +72,39 @@ def test_the_numbers_beside_a_figure_are_those_of_the_stored_results(name: str, 
     assert stem.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.parametrize("name", [n for n, s in STORIES.items() if "study" in s.settings()])
+def test_the_tables_of_a_study_are_those_of_its_stored_result(name: str):
+    story = STORIES[name]
+    (result,) = story.stored()
+    assert result.record["study"] == name
+    assert result.record["size"] == "full"
+    assert {c["n"] > 0 for c in result.record["comparison"]["competitors"]} == {True}
+    for made in tables(result.record):
+        stored = (story.folder / f"{made.stem}.csv").read_text(encoding="utf-8")
+        assert differences(stored, to_csv(made.rows)) == [], made.stem
+
+
+INTERVAL = re.compile(r"([+-]\d[\d.]*)(?: points)? \(([+-]\d[\d.]*) to ([+-]\d[\d.]*)\)")
+
+
+@pytest.mark.parametrize("name", [n for n, s in STORIES.items() if "study" in s.settings()])
+def test_every_interval_in_the_words_of_a_study_stands_in_its_tables(name: str):
+    folder = STORIES[name].folder
+    known = []
+    for file in folder.glob("*.csv"):
+        for row in table(file.read_text(encoding="utf-8")):
+            for keys in (("mean", "low", "high"), ("tau", "tau_low", "tau_high")):
+                if all(row.get(k) for k in keys):
+                    known.append(np.array([float(row[k]) for k in keys]))
+    told = INTERVAL.findall((folder / "README.md").read_text(encoding="utf-8"))
+    assert told, f"{name} tells no difference with its interval"
+    for words in told:
+        values = np.array([float(w) for w in words])
+        half = np.array([0.5 * 10.0 ** -len(w.partition(".")[2]) for w in words]) * (1 + 1e-9)
+        near = [np.abs(scale * row - values) <= half for row in known for scale in (1, 100)]
+        assert any(n.all() for n in near), f"{words} stands in no table of {name}"
+
+
 def test_an_edited_number_is_found():
     stored = to_csv([{"label": "sam", "value": 0.25}, {"label": "sgd", "value": float("nan")}])
     assert differences(stored, stored) == []
@@ -90,7 +125,7 @@ def test_the_index_shows_every_picture_of_every_story():
 @pytest.mark.parametrize("name", list(STORIES))
 def test_scripts_are_short_and_no_path_of_a_machine_is_stored(name: str):
     story = STORIES[name]
-    assert len((story.folder / "story.py").read_text(encoding="utf-8").splitlines()) < 60
+    assert len(story.script.read_text(encoding="utf-8").splitlines()) < 60
     for result in story.stored():
         text = json.dumps(result.record)
         assert not any(root in text for root in ('"/', "'/", ":/home", ":/tmp", "/Users/")), result.path

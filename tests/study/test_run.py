@@ -80,6 +80,21 @@ def test_a_further_analysis_trains_nothing_again(finished, monkeypatch: pytest.M
     assert sum(v is not None for v in values) == 2
 
 
+def test_curvature_of_the_worst_domain_beside_the_pooled(tmp_path: Path, tiny: str):
+    text = tiny.partition("[[analyses]]")[0] + '[[analyses]]\nkind = "hessian"\ntop = 1\nper_domain = true\n'
+    text = text.replace('["sgd", "sam"]', '["sgd"]').replace("[0.05, 0.2]", "[0.05]").replace("[0, 1, 2]", "[0]")
+    experiment, folder = read(text), StudyFolder(tmp_path / "s")
+    run(experiment, folder)
+    (model,) = collect(experiment, folder).models
+    found = model.predictors
+    tops = [found[f"lambda_1 [d{i}]"] for i in range(3)]
+    assert found["lambda_1 [worst domain]"] == max(tops)
+    assert found["lambda_1 [mean over domains]"] == pytest.approx(np.mean(tops))
+    assert found["lambda_1 [worst domain / pooled]"] == pytest.approx(max(tops) / found["lambda_1"])
+    # The pooled Hessian is the mean of the domains', so that the worst of them has at least its curvature.
+    assert found["lambda_1 [worst domain / pooled]"] > 1
+
+
 def test_controls_say_which_measures_move(tmp_path: Path, tiny: str):
     text = tiny.replace("[0, 1, 2]", "[0]") + (
         '[[analyses]]\nkind = "sharpness"\nmeasure = ["weight-norm", "fisher-rao"]\ncontrol = "rescale"\nmodels = 2\n'

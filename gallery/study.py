@@ -9,7 +9,7 @@ from landscape import Result, run_study
 
 
 def compute(settings: dict[str, Any], work: Path, data: Path | None) -> list[Result]:
-    """Train and measure all models, then correlate."""
+    """Train and measure all models, then compare and correlate."""
     del data
     study = settings["study"]
-    return [run_study(study["name"], work / "study", size=study["size"], workers=study["workers"])]
+    return [run_study(study["name"], work / "study", size=study["size"], workers=study.get("workers"))]
