@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .optim import EntropySGD as EntropySGD
     from .optim import LookSAM as LookSAM
     from .optim import Pieces as Pieces
+    from .optim import VREx as VREx
     from .problem import Problem as Problem
     from .progress import reporting as reporting
     from .report.report import write_report as write_report
@@ -95,6 +96,7 @@ _WHERE = {
     "LookSAM": "optim",
     "WSAM": "optim",
     "EntropySGD": "optim",
+    "VREx": "optim",
     "SWA": "optim",
     "SWAD": "optim",
     "BatchLoss": "optim",

@@ -12,9 +12,10 @@ from .looksam import LookSAM
 from .sagm import SAGM
 from .sam import SAM
 from .usam import USAM
+from .vrex import VREx
 from .wsam import WSAM
 
 __all__ = [
     "ASAM", "DISAM", "DISAMGSAM", "DISAMSAGM", "ERM", "FSAM", "GSAM", "SAGM", "SAM", "SWA", "SWAD", "USAM", "WSAM",
-    "BatchLoss", "EntropySGD", "LookSAM", "Pieces",
+    "BatchLoss", "EntropySGD", "LookSAM", "Pieces", "VREx",
 ]  # fmt: skip

@@ -177,7 +177,7 @@ def _ahead() -> Iterator[None]:
 
 def _needs_domains() -> UsageError:
     return UsageError(
-        "DISAM needs the loss of each domain",
+        "this method needs the loss of each domain",
         "closure",
         "return BatchLoss(mean, domains, counts) without calling backward",
     )

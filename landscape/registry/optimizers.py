@@ -96,6 +96,12 @@ OPTIMIZERS = Registry(
             },
             ("rho", "alpha", "lam", "disam_variance", "adaptive", "m", *_TWO_PASSES),
         ),
+        "vrex": Entry(
+            "landscape.optim.vrex:VREx",
+            "ERM with the variance of the domain losses as a penalty (V-REx)",
+            {"formula": "G = ∇[L + lam·Var(L_i)]", "cost": "1", "paper": "arXiv 2003.00688"},
+            ("lam",),
+        ),
         "fsam": Entry(
             "landscape.optim.fsam:FSAM",
             "friendly SAM: climbs along the batch's own part of the gradient",

@@ -147,7 +147,7 @@ class TrainSpec(Spec):
     """Weight of sagm's gradient matching (0.001), gsam's gap (0.4), looksam's kept part (0.7), entropy-sgd's mean
     (0.75)."""
     lam: float | None = None
-    """DISAM's lambda, the weight of the domain-loss variance (0.1); F-SAM's decay of the mean gradient (0.9)."""
+    """Weight of the domain-loss variance (disam 0.1, vrex 1); F-SAM's decay of the mean gradient (0.9)."""
     eta: float | None = None
     """ASAM's addend to |w| (default: 0.01)."""
     sigma: float | None = None

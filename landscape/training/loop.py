@@ -108,7 +108,7 @@ class Training:
         if self.settings.get("rho") == 0:
             log.warning("rho=0: %s does not climb, so that its first term is plain training", spec.optimizer[0])
         if self.optimizer.needs_domains and len(set(self.examples.domain.tolist())) == 1:
-            log.warning("one training domain: %s equals the method without DISAM here", spec.optimizer[0])
+            log.warning("one training domain: %s has no variance of domain losses here", spec.optimizer[0])
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.average = {"none": None, "swa": SWA, "swad": SWAD}[spec.average]
         self.averaged: SWA | SWAD | None = self.average(trained) if self.average else None

@@ -196,6 +196,9 @@ class Method:
     def disam_sagm(self, w):
         return self.sagm(w, self.gradient(w, self.variance_objective, count=True))
 
+    def vrex(self, w):
+        return self.gradient(w, lambda each: 2 * each.mean() - self.variance_objective(each), count=True)
+
     def fsam(self, w):
         g = self.gradient(w, count=True)
         r = g if self.memory is None else plus(g, self.memory, -self.s["sigma"])

@@ -24,6 +24,7 @@ from landscape.optim import (
     BatchLoss,
     EntropySGD,
     LookSAM,
+    VREx,
 )  # fmt: skip
 
 # Every method with a radius (or a coupling) that matters on these problems.
@@ -41,15 +42,17 @@ METHODS: dict[str, Callable[..., ERM]] = {
     "disam": DISAM,
     "disam-gsam": DISAMGSAM,
     "disam-sagm": DISAMSAGM,
+    "vrex": lambda base, rho=0.3, **common: VREx(base, 0.5, **common),
     "fsam": FSAM,
     "looksam": lambda base, rho=0.3, **common: LookSAM(base, rho, sam_every=2, **common),
     "wsam": WSAM,
     "wsam coupled": lambda base, rho=0.3, **common: WSAM(base, rho, decouple=False, **common),
     "entropy-sgd": lambda base, rho=0.3, **common: EntropySGD(base, langevin_steps=4, noise=0.0, **common),
 }
-NEED_DOMAINS = {"disam", "disam-gsam", "disam-sagm"}
+NEED_DOMAINS = {"disam", "disam-gsam", "disam-sagm", "vrex"}
+ONE_PASS = {"erm", "vrex"}
 # Methods whose update depends on nothing but the batch: the others remember, or step twice.
-MICRO = [m for m in METHODS if m not in ("erm", "fsam", "looksam", "wsam", "entropy-sgd")]
+MICRO = [m for m in METHODS if m not in (*ONE_PASS, "fsam", "looksam", "wsam", "entropy-sgd")]
 
 
 def network(seed: int = 0) -> nn.Sequential:

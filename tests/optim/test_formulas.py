@@ -36,6 +36,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "disam sample": ("disam", {"rho": 0.3, "lam": 0.7, "disam_variance": "sample"}),
     "disam-gsam": ("disam-gsam", {"rho": 0.3, "alpha": 0.5, "lam": 0.7}),
     "disam-sagm": ("disam-sagm", {"rho": 0.3, "alpha": 0.2, "lam": 0.7}),
+    "vrex": ("vrex", {"lam": 0.7}),
     "fsam": ("fsam", {"rho": 0.3, "sigma": 0.6, "lam": 0.8}),
     "looksam": ("looksam", {"rho": 0.3, "alpha": 0.4, "sam_every": 2}),
     "wsam": ("wsam", {"rho": 0.3, "gamma": 0.6}),

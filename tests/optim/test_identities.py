@@ -26,6 +26,7 @@ from landscape.optim import (
     WSAM,
     BatchLoss,
     LookSAM,
+    VREx,
 )  # fmt: skip
 from landscape.optim.build import build_optimizer
 from landscape.optim.disam import climb_weights
@@ -160,6 +161,25 @@ def test_methods_that_become_sam():
     assert_same_bits(ends(lambda m: SAM(sgd(m), rho=0.2, p="2", ascent_steps=1)), sam)
     first = ends(lambda m: FSAM(sgd(m), rho=0.2, sigma=1.0), steps=1)
     assert_same_bits(first, ends(lambda m: SAM(sgd(m), rho=0.2), steps=1))
+
+
+def test_vrex_without_variance_is_erm_and_with_it_pulls_domains_together():
+    assert_same_bits(ends(lambda m: VREx(sgd(m), lam=0.0)), ends(lambda m: ERM(sgd(m))))
+    # L_i = (w - a_i)^2 / 2 at w = 0: gradients -a_i, Var' = (2/M) sum (L_i - mean) (-a_i), by hand.
+    a = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    for lam in (0.5, 2.0):
+        w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        optimizer = VREx(torch.optim.SGD([w], lr=1.0), lam=lam)
+
+        def closure(w: nn.Parameter = w) -> BatchLoss:
+            each = (w - a).square() / 2
+            return BatchLoss(each.mean(), each, torch.tensor([5, 5]))
+
+        optimizer.step(closure)
+        losses = a.square() / 2
+        gradient = -a.mean() + lam * ((losses - losses.mean()) * -a).sum()
+        assert w.item() == pytest.approx(-gradient.item(), rel=1e-12)
+        assert optimizer.gradient_evaluations == 1
 
 
 def test_compositions_without_variance():
