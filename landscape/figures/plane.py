@@ -102,6 +102,8 @@ def shares(data: Any) -> Any:
 
 def _checkpoints(axes: Any, result: Result, style: Style) -> dict[str, Any]:
     """Draw every run; a handle per optimizer."""
+    from matplotlib.lines import Line2D
+
     data, facts = result.data, result.record["checkpoints"]
     at = np.stack([data["checkpoint_x"].values, data["checkpoint_y"].values], 1)
     away, runs = shares(data), data["run"].values
@@ -121,8 +123,10 @@ def _checkpoints(axes: Any, result: Result, style: Style) -> dict[str, Any]:
             axes.scatter(*at[mine[0]], s=sizes[0], marker="o", fc="white", ec=look.colour, zorder=4)
         end = "*" if len(mine) > 1 else look.marker
         size = style.text**2
-        last = axes.scatter(*at[mine[-1]], s=size, marker=end, color=look.colour, ec="white", lw=0.6, zorder=5)
+        last: Any = axes.scatter(*at[mine[-1]], s=size, marker=end, color=look.colour, ec="white", lw=0.6, zorder=5)
         count = len({r for r, label in zip(runs.tolist(), labels, strict=True) if label == labels[mine[0]]})
+        if len(mine) > 1:  # the marker on the way, which tells methods apart without colour
+            last = Line2D([], [], color=look.colour, ls=look.dash, lw=1.2, marker=look.marker)
         handles.setdefault(safe(name(labels[mine[0]])) + (f" ({count} runs)" if count > 1 else ""), last)
     return handles
 
