@@ -47,9 +47,10 @@ RATIOS: Mapping[str, Bound] = {
 }
 
 COUNTS: Mapping[str, int] = {
-    f"products, top 5 to 1e-03, {MLP}: ours": 25,
-    f"products, top 5 to 1e-03, {MLP}: ours, no checks": 13,
-    f"products, all three, {MLP}": 77,
+    # Measured 25, 13 and 77; another processor rounds otherwise, which may take a step more.
+    f"products, top 5 to 1e-03, {MLP}: ours": 27,
+    f"products, top 5 to 1e-03, {MLP}: ours, no checks": 14,
+    f"products, all three, {MLP}": 81,
     **{f"forward passes, surface, {name}": 7 * 7 + 3 for name in (MLP, RESNET, TRANSFORMER)},
     **{f"forward passes, domains, {name}": 7 for name in (MLP, RESNET, TRANSFORMER)},
     **{f"gradients, domains, {name}": 4 for name in (MLP, RESNET, TRANSFORMER)},
