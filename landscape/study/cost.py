@@ -17,7 +17,8 @@ from ..parameters import preserved_random_state
 from ..progress import report
 from ..run import Run
 from ..specs import TrainSpec
-from ..specs.study import Analysis, Cell, Experiment
+from ..specs.cells import Cell
+from ..specs.study import Analysis, Experiment
 from ..training.setup import Ingredients, batch_size, open_ingredients, seen_positions
 from ..training.signals import StopFlag
 from ..training.trainer import train_one

@@ -18,7 +18,9 @@ from typing import Any
 from ..errors import DataError, UsageError
 from ..files import folder_lock, make_folder, read_json, write_json
 from ..run import Run
-from ..specs.study import Analysis, Cell, Experiment, SeedsSpec, spread
+from ..specs.cells import Cell, spread
+from ..specs.seeds import SeedsSpec
+from ..specs.study import Analysis, Experiment
 from ..specs.train import TrainSpec
 
 Record = dict[str, Any]

@@ -14,7 +14,8 @@ from ..errors import Interrupted, LandscapeError, is_out_of_memory
 from ..files import folder_lock, is_out_of_space
 from ..parameters import preserved_random_state
 from ..run import Run
-from ..specs.study import Analysis, Cell
+from ..specs.cells import Cell
+from ..specs.study import Analysis
 from ..specs.train import TrainSpec
 from ..training.setup import Ingredients, open_ingredients, seen_positions
 from ..training.signals import StopFlag

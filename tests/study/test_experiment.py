@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from landscape.errors import UsageError
-from landscape.specs.study import Experiment, SeedsSpec, spread
+from landscape.specs.cells import spread
+from landscape.specs.seeds import SeedsSpec
+from landscape.specs.study import Experiment
 from landscape.study.comparison import undecidable
 from landscape.study.shipped import find, shipped
 
