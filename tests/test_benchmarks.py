@@ -1,18 +1,24 @@
-"""The benchmarks' own arithmetic. No limit is on time."""
+"""The benchmarks' own arithmetic, and that what the README says of them is what they stored. No limit is on time."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 from bounds import Bound, beyond
 from harness import bar, interleaved, ratio
-from summary import held
+from summary import held, stamps, summary, written
 
 sys.path.pop(0)
+
+ROOT = Path(__file__).parent.parent
+STORED = ROOT / "gallery" / "benchmarks"
 
 # -- bounds: what CI's short form fails for
 
@@ -90,3 +96,31 @@ def test_both_targets_of_a_line_count() -> None:
     assert held(bar("a", floor=one, most=1.0, peer="p", faster=two, least=1.4)) is True
     assert held(bar("a", floor=one)) is None
     assert held(bar("a", least=1.4)) is None
+
+
+def test_the_readme_has_the_table_of_the_stored_results() -> None:
+    """`python tests/benchmarks/summary.py --write README.md` makes it so."""
+    text = (ROOT / "README.md").read_text()
+    assert written(text, STORED) == text
+
+
+def test_an_edited_number_is_noticed() -> None:
+    text = (ROOT / "README.md").read_text()
+    median = json.loads((STORED / "products.json").read_text())["headline"][0]["floor"]["median"]
+    shown = f"{median:.2f} ("
+    table = summary(STORED)
+    assert shown in table
+    edited = text.replace(table, table.replace(shown, "0.01 (", 1))
+    assert edited != text
+    assert written(edited, STORED) == text
+
+
+@pytest.mark.parametrize("file", sorted(STORED.glob("*.json")), ids=lambda file: file.stem)
+def test_results_say_where_when_and_of_what_they_are(file: Path) -> None:
+    facts = json.loads(file.read_text())
+    assert all(facts[key] for key in ("machine", "python", "torch", "threads", "clock"))
+    assert facts.get("headline") or file.stem == "scaling"  # which is on paper
+    for at in stamps(facts):
+        assert len(at["date"]) == len("2026-01-31")
+        assert len(at["commit"]) == 12, "measured on a library with changes that no commit has"
+    assert file.with_suffix(".md").is_file()

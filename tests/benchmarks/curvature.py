@@ -221,7 +221,8 @@ def main() -> None:
         texts = []
         for part in (p for p in PARTS if p in stored):
             seen = stored[part]
-            where = f"{seen['examples']} examples, {seen['threads']} thread(s), {seen['clock']} time, {seen['date']}"
+            where = f"{seen['examples']} examples, {seen['threads']} thread(s), {seen['clock']} time"
+            where += f", {seen['date']}, commit {seen['commit']}"
             texts.append(f"## {part}\n\n{where}\n\n{PARTS[part][1](seen)}")
         facts = {"parts": stored, "headline": headline(stored)}
         publish(asked.out, "curvature", "Curvature", "\n\n".join(texts), facts)

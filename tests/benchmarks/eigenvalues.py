@@ -2,6 +2,8 @@
 
     python tests/benchmarks eigenvalues [--repeat 5] [--short] [--out gallery/benchmarks]
 
+PAIRS="1 5 20" says how many pairs; each run stores its tasks beside the others'.
+
 Work: the top 1, 5 and 20 eigenpairs over one batch until the largest true residual, |Hv - lambda v| / |lambda_max|
 measured with our product, is below 1e-3 (float32), and the top 5 to 1e-6 (float64, the two small networks). One
 thread, all tools in turns in one process. "ours" is `landscape.hessian` with all of its checks (symmetry,
@@ -18,6 +20,7 @@ products with all checks.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -142,7 +145,7 @@ def main() -> None:
     asked = options(__doc__, 5)
     rows = []
     for name, work in chosen(asked.short, asked.only or (["mlp"] if asked.short else None)).items():
-        for top in (5,) if asked.short else (1, 5, 20):
+        for top in (5,) if asked.short else map(int, os.environ.get("PAIRS", "1 5 20").split()):
             rows += measure(work, top, 1e-3, asked.repeat, 8 if asked.short else LIMIT)
         if name in ("mlp", "transformer") and not asked.short:
             rows += measure(work.to(torch.float64), 5, 1e-6, asked.repeat)

@@ -147,12 +147,16 @@ def _commit() -> str:
 
 
 def beside_stored(out: Path | None, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, each with its date and commit, after those of other networks that are stored already."""
+    """The rows, each with its date and commit, after those of other tasks that are stored already."""
     where = {k: v for k, v in machine().items() if k in ("date", "commit")}
     file = out / f"{name}.json" if out else None
     stored = json.loads(file.read_text())["rows"] if file and file.is_file() else []
-    measured = {row["network"] for row in rows}
-    return [row for row in stored if row["network"] not in measured] + [{**row, **where} for row in rows]
+
+    def task(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["network"], row.get("top"), row.get("tol")
+
+    measured = {task(row) for row in rows}
+    return [row for row in stored if task(row) not in measured] + [{**row, **where} for row in rows]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -205,7 +205,7 @@ def solvers(peer: Peer, n: int, dtype: torch.dtype, tol: float) -> list[Solver]:
     if peer.name == "PyHessian":
         return [Solver(peer.name, [power(1e-3, 100), power(1e-5, 300), power(1e-7, 1000)])]
     if peer.name == "hessian-eigenthings":
-        steps = (20, 30, 45, 65, 95, 140, 200)
+        steps = (8, 12, 16, 20, 25, 30, 45, 65, 95, 140, 200)
         return [
             Solver(peer.name, [lanczos(s) for s in steps]),
             Solver("hessian-eigenthings + eigsh", [lambda top: eigsh_over(peer.product, n, dtype, top, tol)]),

@@ -156,7 +156,7 @@ def main() -> None:
     rows.sort(key=lambda r: list(CASES).index(r["network"]))
     where = "wall" if options.device == "cuda" else "CPU"
     text = (
-        f"{where} time, the least of {len(rows[0]['seconds']['rule'])} interleaved rounds.\n\n"
+        f"{where} time, the least of the rounds, in which all ways take turns.\n\n"
         "Floor: one gradient and one forward per example in batches of max(m, 256), bare torch. Blocks: the same "
         "block by block. Loop, stacked: the two ways of `landscape.measures.blockwise`; rule: what it picks.\n\n"
     )
