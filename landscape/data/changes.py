@@ -85,7 +85,8 @@ def _with_label_shift(train: Examples, concentration: float, holdout: Sequence[s
     keep = [np.flatnonzero(~np.isin(train.domain, seen))]
     for i in seen:
         generator = np.random.default_rng([seed, 0x5417F, i])
-        own = [np.flatnonzero((train.domain == i) & (labels == c)) for c in np.unique(labels[train.domain == i])]
+        here = np.flatnonzero(train.domain == i)
+        own = [here[labels[here] == c] for c in np.unique(labels[here])]
         proportions = generator.dirichlet([concentration] * len(own))
         size = min(len(rows) / p for rows, p in zip(own, proportions, strict=True) if p > 0)
         for rows, p in zip(own, proportions, strict=True):
@@ -97,9 +98,11 @@ def _class_counts(examples: Examples) -> dict[str, dict[str, int]]:
     """How many examples of each class every domain has."""
     labels = examples.classes()
     assert labels is not None
+    classes = np.unique(labels)
     return {
-        name: {str(c): int(((examples.domain == i) & (labels == c)).sum()) for c in np.unique(labels)}
+        name: {str(c): int((own == c).sum()) for c in classes}
         for i, name in enumerate(examples.domain_names)
+        for own in [labels[examples.domain == i]]
     }
 
 

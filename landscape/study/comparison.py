@@ -109,6 +109,9 @@ def undecidable(models: Sequence[Placed], spec: StudyReportSpec) -> list[str]:
     if len(groups) < 2:
         return []
     counts = [len(couples) for _, couples in _couples(models, spec, axes, _baseline(groups, spec))]
+    if counts and max(counts) < FEWEST:
+        few = f"{max(counts)} pairs are too few: fewer than {FEWEST} can never reach p = {LEVEL:g}"
+        return [f"{few}: take more seeds"]
     return _too_few([n for n in counts if n >= FEWEST for _ in spec.compare_by])
 
 

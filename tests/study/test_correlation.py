@@ -269,7 +269,7 @@ def test_methods_are_compared_at_each_setting_apart():
             compared(models, together.with_(within=(axis,)))
 
 
-@pytest.mark.parametrize("seeds", [6, 7, 8, 12])
+@pytest.mark.parametrize("seeds", [3, 6, 7, 8, 12])
 def test_a_comparison_that_can_never_tell_is_said_before_and_after(seeds: int):
     rows = [({"optimizer": o}, s) for s in range(seeds) for o in ("sgd", "sam", "sagm")]
     best = {"sgd": 0.0, "sam": 1.0, "sagm": -1.0}
@@ -282,7 +282,11 @@ def test_a_comparison_that_can_never_tell_is_said_before_and_after(seeds: int):
     assert tells == (seeds >= 8)  # 4 tests: 4 * 2^(1-7) = 0.0625
     notes = undecidable(models.models, spec)
     assert bool(notes) == (not tells)
-    assert set(notes) <= set(found["notes"])
+    if seeds < 6:
+        assert notes[0].startswith("3 pairs are too few")
+        assert "3 pairs are too few" in found["pairs"][0]["because"]
+    else:
+        assert set(notes) <= set(found["notes"])
 
 
 def test_methods_that_are_one_to_the_last_bit_are_equal():

@@ -98,7 +98,7 @@ def test_domain_ratio_keeps_the_largest_sizes_that_fit(train):
 
 
 def test_label_shift_draws_class_proportions_of_a_dirichlet_distribution():
-    classes, domains, each, concentration = 4, 300, 200, 0.8
+    classes, domains, each, concentration = 4, 200, 60, 0.8
     x, y = torch.zeros(classes * each, 1), torch.arange(classes).repeat_interleave(each)
     splits = Splits({"train": {f"d{i}": (x, y) for i in range(domains)}})
     made = changed(splits, {"label_shift": concentration}, ["d0"], 0)
@@ -113,7 +113,7 @@ def test_label_shift_draws_class_proportions_of_a_dirichlet_distribution():
     variance = 1 / classes * (1 - 1 / classes) / (classes * concentration + 1)
     error = np.sqrt(variance / (domains - 1))
     assert np.abs(shares.mean(0) - 1 / classes).max() < 4 * error
-    assert shares.var(0).mean() == pytest.approx(variance, rel=0.15)
+    assert shares.var(0).mean() == pytest.approx(variance, rel=0.2)
     again, other = (changed(splits, {"label_shift": concentration}, ["d0"], seed).splits["train"] for seed in (0, 1))
     assert again.rows.tolist() == train.rows.tolist() != other.rows.tolist()
 
