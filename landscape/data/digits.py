@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +16,17 @@ from .splits import holdout_split
 
 
 def optical_digits() -> tuple[Any, Any]:
-    """Images ``(1797, 8, 8)`` float32 in [0, 1] and labels."""
-    from sklearn.datasets import load_digits
+    """Images ``(1797, 8, 8)`` float32 in [0, 1] and labels.
 
-    digits = load_digits()
-    return digits.images.astype(np.float32) / 16, digits.target.astype(np.int64)
+    Read from scikit-learn's own file: to import it for this would cost a second, most of it for scipy's distributions.
+    """
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    with gzip.open(file, "rt", encoding="ascii") as lines:
+        table = np.loadtxt(lines, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8).astype(np.float32) / 16, table[:, -1].astype(np.int64)
 
 
 def digits(split_seed: int = 0, test_fraction: float = 0.2) -> dict[str, Any]:
