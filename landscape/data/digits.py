@@ -18,7 +18,7 @@ from .splits import holdout_split
 def optical_digits() -> tuple[Any, Any]:
     """Images ``(1797, 8, 8)`` float32 in [0, 1] and labels.
 
-    Read from scikit-learn's own file: to import it for this would cost a second, most of it for scipy's distributions.
+    Read from scikit-learn's own file: importing it for this costs a second, most of it for scipy's distributions.
     """
     package = find_spec("sklearn")
     assert package is not None
