@@ -110,7 +110,7 @@ def headline(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for network in dict.fromkeys(row["network"] for row in rows):
         mine = {r["tool"]: r for r in rows if r["network"] == network}
-        peers = [r for n, r in mine.items() if n in ("loss-landscapes", "Landscaper") and "failed" not in r]
+        peers = [r for n, r in mine.items() if n in ("loss-landscapes", "Landscaper") and r.get("restored")]
         best = min(peers, key=lambda r: r["times_ours"][1], default=None)
         found.append(
             bar(
