@@ -36,7 +36,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     every = [one for one in every if quantity in one.accuracy]
     tasks = list(dict.fromkeys(one.task for one in sorted(every, key=lambda o: o.holdout)))
     methods = looks(one.label for one in every)
-    figure = style.figure(max(style.width / 2.6, 14 * style.em))
+    figure = style.figure(max(style.width / 2.6, 18 * style.em))  # room for the label of the axis
     axes = figure.subplots()
     step = 0.7 / len(methods)
     handles: dict[str, Any] = {}
