@@ -6,13 +6,14 @@ claims, and checks integrity first: torch itself loads a zip checkpoint with a f
 
 from __future__ import annotations
 
+import os
 import pickletools
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -224,7 +225,8 @@ def _pickle_operations(path: Path) -> Iterator[tuple[str, Any, list[Any]]]:
     with open(path, "rb") as handle:
         for _ in range(5):
             constants: list[Any] = []
-            operations = pickletools.genops(handle)
+            rest: Any = _Rest(handle)
+            operations = pickletools.genops(rest)
             while True:
                 try:
                     opcode, argument, _ = next(operations)
@@ -238,6 +240,18 @@ def _pickle_operations(path: Path) -> Iterator[tuple[str, Any, list[Any]]]:
                     yield opcode.name, argument, constants
                     if isinstance(argument, (int, str)):
                         constants.append(argument)
+
+
+class _Rest:
+    """A file of which nobody asks for more bytes than it has, whatever length a string in it claims."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self.handle, self.size = handle, os.fstat(handle.fileno()).st_size
+        self.readline, self.tell = handle.readline, handle.tell
+
+    def read(self, count: int) -> bytes:
+        """At most ``count`` bytes; fewer at the end."""
+        return self.handle.read(min(count, self.size))
 
 
 def _refuse_code(path: Path) -> None:

@@ -226,6 +226,17 @@ def test_the_targets_accept_what_is_sound() -> None:
 # -- by coverage --------------------------------------------------------------------------------------------------
 
 
+def test_a_string_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None:
+    """Found by the search below: a pickle of a few bytes whose string says that it has 10^18 characters."""
+    from landscape.checkpoint import read_weights
+    from landscape.errors import DataError
+
+    for opcode, width in ((b"\x8d", 8), (b"\x8e", 8), (b"X", 4), (b"B", 4)):
+        (tmp_path / "w.pt").write_bytes(b"\x80\x02" + opcode + b"\x1e" * width + b"text")
+        with pytest.raises(DataError, match=r"w\.pt"):
+            read_weights(tmp_path / "w.pt")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", fuzz_targets.TARGETS)
 def test_a_search_for_new_branches_finds_no_crash(target: str, tmp_path: Path, record_property: Any) -> None:
