@@ -73,6 +73,7 @@ def _plan(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -
     from landscape.study.cost import estimate
     from landscape.study.study import status
 
+    doubts = undecidable(experiment.cells, experiment.report)  # before anything is timed: it may be refused
     now = status(experiment, folder)
     cost = estimate(experiment, folder, workers=options.workers)
     _show_status(now, screen)
@@ -87,7 +88,7 @@ def _plan(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -
         f"{_duration(cost['analysis_seconds'])} of analysis) on {options.workers or 1} process(es), from "
         f"{len(cost['probes'])} probe(s)"
     )
-    cost["notes"] += undecidable(experiment.cells, experiment.report)
+    cost["notes"] += doubts
     for note in cost["notes"]:
         screen.line(note)
     models = [{"name": c.name, "arm": c.arm, "axes": c.axes, "repetition": c.repetition} for c in experiment.cells]

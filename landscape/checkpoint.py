@@ -164,7 +164,8 @@ def _read_torch(path: Path, kind: str) -> Any:
     except Exception as error:
         if isinstance(error, LandscapeError):
             raise
-        text = "" if "weights_only" in str(error) or "Weights only" in str(error) else f": {str(error)[:120]}"
+        told = str(error)[:120]
+        text = "" if not told or "weights_only" in str(error) or "Weights only" in str(error) else f": {told}"
         raise DataError(
             f"the checkpoint cannot be read as plain weights{text}",
             str(path),

@@ -19,14 +19,20 @@ def optical_digits() -> tuple[Any, Any]:
     """Images ``(1797, 8, 8)`` float32 in [0, 1] and labels.
 
     Read from scikit-learn's own file: importing it for this costs a second, most of it for scipy's distributions.
+    A release that keeps the file elsewhere is asked for the images.
     """
     package = find_spec("sklearn")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    with gzip.open(file, "rt", encoding="ascii") as lines:
-        table = np.loadtxt(lines, delimiter=",")
-    return table[:, :-1].reshape(-1, 8, 8).astype(np.float32) / 16, table[:, -1].astype(np.int64)
+    places = package.submodule_search_locations if package else None
+    files = [Path(p) / "datasets" / "data" / "digits.csv.gz" for p in places or ()]
+    if files and files[0].is_file():
+        with gzip.open(files[0], "rt", encoding="ascii") as lines:
+            table = np.loadtxt(lines, delimiter=",")
+        images, labels = table[:, :-1], table[:, -1]
+    else:
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+    return images.reshape(-1, 8, 8).astype(np.float32) / 16, labels.astype(np.int64)
 
 
 def digits(split_seed: int = 0, test_fraction: float = 0.2) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 from ..errors import UsageError
 from ..result import Result
 from ..specs.study import Experiment, StudyReportSpec
-from .comparison import compared
+from .comparison import compared, undecidable
 from .correlation import correlations, radii
 from .folder import StudyFolder, state, wanted
 from .job import Job
 from .schedule import do, threads_per_worker
 from .table import Table, collect
+
+log = logging.getLogger(__name__)
 
 _KEPT = ("weights_hash", "steps", "gradient_evaluations", "selected")  # of each training, for the record
 
@@ -30,7 +33,7 @@ def run(
     scheduler: str | None = None,
     retry: bool = False,
 ) -> dict[str, Any]:
-    """Do everything of a study that is not done yet.
+    """Do everything of a study that is not done yet; what its report could not answer is said or refused first.
 
     Args:
         experiment: What to do.
@@ -44,9 +47,12 @@ def run(
 
     Raises:
         Interrupted: On a signal; the same call goes on.
-        UsageError: If the folder is in use or holds something else.
+        UsageError: If the folder is in use or holds something else, or the report names an axis or a baseline that
+            there is not.
         ResourceError: If the disk is full.
     """
+    for note in undecidable(experiment.cells, experiment.report):
+        log.warning("%s", note)
     with folder.writing(experiment):
         do(jobs(experiment, folder, workers=workers, retry=retry), workers=workers, scheduler=scheduler)
     return status(experiment, folder)

@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from landscape.data import digits as digits_module
 from landscape.data.digits import digits, digits_rotated
 from landscape.data.gaussian import gaussian_domains
 from landscape.data.splits import Splits, holdout_split
@@ -25,6 +26,14 @@ def original() -> Counter:
 
 
 # -- digits -------------------------------------------------------------------------------------------------------
+
+
+def test_digits_are_the_same_where_their_file_is_not_found(monkeypatch: pytest.MonkeyPatch):
+    images, labels = digits_module.optical_digits()
+    monkeypatch.setattr(digits_module, "find_spec", lambda name: None)
+    for ours, theirs in zip((images, labels), digits_module.optical_digits(), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.tobytes() == theirs.tobytes()
 
 
 def test_plain_digits_are_sklearns_each_once():

@@ -58,6 +58,15 @@ def test_every_number_is_that_of_its_run(finished):
         assert model.predictors["learning rate"] == ran.spec["lr"]
 
 
+@pytest.mark.parametrize(
+    "change", ["report.within=['nosuch']", "report.compare=['nosuch']", "report.baseline='nosuch'"]
+)
+def test_a_report_that_cannot_be_made_is_refused_before_anything_is_trained(tmp_path: Path, tiny: str, change: str):
+    with pytest.raises(UsageError, match="nosuch"):
+        run(read(tiny, changes=[change]), StudyFolder(tmp_path / "study"))
+    assert not (tmp_path / "study").exists()
+
+
 def test_nothing_is_done_twice(finished, monkeypatch: pytest.MonkeyPatch):
     experiment, folder = finished
 
