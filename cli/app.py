@@ -132,8 +132,11 @@ def _run(argv: list[str]) -> int:
     arguments = parse(module.Arguments, rest, command=name, description=module.__doc__ or "")
     if not _first() and name not in _TOGETHER:
         return 0
+    from landscape.allocator import keep_freed_memory
+
     from .screen import Screen
 
+    keep_freed_memory()
     with _processes(name), Screen(json=arguments.common.json, silent=not _first()) as screen:
         result = module.run(arguments, screen)
         screen.finish()

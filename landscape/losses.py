@@ -96,8 +96,20 @@ def _positions(target: Tensor) -> Tensor | None:
 
 
 def _cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    if _few_classes(output, target):
+        return F.cross_entropy(output.t().unsqueeze(0), target.unsqueeze(0), reduction="none")[0]
     values = F.cross_entropy(output, target, reduction="none")
     return _per_example(values) if target.is_floating_point() else _counted(values, target)
+
+
+def _few_classes(output: Tensor, target: Tensor) -> bool:
+    """Whether cross-entropy is faster with the classes laid out as channels, which gives the same numbers.
+
+    On a CPU torch walks through rows shorter than a vector register one number at a time: ten classes take six times
+    as long as sixteen. With derivatives the turning costs more than it saves.
+    """
+    plain = output.ndim == 2 and output.shape[1] < 16 <= len(output) and target.ndim == 1
+    return plain and output.device.type == "cpu" and not torch.is_grad_enabled() and not target.is_floating_point()
 
 
 def _nll(output: Tensor, target: Tensor) -> Tensor:

@@ -439,6 +439,13 @@ class Problem:
         finally:
             self.space.write(self._centre)
 
+    @contextmanager
+    def forward_only(self) -> Iterator[None]:
+        """Set up once what each of many forward passes needs: no graph, full precision, plain checkpoints."""
+        self.refuse_autocast()
+        with torch.no_grad(), full_precision(self.device), plain_checkpoints():
+            yield
+
     def require_finite(self) -> Evaluation:
         """Evaluate, and refuse a point where the loss is not a number.
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    1: {"errors", "names", "registry", "specs", "files", "progress", "plugins"},
+    1: {"allocator", "errors", "names", "registry", "specs", "files", "progress", "plugins"},
     2: {
         "trees",
         "recompute",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..allocator import keep_freed_memory
 from ..errors import Interrupted, UsageError
 from ..plugins import library
 from ..progress import report
@@ -100,10 +101,12 @@ def _in_worker(job: Job) -> Record:
     """The job, in a worker.
 
     There xarray would ask the scheduler for a lock before it writes a file, over a connection that is gone when the
-    study is stopped. The files of a job are its own, and are locked on the disk.
+    study is stopped. The files of a job are its own, and are locked on the disk. And dask has a worker give every
+    freed byte back at once, which costs time (`keep_freed_memory`).
     """
     import dask
 
+    keep_freed_memory()
     with dask.config.set(scheduler="synchronous"):
         return work(job)
 

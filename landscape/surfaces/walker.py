@@ -107,7 +107,12 @@ def walking(
     problem: Problem, policy: str = "keep", test: Problem | None = None, training: Problem | None = None
 ) -> Iterator[Walker]:
     """A walker; afterwards weights, statistics, modes and random states are what they were, also after an error."""
-    with preserved_random_state(), preserved_statistics(problem.model) as statistics, problem.excursion():
+    with (
+        preserved_random_state(),
+        preserved_statistics(problem.model) as statistics,
+        problem.excursion(),
+        problem.forward_only(),
+    ):
         walker = Walker(problem, policy, test, training)
         walker.statistics = statistics
         yield walker

@@ -15,11 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from landscape.allocator import keep_freed_memory
+
 HERE = Path(__file__).parent
 LIBRARY = str(HERE.parent.parent / "landscape")
 
 Spread = tuple[float, float, float]
 """Minimum, median and maximum over rounds."""
+
+KEPT = keep_freed_memory()  # as in every command; for us and for every peer alike
 
 
 def options(doc: str | None, repeat: int) -> argparse.Namespace:
@@ -122,6 +126,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy")},
         "threads": threads,
+        "freed_memory": "kept" if KEPT else "returned",
         "clock": "processor" if threads == 1 and not torch.cuda.is_available() else "wall",
     }
     if torch.cuda.is_available():

@@ -46,9 +46,10 @@ def test_sums_are_those_of_single_passes_bit_for_bit(name: str, limit: int, monk
     problem = PROBLEMS[name]()
     expected = torch.stack(scaled_passes(problem, problem.sums))
     tally = Tally(problem)
-    scaled_passes(problem, tally.look)
-    assert torch.equal(tally.sums().nan_to_num(-1), expected.nan_to_num(-1))
-    tally.look()
+    with problem.forward_only():
+        scaled_passes(problem, tally.look)
+        assert torch.equal(tally.sums().nan_to_num(-1), expected.nan_to_num(-1))
+        tally.look()
     assert torch.equal(tally.sums().nan_to_num(-1), expected[:1].nan_to_num(-1))
 
 
@@ -62,7 +63,27 @@ def test_a_loss_of_the_users_sees_the_examples_of_one_pass():
     problem = problem_of(small_mlp(), domain_data(), loss)
     sizes.clear()
     tally = Tally(problem)
-    for _ in range(3):
-        tally.look()
+    with problem.forward_only():
+        for _ in range(3):
+            tally.look()
     tally.sums()
     assert sizes == [problem.n_examples] * 3
+
+
+def test_a_pass_without_memory_is_made_again_in_smaller_batches(monkeypatch: pytest.MonkeyPatch):
+    problem = problem_of(small_mlp(), domain_data())
+    expected = torch.stack(scaled_passes(problem, problem.sums))
+    model, full = problem.model, problem.n_examples
+
+    def short_of_memory(module, inputs):
+        if len(inputs[0]) == full and not torch.equal(next(model.parameters()), weights):
+            raise MemoryError
+
+    weights = next(model.parameters()).detach().clone()
+    tally = Tally(problem)
+    with problem.forward_only():
+        handle = model.register_forward_pre_hook(short_of_memory)
+        scaled_passes(problem, tally.look)
+        handle.remove()
+    assert problem.batch_size < full
+    torch.testing.assert_close(tally.sums(), expected, rtol=1e-12, atol=0)
