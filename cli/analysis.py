@@ -57,8 +57,8 @@ def expand(targets: Iterable[str], checkpoints: str) -> list[Any]:
     Raises:
         UsageError: If there is no target.
     """
-    from landscape.analysis import Target
     from landscape.run import Run
+    from landscape.target import Target
 
     found: list[Any] = []
     for text in targets:

@@ -39,7 +39,8 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
 
 def analyzed(arguments: Any, screen: Screen) -> list[Any]:
     """The standard set of every target, and the training course of every run among them."""
-    from landscape.analysis import standard_set, training_result
+    from landscape.analysis import standard_set
+    from landscape.course import training_result
     from landscape.progress import report
 
     common = arguments.common

@@ -43,7 +43,8 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Train, analyse, draw, report."""
-    from landscape.analysis import standard_set, training_result
+    from landscape.analysis import standard_set
+    from landscape.course import training_result
     from landscape.distributed import first
     from landscape.figures.render import drawable, render
     from landscape.progress import report

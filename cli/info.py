@@ -89,8 +89,8 @@ def _result_facts(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint_facts(text: str) -> dict[str, Any]:
-    from landscape.analysis import Target
     from landscape.checkpoint import facts_of
+    from landscape.target import Target
 
     path = Target.find(text).checkpoint
     return {"kind": "checkpoint", "path": str(path.absolute()), **facts_of(path)}

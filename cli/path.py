@@ -30,8 +30,8 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Compute, print the barrier and both ends."""
-    from landscape.analysis import Target
     from landscape.joint import path
+    from landscape.target import Target
 
     a, common = arguments, arguments.common
     if len(a.targets) != 2:

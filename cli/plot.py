@@ -64,7 +64,7 @@ def collect(names: tuple[str, ...]) -> list[Any]:
     for name in names:
         path = Path(name)
         if Run.is_run(path):
-            from landscape.analysis import training_result
+            from landscape.course import training_result
 
             found.append(training_result(Run(path)))
             found += [Result.load(p) for p in sorted((path / "results").glob("*.nc"))]

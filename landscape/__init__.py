@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .analysis import analyze as analyze
-    from .analysis import training_result as training_result
     from .api import open as open
     from .api import run_study as run_study
     from .api import train as train
+    from .course import training_result as training_result
     from .curvature.hessian import hessian as hessian
     from .distributed import processes as processes
     from .domainwise.domains import domains as domains
@@ -104,7 +104,7 @@ _WHERE = {
     # what comes out, and what is made of it
     "Result": "result",
     "Run": "run",
-    "training_result": "analysis",
+    "training_result": "course",
     "render": "figures.render",
     "summarize": "figures.summary",
     "write_report": "report.report",

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .analysis import Target, open_problem, training_result
+from .course import training_result
 from .figures.tensorboard import add_figures
+from .opening import open_problem
 from .plugins import library
 from .problem import Problem
 from .result import Result
@@ -18,6 +19,7 @@ from .study.shipped import find as find_study
 from .study.study import default_folder
 from .study.study import run as do_study
 from .study.study import statistics as study_statistics
+from .target import Target
 from .training import trainer
 from .training.events import FOLDER
 
@@ -32,7 +34,7 @@ def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any)
             a bare file needs ``model`` and ``data``.
 
     Raises:
-        UsageError, DataError, NumericalError: As `landscape.analysis.open_problem` says.
+        UsageError, DataError, NumericalError: As `landscape.opening.open_problem` says.
     """
     found = Target.find(str(target.path if isinstance(target, Run) else target))
     return open_problem(found, ProblemSpec(**options), all_domains=all_domains)

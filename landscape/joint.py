@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from .analysis import Target, analyze, is_stored, keep, open_problem, splits_of, with_files
+from .analysis import analyze, is_stored, keep, with_files
 from .distributed import alone, decided
 from .errors import UsageError
 from .files import make_folder, remove_stale_temporaries, stable_hash
+from .opening import open_problem, splits_of
 from .parameters import preserved_random_state
 from .problem import Problem
 from .result import Result
@@ -27,6 +28,7 @@ from .surfaces.snapshots import Snapshot
 from .surfaces.surface import axis_reach
 from .surfaces.trajectory import evenly
 from .surfaces.walker import statistics_policy, walking
+from .target import Target
 
 log = logging.getLogger(__name__)
 

@@ -8,62 +8,36 @@ a Problem works on its own copy.
 from __future__ import annotations
 
 import copy
-import logging
-import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .distributed import laid_end_to_end, own_gpu, place, require_equal, stretch, summed, together
-from .errors import NumericalError, ResourceError, UsageError, is_out_of_memory
+from .devices import floating_type, pick_device
+from .distributed import place, require_equal, together
+from .errors import NumericalError, UsageError
 from .evaluation import Evaluation, batch_sums, check_fit, evaluation_from_sums
-from .examples import Batch, Examples, Indices, forward
+from .examples import Batch, Examples, Indices
 from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss
 from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
-from .precision import full_precision
+from .passes import Passes
 from .products import Products, require_finite
-from .recompute import recompute_blocks
 from .second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
-from .substitutes import plain_checkpoints, settle_embeddings, twice_differentiable
+from .substitutes import settle_embeddings, twice_differentiable
 from .weights import weights_hash
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 DEFAULT_BATCH = 512
 _MEMORY_BYTES = 4 * 2**30  # of examples kept in host memory; more is read from the data set in every pass
-_CACHE_BYTES = 2 * 2**30  # of batches kept on the device
 
 
-def pick_device(device: str | torch.device) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:i`` into a device that exists; several processes have one each.
-
-    Raises:
-        UsageError: If CUDA is asked for and absent (the CPU is never taken silently), or has too few devices.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-        found = (
-            f"{torch.cuda.device_count()} CUDA device(s) found"
-            if torch.cuda.is_available()
-            else "CUDA is not available"
-        )
-        raise UsageError(f"{found}", f"--device {device}", "use --device cpu")
-    own = own_gpu(chosen.index) if chosen.type == "cuda" else None
-    return chosen if own is None else torch.device("cuda", own)
-
-
-class Problem:
+class Problem(Passes):
     """A network at fixed weights and its mean loss over fixed examples.
 
     Args:
@@ -98,12 +72,18 @@ class Problem:
         mode: str = "eval",
         replay_seed: int | None = None,
     ) -> None:
-        self.device = pick_device(device)
-        model = unwrapped(model)
-        self.weights_hash = weights_hash(model)
-        self.dtype = _dtype_of(model, dtype)
-        self.model = copied(model).to(self.device, self.dtype)
-        self.mode, self.replay_seed = mode, replay_seed
+        unwrapped_model = unwrapped(model)
+        self.weights_hash = weights_hash(unwrapped_model)
+        where, kind = pick_device(device), floating_type(unwrapped_model, dtype)
+        super().__init__(
+            copied(unwrapped_model).to(where, kind),
+            Examples.of(data).in_memory(_MEMORY_BYTES),
+            device=where,
+            dtype=kind,
+            batch_size=batch_size or DEFAULT_BATCH,
+            mode=mode,
+        )
+        self.replay_seed = replay_seed
         set_mode(self.model, mode, replay_seed)
         if mode == "eval":
             refuse_batch_statistics(self.model)
@@ -117,11 +97,8 @@ class Problem:
         self.start: Path | None = None  # the checkpoint that training started from, where it is known
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
         self.loss_function = as_loss(loss)
-        self.batch_size = batch_size or DEFAULT_BATCH
-        self.examples = Examples.of(data).in_memory(_MEMORY_BYTES)
         check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
-        self._batches: tuple[slice, list[Batch]] | None = None  # of which stretch, and these
         self.replaced: set[str] = set()
         self.custom_functions: tuple[str, ...] | None = None
         if mode == "train" and replay_seed is None:
@@ -139,11 +116,6 @@ class Problem:
         )
 
     # -- what it is ---------------------------------------------------------------------------------------
-
-    @property
-    def n_examples(self) -> int:
-        """Number of examples."""
-        return len(self.examples)
 
     @property
     def n_parameters(self) -> int:
@@ -224,27 +196,6 @@ class Problem:
             other.__dict__.pop(name, None)
         other.examples, other._batches = examples.in_memory(), None
         return other
-
-    @property
-    def stretch(self) -> slice:
-        """The examples that this process sums over; in train mode it takes whole micro-batches."""
-        return stretch(self.n_examples, self._unit)
-
-    @property
-    def _unit(self) -> int:
-        return self.batch_size if self.mode == "train" else 1
-
-    def summed(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Sums over the examples from each process's sums over its `stretch`; no parts where that is empty."""
-        return summed(parts, -(-self.n_examples // self._unit), self.device)
-
-    def batches(self) -> Iterator[Batch]:
-        """All examples in order, in micro-batches on the device; each of several processes sees all of them."""
-        yield from self._moved(slice(0, self.n_examples))
-
-    def some(self, count: int) -> Batch:
-        """The first ``count`` examples (or as many as there are) as one batch on the device, in every process."""
-        return self.examples.batch(np.arange(min(count, self.n_examples))).to(self.device, self.dtype)
 
     def with_model(self, model: nn.Module) -> Problem:
         """Another network of the same kind (copied) over the same examples, with the same loss and choices."""
@@ -357,20 +308,6 @@ class Problem:
         with torch.no_grad():
             return self._sum(lambda batch: [self.batch_sum(batch).double()])[0] / self.total_weight
 
-    def output(self, batch: Batch) -> Any:
-        """What the network returns for one batch at the current weights, with its graph."""
-        try:
-            with plain_checkpoints():
-                return forward(self.model, batch.inputs)
-        except ValueError as error:
-            if self.mode == "train" and "more than 1 value per channel" in str(error):
-                raise UsageError(
-                    f"BatchNorm has no statistics of {len(batch)} example(s)",
-                    "--mode train",
-                    "choose a --batch-size (or --m) that leaves no block of one, or use --mode eval",
-                ) from error
-            raise
-
     def batch_loss(self, batch: Batch) -> Tensor:
         """Mean loss of one batch at the current weights, shape ``()``, with its graph."""
         return mean_loss(self.loss_function, self.output(batch), batch.targets)
@@ -378,12 +315,6 @@ class Problem:
     def batch_sum(self, batch: Batch) -> Tensor:
         """Weighted sum of a batch's losses, shape ``()``, with its graph; all add up to mean × `total_weight`."""
         return self.batch_loss(batch) * batch_weight(self.loss_function, batch.targets)
-
-    def per_example(self, function: Callable[[Batch], Tensor]) -> Tensor:
-        """What ``function`` gives for the examples of each micro-batch, laid end to end: ``(n_examples, ...)``."""
-        own = self._own_sum(lambda batch: [[function(batch).detach()]])
-        part = torch.cat(own[0]) if own else None
-        return laid_end_to_end(part, self.n_examples, self.device, self._unit)
 
     def example_losses(self) -> Tensor | None:
         """Loss of each example at the current weights, ``(n_examples,)``; None if the loss gives only the mean."""
@@ -439,13 +370,6 @@ class Problem:
         finally:
             self.space.write(self._centre)
 
-    @contextmanager
-    def forward_only(self) -> Iterator[None]:
-        """Set up once what each of many forward passes needs: no graph, full precision, plain checkpoints."""
-        self.refuse_autocast()
-        with torch.no_grad(), full_precision(self.device), plain_checkpoints():
-            yield
-
     def require_finite(self) -> Evaluation:
         """Evaluate, and refuse a point where the loss is not a number.
 
@@ -479,109 +403,7 @@ class Problem:
         if self.custom_functions is None:
             self.custom_functions = custom_functions(loss)
 
-    def refuse_autocast(self) -> None:
-        """Refuse to compute inside ``torch.autocast``, whose half-precision products would pass for exact ones.
-
-        Raises:
-            UsageError: If autocast is on for this device.
-        """
-        if torch.is_autocast_enabled(self.device.type):
-            raise UsageError(
-                "analyses compute in float32 or float64, also of half-precision weights",
-                "torch.autocast",
-                "call them outside the autocast block",
-            )
-
     def _flat_gradient(self, scalar: Tensor) -> Tensor:
         if not scalar.requires_grad:
             return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
         return self.space.flatten(torch.autograd.grad(scalar, self.space.tensors, allow_unused=True))
-
-    def _sum(self, contribution: Callable[[Batch], Sequence[Tensor]]) -> list[Tensor]:
-        """What ``contribution`` gives, summed over the micro-batches of all processes."""
-        return self.summed(self._own_sum(contribution))
-
-    def _own_sum(self, contribution: Callable[[Batch], Sequence[T]]) -> list[T]:
-        """Add up (``+``) what ``contribution`` gives over this process's micro-batches; halve them without memory.
-
-        An empty list where this process has no example.
-        """
-        self.refuse_autocast()
-
-        def whole() -> list[T]:
-            total: list[T] = []
-            for batch in self.micro_batches():
-                parts = contribution(batch)
-                total = list(parts) if not total else [operator.add(t, p) for t, p in zip(total, parts, strict=True)]
-            return total
-
-        return self._within_memory(whole)
-
-    def _within_memory(self, work: Callable[[], T]) -> T:
-        """Do ``work``; when memory runs out, do it again with smaller micro-batches."""
-        while True:
-            try:
-                with full_precision(self.device):
-                    return work()
-            except (RuntimeError, MemoryError) as error:
-                self.shrink_after(error)
-
-    def shrink_after(self, error: Exception) -> None:
-        """Get by with less if ``error`` means that memory ran out; raise it otherwise.
-
-        First the micro-batches are halved; where one example is too much, repeated blocks compute their
-        activations again instead of keeping them. Neither changes the result.
-        """
-        if not is_out_of_memory(error):
-            raise error
-        if self.mode == "train":
-            raise ResourceError(
-                f"out of memory with micro-batches of {self.batch_size}",
-                "--mode train",
-                "the loss depends on them, so they are not halved unasked: give a smaller --batch-size",
-            ) from error
-        if self.batch_size == 1:
-            if blocks := recompute_blocks(self.model):
-                log.warning("out of memory: activations of %d blocks are computed again, same result", blocks)
-                return
-            raise ResourceError(
-                "out of memory with one example at a time",
-                str(self.device),
-                "use a smaller model or a larger device",
-            ) from error
-        self.batch_size = max(1, min(self.batch_size, self.n_examples) // 2)
-        self._batches = None
-        log.warning("out of memory: micro-batches of %d from here on, same result", self.batch_size)
-
-    def micro_batches(self) -> Iterator[Batch]:
-        """This process's examples in order, on the device, `batch_size` at a time; kept there if they fit."""
-        yield from self._moved(self.stretch)
-
-    def _moved(self, part: slice) -> Iterator[Batch]:
-        if self._batches is not None and self._batches[0] == part:
-            yield from self._batches[1]
-            return
-        kept: list[Batch] = []
-        size = 0
-        for batch in self.examples.batches(self.batch_size, part):
-            moved = batch.to(self.device, self.dtype)
-            size += moved.nbytes
-            kept.append(moved)
-            yield moved
-            if size > _CACHE_BYTES:
-                kept = []
-        if size <= _CACHE_BYTES:
-            self._batches = part, kept
-
-
-def _dtype_of(model: nn.Module, dtype: torch.dtype | str | None) -> torch.dtype:
-    if dtype is not None:
-        found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-        if found not in (torch.float32, torch.float64):
-            # Weights in half precision have equal values in float32; products computed in it miss every tolerance.
-            raise UsageError(
-                f"cannot compute in {dtype!r}".replace("torch.", ""), "--dtype", "use float32 or float64"
-            )
-        return found
-    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    return own if own in (torch.float32, torch.float64) else torch.float32

@@ -245,7 +245,7 @@ def test_data_that_exceed_the_memory_give_the_same_answers(monkeypatch: pytest.M
     model, v = seeded(lambda: nn.Linear(4, 3)), torch.ones(15, dtype=torch.float64)
     kept = problem_of(model, Drawn(), batch_size=4)
     monkeypatch.setattr("landscape.problem._MEMORY_BYTES", 100)
-    monkeypatch.setattr("landscape.problem._CACHE_BYTES", 100)
+    monkeypatch.setattr("landscape.passes._CACHE_BYTES", 100)
     read = problem_of(model, Drawn(), batch_size=4)
     assert type(read.examples.store) is not type(kept.examples.store)
     assert read.data_hash == kept.data_hash

@@ -24,8 +24,12 @@ FLOORS = {
         "checkpoint",
         "checkpoint_folders",
         "problem",
+        "passes",
+        "devices",
         "result",
         "run",
+        "target",
+        "course",
         "distributed",
         "evaluation",
         "intervals",
@@ -41,7 +45,7 @@ FLOORS = {
         "event_files",
     },
     3: {"models", "data", "optim", "curvature", "measures", "surfaces", "domainwise"},
-    4: {"training", "analysis", "joint", "study"},
+    4: {"training", "opening", "analysis", "joint", "study"},
     5: {"figures", "report"},
     6: {"api"},  # the public names, gathered
 }
@@ -53,6 +57,8 @@ MAY = {
     ("domainwise", "measures"),
     ("study", "training"),  # a study trains and analyses
     ("study", "analysis"),
+    ("analysis", "opening"),
+    ("joint", "opening"),
     ("joint", "analysis"),  # analyses of several checkpoints open and store as those of one do
 }
 FILES = sorted((ROOT / "landscape").rglob("*.py"))

@@ -24,8 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from landscape.devices import pick_device
 from landscape.errors import DataError, NumericalError, ResourceError, UsageError
-from landscape.problem import Problem, pick_device
+from landscape.problem import Problem
 
 
 def relative(a: Tensor, b: Tensor) -> float:

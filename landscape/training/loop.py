@@ -26,6 +26,7 @@ import torch
 from ..checkpoint import read_weights
 from ..curvature.hessian import hessian
 from ..data.changes import changed
+from ..devices import pick_device
 from ..distributed import any_process, decided, first, place, require_equal
 from ..errors import Interrupted, NumericalError, UsageError
 from ..evaluation import check_fit
@@ -37,7 +38,7 @@ from ..optim.averaging import SWA, SWAD, recalibrate_statistics
 from ..optim.build import build_optimizer
 from ..optim.passes import RandomState
 from ..parameters import seed_everything
-from ..problem import Problem, pick_device
+from ..problem import Problem
 from ..progress import report
 from ..run import Run
 from ..specs import HessianSpec, TrainSpec

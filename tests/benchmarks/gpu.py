@@ -35,6 +35,7 @@ from agreement import distances
 
 import landscape
 from landscape.curvature.operators import operator_of
+from landscape.devices import pick_device
 from landscape.measures.ball import Ball
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.models.resnet import resnet20
@@ -183,7 +184,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     began = time.perf_counter()
-    device = landscape.problem.pick_device(options.device)
+    device = pick_device(options.device)
     clock = Clock(device, 1 if options.small else options.rounds)
     facts: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),

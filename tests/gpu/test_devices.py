@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import landscape
+from landscape.devices import pick_device
 from landscape.errors import UsageError
-from landscape.problem import Problem, pick_device
+from landscape.problem import Problem
 
 from .agreement import images, network
 

@@ -1,0 +1,124 @@
+"""From a target to its problem: the network it names at its weights, its data, its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import read_weights
+from .data.changes import changed
+from .data.splits import open_data
+from .errors import UsageError
+from .examples import Examples
+from .fitting import load_into
+from .models.build import build_model, facts_of
+from .names import Registry
+from .parameters import preserved_random_state, seed_everything
+from .plugins import Plugin, resolve
+from .problem import Problem
+from .registry import DATA, LOSSES, MODELS
+from .run import Run
+from .specs import ProblemSpec, key_values
+from .target import Target
+
+
+def open_problem(
+    target: Target | str, spec: ProblemSpec | None = None, *, all_domains: bool = False, trust: bool = False
+) -> Problem:
+    """Build the problem a target stands for: its network at its weights, its data, its loss.
+
+    Args:
+        target: What to open.
+        spec: Overrides and choices; a run says model, data and loss itself, a bare file needs them.
+        all_domains: Take the domains the run held out, too.
+        trust: Import plug-ins that only the run names.
+
+    Raises:
+        UsageError: If the target does not say enough, or a plug-in is not trusted.
+        DataError: If weights or data do not fit.
+        NumericalError: If the weights are not finite.
+    """
+    target = Target.find(target) if isinstance(target, str) else target
+    return opened(target, spec or ProblemSpec(), all_domains=all_domains, trust=trust)[0]
+
+
+def opened(
+    target: Target, spec: ProblemSpec, *, all_domains: bool, trust: bool
+) -> tuple[Problem, dict[str, Examples]]:
+    """The problem, and the examples of the same domains in the other splits (as many as in the problem at most)."""
+    recorded = target.run.spec if target.run else {}
+    facts = target.run.record.get("ingredients", {}).get("facts", {}) if target.run else {}
+    with preserved_random_state():
+        seed_everything(0, "open")
+        data = _named("data", spec.data, recorded, DATA, trust)
+        data_arg = spec.data_arg or (() if spec.data else recorded.get("data_arg", ()))
+        splits = open_data(data, key_values(data_arg, "data_arg"))
+        if target.run and not spec.data:  # the examples as the run was trained on them
+            splits = changed(splits, recorded, recorded.get("holdout", ()), recorded["seed"][0]).splits
+        splits.check_domains(spec.domain, "--domain")
+        splits.split(spec.split)
+        holdout = tuple(recorded.get("holdout", ())) if not spec.data else ()
+        wanted = spec.domain or tuple(d for d in splits.domains or () if all_domains or d not in holdout)
+        selected = {k: e.of_domains(wanted) if wanted and e.domains else e for k, e in splits.items()}
+        examples = selected.pop(spec.split)
+        if not len(examples):
+            raise UsageError(
+                "no example is left", f"--split {spec.split} --domain {' '.join(wanted)}", "choose others"
+            )
+        if spec.examples is not None:
+            examples = examples.subset(spec.examples, spec.seed)
+            selected = {k: e.subset(min(spec.examples, len(e)), spec.seed) for k, e in selected.items()}
+        loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
+        plugin = _named("model", spec.model, recorded, MODELS, trust)
+        model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
+        model = build_model(plugin, key_values(model_arg, "model_arg"), facts or facts_of(splits["train"]))
+        load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
+        problem = Problem(
+            model,
+            examples,
+            loss.call,
+            params=spec.params,
+            batch_size=spec.batch_size,
+            device=spec.device,
+            dtype=spec.dtype,
+            unseen=[d for d in holdout if d in wanted],
+            mode=spec.mode,
+            replay_seed=spec.replay_seed,
+        )
+    problem.loss_name = loss.name
+    problem.start = _start(target.run)
+    return problem, {k: e for k, e in selected.items() if len(e)}
+
+
+def _start(run: Run | None) -> Path | None:
+    """The checkpoint that a run's training started from, if it has kept one."""
+    if run is None:
+        return None
+    return run.checkpoints().get(0) or (Path(run.spec["init"]) if run.spec.get("init") else None)
+
+
+def _named(what: str, given: str | None, recorded: Mapping[str, Any], registry: Registry, trust: bool) -> Plugin:
+    name = given or recorded.get(what)
+    if name is None:
+        raise UsageError(
+            f"a bare checkpoint does not say its {what}",
+            f"--{what}",
+            f"name one: {', '.join(registry)}, or file.py:callable",
+        )
+    return resolve(name, registry, from_record=given is None, trust=trust)
+
+
+def splits_of(
+    target: Target, problem_spec: ProblemSpec, problem: Problem, *, trust: bool = False
+) -> Callable[[str], Examples]:
+    """From the name of a split to its examples: of the same domains, and at most as many as the problem asks for."""
+
+    def of(name: str) -> Examples:
+        if name == problem_spec.split:
+            return problem.examples
+        found = open_problem(target, problem_spec.with_(split=name, examples=None), trust=trust).examples
+        few = problem_spec.examples is not None and problem_spec.examples < len(found)
+        return found.subset(problem_spec.examples or 0, problem_spec.seed) if few else found
+
+    return of
