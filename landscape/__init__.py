@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .allocator import keep_freed_memory as keep_freed_memory
     from .analysis import analyze as analyze
     from .api import open as open
     from .api import run_study as run_study
@@ -80,6 +81,7 @@ _WHERE = {
     "domains": "domainwise.domains",
     "analyze": "analysis",
     "processes": "distributed",
+    "keep_freed_memory": "allocator",
     # training
     "train": "api",
     "run_study": "api",
