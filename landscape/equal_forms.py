@@ -7,7 +7,8 @@
 - ``logcumsumexp``: its derivative takes logarithms of the incoming gradient, and is no number where that is zero;
 - ``embedding(sparse=True)``: no dense gradient to differentiate again;
 - ``batch_norm`` with frozen statistics: right, but its double backward walks the activations ten times, which made
-  a quarter of a ResNet's product; as the affine map that it is, fewer.
+  a quarter of a ResNet's product; as the affine map that it is, fewer, and as part of the convolution before it
+  (`convolution`) none.
 
 Each takes the operation's own arguments and returns its value, or ``NotImplemented`` where it knows no equal form.
 """
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .convolution import Convolution, scaled
 from .errors import NumericalError
 
 
@@ -88,7 +90,7 @@ def _embedding_bag(
     return total if mode == "sum" else total / torch.bincount(bag, minlength=bags).clamp(min=1)[:, None]
 
 
-def _batch_norm(
+def frozen_batch_norm(
     x: Tensor,
     mean: Tensor | None,
     variance: Tensor | None,
@@ -97,13 +99,14 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    of: Convolution | None = None,
 ) -> Any:
+    """As ``batch_norm``; ``of`` is the convolution that ``x`` comes from, if it is known."""
     if training or mean is None or variance is None:
         return NotImplemented
     scale = torch.rsqrt(variance + eps) if weight is None else weight * torch.rsqrt(variance + eps)
     shift = -mean * scale if bias is None else bias - mean * scale
-    shape = (1, -1, *[1] * (x.ndim - 2))
-    return torch.addcmul(shift.view(shape), x, scale.view(shape))
+    return scaled(x, scale, shift) if of is None else of.scaled(scale, shift)
 
 
 def _lengths(difference: Tensor, p: float) -> Tensor:
@@ -180,7 +183,7 @@ def _reduced(values: Tensor, reduction: str) -> Tensor:
 
 EQUAL_FORMS: Mapping[str, Callable[..., Any]] = {
     "_weight_norm": _weight_norm,
-    "batch_norm": _batch_norm,
+    "batch_norm": frozen_batch_norm,
     "hardsigmoid": _hardsigmoid,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,

@@ -6,7 +6,8 @@ in `equal_forms`, and lets others go the way on which they can be differentiated
 - fused attention by the plain kernel, which only the forward pass chooses;
 - recurrent layers on CUDA without cuDNN;
 - compiled functions and modules without their compiler;
-- reentrant activation checkpointing not at all: what it saves is saved by `recompute`, if need be.
+- activation checkpointing not at all: its second run would be of other operations, and saves nothing in a product;
+  what it means to save is saved by `recompute`, if need be.
 
 What was replaced is recorded.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +26,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from .equal_forms import EQUAL_FORMS
+from .convolution import CONVOLUTIONS, Convolution
+from .equal_forms import EQUAL_FORMS, frozen_batch_norm
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 
@@ -39,6 +42,7 @@ def twice_differentiable(used: set[str]) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(plain_checkpoints())
+        stack.enter_context(_no_second_run())
         if "torch._dynamo" in sys.modules:  # nothing is compiled without it, and importing it takes a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_Substitute(used))
@@ -57,6 +61,22 @@ def plain_checkpoints() -> Iterator[None]:
         module.CheckpointFunction = reentrant  # type: ignore[misc]
 
 
+@contextmanager
+def _no_second_run() -> Iterator[None]:
+    """Let non-reentrant activation checkpointing be a plain call, too."""
+    module: Any = torch.utils.checkpoint
+    name = "_checkpoint_without_reentrant_generator"  # torch asks it what to do before and after the call
+    before = getattr(module, name, None)
+    if before is None:
+        yield
+        return
+    setattr(module, name, lambda *_, **__: iter([None]))
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
 class _PlainCall:
     @staticmethod
     def apply(function: Callable[..., Any], preserve_random_state: bool, *arguments: Any) -> Any:
@@ -67,6 +87,7 @@ class _Substitute(TorchFunctionMode):
     def __init__(self, used: set[str]) -> None:
         super().__init__()
         self.used = used
+        self.last: Convolution | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -76,7 +97,12 @@ class _Substitute(TorchFunctionMode):
         if name in _RECURRENT:
             with torch.backends.cudnn.flags(enabled=False):
                 return func(*args, **kwargs)
+        if name in CONVOLUTIONS:
+            self.last = Convolution.call(func, args, kwargs)
+            return func(*args, **kwargs) if self.last is None else self.last.output
         substitute = EQUAL_FORMS.get(name)
+        if substitute is frozen_batch_norm and self.last is not None and args and args[0] is self.last.output:
+            substitute, self.last = partial(frozen_batch_norm, of=self.last), None
         found = substitute(*args, **kwargs) if substitute else NotImplemented
         if found is NotImplemented:
             return func(*args, **kwargs)

@@ -39,6 +39,7 @@ FLOORS = {
         "second_derivatives",
         "substitutes",
         "equal_forms",
+        "convolution",
         "products",
         "memory",
         "precision",
