@@ -134,4 +134,4 @@ def test_what_is_folded_and_what_is_not(name: str, params: str | None, folded: i
 def test_complex_weights_are_left_to_torch():
     x, weight = torch.randn(1, 2, 5, 5, dtype=torch.complex64), torch.randn(3, 2, 3, 3, dtype=torch.complex64)
     with twice_differentiable(set()):
-        assert nodes(F.conv2d(x, weight.requires_grad_())) == ["ConvolutionBackward0", "AccumulateGrad"]
+        assert "_GivenBackward" not in nodes(F.conv2d(x, weight.requires_grad_()))
