@@ -71,15 +71,17 @@ class Convolution:
             return None
         stride, padding, dilation = (_each(call[n], x.ndim - 2) for n in ("stride", "padding", "dilation"))
         geometry = Geometry(stride, padding, dilation, call["groups"])
-        output = func(x.detach(), weight.detach(), None if bias is None else bias.detach(), **geometry._asdict())
-        return cls(_given(output, x, weight, bias, geometry), x, weight, bias, geometry)
+        return cls(_valued(lambda: func(*args, **kwargs), x, weight, bias, geometry), x, weight, bias, geometry)
+
+    def made(self, x: Any) -> bool:
+        """Whether ``x`` is the output, and nothing was written into it since."""
+        return x is self.output and x._version == 0
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Tensor:
         """``scale`` · output + ``shift``, both ``(channels,)``."""
         weight = self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1))
         bias = shift if self.bias is None else shift + scale * self.bias
-        value = scaled(self.output.detach(), scale.detach(), shift.detach())
-        return _given(value, self.x, weight, bias, self.geometry)
+        return _valued(lambda: scaled(self.output, scale, shift), self.x, weight, bias, self.geometry)
 
 
 def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -93,21 +95,22 @@ def _each(size: int | Sequence[int], dimensions: int) -> Sequence[int]:
     return sizes * dimensions if len(sizes) == 1 else sizes
 
 
-def _given(value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    found: Tensor = _Given.apply(value, x, weight, bias, geometry)  # type: ignore[no-untyped-call]
+Value = Callable[[], Tensor]
+
+
+def _valued(value: Value, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    found: Tensor = _Valued.apply(value, x, weight, bias, geometry)  # type: ignore[no-untyped-call]
     return found
 
 
-class _Given(torch.autograd.Function):
-    """A value that is known, with the derivatives of the convolution that it is the value of."""
+class _Valued(torch.autograd.Function):
+    """What ``value`` gives, with the derivatives of the convolution that it is the value of."""
 
     @staticmethod
-    def forward(
-        ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
-    ) -> Tensor:
+    def forward(ctx: Any, value: Value, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
-        return value.view_as(value)
+        return value()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:

@@ -101,7 +101,7 @@ class _Substitute(TorchFunctionMode):
             self.last = Convolution.call(func, args, kwargs)
             return func(*args, **kwargs) if self.last is None else self.last.output
         substitute = EQUAL_FORMS.get(name)
-        if substitute is frozen_batch_norm and self.last is not None and args and args[0] is self.last.output:
+        if substitute is frozen_batch_norm and self.last is not None and args and self.last.made(args[0]):
             substitute, self.last = partial(frozen_batch_norm, of=self.last), None
         found = substitute(*args, **kwargs) if substitute else NotImplemented
         if found is NotImplemented:
