@@ -55,6 +55,7 @@ class Convolution:
     weight: Tensor
     bias: Tensor | None
     geometry: Geometry
+    versions: tuple[int, int]
 
     @classmethod
     def call(cls, func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Convolution | None:
@@ -71,11 +72,13 @@ class Convolution:
             return None
         stride, padding, dilation = (_each(call[n], x.ndim - 2) for n in ("stride", "padding", "dilation"))
         geometry = Geometry(stride, padding, dilation, call["groups"])
-        return cls(_valued(lambda: func(*args, **kwargs), x, weight, bias, geometry), x, weight, bias, geometry)
+        output = _valued(lambda: func(*args, **kwargs), x, weight, bias, geometry)
+        return cls(output, x, weight, bias, geometry, (x._version, weight._version))
 
-    def made(self, x: Any) -> bool:
-        """Whether ``x`` is the output, and nothing was written into it since."""
-        return x is self.output and x._version == 0
+    def made(self, output: Any) -> bool:
+        """Whether this gave ``output``, and nothing was written since into it or into what it was made of."""
+        unchanged = self.output._version == 0 and self.versions == (self.x._version, self.weight._version)
+        return output is self.output and unchanged
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Tensor:
         """``scale`` · output + ``shift``, both ``(channels,)``."""

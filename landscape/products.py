@@ -181,12 +181,19 @@ def _counting_saved_bytes() -> Iterator[dict[int, int]]:
     """Collect the storages that autograd saves inside the block: address to bytes."""
     found: dict[int, int] = {}
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> tuple[Tensor, int]:
         storage = tensor.untyped_storage()
         found[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # autograd restores its place in the graph; the tensor itself would close a cycle
+        # Autograd restores its place in the graph; the tensor itself would close a cycle.
+        return tensor.detach(), tensor._version
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    def unpack(saved: tuple[Tensor, int]) -> Tensor:
+        tensor, version = saved
+        if tensor._version != version:  # without hooks autograd looks itself
+            raise RuntimeError("a variable needed for gradient computation has been modified by an inplace operation")
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield found
 
 

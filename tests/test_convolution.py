@@ -142,6 +142,24 @@ def test_what_is_folded_and_what_is_not(name: str, params: str | None, folded: i
     torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
 
 
+class InputWrittenInto(Network):
+    def body(self, x: Tensor) -> Tensor:
+        x = x * self.head.bias.sum().exp()
+        z = self.conv1(x)
+        x.mul_(2)
+        return torch.tanh(self.norm2(self.conv2(torch.tanh(self.norm1(z)))))
+
+
+def test_what_torch_refuses_to_differentiate_is_not_taken_for_something_else():
+    torch.manual_seed(0)
+    problem = of(InputWrittenInto())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        problem.gradient()
+    for memory in (None, 0):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            Products(problem, memory=memory)(torch.ones(problem.n_parameters))
+
+
 def test_complex_weights_are_left_to_torch():
     x, weight = torch.randn(1, 2, 5, 5, dtype=torch.complex64), torch.randn(3, 2, 3, 3, dtype=torch.complex64)
     with twice_differentiable(set()):
