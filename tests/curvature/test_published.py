@@ -62,17 +62,7 @@ def test_single_layers(case: str, dtype: str) -> None:
     check(case, dtype)
 
 
-LONG = pytest.mark.skipif("LANDSCAPE_TEST_LONG" not in os.environ, reason="six minutes: set LANDSCAPE_TEST_LONG")
-
-
-@pytest.mark.parametrize(
-    ("case", "dtype"),
-    [
-        ("resnet32", "float32"),
-        ("resnet32", "float64"),
-        ("resnet20", "float32"),
-        pytest.param("resnet20", "float64", marks=LONG),
-    ],
-)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", ["resnet32", "resnet20"])
 def test_whole_networks(case: str, dtype: str) -> None:
     check(case, dtype)
