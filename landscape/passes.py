@@ -125,9 +125,9 @@ class Passes:
                 total = list(parts) if not total else [operator.add(t, p) for t, p in zip(total, parts, strict=True)]
             return total
 
-        return self._within_memory(whole)
+        return self.within_memory(whole)
 
-    def _within_memory(self, work: Callable[[], T]) -> T:
+    def within_memory(self, work: Callable[[], T]) -> T:
         """Do ``work``; when memory runs out, do it again with smaller micro-batches."""
         while True:
             try:

@@ -324,7 +324,7 @@ class Problem(Passes):
             return example_losses(self.loss_function, self.output(batch), batch.targets) is not None
 
         with torch.no_grad():
-            return self.per_example(self._losses_of) if self._within_memory(gives_them) else None
+            return self.per_example(self._losses_of) if self.within_memory(gives_them) else None
 
     def example_weights(self) -> Tensor | None:
         """What each example weighs in the mean loss, ``(n_examples,)``; None where all weigh the same."""
@@ -352,7 +352,7 @@ class Problem(Passes):
                 gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
             return [n for n, g in zip(self.space.names, gradient, strict=True) if g is None]
 
-        return self._within_memory(of_first_batch)
+        return self.within_memory(of_first_batch)
 
     # -- going somewhere and coming back ---------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ class Tally:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._together: bool | None = None
+        # A loss of the user's may look at all that it is given together; in train mode a batch is seen as it is.
+        self._together = isinstance(problem.loss_function, Loss) and problem.mode != "train"
         self._room: Tensor | None = None  # for outputs, (passes, n, ...)
         self._labels: list[tuple[Tensor, Tensor]] = []  # targets and domains, by micro-batch of the first pass
         self._waiting = 0
@@ -36,50 +37,47 @@ class Tally:
 
     def look(self) -> None:
         """One pass at the current weights, without waiting for the device."""
-        if self._together is None:
-            self._together = self._few_numbers()
         if not self._together:
             self._sums.append(self.problem.sums()[None])
             return
-        if self._room is None:
-            self._room = self._make_room()
-        row, known = self._room[self._waiting], bool(self._labels)
+        known = len(self._labels)
         try:
-            for place, batch in zip(row.split(self.problem.batch_size), self.problem.batches(), strict=True):
-                # Copied: the pass's memory is free again at once, and the next one finds it in the processor's cache.
-                place.copy_(prediction(forward(self.problem.model, batch.inputs)))
-                if not known:
-                    self._labels.append((batch.targets, batch.domain))
+            self._together = self._pass()
         except (RuntimeError, MemoryError) as error:
             self.problem.shrink_after(error)
-            self._labels = self._labels if known else []
+            del self._labels[known:]
+            self.look()
+            return
+        if not self._together:
             self.look()
             return
         self._waiting += 1
+        assert self._room is not None
         if self._waiting == len(self._room):
             self._reduce()
+
+    def _pass(self) -> bool:
+        """Put the outputs of a pass into their place; False where they are too many numbers to wait."""
+        start, known = 0, bool(self._labels)
+        for batch in self.problem.batches():
+            output = prediction(forward(self.problem.model, batch.inputs))
+            if self._room is None:
+                size = output.nbytes * self.problem.n_examples // len(batch)
+                if size > _BYTES:
+                    return False
+                self._room = output.new_empty(_BYTES // max(1, size), self.problem.n_examples, *output.shape[1:])
+            # Copied: the pass's memory is free again at once, and the next pass finds it in the processor's cache.
+            self._room[self._waiting, start : start + len(batch)] = output
+            start += len(batch)
+            if not known:
+                self._labels.append((batch.targets, batch.domain))
+        return True
 
     def sums(self) -> Tensor:
         """The passes' `batch_sums` since the last call, ``(passes, 4, domains)``, on the device."""
         self._reduce()
         found, self._sums = torch.cat(self._sums), []
         return found
-
-    def _few_numbers(self) -> bool:
-        """Whether the outputs of a pass can wait; a loss of the user's may look at all that it is given together."""
-        if not isinstance(self.problem.loss_function, Loss) or self.problem.mode == "train":
-            return False
-        one = self._example()
-        return one.nbytes * self.problem.n_examples <= _BYTES * len(one)
-
-    def _example(self) -> Tensor:
-        return prediction(self.problem.output(self.problem.some(2)))  # of one, some networks drop the dimension
-
-    def _make_room(self) -> Tensor:
-        """Room for the outputs of as many passes as may wait."""
-        one, n = self._example(), self.problem.n_examples
-        passes = _BYTES * len(one) // max(1, one.nbytes * n)
-        return one.new_empty(max(1, passes), n, *one.shape[1:])
 
     def _reduce(self) -> None:
         passes, domains = self._waiting, len(self.problem.examples.domain_names)
