@@ -25,10 +25,10 @@ LOOP = "a loop over blocks"
 
 RATIOS: Mapping[str, Bound] = {
     f"product, {MLP}": Bound(floor=1.4, faster=0.6),
-    f"product, {RESNET}": Bound(floor=1.3, faster=0.8),
+    f"product, {RESNET}": Bound(floor=1.2, faster=0.9),
     f"product, {TRANSFORMER}": Bound(floor=1.35, faster=0.7),
-    f"product, {RESNET}, 4 batches": Bound(floor=1.35, faster=1.2),
-    f"product rebuilt, {RESNET}": Bound(floor=1.6),
+    f"product, {RESNET}, 4 batches": Bound(floor=1.25, faster=1.2),
+    f"product rebuilt, {RESNET}": Bound(floor=1.4),
     f"top 5 to 1e-03, {MLP}": Bound(faster=2.5),
     f"top 5 to 1e-03, {MLP}, no checks": Bound(faster=5.0),
     f"surface, {MLP}": Bound(floor=3.3),
