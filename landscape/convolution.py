@@ -59,10 +59,13 @@ class Convolution:
 
     @classmethod
     def call(cls, func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Convolution | None:
-        """Make a call; None where torch's own is as good.
+        """Make a call; None where it is left to torch.
 
-        That is where no weight moves, for complex weights, examples without a batch and padding by name.
+        That is where no weight moves, for complex weights, examples without a batch and padding by name, and inside
+        ``torch.func`` (`vmap`, `grad`), which takes functions apart that it does not know.
         """
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return None
         names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
         call: dict[str, Any] = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
         call |= dict(zip(names, args, strict=False)) | dict(kwargs)

@@ -33,6 +33,7 @@ from .sketches import TRACE_METHODS
 DENSITY_PROBES = 4
 DENSITY_STEPS = 30
 _COMFORTABLE = 64  # basis vectors that hardly any wish for a few pairs exceeds
+_ENOUGH = 24  # with fewer, restarts cost more than a basis in host memory, which a device reads ten times slower
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,15 @@ def look(
 def _basis_plan(problem: Problem, spec: HessianSpec) -> tuple[torch.device, int, bool]:
     """Where the basis lives, how many vectors it may hold, and whether its products are kept beside it."""
     wanted = spec.top + spec.bottom
-    comfortable = max(_COMFORTABLE, 4 * wanted)
+    comfortable, enough = max(_COMFORTABLE, 4 * wanted), max(_ENOUGH, 4 * wanted)
 
     def rows(device: torch.device) -> int:
         budget = free_memory(device) / 4 if spec.memory is None else spec.memory * 2**30 / 2
         return least(int(budget // (8 * problem.n_parameters)))  # every process restarts where the others do
 
     device, host = problem.device, torch.device("cpu")
-    if device != host and rows(device) < min(comfortable, rows(host)):
-        device = host  # the basis moves to host memory before it is cut down
+    if device != host and rows(device) < min(enough, rows(host)):
+        device = host  # the basis moves to host memory before it is cut down to nothing
     fit = rows(device)
     return (device, fit // 2, True) if fit >= 2 * comfortable else (device, fit, False)
 

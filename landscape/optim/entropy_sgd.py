@@ -58,8 +58,7 @@ class EntropySGD(ERM):
         moved = self.moved()
         if not moved:
             return loss
-        devices = {m.parameter.device for m in moved}
-        generators = {d: torch.Generator(d).manual_seed(self._seed + self._steps) for d in devices}
+        generator = torch.Generator().manual_seed(self._seed + self._steps)  # on the host: alike on every device
         with self.away(moved) as home:
             mu = [w.clone() for w in home]
             for step in range(self.langevin_steps):
@@ -67,7 +66,7 @@ class EntropySGD(ERM):
                     self.zero_grad(set_to_none=True)
                     self.differentiate(work, first=False)
                 self.gradient_norm([m.gradient for m in self.moved()])
-                self._langevin_step(moved, home, mu, generators)
+                self._langevin_step(moved, home, mu, generator)
         for m, w, average in zip(moved, home, mu, strict=True):
             m.parameter.grad = (w - average).mul_(m.group["gamma"])
         return loss
@@ -77,11 +76,11 @@ class EntropySGD(ERM):
         moved: list[Moved],
         home: list[Tensor],
         mu: list[Tensor],
-        generators: dict[torch.device, torch.Generator],
+        generator: torch.Generator,
     ) -> None:
         for m, w, average in zip(moved, home, mu, strict=True):
             x = m.parameter
-            z = torch.empty_like(x).normal_(generator=generators[x.device])
+            z = torch.empty_like(x, device="cpu").normal_(generator=generator).to(x.device)
             pull = m.group["gamma"] * (x - w)
             if x.grad is not None:
                 pull += x.grad

@@ -46,7 +46,7 @@ def test_micro_batches_halve_when_memory_runs_out():
 
 
 def test_a_basis_that_does_not_fit_moves_to_the_host(monkeypatch: pytest.MonkeyPatch):
-    from landscape.curvature import hessian as module
+    from landscape.curvature import view as module
 
     problem = Problem(network(), images(), device="cuda", dtype="float64")
     expected = landscape.hessian(problem, top=2)
