@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from .losses import (
     prediction,
 )
 from .parameters import evaluation_mode, preserved_random_state
-from .trees import leaves
+from .trees import divisible, leaves
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,24 @@ def batch_sums(loss: LossFunction, output: Any, batch: Batch, n_domains: int) ->
     return sums
 
 
+def pass_sums(call: Callable[[Batch], Any], loss: LossFunction, batch: Batch, n_domains: int) -> Tensor:
+    """`batch_sums` of a pass; a network that computes its loss itself sees each domain of the batch alone.
+
+    Args:
+        call: The network's output for a batch.
+        loss: The loss.
+        batch: The examples.
+        n_domains: Number of domains, of which ``n_domains > 1`` may be in the batch.
+    """
+    output = call(batch)
+    if n_domains > 1 and not divisible(output, len(batch)):
+        present = batch.domain.unique().tolist()
+        if len(present) > 1:
+            parts = [batch.rows(np.flatnonzero((batch.domain == i).cpu().numpy())) for i in present]
+            return torch.stack([batch_sums(loss, call(p), p, n_domains) for p in parts]).sum(0)
+    return batch_sums(loss, output, batch, n_domains)
+
+
 def evaluation_from_sums(sums: Tensor, names: Sequence[str]) -> Evaluation:
     """Turn the summed `batch_sums` of a whole pass into an `Evaluation`."""
     losses, right, weights, counts = sums.tolist()
@@ -136,7 +154,7 @@ def evaluate(
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():
         for raw in examples.batches(batch_size, stretch(len(examples))):
             batch = raw.to(device, dtype)
-            total += batch_sums(loss, forward(model, batch.inputs), batch, len(examples.domain_names))
+            total += pass_sums(lambda b: forward(model, b.inputs), loss, batch, len(examples.domain_names))
     add_up([total])
     return evaluation_from_sums(total, examples.domain_names)
 

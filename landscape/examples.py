@@ -8,6 +8,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from .errors import DataError, UsageError
 from .names import unknown_name
 from .stores import Indices, Store, TensorStore, is_table, joined, store_of
-from .trees import leaves, map_tensors
+from .trees import leaves, map_tensors, take_rows
 
 __all__ = ["Batch", "Examples", "Indices", "forward"]
 
@@ -42,6 +43,11 @@ class Batch:
             return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
         return Batch(map_tensors(self.inputs, move), map_tensors(self.targets, move), self.domain.to(device))
+
+    def rows(self, positions: Indices) -> Batch:
+        """Some of its examples."""
+        index = torch.from_numpy(positions).to(self.domain.device)
+        return Batch(take_rows(self.inputs, index), take_rows(self.targets, index), self.domain[index])
 
     def counts(self, n_domains: int) -> Tensor:
         """Examples of each domain, float64, shape ``(n_domains,)``; counted once for all points of a surface."""
@@ -165,11 +171,27 @@ class Examples:
         inputs, targets = self.store.fetch(self.rows[positions])
         return Batch(inputs, targets, torch.from_numpy(self.domain[positions]))
 
-    def batches(self, size: int, part: slice | None = None) -> Iterator[Batch]:
-        """All examples in order (or a stretch of them), in batches of ``size``; the last one may be smaller."""
+    def batches(self, size: int, part: slice | None = None, *, within_domains: bool = False) -> Iterator[Batch]:
+        """All examples in order (or a stretch of them), in batches of ``size``; the last one may be smaller.
+
+        Args:
+            size: Examples in a batch.
+            part: The stretch.
+            within_domains: End a batch where a domain ends.
+        """
+        for start, stop in self.cuts(size, part, within_domains=within_domains):
+            yield self.batch(np.arange(start, stop))
+
+    def cuts(
+        self, size: int, part: slice | None = None, *, within_domains: bool = False
+    ) -> Iterator[tuple[int, int]]:
+        """Where the batches of `batches` begin and end."""
         first, last, _ = (part or slice(None)).indices(len(self))
-        for start in range(first, last, size):
-            yield self.batch(np.arange(start, min(start + size, last)))
+        inner = np.flatnonzero(np.diff(self.domain[first:last])) + first + 1 if within_domains else ()
+        edges = [first, *(int(i) for i in inner), last]
+        for begin, end in pairwise(edges):
+            for start in range(begin, end, size):
+                yield start, min(start + size, end)
 
     def in_memory(self, limit: int | None = None) -> Examples:
         """The same examples as tensors, read once (so that random augmentation is frozen).

@@ -85,6 +85,8 @@ def opened(
             unseen=[d for d in holdout if d in wanted],
             mode=spec.mode,
             replay_seed=spec.replay_seed,
+            loss_over=spec.loss_over,
+            copy=False,  # built here, for nobody else
         )
     problem.loss_name = loss.name
     problem.start = _start(target.run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -122,17 +121,6 @@ def seed_everything(*key: int | str) -> None:
     random.seed(number)
     np.random.seed(number % 2**32)  # noqa: NPY002
     torch.manual_seed(number % 2**63)
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of a network; also with computed weights (old ``weight_norm``), which torch refuses to copy."""
-    computed = (
-        value
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    )
-    return copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    1: {"allocator", "errors", "names", "registry", "specs", "files", "progress", "plugins"},
+    1: {"allocator", "errors", "names", "registry", "specs", "files", "progress", "plugins", "sources"},
     2: {
         "trees",
         "recompute",
@@ -44,6 +44,10 @@ FLOORS = {
         "memory",
         "precision",
         "event_files",
+        "fingerprint",
+        "copying",
+        "soundness",
+        "identity",
     },
     3: {"models", "data", "optim", "curvature", "measures", "surfaces", "domainwise"},
     4: {"training", "opening", "analysis", "joint", "study"},

@@ -66,11 +66,12 @@ def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], App
 def loss_hessian(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
     """B of the generalised Gauss-Newton matrix: the Hessian of the batch's summed loss at its outputs."""
     z, slope = _slope(problem.loss_function, output, batch.targets, graph=True)
+    whole = 1.0 if problem.loss_over == "example" else 1 / float(batch_weight(problem.loss_function, batch.targets))
 
     def apply(tangent: Tensor) -> Tensor:
         if not slope.requires_grad:  # a loss that is piecewise linear in the outputs
             return torch.zeros_like(tangent)
-        return torch.autograd.grad(slope, z, tangent, retain_graph=True)[0]
+        return torch.autograd.grad(slope, z, tangent, retain_graph=True)[0] * whole
 
     return apply
 

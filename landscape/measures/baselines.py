@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +43,7 @@ def distance_from_start(problem: Problem, spec: SharpnessSpec, seed: int) -> Ite
             "--measure distance-from-start",
             "name their checkpoint with --start, or train with --save-every",
         )
-    model = copy.deepcopy(problem.model)
+    model = problem.twin()
     load_into(model, read_weights(start), start)
     there = problem.with_model(model).weights
     distance = float(torch.linalg.vector_norm((problem.weights - there).double()))
@@ -97,7 +96,7 @@ def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Valu
             "--measure path-norm",
             "leave it out",
         )
-    model = copy.deepcopy(problem.model)
+    model = problem.twin()
     first = problem.examples.batch(np.arange(1)).to(problem.device, problem.dtype)
     if not all(t.is_floating_point() for t in leaves(first.inputs)):
         raise UsageError("the path norm needs floating inputs", "--measure path-norm", "leave it out")

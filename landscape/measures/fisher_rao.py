@@ -26,6 +26,7 @@ def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Val
     Constant under rescaling of positively homogeneous layers.
     """
     del spec, seed
+    problem.require_examples("the Fisher-Rao norm")
     squares = slopes(problem).double().square().cpu().numpy()
     value, stderr = mean_and_stderr(squares)
     report("Fisher-Rao norm", 1, 1)

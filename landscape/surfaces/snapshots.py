@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +41,7 @@ class Snapshot:
         """
 
         def load() -> tuple[list[Tensor], dict[str, Tensor]]:
-            model = copy.deepcopy(problem.model)
+            model = problem.twin()
             load_into(model, read_weights(Path(path)), path)
             return _parts(model, problem)
 
