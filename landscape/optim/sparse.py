@@ -1,0 +1,52 @@
+"""Sparse gradients (of embeddings): dense while a method computes with them, sparse again for the base optimizer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+
+
+class SparseGradients:
+    """Which entries the gradients of one step have.
+
+    A method mixes gradients of several weights, whose entries may differ, and the copy of the weights that it keeps
+    is a dense one anyway. The base receives the entries of all passes and those where the result is not zero:
+    ``SparseAdam`` also moves a row whose gradient happens to be zero.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[nn.Parameter, list[Tensor]] = {}
+
+    def to_dense(self, parameters: list[nn.Parameter]) -> None:
+        """Make every ``.grad`` a strided tensor that says what it holds.
+
+        Raises:
+            UsageError: If a gradient has a layout other than strided or COO.
+        """
+        for p in parameters:
+            if p.grad is None:
+                continue
+            if p.grad.layout == torch.sparse_coo:
+                self._entries.setdefault(p, []).append(p.grad._indices())
+                p.grad = p.grad.to_dense()
+            elif p.grad.layout != torch.strided:
+                raise UsageError(
+                    f"a gradient of layout {p.grad.layout}", "closure", "give strided or COO gradients (to_dense())"
+                )
+            elif p.grad.is_conj():
+                p.grad = p.grad.resolve_conj()  # a lazily conjugated tensor has no real view
+
+    def to_sparse(self) -> None:
+        """Give the gradients of those parameters back their layout."""
+        for p, entries in self._entries.items():
+            if p.grad is None or p.grad.layout != torch.strided:
+                continue
+            sparse_dims = len(entries[0])
+            shape = p.grad.shape[:sparse_dims]
+            there = (p.grad != 0).reshape(*shape, -1).any(-1)
+            for indices in entries:
+                there[tuple(indices)] = True
+            where = there.nonzero().T
+            p.grad = torch.sparse_coo_tensor(where, p.grad[tuple(where)], p.grad.shape, is_coalesced=True)
