@@ -49,6 +49,9 @@ class ERM(Wrapper):
     """
 
     one_pass = True
+    _step_supports_amp_scaling = True  # so that a scaler's step() can be told from the user's, and refused
+    found_inf: Tensor
+    grad_scale: Tensor
 
     def __init__(self, base: torch.optim.Optimizer, common: Common | None = None, **settings: float) -> None:
         common = common or {}
@@ -82,26 +85,29 @@ class ERM(Wrapper):
                 were there before; no weight has changed then.
             NumericalError: If a gradient is not finite (without a scaler); no weight has changed then.
         """
+        name = type(self).__name__
+        if "found_inf" in self.__dict__:  # what torch's scaler sets on an optimizer that says it can take it
+            del self.found_inf, self.grad_scale
+            fix = f"give it to the constructor, {name}(base, scaler=scaler), and call step(closure)"
+            raise UsageError("a GradScaler cannot scale a step of several passes from outside", name, fix)
         if closure is None:
-            raise UsageError(
-                "step() needs a closure",
-                type(self).__name__,
-                "pass a function that computes the loss (a GradScaler goes to the constructor, not around the step)",
-            )
+            raise UsageError("step() needs a closure", name, "pass a function that computes the loss")
         for group in self.param_groups:  # one may have come to the base meanwhile
             self.adopt(group)
         self._sparse = SparseGradients()
+        with self._locally():
+            work = self._called(closure)
         try:
-            return self._step(closure)
+            return self._step(work)
         finally:
             leave(self.parameters())
 
-    def _step(self, closure: Closure) -> Tensor:
+    def _step(self, work: Work) -> Tensor:
         self._gradient_scale = float(self.scaler.get_scale()) if self.scaler is not None else 1.0
         self._checked = torch.zeros(())
         self.gradient_evaluations = 0
         with self._locally():
-            loss = self._whole_update(closure)
+            loss = self._whole_update(work)
         if self.ddp is not None and self.per_replica:
             self._average_over_replicas()
         norm = self._seen(self._norm())
@@ -203,7 +209,8 @@ class ERM(Wrapper):
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _whole_update(self, closure: Closure) -> Tensor:
+    def _called(self, closure: Closure) -> Work:
+        """The closure after its first call, and after a look at what it made of the gradients before it."""
         with Leftovers(self.parameters()) as leftovers, torch.enable_grad():
             work = Work(closure)
         name = type(self).__name__
@@ -213,6 +220,9 @@ class ERM(Wrapper):
             leftovers.require_differentiated(name)
             if not self.one_pass:
                 leftovers.require_zeroed(name)
+        return work
+
+    def _whole_update(self, work: Work) -> Tensor:
         if work.pieces is None or not self.micro_batches:
             with work.as_one_pass():
                 return self.update_gradient(work)
