@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, TypedDict
 
 from ..errors import UsageError
@@ -49,6 +50,17 @@ def require_one_of(key: str, value: Any, choices: tuple[Any, ...]) -> None:
     """
     if value not in choices:
         raise UsageError(f"{key} is {value!r}", key, f"give {' or '.join(map(repr, choices))}")
+
+
+def require_finite(**settings: float) -> None:
+    """Refuse settings that are no number.
+
+    Raises:
+        UsageError: If one is infinite or NaN.
+    """
+    for key, value in settings.items():
+        if not math.isfinite(value):
+            raise UsageError(f"{key} is {value}", key, "give a finite number")
 
 
 def require_count(key: str, value: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .closures import Work
-from .common import Common, require_count
+from .common import Common, require_count, require_finite
 from .engine import ERM
 from .moved import Moved
 
@@ -50,6 +50,7 @@ class EntropySGD(ERM):
         **common: Unpack[Common],
     ) -> None:
         require_count("langevin_steps", langevin_steps)
+        require_finite(langevin_lr=langevin_lr, noise=noise)
         super().__init__(base, common, gamma=gamma, alpha=alpha)
         self.langevin_steps, self.langevin_lr, self.noise = langevin_steps, langevin_lr, noise
         if self.micro_batches:

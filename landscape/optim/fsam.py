@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..ascent import EPSILON, norm_one_by_one
 from .closures import Work
-from .engine import Common
+from .common import Common, require_finite
 from .moved import Moved, placed
 from .two_pass import TwoPass
 from .wrapper import by_place
@@ -43,6 +43,7 @@ class FSAM(TwoPass):
         lam: float = 0.9,
         **common: Unpack[Common],
     ) -> None:
+        require_finite(lam=lam)
         super().__init__(base, common, rho=rho, sigma=sigma)
         self.lam = lam
         if self.micro_batches:

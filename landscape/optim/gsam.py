@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..ascent import EPSILON, ascent_steps
 from ..errors import UsageError
-from .engine import Common
+from .common import Common, require_finite
 from .moved import Moved
 from .two_pass import TwoPass, inner
 
@@ -24,8 +24,8 @@ class GSAM(TwoPass):
         rho_t = rho_min + (rho − rho_min) · (lr_t − lr_min) / (lr_max − lr_min), never outside [rho_min, rho].
 
     The radius follows the learning rate of its parameter group as it stands at the step. lr_max is the peak that a
-    scheduler has written there (``max_lr`` of OneCycleLR and CyclicLR, ``initial_lr`` of the others), or the rate at
-    construction. A rate beyond either end, as in a warm-up, has the radius of that end. Cost: 2 gradients per step;
+    scheduler has written there (``max_lr`` of OneCycleLR, ``initial_lr`` of the others), or the rate at construction,
+    the larger one. A rate beyond either end, as in a warm-up, has the radius of that end. Cost: 2 gradients per step;
     memory: two copies of the weights.
 
     Args:
@@ -35,6 +35,8 @@ class GSAM(TwoPass):
         rho_min: Radius at the smallest learning rate; None keeps rho constant.
         adaptive: Elementwise climb, e = rho_t·w²⊙g/‖|w|⊙g‖ (released CIFAR example, with rho = 2).
         lr_min: The smallest learning rate of the schedule.
+        lr_max: The largest, for all groups, where it is not as said above (CyclicLR attached before this keeps its
+            peak to itself).
         **common: See `landscape.optim.engine.Common`.
     """
 
@@ -49,10 +51,12 @@ class GSAM(TwoPass):
         rho_min: float | None = None,
         adaptive: bool = False,
         lr_min: float = 0.0,
+        lr_max: float | None = None,
         **common: Unpack[Common],
     ) -> None:
+        require_finite(rho_min=rho_min or 0.0, lr_min=lr_min, lr_max=lr_max or 0.0)
         super().__init__(base, common, rho=rho, alpha=alpha)
-        self.rho_min, self.adaptive, self.lr_min = rho_min, adaptive, lr_min
+        self.rho_min, self.adaptive, self.lr_min, self.lr_max = rho_min, adaptive, lr_min, lr_max
 
     def adopt(self, group: dict[str, Any]) -> None:
         """Complete a group, also with the learning rate that it starts with."""
@@ -69,7 +73,7 @@ class GSAM(TwoPass):
         if self.rho_min is None:
             return rho
         started = max(float(group["lr_max"]), float(group.get("initial_lr", 0.0)))
-        peak = float(group.get("max_lr", started))
+        peak = float(group.get("max_lr", started)) if self.lr_max is None else self.lr_max
         if peak < self.lr_min:
             raise UsageError(
                 f"lr_min={self.lr_min} is above the largest learning rate {peak}", "GSAM", "lower lr_min"

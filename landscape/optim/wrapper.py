@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from .leftovers import leave
 
 _SETTINGS = "_settings_of_wrappers"  # on a base: what methods have written into its groups
 
@@ -83,6 +84,7 @@ class Wrapper(torch.optim.Optimizer):
         except UsageError:
             self.param_groups.pop()
             raise
+        leave(param_group["params"])  # what passes without the group have left there is not its gradient
 
     def adopt(self, group: dict[str, Any]) -> None:
         """Complete a group with the method's settings; one that is complete is left as it is.

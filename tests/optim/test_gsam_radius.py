@@ -58,7 +58,8 @@ def test_it_is_the_interpolation_of_the_rate_within_its_ends(name: str, order: s
     base = group_of()
     if order == "scheduler first":
         scheduler = SCHEDULES[name](base)
-        optimizer = method(base, rho=RHO, rho_min=LOW)
+        hidden = {"lr_max": PEAK} if name == "cyclic" else {}
+        optimizer = method(base, rho=RHO, rho_min=LOW, **hidden)
     else:
         optimizer = method(base, rho=RHO, rho_min=LOW)
         scheduler = SCHEDULES[name](optimizer if order == "on the wrapper" else base)
