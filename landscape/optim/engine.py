@@ -73,6 +73,7 @@ class ERM(Wrapper):
         self.step_was_skipped = False
         """Whether the last step was skipped because of an overflow (with a scaler)."""
         self._sparse = SparseGradients()
+        self._watch = True
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -211,7 +212,8 @@ class ERM(Wrapper):
 
     def _called(self, closure: Closure) -> Work:
         """The closure after its first call, and after a look at what it made of the gradients before it."""
-        with Leftovers(self.parameters()) as leftovers, torch.enable_grad():
+        watch, self._watch = self._watch, True
+        with Leftovers(self.parameters(), watch) as leftovers, torch.enable_grad():
             work = Work(closure)
         name = type(self).__name__
         if not work.fills_gradients:
@@ -220,6 +222,8 @@ class ERM(Wrapper):
             leftovers.require_differentiated(name)
             if not self.one_pass:
                 leftovers.require_zeroed(name)
+        # A closure that replaces gradients, or leaves them to the optimizer, will do so again.
+        self._watch = work.fills_gradients and (not leftovers.replaced if leftovers.any else watch)
         return work
 
     def _whole_update(self, work: Work) -> Tensor:

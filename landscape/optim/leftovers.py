@@ -20,40 +20,56 @@ _WAY_OUT = "to accumulate, return Pieces or go through all micro-batches inside 
 class Leftovers:
     """Watches, while a closure is called for the first time, what becomes of the gradients that were there before.
 
-    A closure in torch's convention zeroes them (then they do not matter) or adds onto them. Which of the two is seen
-    at the moment when a gradient arrives at its parameter; values alone could not tell.
+    A closure in torch's convention zeroes them (then they do not matter) or adds onto them. Those that it has
+    replaced by new tensors were zeroed. For those that are still there, values alone could not tell: whether they
+    were zero is seen at the moment when a gradient arrives at its parameter.
 
     Args:
         parameters: Of the optimizer.
+        watch: Whether to look at these moments, which takes a hook on each parameter. Without, gradients that are
+            still there count as added onto.
     """
 
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self._parameters = parameters
+    def __init__(self, parameters: list[nn.Parameter], watch: bool) -> None:
+        self._parameters, self._watch = parameters, watch
         self._handles: list[RemovableHandle] = []
         self._onto: dict[nn.Parameter, Tensor] = {}  # whether every gradient so far met old numbers, shape ()
         self._clean: set[nn.Parameter] = set()
-        self.reached = False
-        """Whether any parameter got a gradient from the closure."""
+        self._reached = False
 
     def __enter__(self) -> Leftovers:
+        self.any = False
+        """Whether there were gradients before."""
         for p in self._parameters:
             if p.grad is not None:
-                setattr(p.grad, _THERE, True)
-                if p.requires_grad:
+                self.any = True
+                setattr(p.grad, _THERE, p.grad._version)
+                if self._watch and p.requires_grad:
                     self._handles.append(p.register_hook(partial(self._arrives, p)))
         return self
 
     def __exit__(self, *_: Any) -> None:
         for handle in self._handles:
             handle.remove()
-        self._old = [p for p in self._parameters if p.grad is not None and hasattr(p.grad, _THERE)]
-        for p in self._old:
-            delattr(p.grad, _THERE)
-        old = set(self._old)
-        self.reached |= any(p.grad is not None and p not in old for p in self._parameters)
+        self._old, new, touched = [], [], []
+        for p in self._parameters:
+            if p.grad is None:
+                continue
+            if hasattr(p.grad, _THERE):
+                self._old.append(p)
+                if getattr(p.grad, _THERE) != p.grad._version:
+                    touched.append(p)
+                delattr(p.grad, _THERE)
+            else:
+                new.append(p)
+        # With create_graph the sum of an old and a new gradient is a new tensor.
+        self._unclear = [p for p in new if p.grad is not None and p.grad.requires_grad] if self.any else []
+        self.replaced = not self._old and not self._unclear
+        """Whether none of them is left, not even in a sum."""
+        self._reached |= bool(new) or _one([_any(p.grad) for p in touched])
 
     def _arrives(self, p: nn.Parameter, _: Tensor) -> None:
-        self.reached = True
+        self._reached = True
         if p.grad is None or not hasattr(p.grad, _THERE):
             self._clean.add(p)
         elif p not in self._clean:
@@ -67,7 +83,7 @@ class Leftovers:
         Raises:
             UsageError: If a trainable parameter could have got a gradient and none did.
         """
-        if not self.reached and any(p.requires_grad for p in self._parameters):
+        if not self._reached and any(p.requires_grad for p in self._parameters):
             raise no_gradient(where)
 
     def require_zeroed(self, where: str) -> None:
@@ -76,16 +92,8 @@ class Leftovers:
         Raises:
             UsageError: If it did.
         """
-        old = set(self._old)
-        flags = []
-        for p in self._parameters:
-            if p in self._clean:
-                continue
-            if p in old:
-                flags.append(self._onto.get(p, _any(p.grad)))
-            elif p in self._onto and p.grad is not None and p.grad.requires_grad:
-                flags.append(self._onto[p])  # with create_graph the sum is a new tensor
-        if _one(flags):
+        doubtful = self._old + [p for p in self._unclear if p in self._onto or not self._watch]
+        if _one([self._onto.get(p, _any(p.grad)) for p in doubtful if p not in self._clean]):
             raise UsageError(
                 "the closure adds onto gradients that were there before step(), which its other passes lack",
                 where,

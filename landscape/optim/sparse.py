@@ -26,17 +26,16 @@ class SparseGradients:
             UsageError: If a gradient has a layout other than strided or COO.
         """
         for p in parameters:
-            if p.grad is None:
+            g = p.grad
+            if g is None or (g.layout is torch.strided and not g.is_conj()):
                 continue
-            if p.grad.layout == torch.sparse_coo:
-                self._entries.setdefault(p, []).append(p.grad._indices())
-                p.grad = p.grad.to_dense()
-            elif p.grad.layout != torch.strided:
-                raise UsageError(
-                    f"a gradient of layout {p.grad.layout}", "closure", "give strided or COO gradients (to_dense())"
-                )
-            elif p.grad.is_conj():
-                p.grad = p.grad.resolve_conj()  # a lazily conjugated tensor has no real view
+            if g.layout is torch.strided:
+                p.grad = g.resolve_conj()  # a lazily conjugated tensor has no real view
+            elif g.layout is torch.sparse_coo:
+                self._entries.setdefault(p, []).append(g._indices())
+                p.grad = g.to_dense()
+            else:
+                raise UsageError(f"a gradient of layout {g.layout}", "closure", "give strided or COO gradients")
 
     def to_sparse(self) -> None:
         """Give the gradients of those parameters back their layout."""

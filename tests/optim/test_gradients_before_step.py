@@ -236,6 +236,36 @@ def test_a_backward_before_the_closure_zeroes_does_not_count(to_none: bool):
     assert close(a, b) < 1e-15
 
 
+@pytest.mark.parametrize("first", ["replaces them", "returns a BatchLoss"])
+@pytest.mark.parametrize("then", ["adds", "adds with a graph"])
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_a_closure_that_changes_its_ways_is_seen(first: str, then: str):
+    """Hooks are left out where the last closure had no use for them."""
+    model = smooth()
+    optimizer = SAM(sgd(model), rho=0.3)
+
+    def replacing() -> Any:
+        if first == "returns a BatchLoss":
+            return BatchLoss(loss_of(model))
+        optimizer.zero_grad()
+        return adding(model)()
+
+    def changed() -> Tensor:
+        loss = loss_of(model)
+        loss.backward(create_graph=then == "adds with a graph")
+        return loss.detach()
+
+    for _ in range(3):
+        optimizer.step(replacing)
+    with pytest.raises(UsageError, match=REFUSED):
+        optimizer.step(changed)
+    optimizer.zero_grad()
+    optimizer.step(changed)
+    with pytest.raises(UsageError, match=REFUSED):
+        optimizer.step(changed)
+    model.zero_grad()
+
+
 def test_zero_in_part_of_the_groups_only_is_refused():
     model = smooth()
     optimizer = SAM(sgd(model), rho=0.3)
