@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .devices import floating_type, pick_device
+from .devices import floating_type, moved, pick_device
 from .distributed import place, require_equal, together
 from .errors import NumericalError, UsageError
 from .evaluation import Evaluation, batch_sums, check_fit, evaluation_from_sums
@@ -76,7 +76,7 @@ class Problem(Passes):
         self.weights_hash = weights_hash(unwrapped_model)
         where, kind = pick_device(device), floating_type(unwrapped_model, dtype)
         super().__init__(
-            copied(unwrapped_model).to(where, kind),
+            moved(copied(unwrapped_model), where, kind),
             Examples.of(data).in_memory(_MEMORY_BYTES),
             device=where,
             dtype=kind,
@@ -119,7 +119,7 @@ class Problem(Passes):
 
     @property
     def n_parameters(self) -> int:
-        """Number of parameters that move."""
+        """Number of parameters that move, as real numbers: a complex one counts as two."""
         return self.space.size
 
     @property
@@ -361,9 +361,9 @@ class Problem(Passes):
         """Let the weights move inside the block; afterwards they are the centre's again, bit for bit.
 
         Yields:
-            The parameter tensors, to be written in place.
+            The parameter tensors, complex ones as their real parts, to be written in place.
         """
-        tensors: list[Tensor] = list(self.space.tensors)
+        tensors = self.space.views
         try:
             with torch.no_grad():
                 yield tensors
