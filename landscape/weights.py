@@ -96,7 +96,8 @@ def own_format(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], path:
     try:
         facts = json.loads(metadata[_FACTS])
         version, sha256 = facts["version"], facts["sha256"]
-        pairs = {k: torch.view_as_complex(tensors[k]) for k in facts.get(_COMPLEX, ())}
+        # A mapped file promises multiples of 8 bytes only; complex128 is read in units of 16.
+        pairs = {k: torch.view_as_complex(tensors[k].clone()) for k in facts.get(_COMPLEX, ())}
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DataError("its header is damaged", str(path), "copy it again") from error
     if version != FORMAT_VERSION:
