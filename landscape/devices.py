@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .distributed import own_gpu
 from .errors import UsageError
-from .parameters import continuous
+from .parameters import continuous, refuse_shared_memory
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -60,7 +60,11 @@ def moved(model: nn.Module, device: torch.device, precision: torch.dtype) -> nn.
     """A network on a device, in place, with its real and complex weights and buffers at one precision.
 
     Torch's own ``to(dtype)`` would drop imaginary parts.
+
+    Raises:
+        UsageError: If parameters share memory untied: moved, they would not.
     """
+    refuse_shared_memory(model)
     if not any(t.is_complex() for t in (*model.parameters(), *model.buffers())):
         return model.to(device, precision)
     model.to(device)

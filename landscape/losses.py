@@ -236,7 +236,11 @@ def as_loss(loss: str | LossFunction) -> LossFunction:
     if isinstance(each, _CLASSES):
         return Loss(name, _weighted(each), functools.partial(_class_weights, each), _argmax_hits)
     hits = _sign_hits if isinstance(each, nn.BCEWithLogitsLoss) else _no_hits
-    return Loss(name, lambda output, target: _per_example(each.to(output)(output, _real(output, target))), hits=hits)
+
+    def values(output: Tensor, target: Tensor) -> Tensor:
+        return _per_example(each.to(output.real)(output, _real(output, target)))
+
+    return Loss(name, values, hits=hits)
 
 
 def _real(output: Tensor, target: Tensor) -> Tensor:
@@ -268,7 +272,7 @@ def _class_weights(each: nn.CrossEntropyLoss | nn.NLLLoss, target: Tensor) -> Te
 
 def _weighted(each: nn.CrossEntropyLoss | nn.NLLLoss) -> Callable[[Tensor, Tensor], Tensor]:
     def values(output: Tensor, target: Tensor) -> Tensor:
-        found: Tensor = each.to(output)(output, target)
+        found: Tensor = each.to(output.real)(output, target)
         weights = _class_weights(each, target)
         if weights is None:
             return _per_example(found)

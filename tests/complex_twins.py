@@ -55,7 +55,8 @@ class Layer(Numbers):
         super().__init__(pairs, weight=weight, bias=0.3 * bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.to(torch.complex128) @ self.number("weight", 2).mH + self.number("bias", 1)
+        weight = self.number("weight", 2)
+        return x.to(weight.dtype) @ weight.mH + self.number("bias", 1)
 
 
 class Classifier(nn.Module):

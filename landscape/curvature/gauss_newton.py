@@ -137,7 +137,7 @@ def _outer(slopes: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
     def apply(tangent: Tensor) -> Tensor:
         total = torch.zeros_like(tangent)
         for s in slopes:
-            share = (s * tangent).flatten(1).sum(1)
+            share = (s * tangent).reshape(len(s), -1).sum(1)
             total = total + s * share.view(-1, *[1] * (s.ndim - 1))
         return total
 
