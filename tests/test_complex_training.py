@@ -21,6 +21,7 @@ from landscape.parameters import as_real
 from landscape.training.augment import Mixed
 from landscape.training.loop import Training
 from landscape.training.probes import PROBES, Point, take
+from landscape.training.replicas import share_buffers
 from landscape.training.steps import BatchLosses
 
 FILE = """
@@ -115,6 +116,45 @@ def test_a_stopped_training_ends_in_the_same_complex_weights(trained: Trained, m
     resumed = trained("stopped", resume=True, **options)
     a, b = weights(whole), weights(resumed)
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_strangers_checkpoint_is_opened_analysed_and_started_from(tmp_path: Path):
+    file = tmp_path / "problem.py"
+    file.write_text(FILE.format(tests=str(Path(__file__).parent)))
+    model = Classifier(False, seed=4)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "w.pt")
+    options: dict[str, Any] = {"model": f"{file}:network", "data": f"{file}:data", "dtype": "float64"}
+    problem = landscape.open(tmp_path / "w.pt", **options)
+    x, y = (torch.cat(parts) for parts in zip(*classifier_data(16).values(), strict=True))
+    with torch.no_grad():
+        assert problem.loss() == pytest.approx(float(F.cross_entropy(model(x), y)), rel=1e-12)
+    found = landscape.hessian(problem, top=2, tol=1e-6)
+    stored = found.save(tmp_path / "found.nc")
+    again = landscape.hessian(problem, top=2, tol=1e-6, warm_start=str(stored))
+    assert again["eigenvalues"] == pytest.approx(found["eigenvalues"], rel=1e-9)
+    assert again["hvp_count"] < found["hvp_count"]
+
+
+def test_a_surface_goes_on_after_its_stored_rows(tmp_path: Path):
+    problem = landscape.Problem(Classifier(False), classifier_data(), device="cpu")
+    whole = landscape.surface(problem, points=3, store=tmp_path)
+    assert list(tmp_path.glob("rows-*.npz"))
+    again = landscape.surface(problem, points=3, store=tmp_path)
+    assert whole.data["loss"].equals(again.data["loss"])
+
+
+def test_complex_buffers_come_from_the_first_process(monkeypatch: pytest.MonkeyPatch):
+    ours, theirs = Classifier(False), Classifier(False)
+    theirs.scale.turn.mul_(1j)
+
+    def add_up(tensors: list[Tensor]) -> None:  # as the second of two processes; the first sends its own
+        if tensors[0].ndim:
+            tensors[0].add_(as_real(theirs.scale.turn))
+
+    for name, replaced in (("place", lambda: (1, 2)), ("first", lambda: False), ("add_up", add_up)):
+        monkeypatch.setattr(f"landscape.training.replicas.{name}", replaced)
+    share_buffers(ours, 4)
+    assert torch.equal(ours.scale.turn, theirs.scale.turn)
 
 
 def points() -> list[Point]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from complex_twins import complex_data, dense_of_pairs
+from complex_twins import dense_of_pairs
 from torch import Tensor, nn
 
 from landscape.curvature.hessian import hessian
@@ -18,7 +18,6 @@ from landscape.measures.ball import Ball
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.measures.sharpness import sharpness
 from landscape.problem import Problem
-from landscape.recompute import recompute_blocks
 from landscape.surfaces.path import path
 from landscape.surfaces.snapshots import Snapshot
 from landscape.surfaces.surface import surface
@@ -159,29 +158,3 @@ def test_surfaces_paths_and_domains_at_odd_places(kind: type[Filter]):
     for name, row in domains(plain, curvature=True, sharpness=True)["domains"].items():
         assert looked[name]["lambda_1"] == pytest.approx(row["lambda_1"], rel=1e-6)
         assert looked[name]["m_sharpness"] == pytest.approx(row["m_sharpness"], rel=1e-9)
-
-
-class Blocks(nn.Module):
-    """Complex blocks in a row, as deep networks have them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        g = torch.Generator().manual_seed(4)
-        self.blocks = nn.ModuleList(nn.Linear(3, 3, dtype=torch.complex128) for _ in range(3))
-        with torch.no_grad():
-            for p in self.parameters():
-                p.copy_(0.5 * torch.randn(p.shape, generator=g, dtype=torch.complex128))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = torch.tanh(block(x)) + x
-        return x.abs()
-
-
-def test_complex_blocks_computed_again_are_the_same():
-    x, y = complex_data(3, outputs=(3,), real_targets=True)
-    problems = [Problem(Blocks(), (x, y), "mse", device="cpu") for _ in range(2)]
-    assert recompute_blocks(problems[1].model) == 3
-    vector = torch.randn(problems[0].n_parameters, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    for of in (lambda p: p.gradient(), lambda p: p.hvp(vector)):
-        torch.testing.assert_close(of(problems[0]), of(problems[1]), rtol=1e-12, atol=1e-14)

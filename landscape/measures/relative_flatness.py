@@ -2,9 +2,10 @@
 
     kappa = Σ_{s,s'} ⟨w_s, w_s'⟩ Tr(H_{s,s'}),   H_{s,s'} = ∂²L/∂w_s∂w_s',
 
-w_s the rows of a layer's weight matrix (output channels; biases left out). With W = Σ_r a_r b_rᵀ (b orthonormal)
-it is Σ_r Σ_j vec(a_r e_jᵀ)ᵀ H vec(a_r e_jᵀ), one product per rank and column. Where these are many, random signs z
-and u give the unbiased estimate vec(Wu zᵀ)ᵀ H vec(Wu zᵀ). The estimate, too, is constant under rescaling.
+w_s the rows of a layer's weight matrix (output channels; biases left out; a complex number is two real ones). With
+W = Σ_r a_r b_rᵀ (b orthonormal) it is Σ_r Σ_j vec(a_r e_jᵀ)ᵀ H vec(a_r e_jᵀ), one product per rank and column. Where
+these are many, random signs z and u give the unbiased estimate vec(Wu zᵀ)ᵀ H vec(Wu zᵀ). The estimate, too, is
+constant under rescaling.
 """
 
 from __future__ import annotations
