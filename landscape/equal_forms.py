@@ -5,8 +5,6 @@
 - ``embedding_bag``, ``hardsigmoid``, ``cdist``, ``pdist``, ``multi_margin_loss``, ``multilabel_margin_loss``: no
   second derivative;
 - ``logcumsumexp``: its derivative takes logarithms of the incoming gradient, and is no number where that is zero;
-- ``view_as_complex``: its double backward views an incoming vector as pairs, which fails where these begin at an odd
-  place of memory, as in a slice;
 - ``embedding(sparse=True)``: no dense gradient to differentiate again;
 - ``batch_norm`` with frozen statistics: right, but its double backward walks the activations ten times, which made
   a quarter of a ResNet's product; as the affine map that it is, fewer, and as part of the convolution before it
@@ -31,10 +29,6 @@ from .errors import NumericalError
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / torch.norm_except_dim(v, 2, dim))
-
-
-def _view_as_complex(pairs: Tensor) -> Any:
-    return torch.complex(pairs[..., 0], pairs[..., 1]) if pairs.requires_grad else NotImplemented
 
 
 def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
@@ -189,7 +183,6 @@ def _reduced(values: Tensor, reduction: str) -> Tensor:
 
 EQUAL_FORMS: Mapping[str, Callable[..., Any]] = {
     "_weight_norm": _weight_norm,
-    "view_as_complex": _view_as_complex,
     "batch_norm": frozen_batch_norm,
     "hardsigmoid": _hardsigmoid,
     "embedding": _embedding,

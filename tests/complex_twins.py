@@ -160,7 +160,7 @@ def dense_of_pairs(twin: nn.Module, inputs: Tensor, targets: Tensor, loss: Any) 
 
 # What says how and when, or names the network, and is no number of the analysis.
 _ASIDE = {
-    "seconds", "model", "weights_hash", "b_weights_hash", "products", "replaced",
+    "seconds", "model", "weights_hash", "b_weights_hash", "products",
 }  # fmt: skip
 
 
@@ -173,7 +173,6 @@ def numbers(tree: Any, place: str = "") -> dict[str, Any]:
                 found |= numbers(value, f"{place}.{key}")
         return found
     if isinstance(tree, (list, tuple)):
-        tree = [v for v in tree if not str(v).startswith("computed in an equal form")]  # the twin's view_as_complex
         found = {place: len(tree)}
         for i, value in enumerate(tree):
             found |= numbers(value, f"{place}[{i}]")

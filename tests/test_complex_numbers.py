@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from complex_twins import Classifier, Convolution, classifier_data, complex_data
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from landscape.checkpoint import facts_of, read_weights
 from landscape.errors import DataError, NumericalError, UsageError
-from landscape.examples import Examples
+from landscape.examples import Batch, Examples
 from landscape.fitting import load_into
 from landscape.measures.sharpness import sharpness
 from landscape.parameters import ParameterSpace
 from landscape.problem import Problem
+from landscape.training.augment import augment
 from landscape.weights import save_weights, tensors_hash, weights_hash
 
 
@@ -277,3 +279,23 @@ def test_complex_examples_have_hashes_and_no_classes():
 def test_input_sharpness_of_complex_inputs_is_refused_by_name():
     with pytest.raises(UsageError, match="no single floating tensor"):
         sharpness(problem_of(Convolution(False), complex_data(2, 7, outputs=(3,))), measure=("input-sharpness",))
+
+
+def test_the_margin_of_complex_outputs_is_refused_by_name():
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output.abs(), target, reduction="none")
+
+    x, _ = complex_data(2, 7)
+    problem = problem_of(Convolution(False), (x, torch.arange(20) % 3), loss)
+    assert problem.evaluate().accuracy is None
+    with pytest.raises(UsageError, match="a margin needs real outputs"):
+        sharpness(problem, measure=("margin",))
+
+
+def test_complex_inputs_are_mixed_up():
+    x, y = complex_data(4)
+    mixed = augment(Batch(x, y, torch.zeros(20, dtype=torch.int64)), ("mixup",), 0)
+    generator = torch.Generator().manual_seed(0)
+    share = float(torch.rand((), generator=generator))
+    partner = torch.randperm(20, generator=generator)
+    torch.testing.assert_close(mixed.batch.inputs, share * x + (1 - share) * x[partner])

@@ -18,6 +18,7 @@ from landscape.measures.ball import Ball
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.measures.sharpness import sharpness
 from landscape.problem import Problem
+from landscape.substitutes import twice_differentiable
 from landscape.surfaces.path import path
 from landscape.surfaces.snapshots import Snapshot
 from landscape.surfaces.surface import surface
@@ -103,10 +104,28 @@ def test_pairs_inside_a_parameter():
     values = torch.linalg.eigvalsh(matrix).flip(0)[:2]
     problem = problem_of(Sliced(1))
     np.testing.assert_allclose(hessian(problem, top=2, tol=1e-6)["eigenvalues"], values, rtol=1e-9)
-    assert problem.replaced == {"view_as_complex"}
+    assert not problem.replaced
     vector = torch.randn(problem.n_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     kept = torch.tensor([i for i in range(len(vector)) if i != 1])  # the entry before the pairs, which does nothing
     torch.testing.assert_close(problem.hvp(vector)[kept], matrix @ vector[kept], rtol=1e-10, atol=1e-12)
+
+
+def test_what_is_written_into_the_complex_view_is_seen_in_the_pairs():
+    class Written(Filter):
+        def forward(self, x: Tensor) -> Tensor:
+            pairs = self.pairs * 1.0
+            torch.view_as_complex(pairs).mul_(2j)  # also changes the pairs
+            return self.linear(torch.tanh(x[:, :4] * pairs.prod(1))[:, [0, 1, 2, 3, 0, 1]]).squeeze(1)
+
+    class Plain(Filter):
+        def forward(self, x: Tensor) -> Tensor:
+            pairs = torch.stack([-2 * self.pairs[:, 1], 2 * self.pairs[:, 0]], 1)
+            return self.linear(torch.tanh(x[:, :4] * pairs.prod(1))[:, [0, 1, 2, 3, 0, 1]]).squeeze(1)
+
+    ours, plain = problem_of(Written(1)), problem_of(Plain(1))
+    vector = torch.randn(ours.n_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    assert ours.loss() == pytest.approx(plain.loss(), rel=1e-12)
+    torch.testing.assert_close(ours.hvp(vector), plain.hvp(vector), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("operator", ["ggn", "empirical-fisher", "fisher", "gradient-covariance"])
@@ -158,3 +177,13 @@ def test_surfaces_paths_and_domains_at_odd_places(kind: type[Filter]):
     for name, row in domains(plain, curvature=True, sharpness=True)["domains"].items():
         assert looked[name]["lambda_1"] == pytest.approx(row["lambda_1"], rel=1e-6)
         assert looked[name]["m_sharpness"] == pytest.approx(row["m_sharpness"], rel=1e-9)
+
+
+def test_views_without_gradients_are_left_alone():
+    with torch.no_grad(), twice_differentiable(set()):
+        assert torch.view_as_complex(nn.Parameter(torch.ones(3, 2))).equal(torch.full((3,), 1 + 1j))
+    leaf = nn.Parameter(torch.ones(3, 2))
+    for _ in range(2):
+        with twice_differentiable(set()):
+            torch.view_as_complex(leaf).abs().sum().backward()
+    assert not leaf._backward_hooks

@@ -60,6 +60,8 @@ def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
 
     def of(batch: Batch) -> Tensor:
         output = prediction(forward(problem.model, batch.inputs))
+        if output.is_complex():
+            raise UsageError("a margin needs real outputs", "--measure margin", "choose another measure")
         own = output.gather(1, batch.targets[:, None])[:, 0]
         return own - output.scatter(1, batch.targets[:, None], -math.inf).amax(1)
 
