@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .devices import type_at
 from .errors import DataError, UsageError
 from .names import unknown_name
 from .stores import Indices, Store, TensorStore, is_table, joined, store_of
@@ -37,10 +38,10 @@ class Batch:
         return len(self.domain)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
-        """Moved to ``device``; floating values cast to ``dtype``, integers left alone."""
+        """Moved to ``device``; floating and complex values at the precision ``dtype``, integers left alone."""
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, dtype if tensor.is_floating_point() else None)
+            return tensor.to(device, type_at(tensor, dtype))
 
         return Batch(map_tensors(self.inputs, move), map_tensors(self.targets, move), self.domain.to(device))
 

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import DataError, UsageError
+from .parameters import as_real, continuous
 from .registry import LOSSES
-from .trees import row_count, take_rows
+from .trees import leaves, row_count, take_rows
 
 LossFunction = Callable[[Any, Any], Tensor]
 
@@ -90,7 +91,7 @@ def _counted(values: Tensor, target: Tensor) -> Tensor:
 
 
 def _positions(target: Tensor) -> Tensor | None:
-    if target.ndim < 2 or target.is_floating_point():
+    if target.ndim < 2 or continuous(target):
         return None
     return (target != IGNORED).flatten(1).sum(1)
 
@@ -117,9 +118,9 @@ def _nll(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _argmax_hits(output: Tensor, target: Tensor) -> Tensor | None:
-    if output.ndim < 2 or output.shape[1] < 2 or not isinstance(target, Tensor) or target.is_floating_point():
+    if output.ndim < 2 or output.shape[1] < 2 or not isinstance(target, Tensor) or continuous(target):
         return None
-    if target.shape != output.shape[:1] + output.shape[2:]:
+    if output.is_complex() or target.shape != output.shape[:1] + output.shape[2:]:
         return None
     return _counted((output.argmax(1) == target).double(), target)
 
@@ -159,12 +160,16 @@ causal_lm = Loss(
 
 
 def _bce_with_logits(output: Tensor, target: Tensor) -> Tensor:
-    target = _like(output, target).to(output.dtype)
+    target = _real(output, target)
     return _per_example(F.binary_cross_entropy_with_logits(output, target, reduction="none"))
 
 
 def _sign_hits(output: Tensor, target: Tensor) -> Tensor:
     return _per_example(((output > 0) == (_like(output, target) > 0.5)).double())
+
+
+def _squares(difference: Tensor) -> Tensor:
+    return as_real(difference).square().sum(-1) if difference.is_complex() else difference.square()
 
 
 def _like(output: Tensor, target: Tensor) -> Tensor:
@@ -180,8 +185,8 @@ def _like(output: Tensor, target: Tensor) -> Tensor:
     )
 
 
-mse = Loss("mse", lambda output, target: _per_example((output - _like(output, target)).square()))
-"""Squared error, mean over the outputs of each example."""
+mse = Loss("mse", lambda output, target: _per_example(_squares(output - _like(output, target))))
+"""Squared error, |output − target|² also of complex ones, mean over the outputs of each example."""
 l1 = Loss("l1", lambda output, target: _per_example((output - _like(output, target)).abs()))
 """Absolute error, mean over the outputs of each example."""
 huber = Loss(
@@ -231,10 +236,22 @@ def as_loss(loss: str | LossFunction) -> LossFunction:
     if isinstance(each, _CLASSES):
         return Loss(name, _weighted(each), functools.partial(_class_weights, each), _argmax_hits)
     hits = _sign_hits if isinstance(each, nn.BCEWithLogitsLoss) else _no_hits
-    return Loss(name, lambda output, target: _per_example(each.to(output)(output, _real(output, target))), hits=hits)
+
+    def values(output: Tensor, target: Tensor) -> Tensor:
+        return _per_example(each.to(output.real)(output, _real(output, target)))
+
+    return Loss(name, values, hits=hits)
 
 
 def _real(output: Tensor, target: Tensor) -> Tensor:
+    """Targets in the output's type; what is complex does not become real.
+
+    Raises:
+        DataError: If it would.
+    """
+    if target.is_complex() and not output.is_complex():
+        fix = "let the model return complex numbers, or name mse or l1, which take |output - target|"
+        raise DataError("the targets are complex and the outputs are real", "the loss", fix)
     return _like(output, target).to(output.dtype)
 
 
@@ -255,7 +272,7 @@ def _class_weights(each: nn.CrossEntropyLoss | nn.NLLLoss, target: Tensor) -> Te
 
 def _weighted(each: nn.CrossEntropyLoss | nn.NLLLoss) -> Callable[[Tensor, Tensor], Tensor]:
     def values(output: Tensor, target: Tensor) -> Tensor:
-        found: Tensor = each.to(output)(output, target)
+        found: Tensor = each.to(output.real)(output, target)
         weights = _class_weights(each, target)
         if weights is None:
             return _per_example(found)
@@ -319,6 +336,12 @@ def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
             shapes = f"outputs have shape {tuple(prediction(output).shape)}, targets {tuple(target.shape)}"
             fix = "name another --loss; token_cross_entropy and causal_lm take logits (n, tokens, classes)"
             raise DataError(shapes, loss.__name__, fix) from error
+        if "omplex" in str(error) and any(t.is_complex() for t in leaves((output, target))):
+            raise DataError(
+                f"the loss takes no complex numbers ({str(error)[:120]})",
+                getattr(loss, "__name__", type(loss).__name__),
+                "let the model return real numbers (.abs(), .real), or name mse or l1",
+            ) from error
         raise
     n = row_count(target)
     if not isinstance(values, Tensor) or (values.ndim and values.shape[0] != n):
@@ -327,6 +350,12 @@ def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
             f"the loss returned {got} for {n} examples",
             getattr(loss, "__name__", "loss"),
             "return one loss per example, shape (n,), or their mean, shape ()",
+        )
+    if values.is_complex():
+        raise DataError(
+            "the loss is complex, and has no minimum",
+            getattr(loss, "__name__", type(loss).__name__),
+            "return real numbers: .abs(), .abs().square(), .real",
         )
     return values
 

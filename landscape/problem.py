@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .copying import copied, require_faithful
-from .devices import floating_type, pick_device
+from .devices import floating_type, moved, pick_device
 from .distributed import place, require_equal, together
 from .errors import NumericalError, UsageError
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
@@ -28,7 +28,7 @@ from .examples import Batch, Examples, Indices, forward
 from .fingerprint import fingerprint
 from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss
 from .modes import require_fixed, set_mode
-from .parameters import ParameterSpace, preserved_random_state, unwrapped
+from .parameters import ParameterSpace, preserved_random_state, refuse_shared_memory, unwrapped
 from .passes import Passes
 from .products import Products, require_finite
 from .second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
@@ -89,6 +89,7 @@ class Problem(Passes):
         if loss_over not in ("example", "batch"):
             raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
         unwrapped_model = unwrapped(model)
+        refuse_shared_memory(unwrapped_model)
         self.weights_hash = weights_hash(unwrapped_model)
         self.network_hash = fingerprint(unwrapped_model)
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
@@ -98,7 +99,7 @@ class Problem(Passes):
         where, kind = pick_device(device), floating_type(unwrapped_model, dtype)
         examples = self._in_order(Examples.of(data).in_memory(_MEMORY_BYTES))
         super().__init__(
-            self._own(unwrapped_model, examples).to(where, kind) if copy else unwrapped_model.to(where, kind),
+            moved(self._own(unwrapped_model, examples) if copy else unwrapped_model, where, kind),
             examples,
             device=where,
             dtype=kind,
@@ -148,8 +149,8 @@ class Problem(Passes):
         own = copied(model)
         if len(examples):
             here = next((p for p in model.parameters() if not p.is_meta), torch.zeros(()))
-            types = (here.dtype if here.is_floating_point() else torch.get_default_dtype(),)
-            batch = examples.batch(spread(len(examples), 2)).to(here.device, *types)
+            kind = here.abs().dtype if here.is_floating_point() or here.is_complex() else torch.get_default_dtype()
+            batch = examples.batch(spread(len(examples), 2)).to(here.device, kind)
 
             def loss_of(network: nn.Module) -> Tensor:
                 return mean_loss(self.loss_function, forward(network, batch.inputs), batch.targets)
@@ -179,7 +180,7 @@ class Problem(Passes):
 
     @property
     def n_parameters(self) -> int:
-        """Number of parameters that move."""
+        """Number of parameters that move, as real numbers: a complex one counts as two."""
         return self.space.size
 
     @property
@@ -454,9 +455,9 @@ class Problem(Passes):
         """Let the weights move inside the block; afterwards they are the centre's again, bit for bit.
 
         Yields:
-            The parameter tensors, to be written in place.
+            The parameter tensors, complex ones as their real parts, to be written in place.
         """
-        tensors: list[Tensor] = list(self.space.tensors)
+        tensors = self.space.views
         try:
             with torch.no_grad():
                 yield tensors

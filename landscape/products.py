@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 Apply = Callable[[Sequence[Tensor], bool], Tensor]
-"""Parts of a vector, one per parameter, and whether the graph is used again, to the batch's product ``(n,)``."""
+"""Parts of a vector (`ParameterSpace.own`), and whether the graph is used again, to the batch's product ``(n,)``."""
 Build = Callable[["Problem", "Batch", int], Apply]
 """Builds the graph of one batch; the integer is the position of its first example."""
 
@@ -96,7 +96,7 @@ class Products:
         """
         problem = self.problem
         problem.refuse_autocast()
-        parts = problem.space.split(vector.to(problem.device, problem.dtype))
+        parts = problem.space.own(vector.to(problem.device, problem.dtype))
         weight = problem.total_weight
         return problem.summed(self._own_sum(parts))[0] / weight
 

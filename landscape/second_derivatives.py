@@ -14,7 +14,8 @@ _NO_SECOND_DERIVATIVE = re.compile(
     r"derivative for '?(?:aten::)?(?P<op>\w+)'?.* is not implemented"
     r"|(?P<twice>differentiate twice|once_differentiable)"
     r"|(?P<compiled>does not currently support double backward)"
-    r"|(?P<out>functions with out=\.\.\. arguments)",
+    r"|(?P<out>functions with out=\.\.\. arguments)"
+    r"|(?P<complex>\w+) does not support automatic differentiation for outputs with complex dtype",
     re.S,
 )
 _FIX = "replace the operation in the model, or select other parameters with --params"
@@ -29,6 +30,8 @@ def missing_derivative(error: Exception, wanted: str = "curvature product") -> E
         op, fix = "an operation that writes into a given tensor (out=)", _FIX
     elif match["compiled"]:
         op, fix = "a compiled function", "give the module without torch.compile"
+    elif match["complex"]:
+        return NumericalError(f"{match['complex']} of complex numbers has no derivative in torch", wanted, _FIX)
     else:
         op, fix = match["op"] or "a custom operation", _FIX
     order = "second derivative" if wanted == "curvature product" else "derivative"

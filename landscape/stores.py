@@ -20,8 +20,9 @@ from torch import Tensor
 
 from .errors import DataError
 from .losses import IGNORED
-from .parameters import preserved_random_state, seed_everything
+from .parameters import continuous, preserved_random_state, seed_everything
 from .trees import concatenated, leaves, map_tensors, row_count, skeleton, stacked
+from .weights import plain
 
 Indices = NDArray[np.int64]
 
@@ -49,9 +50,9 @@ class Survey:
             hasher.update(f"{skeleton(inputs)} {skeleton(target)}".encode())
             for leaf in (*leaves(inputs), *leaves(target)):
                 hasher.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
-                hasher.update(leaf.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+                hasher.update(plain(leaf).flatten().view(torch.uint8).numpy().tobytes())
             digests.append(hasher.digest())
-            whole = isinstance(target, Tensor) and target.ndim == 0 and not target.is_floating_point()
+            whole = isinstance(target, Tensor) and target.ndim == 0 and not continuous(target)
             labels.append(int(target) if whole else None)
         known = [label for label in labels if label is not None]
         return cls(digests, np.array(known, dtype=np.int64) if len(known) == len(labels) else None)

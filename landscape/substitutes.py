@@ -5,6 +5,7 @@ in `equal_forms`, and lets others go the way on which they can be differentiated
 
 - fused attention by the plain kernel, which only the forward pass chooses;
 - recurrent layers on CUDA without cuDNN;
+- ``view_as_complex`` with a step behind its derivative that moves vectors to an even place of memory;
 - compiled functions and modules without their compiler;
 - activation checkpointing not at all: its second run would be of other operations, and saves nothing in a product;
   what it means to save is saved by `recompute`, if need be.
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
@@ -77,6 +78,29 @@ def _no_second_run() -> Iterator[None]:
         setattr(module, name, before)
 
 
+def _view_as_complex(input: Tensor) -> Tensor:
+    """Torch's view, whose derivative can be differentiated again wherever the pairs of a vector begin in memory."""
+    if not (torch.is_grad_enabled() and input.requires_grad):
+        return torch.view_as_complex(input)
+    own = input.view_as(input)  # a hook on a parameter would stay there
+    own.register_hook(_Even.apply)
+    return torch.view_as_complex(own)
+
+
+class _Even(torch.autograd.Function):
+    """The identity, behind which vectors begin at an even place: torch views them as pairs there."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *vectors: Tensor) -> Tensor:
+        (vector,) = vectors
+        even = vector.storage_offset() % 2 == 0 and vector.is_contiguous()
+        return vector if even else vector.clone(memory_format=torch.contiguous_format)
+
+
 class _PlainCall:
     @staticmethod
     def apply(function: Callable[..., Any], preserve_random_state: bool, *arguments: Any) -> Any:
@@ -100,6 +124,8 @@ class _Substitute(TorchFunctionMode):
         if name in CONVOLUTIONS:
             self.last = Convolution.call(func, args, kwargs)
             return func(*args, **kwargs) if self.last is None else self.last.output
+        if func is torch.view_as_complex:
+            return _view_as_complex(*args, **kwargs)
         substitute = EQUAL_FORMS.get(name)
         if substitute is frozen_batch_norm and self.last is not None and args and self.last.made(args[0]):
             substitute, self.last = partial(frozen_batch_norm, of=self.last), None

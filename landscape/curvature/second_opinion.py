@@ -42,6 +42,8 @@ def cross_check(
     batches = list(problem.batches())
     if not all(isinstance(b.inputs, Tensor) and isinstance(b.targets, Tensor) for b in batches):
         raise UsageError(f"{name} takes models of one input tensor", f"--cross-check {name}", "drop it")
+    if any(p.is_complex() for p in problem.space.tensors):
+        raise UsageError(f"{name} takes no complex weights for two real ones", f"--cross-check {name}", "drop it")
     model = problem.twin()
     started = time.perf_counter()
     with preserved_random_state(), warnings.catch_warnings(), torch.enable_grad():

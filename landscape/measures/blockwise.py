@@ -117,7 +117,8 @@ class Stacked:
         return values.detach().double(), gradients.detach()
 
     def _loss(self, point: Tensor, inputs: Any, targets: Any) -> Tensor:
-        output = output_at(self.problem, self.problem.space.named(point), inputs)
+        parameters = dict(zip(self.problem.space.names, self.problem.space.own(point), strict=True))
+        output = output_at(self.problem, parameters, inputs)
         return mean_loss(self.problem.loss_function, output, targets)
 
 
@@ -185,10 +186,16 @@ def _work_of_one(problem: Problem) -> Work:
 
 
 def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
-    """Whether stacking works for this network and loss: on the first blocks it must give what the loop gives."""
+    """Whether stacking works for this network and loss: on the first blocks it must give what the loop gives.
+
+    Also with a row of weights for each block, which lies in memory otherwise than one for all.
+    """
     centre = problem.weights[None]
     try:
-        stacked = Stacked(problem, parts).losses_and_gradients(centre)
+        group = Stacked(problem, parts)
+        stacked = group.losses_and_gradients(centre)
+        if len(parts) > 1:
+            group.losses_and_gradients(centre.repeat(len(parts), 1))
     except Exception as error:
         if isinstance(error, LandscapeError) or is_out_of_memory(error):
             raise

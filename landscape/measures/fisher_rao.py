@@ -12,6 +12,7 @@ from ..errors import NumericalError
 from ..examples import Batch
 from ..intervals import mean_and_stderr
 from ..losses import example_losses
+from ..parameters import as_real
 from ..problem import Problem
 from ..progress import report
 from ..second_derivatives import missing_derivative
@@ -48,7 +49,7 @@ def slopes(problem: Problem) -> Tensor:
         assert values is not None
         v = torch.ones_like(values, requires_grad=True)
         first = torch.autograd.grad(values, problem.space.tensors, v, create_graph=True, allow_unused=True)
-        product = [(g * w).sum() for g, w in zip(first, parts, strict=True) if g is not None]
+        product = [(as_real(g) * w).sum() for g, w in zip(first, parts, strict=True) if g is not None]
         (slope,) = torch.autograd.grad(torch.stack(product).sum(), v)
         return slope
 
