@@ -53,7 +53,7 @@ def opened(
         seed_everything(0, "open")
         data = _named("data", spec.data, recorded, DATA, trust)
         data_arg = spec.data_arg or (() if spec.data else recorded.get("data_arg", ()))
-        splits = open_data(data, key_values(data_arg, "data_arg"))
+        splits = open_data(data, key_values(data_arg, "data_arg"), spec.examples)
         if target.run and not spec.data:  # the examples as the run was trained on them
             splits = changed(splits, recorded, recorded.get("holdout", ()), recorded["seed"][0]).splits
         splits.check_domains(spec.domain, "--domain")
@@ -82,7 +82,7 @@ def opened(
             batch_size=spec.batch_size,
             device=spec.device,
             dtype=spec.dtype,
-            unseen=[d for d in holdout if d in wanted],
+            unseen=[d for d in splits.unseen(holdout) if d in wanted],
             mode=spec.mode,
             replay_seed=spec.replay_seed,
         )

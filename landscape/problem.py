@@ -194,7 +194,9 @@ class Problem(Passes):
         other = copy.copy(self)
         for name in ("data_hash", "total_weight"):
             other.__dict__.pop(name, None)
-        other.examples, other._batches = examples.in_memory(), None
+        # A part of what did not fit is not read either: all parts together would not fit.
+        part = examples.store is self.examples.store
+        other.examples, other._batches = examples if part else examples.in_memory(_MEMORY_BYTES), None
         return other
 
     def with_model(self, model: nn.Module) -> Problem:
