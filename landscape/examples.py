@@ -111,7 +111,8 @@ class Examples:
         Args:
             data: What to take.
             where: What it is called in messages.
-            first: How many examples of each stream (``IterableDataset``, generator) to read; they are read once.
+            first: How many examples of each stream (``IterableDataset``, generator) to read, at most; they are
+                read once.
 
         Raises:
             DataError: If it is something else, a domain is empty or has no name of its own, or lengths differ.

@@ -125,8 +125,8 @@ def class_numbers(output: Tensor, target: Tensor) -> Tensor:
         if target.shape == output.shape:
             return target
         raise DataError(
-            f"{str(target.dtype).removeprefix('torch.')} targets {_of_n(target)} beside scores {_of_n(output)} "
-            "are neither class numbers nor a probability for each class",
+            f"floating targets {_of_n(target)} beside scores {_of_n(output)} are neither class numbers nor "
+            "a probability for each class",
             "the targets",
             "return class numbers as integers, labels.astype('int64'), or name --loss mse for a regression",
         )
@@ -144,7 +144,7 @@ def class_numbers(output: Tensor, target: Tensor) -> Tensor:
 
 def _of_n(tensor: Tensor) -> str:
     """A shape in words, whatever the number of examples."""
-    return f"({', '.join(['n', *map(str, tensor.shape[1:])])})"
+    return str(("n", *tensor.shape[1:])).replace("'", "")
 
 
 def _cross_entropy(output: Tensor, target: Tensor) -> Tensor:

@@ -146,6 +146,8 @@ def _plain(tensor: Tensor, where: str) -> Tensor:
     if odd:
         fix = {"sparse": "call .to_dense()", "nested": "pad it: torch.nested.to_padded_tensor"}
         raise DataError(f"a {odd[0]} tensor has no plain rows", where, fix.get(odd[0], "return its plain values"))
+    if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        return _from_numpy(tensor.detach().cpu().numpy(), where)
     return tensor.detach()
 
 
@@ -166,6 +168,10 @@ def _from_numpy(values: Any, where: str) -> Tensor:
         )
     if array.dtype.itemsize > 8 and array.dtype.kind == "f":
         array = array.astype(np.float64)
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch can hold them and do little else
+        if array.size and array.max() > np.iinfo(np.int64).max:
+            raise DataError(f"a {array.dtype} holds {array.max()}", where, "return numbers below 2**63")
+        array = array.astype(np.int32 if array.dtype.itemsize == 2 else np.int64)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if any(stride < 0 for stride in array.strides):
         array = array.copy()

@@ -39,8 +39,8 @@ def store_of(data: Any, where: str, first: int | None = None) -> TensorStore | D
     if _is_stream(data):
         store = _streamed(data, where, first)
     elif isinstance(data, torch.utils.data.TensorDataset) and len(data.tensors) == 2 and pair_of(data) is None:
-        inputs, targets = (t.detach() for t in data.tensors)
-        store = TensorStore(inputs, targets, getattr(data, "facts", None))
+        store = _columns(data.tensors, where)
+        store.facts = getattr(data, "facts", {})
     elif isinstance(data, torch.utils.data.DataLoader):
         store = _loaded(data, where)
     elif _is_arrow(data):
@@ -68,6 +68,8 @@ def _no_data(data: Any, where: str) -> DataError:
         kind += f" of {len(data)}"
         if len(data) == 2:
             kind += f": {' and '.join(type(part).__name__ for part in data)}"
+            if any(hasattr(part, "toarray") for part in data):
+                fix = "make sparse arrays dense: array.toarray()"
         elif len(data) == 3:
             fix = f"return (inputs, targets), and a mapping from domains to such pairs for domains; {PAIR}"
     elif is_array(data) and hasattr(data, "columns"):
