@@ -41,16 +41,22 @@ class Survey:
     def of(cls, pairs: Iterable[tuple[Any, Any]]) -> Survey:
         """Look at every ``(input, target)`` pair once."""
         digests: list[bytes] = []
-        labels: list[Indices | None] = []
+        labels: list[int] = []
         flaws: dict[str, list[int]] = {}
-        for row, pair in enumerate(pairs):
-            inputs, targets = (map_tensors(tree, lambda t: t[None]) for tree in pair)
-            digests += digests_of(inputs, targets)
-            labels.append(labels_of(targets))
-            for flaw in flaws_of(inputs, targets):
-                flaws.setdefault(flaw, []).append(row)
-        known = [label for label in labels if label is not None]
-        whole = np.concatenate(known) if known and len(known) == len(labels) else None
+        for row, (inputs, target) in enumerate(pairs):
+            hasher = hashlib.sha256(f"{skeleton(inputs)} {skeleton(target)}".encode())
+            finite = True
+            for leaf in (*leaves(inputs), *leaves(target)):
+                hasher.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
+                hasher.update(_bytes(leaf))
+                finite = finite and _surely_finite(leaf)
+            digests.append(hasher.digest())
+            if _is_label(target, rows=False):
+                labels.append(int(target))
+            if not finite:
+                for flaw in flaws_of(*(map_tensors(tree, lambda t: t[None]) for tree in (inputs, target))):
+                    flaws.setdefault(flaw, []).append(row)
+        whole = np.array(labels, dtype=np.int64) if len(labels) == len(digests) else None
         return cls(digests, whole, {k: np.array(flaws[k]) for k in sorted(flaws, key=_worst_first)})
 
 
@@ -61,8 +67,10 @@ def digests_of(inputs: Any, targets: Any) -> list[bytes]:
     start = hashlib.sha256(f"{skeleton(inputs)} {skeleton(targets)}".encode() + heads[0])
     digests = []
     for rows in _stretches(found):
-        parts = [(*_bytes(leaf[rows]), head) for leaf, head in zip(found, heads, strict=True)]
-        for i in range(rows.stop - rows.start):
+        n = rows.stop - rows.start
+        raws = [_bytes(leaf[rows]) for leaf in found]
+        parts = [(raw, len(raw) // n, head) for raw, head in zip(raws, heads, strict=True)]
+        for i in range(n):
             hasher = start.copy()
             for k, (raw, size, head) in enumerate(parts):
                 if k:
@@ -74,20 +82,25 @@ def digests_of(inputs: Any, targets: Any) -> list[bytes]:
 
 def labels_of(targets: Any) -> Indices | None:
     """Integer classes ``(n,)`` from one tensor of integers or booleans, ``(n,)`` or ``(n, 1)``; None otherwise."""
-    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.is_complex():
-        return None
-    if targets.ndim == 0 or targets.shape[1:].numel() != 1 or targets.ndim > 2:
+    if not _is_label(targets, rows=True):
         return None
     labels: Indices = targets.detach().reshape(-1).cpu().long().numpy()
     return labels
+
+
+def _is_label(target: Any, *, rows: bool) -> bool:
+    """Whether a target, or each row of targets, is one integer or boolean, in a vector of one at most."""
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.is_complex():
+        return False
+    shape = target.shape[1:] if rows else target.shape
+    return len(shape) < 2 and shape.numel() == 1
 
 
 def flaws_of(inputs: Any, targets: Any) -> dict[str, Indices]:
     """Rows that hold NaN or infinite values, by what is wrong with them; see `Survey`."""
     found: dict[str, Indices] = {}
     for part, tree in (("inputs", inputs), ("targets", targets)):
-        real = [leaf.detach() for leaf in leaves(tree) if leaf.is_floating_point() or leaf.is_complex()]
-        suspect = [leaf for leaf in real if not _surely_finite(leaf)]
+        suspect = [leaf for leaf in leaves(tree) if not _surely_finite(leaf)]
         if not suspect:
             continue
         nan, infinite = (np.zeros(row_count(tree), dtype=bool) for _ in range(2))
@@ -110,6 +123,8 @@ def _worst_first(flaw: str) -> bool:
 
 def _surely_finite(leaf: Tensor) -> bool:
     """Whether the sum is finite, which no NaN and no infinity leaves it; a sum that overflows is no proof."""
+    if not leaf.is_floating_point() and not leaf.is_complex():
+        return True
     small = leaf.is_floating_point() and leaf.element_size() < 4
     total = (leaf.float() if leaf.element_size() == 1 else leaf).sum(dtype=torch.float32 if small else None)
     return bool(torch.isfinite(total))
@@ -124,9 +139,9 @@ def _stretches(tensors: list[Tensor]) -> Iterator[slice]:
         yield slice(first, min(first + step, n))
 
 
-def _bytes(tensor: Tensor) -> tuple[memoryview, int]:
-    """The bytes of all elements in order, and how many each row has."""
+def _bytes(tensor: Tensor) -> memoryview:
+    """The bytes of all elements in order."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu()
     # Numpy knows no bfloat16 or eight-bit floats: bits are carried by integers of the same size.
     carried = plain.view(_CARRIERS[plain.element_size()]) if plain.element_size() in _CARRIERS else plain
-    return memoryview(carried.numpy().tobytes()), plain.element_size() * plain.shape[1:].numel()
+    return memoryview(carried.numpy().tobytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -121,26 +121,27 @@ class DatasetStore:
         both = pair(found, f"row {place} of the data set", self._pairs[source])
         return map_tensors(both[0], Tensor.clone), map_tensors(both[1], Tensor.clone)
 
-    def frozen(self, row: int) -> tuple[Any, Any]:
-        """The pair of one row with its random augmentation frozen: the same at every call."""
+    def _frozen(self, rows: Iterable[int]) -> Iterator[tuple[Any, Any]]:
+        """The pairs of rows with their random augmentation frozen: the same at every call."""
         with preserved_random_state():
-            seed_everything("frozen example", row)
-            return self.one(row)
+            for row in rows:
+                seed_everything("frozen example", int(row))
+                yield self.one(int(row))
 
     def fetch(self, rows: Indices) -> tuple[Any, Any]:
         """Inputs and targets of ``rows``, frozen and stacked."""
-        return collate([self.frozen(int(r)) for r in rows])
+        return collate(list(self._frozen(rows)))
 
     @functools.cached_property
     def steady(self) -> bool:
         """Whether the first and the last row are the same in two readings."""
         ends = dict.fromkeys((0, len(self) - 1))
-        first, again = (Survey.of([self.frozen(row) for row in ends]).digests for _ in range(2))
+        first, again = (Survey.of(self._frozen(ends)).digests for _ in range(2))
         return first == again
 
     @functools.cached_property
     def _survey(self) -> Survey:
-        return Survey.of(self.frozen(i) for i in range(len(self)))
+        return Survey.of(self._frozen(range(len(self))))
 
     @property
     def digests(self) -> list[bytes]:

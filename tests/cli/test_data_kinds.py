@@ -63,8 +63,8 @@ def test_a_stream_is_analysed_as_far_as_asked_and_not_trained_on(here: Path, lan
         words = ("surface", bare, "--model", "m.py:net", "--data", f"m.py:{data}", "--examples", 24, "--dim", 1)
         said = landscape(*words, "--points", 3, "--metrics", "loss", "test-loss", "--json")
         assert said.code == 0, said.err
-        data = Result.load(said.json["result"]).data
-        read.append((said.json["plain_loss"], data["loss"].values.tolist(), data["test_loss"].values.tolist()))
+        grid = Result.load(said.json["result"]).data
+        read.append((said.json["plain_loss"], grid["loss"].values.tolist(), grid["test_loss"].values.tolist()))
     assert read[0] == read[1]
     said = landscape("domains", bare, "--model", "m.py:net", "--data", "m.py:streams")
     assert said.code == 2
