@@ -26,7 +26,7 @@ from .losses import (
     prediction,
 )
 from .parameters import evaluation_mode, preserved_random_state
-from .trees import leaves
+from .trees import leaves, row_count
 
 _ASKED = 64  # examples with one kind of flaw whose loss is asked
 
@@ -197,8 +197,27 @@ def check_fit(
                 f"the model has {scores.shape[1]} outputs; give it more, or mend the labels",
             )
     if isinstance(loss, Loss):  # ours say what they do not take; one of the user's may want more than one example
-        example_losses(loss, output, batch.targets)
+        _call_once(loss, output, batch.targets)
     _refuse_flaws(model, examples, loss, device, dtype, where)
+
+
+def _call_once(loss: Loss, output: Any, targets: Any) -> None:
+    scores = prediction(output)
+    if scores.ndim and len(scores) != row_count(targets):
+        return  # a model that squeezes its outputs, and with them a single example
+    try:
+        example_losses(loss, output, targets)
+    except LandscapeError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        shapes = ", ".join(f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in leaves(targets))
+        raise DataError(
+            f"the loss does not take the targets: {str(error)[:300]}",
+            f"{loss.__name__} on one example, outputs {tuple(scores.shape)}, targets {shapes}",
+            "check the targets, or name another --loss",
+        ) from error
 
 
 def _refuse_flaws(

@@ -119,16 +119,23 @@ def class_numbers(output: Tensor, target: Tensor) -> Tensor:
         target: Labels ``(n, ...)`` or ``(n, 1, ...)``; or probabilities in the output's shape, which stay.
 
     Raises:
-        DataError: If the labels are floating numbers, or integers in the output's shape.
+        DataError: If the labels are floating numbers or integers in the output's shape, or there is no class.
     """
-    if target.is_floating_point():
-        if target.shape == output.shape:
+    if output.ndim < 2:
+        raise DataError(
+            f"outputs {_of_n(output)} are no scores of classes",
+            "the loss",
+            "let the model return (n, classes), or name --loss bce_with_logits for one score",
+        )
+    if target.is_floating_point() or target.is_complex():
+        if target.shape == output.shape and not target.is_complex() and output.shape[1] > 1:
             return target
         raise DataError(
             f"floating targets {_of_n(target)} beside scores {_of_n(output)} are neither class numbers nor "
             "a probability for each class",
             "the targets",
-            "return class numbers as integers, labels.astype('int64'), or name --loss mse for a regression",
+            "return class numbers as integers, labels.astype('int64'), or name --loss mse for a regression, "
+            "bce_with_logits for one score",
         )
     if target.ndim == output.ndim and target.ndim > 1:
         if target.shape[1] == 1:
@@ -224,7 +231,9 @@ def _sign_hits(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _like(output: Tensor, target: Tensor) -> Tensor:
-    """Targets in the output's shape; ``(n,)`` beside ``(n, 1)`` would otherwise broadcast to ``(n, n)``."""
+    """Targets in the output's shape, as real numbers; ``(n,)`` beside ``(n, 1)`` would otherwise broadcast."""
+    if not target.is_floating_point() and not target.is_complex():  # a boolean cannot be subtracted
+        target = target.to(torch.promote_types(output.dtype, torch.float32))
     if target.shape == output.shape:
         return target
     if target.numel() == output.numel():

@@ -108,6 +108,17 @@ def test_targets_that_are_no_labels_are_said_at_once(target, message: str, loss)
         problem_of(nn.Linear(3, 3).double(), (OUTPUT, target), loss)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", nn.CrossEntropyLoss()])
+def test_one_score_has_no_probabilities(loss):
+    """Torch takes a column beside a column for the probability of the only class: the loss is 0 whatever happens."""
+    target = (CLASSES > 0).double()[:, None]
+    assert F.cross_entropy(OUTPUT[:, :1], target).item() == 0
+    with pytest.raises(
+        DataError, match=r"floating targets \(n, 1\) beside scores \(n, 1\).*bce_with_logits for one score"
+    ):
+        problem_of(nn.Linear(3, 1).double(), (OUTPUT, target), loss)
+
+
 def test_trees_of_targets_are_said_by_other_losses_too():
     with pytest.raises(DataError, match="the targets are a dict of 1, where mse wants one tensor"):
         problem_of(nn.Linear(3, 3).double(), (OUTPUT, {"a": OUTPUT}), "mse")
@@ -126,6 +137,56 @@ def test_probabilities_stay_probabilities():
     for given in ("cross_entropy", nn.CrossEntropyLoss()):
         found = losses.mean_loss(losses.as_loss(given), OUTPUT, target).item()
         assert found == pytest.approx(F.cross_entropy(OUTPUT, target).item(), rel=1e-13)
+
+
+@pytest.mark.parametrize("function", [F.mse_loss, F.l1_loss, F.huber_loss, F.smooth_l1_loss])
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int16])
+def test_a_regression_takes_integers_and_booleans(function, kind: torch.dtype):
+    output, target = OUTPUT[:, 0].clone().requires_grad_(), CLASSES.to(kind)
+    found = losses.mean_loss(losses.as_loss(function), output, target)
+    expected = function(output, target.double())
+    assert found.item() == pytest.approx(expected.item(), rel=1e-13)
+    slopes = (torch.autograd.grad(value, output)[0] for value in (found, expected))
+    assert torch.allclose(*slopes, rtol=1e-12)
+
+
+def test_a_model_that_squeezes_a_single_example_still_fits():
+    class Squeezed(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).squeeze()
+
+    torch.manual_seed(0)
+    model = Squeezed(3, 3).double()
+    with torch.no_grad():
+        expected = F.cross_entropy(model(OUTPUT), CLASSES).item()
+    assert problem_of(model, (OUTPUT, CLASSES)).loss() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "loss", "message"),
+    [
+        (nn.Flatten(0), CLASSES[:1], "cross_entropy", r"outputs \(n,\) are no scores of classes.*bce_with_logits"),
+        (
+            nn.Sigmoid(),
+            OUTPUT.sign(),
+            nn.BCELoss(),
+            r"the loss does not take the targets: .*between 0 and 1.*BCELoss",
+        ),
+        (nn.Identity(), CLASSES.to(torch.complex64), "cross_entropy", "neither class numbers nor a probability"),
+    ],
+)
+def test_what_the_loss_does_not_take_is_said_at_once(model, target, loss, message: str):
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.inner = nn.Parameter(torch.ones(1, dtype=torch.float64)), model
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(self.scale * x)
+
+    inputs = OUTPUT[:1, :1] if isinstance(model, nn.Flatten) else OUTPUT
+    with pytest.raises(DataError, match=message):
+        problem_of(Wrapped(), (inputs, target), loss)
 
 
 @pytest.mark.parametrize("function", [F.smooth_l1_loss, F.poisson_nll_loss, F.soft_margin_loss])
