@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import read_weights
+from .code_files import version
 from .curvature.edges import edges_of_stability
 from .curvature.hessian import NotConverged
 from .curvature.journal import journal_name
@@ -20,7 +21,6 @@ from .parameters import preserved_random_state
 from .problem import Problem
 from .registry import ANALYSES, MEASURES
 from .result import Result
-from .sources import version
 from .specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec
 from .specs.study import ANALYSIS_SPECS
 from .surfaces.companions import companions, ingredients

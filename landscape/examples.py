@@ -6,7 +6,7 @@ import functools
 import hashlib
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from .devices import type_at
+from .digests import Indices
 from .errors import DataError, UsageError
 from .names import unknown_name
-from .stores import Indices, Store, TensorStore, is_table, joined, store_of
+from .sources import is_table, store_of
+from .stores import Store, TensorStore, joined
 from .trees import leaves, map_tensors, take_rows
 
 __all__ = ["Batch", "Examples", "Indices", "forward"]
@@ -110,11 +112,18 @@ class Examples:
         self.store, self.rows, self.domain, self.domains = store, rows, domain, domains
 
     @classmethod
-    def of(cls, data: Any, where: str = "the data") -> Examples:
+    def of(cls, data: Any, where: str = "the data", first: int | None = None) -> Examples:
         """Take a data set (see `store_of` for what can be one), or a mapping from domain names to data sets.
 
+        Args:
+            data: What to take.
+            where: What it is called in messages.
+            first: How many examples of each stream (``IterableDataset``, generator) to read, at most; they are
+                read once.
+
         Raises:
-            DataError: If it is something else, a domain is empty, or lengths differ.
+            DataError: If it is something else, a domain is empty or has no name of its own, or lengths differ.
+            UsageError: If it is a stream and ``first`` is not given.
         """
         if isinstance(data, Examples):
             return data
@@ -123,10 +132,10 @@ class Examples:
         if isinstance(data, Mapping) and not is_table(data):
             if not data:
                 raise DataError("there is no domain", where, "return at least one")
-            stores = [store_of(d, f"{where}, domain {name!r}") for name, d in data.items()]
-            names: tuple[str, ...] | None = tuple(str(k) for k in data)
+            names: tuple[str, ...] | None = distinct_names("domain", data, where)
+            stores = [store_of(d, f"{where}, domain {name!r}", first) for name, d in data.items()]
         else:
-            stores, names = [store_of(data, where)], None
+            stores, names = [store_of(data, where, first)], None
         sizes = [len(s) for s in stores]
         domain = np.repeat(np.arange(len(stores)), sizes)
         return cls(joined(stores, where), np.arange(sum(sizes)), domain, names)
@@ -203,16 +212,32 @@ class Examples:
         if isinstance(self.store, TensorStore):
             return self
         if limit is not None and len(self) * self.batch(np.arange(1)).nbytes > limit:
+            if self.facts.get("unsteady"):
+                raise DataError(
+                    f"{len(self)} examples exceed {limit / 1e9:.1f} GB, and every reading of one gives other values",
+                    "the data set",
+                    "let it draw from torch's, numpy's or Python's global generator, or ask for fewer --examples",
+                )
             log.warning("%d examples exceed %.1f GB and are read in every pass", len(self), limit / 1e9)
             return self
         inputs, targets = self.store.fetch(self.rows)
-        store = TensorStore(inputs, targets, self.facts)
+        store = TensorStore(inputs, targets, self.facts, self.store.places[self.rows])
         return Examples(store, np.arange(len(self)), self.domain, self.domains)
 
     def classes(self) -> Indices | None:
         """Integer class of each example ``(n,)``, or None where targets are no classes."""
-        labels = self.store.survey.labels
+        labels = self.store.labels
         return None if labels is None else labels[self.rows]
+
+    def flaws(self) -> dict[str, Indices]:
+        """Positions of the examples that hold NaN or infinite values, by what is wrong; nothing if all is finite."""
+        found = {what: np.flatnonzero(np.isin(self.rows, rows)) for what, rows in self.store.flaws.items()}
+        return {what: positions for what, positions in found.items() if len(positions)}
+
+    def name_of(self, position: int) -> str:
+        """How the user would find one example: its place in their data set, and its domain."""
+        domain = f" of domain {self.domains[self.domain[position]]!r}" if self.domains else ""
+        return f"example {self.store.places[self.rows[position]]}{domain}"
 
     def stratified_order(self, seed: int) -> Indices:
         """A seeded order in which every stretch is balanced over classes and domains.
@@ -245,8 +270,30 @@ class Examples:
 
     def fingerprint(self) -> str:
         """SHA-256 of the content: every input, target and domain name, in order, at the stored precision."""
-        digests = self.store.survey.digests
+        digests = self.store.digests
         total = hashlib.sha256(repr([self.domain_names[i] for i in self.domain]).encode())
         for row in self.rows:
             total.update(digests[row])
         return total.hexdigest()
+
+
+def distinct_names(kind: str, keys: Iterable[Any], where: str) -> tuple[str, ...]:
+    """The keys of a mapping as texts.
+
+    Args:
+        kind: What they name, for messages.
+        keys: Texts or numbers.
+        where: For messages.
+
+    Raises:
+        DataError: If one is empty, or two are the same text (1 and "1").
+    """
+    names: list[str] = []
+    for key in keys:
+        name = str(key)
+        if not name.strip():
+            raise DataError(f"a {kind} has an empty name", where, "name it")
+        if name in names:
+            raise DataError(f"two {kind}s are called {name!r}", where, "give each a name of its own, as text")
+        names.append(name)
+    return tuple(names)

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .code_files import sources
 from .errors import LandscapeError, UsageError
 from .files import read_json, stable_hash, write_json
 from .names import Registry, unknown_name
-from .sources import sources
 
 log = logging.getLogger(__name__)
 

@@ -255,12 +255,22 @@ class Problem(Passes):
         """The same network (shared, not copied) with the loss over the examples at ``positions``."""
         return self.on(self.examples.select(positions))
 
-    def on(self, examples: Examples) -> Problem:
-        """The same network (shared, not copied) with the loss over other examples."""
+    def on(self, examples: Examples, where: str = "the data set") -> Problem:
+        """The same network (shared, not copied) with the loss over other examples, called ``where`` in messages.
+
+        Raises:
+            DataError: If they do not fit the network.
+        """
         other = shallow.copy(self)
         for name in ("data_hash", "total_weight"):
             other.__dict__.pop(name, None)
-        other.examples, other._batches = self._in_order(examples.in_memory()), None
+        # A part of what did not fit is not read either: all parts together would not fit.
+        part = examples.store is self.examples.store
+        read = examples if part else examples.in_memory(_MEMORY_BYTES)
+        other.examples, other._batches = self._in_order(read), None
+        if not part:
+            loss, kind = self.loss_function, self.dtype
+            check_fit(self.model, other.examples, loss, device=self.device, dtype=kind, where=where)
         return other
 
     def with_model(self, model: nn.Module) -> Problem:

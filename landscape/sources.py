@@ -1,141 +1,186 @@
-"""The files behind code: which of the user's a module runs, with their SHA-256, and which versions of libraries.
+"""What people call data, as a store of rows: tensors, tables, ``Dataset``s, lists, loaders, streams.
 
-A stored number belongs to the code that computed it. A user's file is known by its content, and so is every other
-file of the user's that it imports, however deep; a library by its version.
+What a row may be stands in `landscape.reading`.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import site
-import sys
-import sysconfig
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
-from types import ModuleType
-from weakref import WeakKeyDictionary
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-# SHA-256 of each module's file, as it was when this process first asked. A file that is edited later is not the code
-# that runs here; a process that starts after the edit sees the new one.
-_content: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
-_OWN = Path(__file__).resolve().parent
+import numpy as np
+import torch
+from torch import Tensor
 
+from .errors import DataError, UsageError
+from .parameters import preserved_random_state, seed_everything
+from .reading import PAIR, TARGETS, are_columns, is_array, pair, pair_of
+from .stores import DatasetStore, TensorStore, collate
+from .trees import concatenated, leaves, map_tensors, row_count
 
-def is_library(module: ModuleType | None) -> bool:
-    """Whether a module is Python's, this package's or an installed library's, and not the user's own code."""
-    file = getattr(module, "__file__", None)
-    if module is None or file is None:
-        return module is None or module.__name__ != "__main__"
-    return _is_installed(str(file))
+log = logging.getLogger(__name__)
 
 
-@cache
-def _is_installed(file: str) -> bool:
-    path = Path(file).resolve()
-    if path.is_relative_to(_OWN) or {"site-packages", "dist-packages"} & set(path.parts):
-        return True
-    return any(path.is_relative_to(folder) for folder in _installed_folders())
+def store_of(data: Any, where: str, first: int | None = None) -> TensorStore | DatasetStore:
+    """Understand what a user calls data.
 
+    That is a pair of tensors or arrays, a dictionary of tensors, a ``Dataset``, a list of rows, or a
+    ``DataLoader``. A loader is read once, as its user set it up; its batches must be of one shape. Of a stream
+    (an ``IterableDataset``, a loader of one, a generator) the first ``first`` examples are read, once.
 
-@cache
-def _installed_folders() -> tuple[Path, ...]:
-    named = [sysconfig.get_path(k) for k in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return tuple(Path(p).resolve() for p in (*named, *site.getsitepackages(), site.getusersitepackages()) if p)
-
-
-def sources(module: ModuleType | None, sha256: str | None = None) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """What running a module of the user's runs.
-
-    Args:
-        module: The module; of a library it is the library alone.
-        sha256: Of the bytes that were run as this module, where that is known better than from its file.
-
-    Returns:
-        Name and SHA-256 of every file of the user's, sorted and without the folders, so that a moved project stays
-        the same; and the versions of the libraries that these files import.
+    Raises:
+        DataError: If it is something else, empty, or of unequal lengths.
+        UsageError: If it is a stream and nobody said how much of it to read.
     """
-    files: set[tuple[str, str]] = set()
-    libraries: dict[str, str] = {}
-    seen: set[str] = set()
-    pending = [module] if module is not None else []
-    if module is not None and sha256 is not None:
-        _content.setdefault(module, sha256)
-    while pending:
-        here = pending.pop()
-        if here.__name__ in seen:
-            continue
-        seen.add(here.__name__)
-        if is_library(here):
-            top = here.__name__.partition(".")[0]
-            libraries[top] = version(top)
-            continue
-        file = getattr(here, "__file__", None)
-        if file is None:  # typed at a prompt or in a notebook: its functions are looked at one by one
-            continue
-        files.add((Path(file).name, _sha256_of(here, Path(file))))
-        for name in _imported(here, Path(file)):
-            other = sys.modules.get(name)
-            if other is not None:
-                pending.append(other)
-            elif (neighbour := _neighbour(Path(file), name)) is not None:  # imported later, inside a function
-                files.add((neighbour.name, _sha256(neighbour)))
-    return sorted(files), dict(sorted(libraries.items()))
+    store: TensorStore | DatasetStore
+    if _is_stream(data):
+        store = _streamed(data, where, first)
+    elif isinstance(data, torch.utils.data.TensorDataset) and len(data.tensors) == 2 and pair_of(data) is None:
+        store = _columns(data.tensors, where)
+        store.facts = getattr(data, "facts", {})
+    elif isinstance(data, torch.utils.data.DataLoader):
+        store = _loaded(data, where)
+    elif _is_arrow(data):
+        store = _arrow(data, where)
+    elif is_table(data) or (isinstance(data, (tuple, list)) and len(data) == 2 and are_columns(data)):
+        store = _columns(data, where)
+    elif _is_rows(data):
+        store = DatasetStore([data], where)
+        if len(store) and not store.steady:
+            store.facts["unsteady"] = True
+            log.warning("%s gives other values at every reading of one example: what is read now is taken", where)
+    else:
+        raise _no_data(data, where)
+    if len(store) == 0:
+        raise _nothing(where)
+    return store
 
 
-@cache
-def version(library: str) -> str:
-    """The version of an installed library by the name it is imported by; Python's own for what has none."""
-    if library == _OWN.name or library in sys.stdlib_module_names:
-        return "" if library == _OWN.name else f"{sys.version_info.major}.{sys.version_info.minor}"
-    said = getattr(sys.modules.get(library), "__version__", None)
-    if isinstance(said, str):
-        return str(said)
-    from importlib import metadata
+def _no_data(data: Any, where: str) -> DataError:
+    kind = type(data).__name__
+    if hasattr(data, "__getitem__") and not hasattr(data, "__len__"):
+        return DataError(f"a {kind} has no length", where, "give it __len__")
+    fix = "return (inputs, targets) or a torch Dataset"
+    if isinstance(data, (tuple, list)):
+        kind += f" of {len(data)}"
+        if len(data) == 2:
+            kind += f": {' and '.join(type(part).__name__ for part in data)}"
+            if any(hasattr(part, "toarray") for part in data):
+                fix = "make sparse arrays dense: array.toarray()"
+        elif len(data) == 3:
+            fix = f"return (inputs, targets), and a mapping from domains to such pairs for domains; {PAIR}"
+    elif is_array(data) and hasattr(data, "columns"):
+        fix = "return (frame[features].to_numpy(), frame[target].to_numpy())"
+    return DataError(f"a data set cannot be a {kind}", where, fix)
 
+
+def is_table(data: Any) -> bool:
+    """Whether ``data`` is a dictionary of tensors or arrays, examples first."""
+    return isinstance(data, Mapping) and bool(data) and all(is_array(v) for v in data.values())
+
+
+def _is_rows(data: Any) -> bool:
+    if isinstance(data, list):
+        return all(isinstance(row, (tuple, list, Mapping)) for row in data)
+    if is_array(data) or isinstance(data, (str, bytes, tuple)):
+        return False
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__")
+
+
+def _is_stream(data: Any) -> bool:
+    """Whether ``data`` can only be gone through, from its beginning and perhaps without end."""
+    source = data.dataset if isinstance(data, torch.utils.data.DataLoader) else data
+    if isinstance(source, torch.utils.data.IterableDataset) or hasattr(source, "__next__"):
+        return True
+    return (
+        hasattr(source, "__iter__")
+        and not hasattr(source, "__getitem__")
+        and not isinstance(source, (set, frozenset))
+    )
+
+
+def _streamed(data: Any, where: str, first: int | None) -> TensorStore:
+    if first is None:
+        raise UsageError(
+            f"a {type(data).__name__} has no fixed examples: it can be gone through, perhaps without end",
+            where,
+            "say how many to read: --examples N in an analysis (Examples.of(data, first=N) in Python), or return "
+            "list(itertools.islice(dataset, N))",
+        )
+    loader = isinstance(data, torch.utils.data.DataLoader)
+    with preserved_random_state():
+        seed_everything("stream")
+        inputs, targets = (_batches if loader else _rows)(data, where, first)
+    inputs, targets = (map_tensors(tree, lambda t: t[:first]) for tree in (inputs, targets))
+    facts = getattr(data.dataset if loader else data, "facts", {})
+    return TensorStore(inputs, targets, {**facts, "read_from_stream": row_count(targets)})
+
+
+def _rows(stream: Iterable[Any], where: str, first: int) -> tuple[Any, Any]:
+    hook = pair_of(stream)
+    rows: list[tuple[Any, Any]] = []
+    for item in itertools.islice(stream, first):
+        inputs, targets = pair(item, f"row {len(rows)} of {where}", hook)
+        rows.append((map_tensors(inputs, Tensor.clone), map_tensors(targets, Tensor.clone)))
+    if not rows:
+        raise _nothing(where)
+    return collate(rows)
+
+
+def _batches(loader: Any, where: str, first: float = math.inf) -> tuple[Any, Any]:
+    """What a loader gives, until there are ``first`` examples; each batch is copied, its memory may be used again."""
+    hook = pair_of(loader)
+    batches: list[TensorStore] = []
+    for item in loader:
+        batch = _columns(item, where, hook)
+        batches.append(TensorStore(map_tensors(batch.inputs, Tensor.clone), map_tensors(batch.targets, Tensor.clone)))
+        if sum(map(len, batches)) >= first:
+            break
+    if not batches:
+        raise _nothing(where)
     try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return ""
+        return concatenated([b.inputs for b in batches]), concatenated([b.targets for b in batches])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise DataError(f"the loader's batches differ in shape: {error}", where, "pad to one length") from error
 
 
-def _sha256_of(module: ModuleType, file: Path) -> str:
-    if module not in _content:
-        _content[module] = _sha256(file)
-    return _content[module]
+def _columns(data: Any, where: str, hook: Callable[[Any], Any] | None = None) -> TensorStore:
+    inputs, targets = pair(data, where, hook)
+    sizes, wanted = ({len(t) if t.ndim else 0 for t in leaves(tree)} for tree in (inputs, targets))
+    if len(wanted) != 1 or sizes != wanted:
+        shown = next(iter(wanted)) if len(wanted) == 1 else sorted(wanted)
+        raise DataError(f"inputs have {sorted(sizes)} examples, targets {shown}", where, "make them equal")
+    return TensorStore(inputs, targets)
 
 
-def _sha256(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
-        return ""
+def _is_arrow(data: Any) -> bool:
+    """Whether ``data`` is a table of the ``datasets`` library that holds numbers and texts, nothing to decode."""
+    features = getattr(data, "features", None)
+    if not isinstance(features, Mapping) or not hasattr(data, "with_format") or not hasattr(data, "column_names"):
+        return False
+    decoded = any(type(f).__name__ in ("Image", "Audio", "Video", "Pdf") for f in features.values())
+    return not decoded and data.format["type"] != "custom"
 
 
-def _imported(module: ModuleType, file: Path) -> Iterator[str]:
-    """Absolute names of all that a file imports, anywhere in it; also of names that may be modules of a package."""
-    if file.suffix != ".py":
-        return
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return
-    package = (getattr(module, "__package__", None) or "").split(".")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            name = ".".join([*filter(None, base), *([node.module] if node.module else [])])
-            if name:
-                yield name
-            yield from (f"{name}.{alias.name}" if name else alias.name for alias in node.names)
+def _arrow(data: Any, where: str) -> TensorStore:
+    numbers = {k: v for k, v in data.with_format("numpy")[:].items() if getattr(v, "dtype", None) is not None}
+    ragged = [k for k, v in numbers.items() if v.dtype == object and isinstance(v[0], (list, np.ndarray))]
+    if ragged:
+        raise DataError(f"rows differ in length: {', '.join(ragged)}", where, "pad them, padding='max_length'")
+    store = _columns({k: v for k, v in numbers.items() if v.dtype.kind in "biuf"}, where)
+    names = [getattr(f, "names", None) for k, f in data.features.items() if k in TARGETS]
+    store.facts = {"classes": names[0]} if names and names[0] else {}
+    return store
 
 
-def _neighbour(file: Path, name: str) -> Path | None:
-    place = file.parent.joinpath(*name.split("."))
-    for found in (place.with_suffix(".py"), place / "__init__.py"):
-        if found.is_file():
-            return found
-    return None
+def _loaded(loader: Any, where: str) -> TensorStore:
+    with preserved_random_state():
+        seed_everything("loader")
+        return TensorStore(*_batches(loader, where), getattr(loader.dataset, "facts", None))
+
+
+def _nothing(where: str) -> DataError:
+    return DataError("there is no example", where, "a data set and each of its domains needs at least one")

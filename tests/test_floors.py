@@ -11,13 +11,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    1: {"allocator", "errors", "names", "registry", "specs", "files", "progress", "plugins", "sources"},
+    1: {"allocator", "errors", "names", "registry", "specs", "files", "progress", "plugins", "code_files"},
     2: {
         "trees",
         "recompute",
         "losses",
         "modes",
         "stores",
+        "sources",
+        "reading",
+        "digests",
         "examples",
         "parameters",
         "ascent",

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..examples import Batch
-from ..losses import LossFunction, batch_weight, mean_loss, prediction
+from ..losses import LossFunction, batch_weight, class_numbers, mean_loss, prediction
 from ..parameters import as_real
 from ..problem import Problem
 from ..products import Apply, zero
@@ -158,7 +158,7 @@ def _likelihood(problem: Problem) -> str:
 
 def _nll_fisher(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
     """With log-probabilities as outputs s = −e_y, so that B = diag(p), at the positions that count."""
-    counted = (batch.targets != -100).unsqueeze(1)
+    counted = (class_numbers(output, batch.targets) != -100).unsqueeze(1)
     weight = output.exp() * counted
     return lambda tangent: weight * tangent
 
@@ -187,4 +187,6 @@ def _drawn_target(name: str, output: Tensor, target: Tensor, numbers: Tensor) ->
         labels = torch.cat([target[:, :1], labels[:, :-1]], 1)
     if target.is_floating_point():  # soft targets: classes all the same
         return labels, 1.0
-    return torch.where(target == -100, target, labels), 1.0
+    if dim == 1:
+        target = class_numbers(output, target)
+    return torch.where(target.long() == -100, target, labels), 1.0

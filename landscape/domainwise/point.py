@@ -55,7 +55,7 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
         "conflict": conflict(cosine[np.ix_(seen, seen)]),
         "conflict_all": conflict(cosine),
         "disam_lambda": spec.lam,
-        "splits": {split: _of_split(problem.on(examples)) for split, examples in splits.items()},
+        "splits": {split: _of_split(problem.on(examples, f"split {split!r}")) for split, examples in splits.items()},
         "cross_sharpness": None,
         "perturbed": None,
         "notes": notes,

@@ -15,7 +15,7 @@ from ..devices import type_at
 from ..errors import UsageError
 from ..examples import Batch, forward
 from ..fitting import load_into
-from ..losses import prediction
+from ..losses import class_numbers, prediction
 from ..problem import Problem
 from ..specs import SharpnessSpec
 from ..trees import leaves, map_tensors
@@ -61,8 +61,8 @@ def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
         output = prediction(forward(problem.model, batch.inputs))
         if output.is_complex():
             raise UsageError("a margin needs real outputs", "--measure margin", "choose another measure")
-        own = output.gather(1, batch.targets[:, None])[:, 0]
-        return own - output.scatter(1, batch.targets[:, None], -math.inf).amax(1)
+        label = class_numbers(output, batch.targets)[:, None]
+        return output.gather(1, label)[:, 0] - output.scatter(1, label, -math.inf).amax(1)
 
     with torch.no_grad():
         margins = problem.per_example(of).double().cpu().numpy()

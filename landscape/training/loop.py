@@ -92,8 +92,8 @@ class Training:
         if spec.init is not None:
             load_into(self.model, read_weights(Path(spec.init)), spec.init)
         self._freeze()
-        for examples in splits.values():
-            check_fit(self.model, examples, self.loss, device=self.device, dtype=self.dtype)
+        for name, examples in splits.items():
+            check_fit(self.model, examples, self.loss, device=self.device, dtype=self.dtype, where=f"split {name!r}")
         self.settings = method_settings(spec)
         assert spec.lr is not None
         self.optimizer = build_optimizer(
@@ -113,7 +113,7 @@ class Training:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.average = {"none": None, "swa": SWA, "swad": SWAD}[spec.average]
         self.averaged: SWA | SWAD | None = self.average(trained) if self.average else None
-        self.scorer = Scorer(splits, spec.holdout, self.loss, self.device, self.dtype)
+        self.scorer = Scorer(splits, splits.unseen(spec.holdout), self.loss, self.device, self.dtype)
         every = interval(spec.save_every)
         self.save_steps = every and every[0] * (self.order.per_epoch if every[1] == "epochs" else 1)
         epochs = math.ceil(self.total / self.order.per_epoch)
