@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import NumericalError, is_out_of_memory
 from .memory import free_memory
 from .precision import full_precision
+from .replacements import require_equal_forms
 from .second_derivatives import missing_derivative
 
 if TYPE_CHECKING:
@@ -92,10 +93,11 @@ class Products:
         """The product with ``vector`` ``(n,)``, in the problem's type; not checked for finiteness.
 
         Raises:
-            NumericalError: If an operation of the model has no second derivative.
+            NumericalError: If an operation of the model has no second derivative, or its equal form another value.
         """
         problem = self.problem
         problem.refuse_autocast()
+        require_equal_forms(problem)
         parts = problem.space.split(vector.to(problem.device, problem.dtype))
         weight = problem.total_weight
         return problem.summed(self._own_sum(parts))[0] / weight

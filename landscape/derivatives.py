@@ -1,0 +1,282 @@
+"""Whether autograd's derivatives are those of the loss: compared with differences, in float64, on a few examples.
+
+A tensor that was detached, a forward inside ``torch.no_grad()``, a straight-through estimate, a hook that scales
+gradients: what comes back from ``backward`` is then not the slope of the loss, and what a second backward gives is
+the curvature of something else. Nothing in the numbers shows it, so it is asked of every network.
+
+Autograd is believed where one of several steps confirms it: rounding wants a long step, kinks a short one. It is
+contradicted where the quotients of two steps agree with each other and not with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .distributed import alone
+from .errors import LandscapeError
+from .nearby import Point, near
+
+if TYPE_CHECKING:
+    from .problem import Problem
+
+_SETTLED = 0.1  # quotients that differ by less than this share of what is in question agree with each other
+_GROUPS = 16  # of parameters, that are moved one after the other to find those that disagree
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How closely derivatives and quotients can agree, and the steps to try, in units of the parameters' sizes."""
+
+    tolerance: float
+    of_loss: tuple[float, ...]
+    of_gradient: tuple[float, ...]
+    tiny: float
+
+
+_LIMITS = {
+    torch.float64: _Limits(1e-4, (3e-6, 1e-4, 3e-3), (1e-6, 1e-8, 1e-10, 1e-4, 1e-3), 1e-14),
+    torch.float32: _Limits(5e-2, (1e-2, 3e-3, 3e-2), (1e-2, 1e-3, 3e-2), 1e-7),
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One derivative beside its differences.
+
+    Attributes:
+        error: Relative difference; None where the two cannot be told apart from rounding, or the quotients of
+            different steps do not agree with each other.
+        wrong: Whether the quotients agree with each other, and not with the derivative.
+        settled: Whether some step allowed a judgement.
+        parameters: Names of those that disagree most, if it is wrong.
+    """
+
+    error: float | None
+    wrong: bool
+    settled: bool
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """What was found for one network and loss.
+
+    Attributes:
+        gradient: The gradient beside differences of the loss; None if it could not be made.
+        product: The Hessian product beside differences of the gradient; None if not asked for or not made.
+        examples: How many were looked at.
+        dtype: In what.
+        reason: Why nothing was compared, if so.
+    """
+
+    gradient: Compared | None
+    product: Compared | None
+    examples: int
+    dtype: torch.dtype | None
+    reason: str = ""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters whose derivatives disagree most."""
+        return next((c.parameters for c in (self.gradient, self.product) if c is not None and c.wrong), ())
+
+    @property
+    def note(self) -> str | None:
+        """What a reader should know of the gradient, or None where it is the slope of the loss."""
+        if self.gradient is None:
+            return f"the gradient could not be compared with differences of the loss ({self.reason})"
+        if self.gradient.wrong:
+            return f"{self.gradient_is_off}: what is computed from it belongs to no loss"
+        if not self.gradient.settled:
+            return (
+                "the gradient could not be compared with differences of the loss, which jumps or is rounded coarsely "
+                "inside the forward"
+            )
+        return None
+
+    @property
+    def gradient_is_off(self) -> str:
+        """By how much, and where."""
+        assert self.gradient is not None
+        return (
+            "the gradient is not the slope of the loss (a stop-gradient, straight-through estimate or hook?): "
+            f"off by {_share(self.gradient)}"
+        )
+
+    @property
+    def curvature_note(self) -> str | None:
+        """What a reader should know of Hessian products, or None where they are the loss's second derivative."""
+        product = self.product if self.product is not None and self.product.wrong else None
+        if self.gradient is not None and self.gradient.wrong:
+            held = "" if product is None else f" with what is stopped held fixed ({_share(product)} off the full one)"
+            return f"{self.gradient_is_off}; curvature here is the derivative of that gradient{held}, not of the loss"
+        if product is not None:
+            return (
+                f"the curvature product is not the derivative of the gradient: off by {_share(product)}; "
+                "an operation has a wrong second derivative"
+            )
+        return self.note
+
+    def record(self) -> dict[str, Any]:
+        """For a command's object; ``note`` is of the product where that was compared."""
+        return {
+            "gradient_error": self.gradient.error if self.gradient else None,
+            "product_error": self.product.error if self.product else None,
+            "parameters": list(self.parameters),
+            "examples": self.examples,
+            "dtype": str(self.dtype).removeprefix("torch.") if self.dtype else None,
+            "note": self.note if self.product is None else self.curvature_note,
+        }
+
+
+def _share(found: Compared) -> str:
+    named = f", most in {', '.join(found.parameters)}" if found.parameters else ""
+    return f"{100 * (found.error or 0):.2g} %{named}"
+
+
+@alone()
+def derivatives(problem: Problem, *, product: bool = False) -> Derivatives:
+    """Compare the gradient with differences of the loss, and a Hessian product with differences of the gradient.
+
+    Looked at once for a problem and kept. In float64, or where the network does not run in it, in its own type.
+
+    Args:
+        problem: Network, loss and examples.
+        product: Compare a Hessian product, too.
+
+    Raises:
+        NumericalError: If a custom function has no second derivative.
+    """
+    known: dict[Any, Derivatives] = problem.__dict__.setdefault("_derivatives", {})
+    for asked in (product, True):
+        if (problem.params, asked) in known:
+            return known[problem.params, asked]
+    found = Derivatives(None, None, 0, None)
+    for dtype in dict.fromkeys((torch.float64, problem.dtype)):
+        try:
+            found = _looked_at(problem, dtype, product)
+            break
+        except LandscapeError:
+            raise
+        except Exception as error:  # whatever somebody's forward raises in another type than its own
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            found = Derivatives(None, None, 0, None, reason[:200])
+    known[problem.params, product] = found
+    return found
+
+
+def _looked_at(problem: Problem, dtype: torch.dtype, product: bool) -> Derivatives:
+    limits = _LIMITS.get(dtype, _LIMITS[torch.float32])
+    with near(problem, dtype) as point:
+        gradient = _gradient_beside_losses(point, limits)
+        found = _product_beside_gradients(point, limits) if product else None
+        return Derivatives(gradient, found, point.examples, dtype)
+
+
+# -- one derivative beside its differences -------------------------------------------------------------------------
+
+
+def _gradient_beside_losses(point: Point, limits: _Limits) -> Compared:
+    parts = point.gradient()
+    unit = [d / s for d, s in zip(point.direction, point.sizes, strict=True)]
+
+    def slope(only: Sequence[int]) -> Tensor:
+        return torch.stack([(parts[i].conj() * unit[i]).real.sum() for i in only]).sum()
+
+    def differences(step: float) -> list[Tensor]:
+        return point.quotient(lambda: [point.loss()], step)
+
+    everything = range(len(parts))
+    # A slope along a random direction is as large as the gradient on average; by chance it may be much smaller.
+    found, step = _compare([slope(everything)], differences, limits, limits.of_loss, least=_norm(parts))
+    if not found.wrong:
+        return found
+    gaps: dict[int, float] = {}
+    total = [0.0, 0.0, 0.0]
+
+    def ask(only: Sequence[int]) -> tuple[float, float, float]:
+        (quotient,) = point.quotient(lambda: [point.loss()], step, only)
+        mine = slope(only)
+        return float((quotient - mine) ** 2), float(quotient**2), float(mine**2)
+
+    groups = [list(g) for g in np.array_split(everything, min(_GROUPS, len(parts)))]
+    asked = [(ask(g), g) for g in groups]
+    for numbers, group in asked:
+        total = [a + b for a, b in zip(total, numbers, strict=True)]
+        if len(group) == 1:
+            gaps[group[0]] = numbers[0]
+    worst = max(asked, key=lambda pair: pair[0][0])[1]
+    if len(worst) > 1:
+        gaps = {i: ask([i])[0] for i in worst}
+    error = math.sqrt(total[0] / max(total[1:])) if max(total[1:]) > 0 else found.error
+    return Compared(error, True, True, _worst(point, gaps))
+
+
+def _product_beside_gradients(point: Point, limits: _Limits) -> Compared:
+    mine = point.product()
+    quotients: list[list[Tensor]] = []
+
+    def differences(step: float) -> list[Tensor]:
+        quotients.append(point.quotient(point.gradient, step))
+        return quotients[-1]
+
+    found, _ = _compare(mine, differences, limits, limits.of_gradient)
+    if not found.wrong:
+        return found
+    gaps = {i: float((q - m).abs().square().sum()) for i, (q, m) in enumerate(zip(quotients[0], mine, strict=True))}
+    return Compared(found.error, True, True, _worst(point, gaps))
+
+
+def _worst(point: Point, gaps: dict[int, float]) -> tuple[str, ...]:
+    """The parameters that make nearly all of a disagreement, at most three, the worst first."""
+    order = sorted(gaps, key=lambda i: -gaps[i])[:_NAMED]
+    return tuple(point.names[i] for i in order if gaps[i] > 0.01 * gaps[order[0]])
+
+
+def _compare(
+    mine: list[Tensor],
+    differences: Callable[[float], list[Tensor]],
+    limits: _Limits,
+    steps: Sequence[float],
+    least: float = 0.0,
+) -> tuple[Compared, float]:
+    """A derivative beside difference quotients of several steps, the first of which is asked alone if it agrees.
+
+    Returns:
+        What is to be thought of it, and the step that told.
+    """
+    rounding: float | None = None  # of a difference, before it is divided
+    tried: list[tuple[list[Tensor], float, float, float]] = []
+    for step in steps:
+        quotient = differences(step)
+        gap, size = _gap(quotient, mine), max(_norm(quotient), _norm(mine), least)
+        if not gap < math.inf:
+            continue
+        if gap <= limits.tolerance * size:
+            return Compared(gap / size if size else 0.0, False, True), step
+        if rounding is None:
+            rounding = 30 * limits.tiny * max(k * _gap(differences(k * limits.tiny), mine) for k in (1, 3))
+        if gap <= limits.tolerance * size + rounding / step:
+            return Compared(None, False, True), step
+        tried.append((quotient, gap, gap / size, step))
+    for (a, first, error, step), (b, second, _, _) in pairwise(tried):
+        if _gap(a, b) <= _SETTLED * min(first, second):
+            return Compared(error, True, True), step
+    return Compared(None, False, not tried), steps[0]
+
+
+def _norm(parts: Sequence[Tensor]) -> float:
+    return float(torch.stack([torch.linalg.vector_norm(p) for p in parts]).double().norm())
+
+
+def _gap(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    return _norm([x - y for x, y in zip(a, b, strict=True)])
