@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 _SETTLED = 0.1  # quotients that differ by less than this share of what is in question agree with each other
+_CLOSE = 0.02  # quotients that do not agree with each other, and come so close, speak for the derivative
 _GROUPS = 16  # of parameters, that are moved one after the other to find those that disagree
+_DRAWS = 4  # of directions, to say by how much
 _NAMED = 3
 
 
@@ -43,7 +45,7 @@ class _Limits:
 
 
 _LIMITS = {
-    torch.float64: _Limits(1e-4, (3e-6, 1e-4, 3e-3), (1e-6, 1e-8, 1e-10, 1e-4, 1e-3), 1e-14),
+    torch.float64: _Limits(1e-4, (1e-7, 1e-9, 1e-5, 1e-4, 3e-3), (1e-6, 1e-8, 1e-10, 1e-4, 1e-3), 1e-14),
     torch.float32: _Limits(5e-2, (1e-2, 3e-3, 3e-2), (1e-2, 1e-3, 3e-2), 1e-7),
 }
 
@@ -56,7 +58,7 @@ class Compared:
         error: Relative difference; None where the two cannot be told apart from rounding, or the quotients of
             different steps do not agree with each other.
         wrong: Whether the quotients agree with each other, and not with the derivative.
-        settled: Whether some step allowed a judgement.
+        settled: Whether the quotients allow a judgement.
         parameters: Names of those that disagree most, if it is wrong.
     """
 
@@ -89,13 +91,25 @@ class Derivatives:
         """Names of the parameters whose derivatives disagree most."""
         return next((c.parameters for c in (self.gradient, self.product) if c is not None and c.wrong), ())
 
-    @property
-    def note(self) -> str | None:
-        """What a reader should know of the gradient, or None where it is the slope of the loss."""
+    def note(self, of: str = "gradient") -> str | None:
+        """What a reader should know, or None where the derivatives are those of the loss.
+
+        Args:
+            of: What was computed: something from the ``gradient``, or a curvature matrix by its name.
+        """
+        product = self.product if self.product is not None and self.product.wrong else None
+        if self.gradient is not None and self.gradient.wrong:
+            return (
+                "the gradient is not the slope of the loss (a stop-gradient, straight-through estimate or hook?): "
+                f"off by {_share(self.gradient)}; {_consequence(of, product)}"
+            )
+        if of == "hessian" and product is not None:
+            return (
+                f"the curvature product is not the derivative of the gradient: off by {_share(product)}; "
+                "an operation has a wrong second derivative"
+            )
         if self.gradient is None:
             return f"the gradient could not be compared with differences of the loss ({self.reason})"
-        if self.gradient.wrong:
-            return f"{self.gradient_is_off}: what is computed from it belongs to no loss"
         if not self.gradient.settled:
             return (
                 "the gradient could not be compared with differences of the loss, which jumps or is rounded coarsely "
@@ -103,44 +117,38 @@ class Derivatives:
             )
         return None
 
-    @property
-    def gradient_is_off(self) -> str:
-        """By how much, and where."""
-        assert self.gradient is not None
-        return (
-            "the gradient is not the slope of the loss (a stop-gradient, straight-through estimate or hook?): "
-            f"off by {_share(self.gradient)}"
-        )
-
-    @property
-    def curvature_note(self) -> str | None:
-        """What a reader should know of Hessian products, or None where they are the loss's second derivative."""
-        product = self.product if self.product is not None and self.product.wrong else None
-        if self.gradient is not None and self.gradient.wrong:
-            held = "" if product is None else f" with what is stopped held fixed ({_share(product)} off the full one)"
-            return f"{self.gradient_is_off}; curvature here is the derivative of that gradient{held}, not of the loss"
-        if product is not None:
-            return (
-                f"the curvature product is not the derivative of the gradient: off by {_share(product)}; "
-                "an operation has a wrong second derivative"
-            )
-        return self.note
-
-    def record(self) -> dict[str, Any]:
-        """For a command's object; ``note`` is of the product where that was compared."""
+    def record(self, of: str = "gradient") -> dict[str, Any]:
+        """For a command's object; for ``of`` see `note`."""
         return {
             "gradient_error": self.gradient.error if self.gradient else None,
             "product_error": self.product.error if self.product else None,
             "parameters": list(self.parameters),
             "examples": self.examples,
             "dtype": str(self.dtype).removeprefix("torch.") if self.dtype else None,
-            "note": self.note if self.product is None else self.curvature_note,
+            "note": self.note(of),
         }
+
+
+def _consequence(of: str, product: Compared | None) -> str:
+    if of == "gradient":
+        return "what is computed from it (norm, ascent, direction) is not of the loss"
+    if of != "hessian":
+        return f"{of} is made of the derivatives that autograd gives, not of those of the outputs and the loss"
+    if product is None:
+        return "curvature here is the derivative of that gradient, not of the loss"
+    return (
+        "curvature here takes what is stopped for a constant: it is neither the second derivative of the loss nor "
+        f"the derivative of that gradient ({_percent(product)} off)"
+    )
 
 
 def _share(found: Compared) -> str:
     named = f", most in {', '.join(found.parameters)}" if found.parameters else ""
-    return f"{100 * (found.error or 0):.2g} %{named}"
+    return f"{_percent(found)}{named}"
+
+
+def _percent(found: Compared) -> str:
+    return f"{100 * (found.error or 0):.2g} %"
 
 
 @alone()
@@ -187,10 +195,10 @@ def _looked_at(problem: Problem, dtype: torch.dtype, product: bool) -> Derivativ
 
 def _gradient_beside_losses(point: Point, limits: _Limits) -> Compared:
     parts = point.gradient()
-    unit = [d / s for d, s in zip(point.direction, point.sizes, strict=True)]
 
     def slope(only: Sequence[int]) -> Tensor:
-        return torch.stack([(parts[i].conj() * unit[i]).real.sum() for i in only]).sum()
+        pairs = ((parts[i], point.direction[i] / point.sizes[i]) for i in only)
+        return torch.stack([(g.conj() * d).real.sum() for g, d in pairs]).sum()
 
     def differences(step: float) -> list[Tensor]:
         return point.quotient(lambda: [point.loss()], step)
@@ -200,39 +208,43 @@ def _gradient_beside_losses(point: Point, limits: _Limits) -> Compared:
     found, step = _compare([slope(everything)], differences, limits, limits.of_loss, least=_norm(parts))
     if not found.wrong:
         return found
-    gaps: dict[int, float] = {}
-    total = [0.0, 0.0, 0.0]
+    gaps, whole = _gaps(point, [list(g) for g in np.array_split(everything, min(_GROUPS, len(parts)))], slope, step)
+    error = whole if whole > limits.tolerance else found.error
+    worst = max(gaps, key=lambda group: gaps[group])
+    alone = gaps if len(gaps) == len(parts) else _gaps(point, [[i] for i in worst], slope, step)[0]
+    return Compared(error, True, True, _worst(point, {group[0]: gap for group, gap in alone.items()}))
 
-    def ask(only: Sequence[int]) -> tuple[float, float, float]:
-        (quotient,) = point.quotient(lambda: [point.loss()], step, only)
-        mine = slope(only)
-        return float((quotient - mine) ** 2), float(quotient**2), float(mine**2)
 
-    groups = [list(g) for g in np.array_split(everything, min(_GROUPS, len(parts)))]
-    asked = [(ask(g), g) for g in groups]
-    for numbers, group in asked:
-        total = [a + b for a, b in zip(total, numbers, strict=True)]
-        if len(group) == 1:
-            gaps[group[0]] = numbers[0]
-    worst = max(asked, key=lambda pair: pair[0][0])[1]
-    if len(worst) > 1:
-        gaps = {i: ask([i])[0] for i in worst}
-    error = math.sqrt(total[0] / max(total[1:])) if max(total[1:]) > 0 else found.error
-    return Compared(error, True, True, _worst(point, gaps))
+def _gaps(
+    point: Point, groups: Sequence[Sequence[int]], slope: Callable[[Sequence[int]], Tensor], step: float
+) -> tuple[dict[tuple[int, ...], float], float]:
+    """Squared difference of slope and quotient in each group of parameters, and of all relative to the larger."""
+    gaps = {tuple(group): 0.0 for group in groups}
+    quotients = slopes = 0.0
+    for _ in range(_DRAWS):
+        for group in gaps:
+            (quotient,) = point.quotient(lambda: [point.loss()], step, group)
+            mine = slope(group)
+            gaps[group] += float((quotient - mine) ** 2)
+            quotients, slopes = quotients + float(quotient**2), slopes + float(mine**2)
+        point.turn()
+    return gaps, math.sqrt(sum(gaps.values()) / max(quotients, slopes, 1e-300))
 
 
 def _product_beside_gradients(point: Point, limits: _Limits) -> Compared:
     mine = point.product()
-    quotients: list[list[Tensor]] = []
+    quotients: dict[float, list[Tensor]] = {}
 
     def differences(step: float) -> list[Tensor]:
-        quotients.append(point.quotient(point.gradient, step))
-        return quotients[-1]
+        quotients[step] = point.quotient(point.gradient, step)
+        return quotients[step]
 
-    found, _ = _compare(mine, differences, limits, limits.of_gradient)
+    found, step = _compare(mine, differences, limits, limits.of_gradient)
     if not found.wrong:
         return found
-    gaps = {i: float((q - m).abs().square().sum()) for i, (q, m) in enumerate(zip(quotients[0], mine, strict=True))}
+    gaps = {
+        i: float((q - m).abs().square().sum()) for i, (q, m) in enumerate(zip(quotients[step], mine, strict=True))
+    }
     return Compared(found.error, True, True, _worst(point, gaps))
 
 
@@ -271,7 +283,8 @@ def _compare(
     for (a, first, error, step), (b, second, _, _) in pairwise(tried):
         if _gap(a, b) <= _SETTLED * min(first, second):
             return Compared(error, True, True), step
-    return Compared(None, False, not tried), steps[0]
+    error = min((t[2] for t in tried), default=0.0)
+    return (Compared(error, False, True) if error < _CLOSE else Compared(None, False, False)), steps[0]
 
 
 def _norm(parts: Sequence[Tensor]) -> float:

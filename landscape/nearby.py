@@ -41,7 +41,7 @@ class Point:
         self.tensors: list[Tensor] = list(problem.space.tensors)
         self.batch = problem.examples.batch(positions).to(problem.device, dtype)
         self.examples = len(positions)
-        generator = torch.Generator(problem.device).manual_seed(0)
+        self._generator = generator = torch.Generator(problem.device).manual_seed(0)
 
         def drawn() -> list[Tensor]:
             return [
@@ -62,6 +62,12 @@ class Point:
             torch._foreach_copy_(self.tensors, self.centre)
             moving = range(len(self.tensors)) if only is None else only
             torch._foreach_add_([self.tensors[i] for i in moving], [self.direction[i] for i in moving], alpha=step)
+
+    def turn(self) -> None:
+        """Take another random direction: some entries the other way."""
+        for d in self.direction:
+            signs = torch.randint(0, 2, d.shape, generator=self._generator, device=d.device)
+            d.mul_(2 * signs - 1)
 
     def loss(self) -> Tensor:
         """Mean loss here, shape ``()``, without a graph."""

@@ -83,7 +83,7 @@ def look(
     symmetry = difference = compared = None
     if check:
         compared = derivatives(problem, product=spec.operator == "hessian")
-        symmetry = symmetry_error(probes, problem, compared.curvature_note)
+        symmetry = symmetry_error(probes, problem, compared.note(spec.operator))
         difference = check_custom_functions(problem)
     spectrum = lanczos(
         operator,
@@ -113,7 +113,7 @@ def look(
         "gradient_norm": gradient_norm,
         "symmetry_error": symmetry,
         "difference_error": difference,
-        "derivatives": compared.record() if compared else None,
+        "derivatives": compared.record(spec.operator) if compared else None,
         **_lists(spectrum),
         "lambda_ratio": _ratio(spectrum),
         "krylov_products": spectrum.krylov_products,
