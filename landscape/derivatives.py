@@ -137,8 +137,8 @@ def _consequence(of: str, product: Compared | None) -> str:
     if product is None:
         return "curvature here is the derivative of that gradient, not of the loss"
     return (
-        "curvature here takes what is stopped for a constant: it is neither the second derivative of the loss nor "
-        f"the derivative of that gradient ({_percent(product)} off)"
+        "curvature here is neither the second derivative of the loss nor the derivative of that gradient "
+        f"({_percent(product)} off)"
     )
 
 

@@ -158,8 +158,14 @@ class Products:
         # A graph is about as large per example as the first one was: no need to build it to know.
         if not self.budget or used + len(batch) * self._bytes_per_example > self.budget:
             return self.build(self.problem, batch, start)(parts, False)
-        with _counting_saved_bytes() as saved:
-            apply = self.build(self.problem, batch, start)
+        try:
+            with _counting_saved_bytes() as saved:
+                apply = self.build(self.problem, batch, start)
+        except RuntimeError as error:
+            if not _refuses_counting(error):
+                raise
+            self.budget = 0  # nobody knows how large a graph is
+            return self.build(self.problem, batch, start)(parts, False)
         size = sum(saved.values())
         self._bytes_per_example = size / len(batch)
         fits = used + size <= self.budget
@@ -197,6 +203,11 @@ def _counting_saved_bytes() -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield found
+
+
+def _refuses_counting(error: RuntimeError) -> bool:
+    """Whether ``error`` means that transforms of ``torch.func`` in a forward do not let their tensors be counted."""
+    return "saved tensor hooks" in str(error) or "invalid python storage" in str(error)
 
 
 def require_finite(values: Sequence[float], problem: Problem) -> None:

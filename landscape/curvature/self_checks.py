@@ -86,8 +86,11 @@ def check_custom_functions(problem: Problem) -> float | None:
         what = f"the second derivative of {', '.join(names)} could not be compared with differences"
         raise NumericalError(what, "curvature product", found.reason)
     if found.product.wrong:
+        first = ""
+        if found.gradient is not None and found.gradient.wrong:
+            first = f", and the gradient through it is not the slope of the loss by {found.gradient.error:.1e}"
         raise NumericalError(
-            f"the second derivative of {', '.join(names)} is wrong by {found.product.error:.1e}",
+            f"the second derivative of {', '.join(names)} is wrong by {found.product.error:.1e}{first}",
             "compared with differences of gradients in float64",
             "let its backward use tensors from save_for_backward and differentiable operations only",
         )

@@ -188,7 +188,9 @@ def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
     """Whether stacking works for this network and loss: on the first blocks it must give what the loop gives."""
     centre = problem.weights[None]
     try:
-        stacked = Stacked(problem, parts).losses_and_gradients(centre)
+        group = Stacked(problem, parts)
+        stacked = group.losses_and_gradients(centre)
+        plain = group.losses(centre.expand(len(parts), -1))  # a forward may ask whether gradients are wanted
     except Exception as error:
         if isinstance(error, LandscapeError) or is_out_of_memory(error):
             raise
@@ -199,7 +201,10 @@ def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
         tolerance = _AGREEMENT[problem.dtype]
         scale = torch.linalg.vector_norm(gradient) + tolerance
         if not (
-            torch.allclose(stacked[0][k], loss[0], rtol=tolerance, atol=tolerance, equal_nan=True)
+            all(
+                torch.allclose(values[k], loss[0], rtol=tolerance, atol=tolerance, equal_nan=True)
+                for values in (stacked[0], plain)
+            )
             and float(torch.linalg.vector_norm(stacked[1][k] - gradient[0]) / scale) <= tolerance
         ):
             log.warning("blocks are taken one by one: vectorised, the network gives other numbers")
