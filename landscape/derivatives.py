@@ -46,7 +46,7 @@ class _Limits:
 
 _LIMITS = {
     torch.float64: _Limits(1e-4, (1e-7, 1e-9, 1e-5, 1e-4, 3e-3), (1e-6, 1e-8, 1e-10, 1e-4, 1e-3), 1e-14),
-    torch.float32: _Limits(5e-2, (1e-2, 3e-3, 3e-2), (1e-2, 1e-3, 3e-2), 1e-7),
+    torch.float32: _Limits(2e-2, (1e-2, 3e-3, 3e-2), (1e-2, 1e-3, 3e-2), 1e-7),
 }
 
 

@@ -81,8 +81,8 @@ class Point:
             only: Names of operations to replace; None: all.
         """
         used: set[str] = set()
-        with torch.enable_grad(), twice_differentiable(used, only):
-            return self.problem.batch_loss(self.batch).detach(), used
+        with torch.no_grad(), twice_differentiable(used, only):
+            return self.problem.batch_loss(self.batch), used
 
     def gradient(self) -> list[Tensor]:
         """As autograd has it, each part times the size of its parameter."""
