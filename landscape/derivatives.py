@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .distributed import alone
 from .errors import LandscapeError
+from .memory import free_memory
 from .nearby import Point, near
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _CLOSE = 0.02  # quotients that do not agree with each other, and come so close,
 _GROUPS = 16  # of parameters, that are moved one after the other to find those that disagree
 _DRAWS = 4  # of directions, to say by how much
 _NAMED = 3
+_VECTORS = 8  # as long as the weights, that are held at once
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,10 @@ def derivatives(problem: Problem, *, product: bool = False) -> Derivatives:
             return known[problem.params, asked]
     found = Derivatives(None, None, 0, None)
     for dtype in dict.fromkeys((torch.float64, problem.dtype)):
+        needed = _VECTORS * problem.n_parameters * dtype.itemsize
+        if needed > free_memory(problem.device) / 2:
+            found = Derivatives(None, None, 0, None, f"it takes {needed / 2**30:.1f} GB of memory")
+            continue
         try:
             found = _looked_at(problem, dtype, product)
             break

@@ -10,6 +10,7 @@ from torch import nn
 
 from .distributed import alone
 from .errors import LandscapeError, NumericalError
+from .memory import free_memory
 from .nearby import Point, near
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _COMPARED: WeakSet[nn.Module] = WeakSet()
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative; distances of close points lose half of all digits
+_VECTORS = 5  # as long as the weights, that are held at once
 _LEAST = 1e-4  # a loss below it is made of outputs that are larger, and rounded with them
 
 
@@ -31,6 +33,8 @@ def require_equal_forms(problem: Problem) -> None:
         return
     _COMPARED.add(problem.model)
     for dtype in dict.fromkeys((torch.float64, problem.dtype)):
+        if _VECTORS * problem.n_parameters * dtype.itemsize > free_memory(problem.device) / 2:
+            continue
         try:
             with near(problem, dtype) as point:
                 _compare(point, _ROUNDING.get(dtype, 1e-3))
