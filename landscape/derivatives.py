@@ -24,6 +24,7 @@ from .distributed import alone
 from .errors import LandscapeError
 from .memory import free_memory
 from .nearby import Point, near
+from .replacements import compare_forms
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -164,7 +165,7 @@ def derivatives(problem: Problem, *, product: bool = False) -> Derivatives:
         product: Compare a Hessian product, too.
 
     Raises:
-        NumericalError: If a custom function has no second derivative.
+        NumericalError: If a custom function has no second derivative, or an equal form another value.
     """
     known: dict[Any, Derivatives] = problem.__dict__.setdefault("_derivatives", {})
     for asked in (product, True):
@@ -192,7 +193,10 @@ def _looked_at(problem: Problem, dtype: torch.dtype, product: bool) -> Derivativ
     limits = _LIMITS.get(dtype, _LIMITS[torch.float32])
     with near(problem, dtype) as point:
         gradient = _gradient_beside_losses(point, limits)
-        found = _product_beside_gradients(point, limits) if product else None
+        found = None
+        if product:
+            compare_forms(point, dtype)
+            found = _product_beside_gradients(point, limits)
         return Derivatives(gradient, found, point.examples, dtype)
 
 

@@ -31,28 +31,35 @@ def require_equal_forms(problem: Problem) -> None:
     """
     if problem.model in _COMPARED:
         return
-    _COMPARED.add(problem.model)
     for dtype in dict.fromkeys((torch.float64, problem.dtype)):
         if _VECTORS * problem.n_parameters * dtype.itemsize > free_memory(problem.device) / 2:
             continue
         try:
             with near(problem, dtype) as point:
-                _compare(point, _ROUNDING.get(dtype, 1e-3))
+                compare_forms(point, dtype)
             return
         except LandscapeError:
             raise
         except Exception:  # a forward that runs in its own type only
             continue
+    _COMPARED.add(problem.model)
 
 
-def _compare(point: Point, tolerance: float) -> None:
-    plain = float(point.loss())
+def compare_forms(point: Point, dtype: torch.dtype) -> None:
+    """The same at a point that is there already.
+
+    Raises:
+        NumericalError: See `require_equal_forms`.
+    """
+    tolerance = _ROUNDING.get(dtype, 1e-3)
+    replaced, used = point.loss_with_equal_forms()
+    plain = float(point.loss()) if used else float(replaced)
 
     def off(value: torch.Tensor) -> bool:
         return abs(float(value) - plain) > tolerance * max(abs(plain), _LEAST)
 
-    replaced, used = point.loss_with_equal_forms()
     if not off(replaced):
+        _COMPARED.add(point.problem.model)
         return
     blamed = [name for name in sorted(used) if off(point.loss_with_equal_forms([name])[0])]
     name = " with ".join(blamed or sorted(used))

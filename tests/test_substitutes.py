@@ -406,9 +406,10 @@ def test_an_equal_form_of_another_value_is_refused_by_name(monkeypatch: pytest.M
     x = torch.randn(3, 4)
     for dtype in ("float32", "float64"):
         problem = problem_of(model, (x, LABELS), dtype=dtype)
-        with pytest.raises(NumericalError, match=r"^hardsigmoid gives the loss .* in its equal form") as caught:
-            problem.hvp(problem.weights)
-        assert caught.value.exit_code == 4
+        for _ in range(2):  # not only once
+            with pytest.raises(NumericalError, match=r"^hardsigmoid gives the loss .* in its equal form") as caught:
+                problem.hvp(problem.weights)
+            assert caught.value.exit_code == 4
 
 
 @pytest.mark.parametrize("inner", [True, False])

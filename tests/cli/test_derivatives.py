@@ -35,8 +35,6 @@ def test_tables_and_json_say_it(landscape, tmp_path: Path) -> None:
     for command, options in (
         ("hessian", ("--top", 1)),
         ("sharpness", ("--measure", "gradient-norm")),
-        ("surface", ("--dim", 1, "--points", 3, "--direction", "grad")),
-        ("domains", ()),
     ):
         shown = landscape(command, *words, *options)
         assert shown.code == 0, shown.err
