@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -494,13 +492,14 @@ def test_it_is_asked_once():
 
 
 def test_jumps_are_said_and_blamed_on_nobody():
-    def coarse(net: Net, x: Tensor) -> Tensor:
-        z = plain(net, x).float()
-        return net.last.bias + z.half().to(x.dtype)
+    """A loss that is as rough as rounding to hundredths has difference quotients of all sizes."""
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = derivatives(of(coarse))
+    def coarse(output: Tensor, target: Tensor) -> Tensor:
+        values = F.cross_entropy(output, target, reduction="none")
+        noise = torch.sin(1e9 * values.detach())
+        return values + 0.01 * noise
+
+    found = derivatives(problem_of(Net(plain), (inputs(), LABELS), coarse))
     assert found.gradient is not None
-    assert found.gradient.wrong or not found.gradient.settled or (found.gradient.error or 0) < 0.02
-    assert np.isfinite(found.gradient.error or 0.0)
+    assert not found.gradient.wrong
+    assert "jumps or is rounded coarsely" in str(found.note())
