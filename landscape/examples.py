@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -67,11 +68,37 @@ class Batch:
         return sum(t.nbytes for t in (*leaves(self.inputs), *leaves(self.targets)))
 
 
+_TAKES_GRADIENTS: WeakSet[torch.nn.Module] = WeakSet()
+
+
 def forward(model: torch.nn.Module, inputs: Any) -> Any:
     """Call ``model`` with a tensor, a tuple of positional or a dictionary of keyword arguments.
 
-    Entries of a dictionary that the model has no argument for are left out, and named once.
+    Entries of a dictionary that the model has no argument for are left out, and named once. A model that takes
+    gradients itself (with respect to its inputs, as physics-informed networks and energies do) is left to do so where
+    none are wanted of it.
     """
+    if torch.is_grad_enabled():
+        return _call(model, inputs)
+    if model not in _TAKES_GRADIENTS:
+        try:
+            return _call(model, inputs)
+        except RuntimeError as error:
+            if not _wants_graph(error):
+                raise
+    with torch.enable_grad():
+        # Other tensors over the same numbers: a model marks its inputs as wanting gradients.
+        output = _call(model, map_tensors(inputs, Tensor.detach))
+    _TAKES_GRADIENTS.add(model)
+    return output.detach() if isinstance(output, Tensor) else output
+
+
+def _wants_graph(error: RuntimeError) -> bool:
+    text = str(error)
+    return "does not require grad" in text or "not to require grad" in text or "does not have a grad_fn" in text
+
+
+def _call(model: torch.nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         kind: Any = type(model)
         taken = _arguments(kind)

@@ -18,6 +18,7 @@ _NO_SECOND_DERIVATIVE = re.compile(
     r"|(?P<complex>\w+) does not support automatic differentiation for outputs with complex dtype",
     re.S,
 )
+_HOOK = nn.modules._functions.BackwardHookFunction  # where a module has a backward hook; the identity otherwise
 _FIX = "replace the operation in the model, or select other parameters with --params"
 
 
@@ -74,7 +75,7 @@ def custom_functions(loss: Tensor) -> tuple[str, ...]:
             continue
         seen.add(node)
         custom = getattr(type(node), "_forward_cls", None)
-        if custom is not None and not custom.__module__.startswith("landscape."):
+        if custom is not None and custom is not _HOOK and not custom.__module__.startswith("landscape."):
             found.add(custom.__name__)
             code = getattr(getattr(custom, "backward", None), "__code__", None)
             if code is not None and code.co_filename == torch.autograd.function.__file__:

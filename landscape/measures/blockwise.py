@@ -196,6 +196,7 @@ def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
         stacked = group.losses_and_gradients(centre)
         if len(parts) > 1:
             group.losses_and_gradients(centre.repeat(len(parts), 1))
+        plain = group.losses(centre.expand(len(parts), -1))  # a forward may ask whether gradients are wanted
     except Exception as error:
         if isinstance(error, LandscapeError) or is_out_of_memory(error):
             raise
@@ -206,7 +207,10 @@ def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
         tolerance = _AGREEMENT[problem.dtype]
         scale = torch.linalg.vector_norm(gradient) + tolerance
         if not (
-            torch.allclose(stacked[0][k], loss[0], rtol=tolerance, atol=tolerance, equal_nan=True)
+            all(
+                torch.allclose(values[k], loss[0], rtol=tolerance, atol=tolerance, equal_nan=True)
+                for values in (stacked[0], plain)
+            )
             and float(torch.linalg.vector_norm(stacked[1][k] - gradient[0]) / scale) <= tolerance
         ):
             log.warning("blocks are taken one by one: vectorised, the network gives other numbers")

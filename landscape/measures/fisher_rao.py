@@ -15,6 +15,7 @@ from ..losses import example_losses
 from ..parameters import as_real
 from ..problem import Problem
 from ..progress import report
+from ..replacements import require_equal_forms
 from ..second_derivatives import missing_derivative
 from ..specs import SharpnessSpec
 from .blockwise import over_groups
@@ -41,6 +42,7 @@ def slopes(problem: Problem) -> Tensor:
     sought, for all examples from two backward passes. Where the loss gives no values per example, or an operation
     cannot be differentiated twice, the gradient of each example is taken.
     """
+    require_equal_forms(problem)
     parts = problem.space.split(problem.weights)
 
     def of(batch: Batch) -> Tensor:
