@@ -78,7 +78,7 @@ def picture(
         "metrics": [v for v in variables if v != "evaluated"],
         "domains": problem.present_domains() or None,
         "evaluated_points": int(points),
-        "topology": topology.describe(loss) if spec.dim == 2 else None,
+        "topology": topology.describe(loss, passes.evaluated) if spec.dim == 2 else None,
         "test_examples": test.n_examples if test else None,
         "test_data_hash": test.data_hash if test else None,
         "seed": seed,
