@@ -19,12 +19,17 @@ from .losses import (
     cross_entropy,
     domain_means,
     example_losses,
+    example_trials,
     example_weights,
     nll,
+    no_target,
     prediction,
 )
 from .parameters import evaluation_mode, preserved_random_state
 from .trees import leaves
+
+QUANTITIES = 5
+"""How many numbers per domain `batch_sums` gives."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,15 @@ class DomainEvaluation:
         n: Number of examples.
         loss: Mean loss.
         accuracy: Share of correct predictions, or None if this is no classification.
-        weight: What the domain weighs in a mean over domains' examples: ``n``, or its predictions that count.
+        weight: What the domain weighs in a mean over domains' examples: ``n``, or what its predictions weigh.
+        trials: How many predictions the accuracy is a share of: ``n``, or the predictions that count.
     """
 
     n: int
     loss: float
     accuracy: float | None
     weight: float
+    trials: float
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,8 @@ class Evaluation:
     Attributes:
         n: Number of examples.
         loss: Mean loss over the examples.
-        accuracy: Share of correctly classified examples, or None if this is no classification.
+        accuracy: Share of correctly classified examples (or predictions that count), whatever a class weighs in the
+            loss; None if this is no classification.
         domains: The same per domain that has examples.
     """
 
@@ -67,56 +75,64 @@ class Evaluation:
 
 
 def batch_sums(loss: LossFunction, output: Any, batch: Batch, n_domains: int) -> Tensor:
-    """Per domain, float64: loss sum, sum of hits (NaN if no classification), weight, number of examples.
+    """Per domain, float64: loss sum, hits (NaN if no classification), weight, number of examples, trials.
 
-    Loss and hits are summed with the examples' weights, so that their means are over ``weight``; that is the
-    number of examples unless the loss counts several predictions per example.
+    The loss is summed with the examples' weights, so that its mean is over ``weight``; that is the number of examples
+    unless the loss counts several predictions per example, or classes weigh differently. Hits are counted, and
+    their share is of ``trials``: examples, or predictions that count.
 
     Returns:
-        Shape ``(4, n_domains)``.
+        Shape ``(5, n_domains)``.
     """
-    sums, counts = torch.zeros(4, n_domains, dtype=torch.float64, device=batch.domain.device), batch.counts(n_domains)
+    counts = batch.counts(n_domains)
+    sums = torch.zeros(QUANTITIES, n_domains, dtype=torch.float64, device=batch.domain.device)
     values = example_losses(loss, output, batch.targets)
     weights = example_weights(loss, batch.targets)
 
-    def weighted(numbers: Tensor) -> Tensor:
-        return numbers.double() if weights is None else numbers.double() * weights.double()
+    def weighted(numbers: Tensor, by: Tensor | None) -> Tensor:
+        return numbers.double() if by is None else numbers.double() * by.double()
 
     if values is None:
         present = batch.domain.unique().tolist()
         means = domain_means(loss, output, batch.targets, batch.domain, None, present)
         sums[0, present] = means.double() * counts[present]
     else:
-        sums[0].index_add_(0, batch.domain, weighted(values))
+        sums[0].index_add_(0, batch.domain, weighted(values, weights))
+    sums[2:] = counts
     right = correct(loss, output, batch.targets)
     if right is None:
         sums[1] = torch.nan
     else:
-        sums[1].index_add_(0, batch.domain, weighted(right))
-    if weights is None:
-        sums[2:] = counts
-    else:
-        sums[2].index_add_(0, batch.domain, weights.double())
-        sums[3] = counts
+        trials = example_trials(loss, batch.targets)
+        sums[1].index_add_(0, batch.domain, weighted(right, trials))
+        if trials is not None:
+            sums[4] = torch.zeros_like(sums[4]).index_add_(0, batch.domain, trials.double())
+    if weights is not None:
+        sums[2] = torch.zeros_like(sums[2]).index_add_(0, batch.domain, weights.double())
     return sums
 
 
 def evaluation_from_sums(sums: Tensor, names: Sequence[str]) -> Evaluation:
-    """Turn the summed `batch_sums` of a whole pass into an `Evaluation`."""
-    losses, right, weights, counts = sums.tolist()
+    """Turn the summed `batch_sums` of a whole pass into an `Evaluation`.
 
-    def share(hits: float, weight: float) -> float | None:
-        return None if np.isnan(hits) else hits / weight if weight else 0.0
+    Raises:
+        NoTarget: If no target of a domain counts: a mean over nothing is no number.
+    """
+    losses, right, weights, counts, trials = sums.tolist()
+    empty = [name for name, weight, n in zip(names, weights, counts, strict=True) if n and weight == 0]
+    if empty:
+        raise no_target(empty if len(empty) < sum(n > 0 for n in counts) else [])
+
+    def share(hits: float, tried: float) -> float | None:
+        return None if np.isnan(hits) or not tried else hits / tried
 
     domains = {
-        name: DomainEvaluation(int(n), loss / weight if weight else 0.0, share(hits, weight), weight)
-        for name, loss, hits, weight, n in zip(names, losses, right, weights, counts, strict=True)
+        name: DomainEvaluation(int(n), loss / weight, share(hits, tried), weight, tried)
+        for name, loss, hits, weight, n, tried in zip(names, losses, right, weights, counts, trials, strict=True)
         if n
     }
-    weight = sum(weights)
-    if not weight:
-        raise DataError("no target of any example counts", "the data set", "some must differ from -100")
-    return Evaluation(int(sum(counts)), sum(losses) / weight, share(sum(right), weight), domains)
+    accuracy = share(sum(right), sum(trials))
+    return Evaluation(int(sum(counts)), sum(losses) / sum(weights), accuracy, domains)
 
 
 def evaluate(
@@ -132,7 +148,7 @@ def evaluate(
 
     Several processes share the examples.
     """
-    total = torch.zeros(4, len(examples.domain_names), dtype=torch.float64, device=device)
+    total = torch.zeros(QUANTITIES, len(examples.domain_names), dtype=torch.float64, device=device)
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():
         for raw in examples.batches(batch_size, stretch(len(examples))):
             batch = raw.to(device, dtype)

@@ -24,7 +24,7 @@ from .distributed import place, require_equal, together
 from .errors import NumericalError, UsageError
 from .evaluation import Evaluation, batch_sums, check_fit, evaluation_from_sums
 from .examples import Batch, Examples, Indices
-from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss
+from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss, no_target
 from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
 from .passes import Passes
@@ -146,7 +146,10 @@ class Problem(Passes):
         def contribution(batch: Batch) -> list[Tensor]:
             return [torch.as_tensor(batch_weight(self.loss_function, batch.targets), dtype=torch.float64)]
 
-        return float(self._sum(contribution)[0])
+        total = float(self._sum(contribution)[0])
+        if not total:
+            raise no_target()
+        return total
 
     def describe(self) -> dict[str, Any]:
         """Provenance: what was analysed, on what, with which versions."""
@@ -250,7 +253,7 @@ class Problem(Passes):
     # -- what it answers ------------------------------------------------------------------------------------
 
     def sums(self) -> Tensor:
-        """The pass's `batch_sums` at the current weights, ``(4, domains)``, without waiting for the device."""
+        """The pass's `batch_sums` at the current weights, ``(5, domains)``, without waiting for the device."""
         with torch.no_grad():
             return self._sum(lambda batch: [self._evaluate_batch(batch)])[0]
 

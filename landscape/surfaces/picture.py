@@ -24,7 +24,7 @@ class Passes:
     Attributes:
         dims: Names of the leading dimensions of ``sums``.
         values: Axis values by name.
-        sums: As `landscape.evaluation.batch_sums` gives them, ``(*dims, 4, columns)``.
+        sums: As `landscape.evaluation.batch_sums` gives them, ``(*dims, 5, columns)``.
         evaluated: Which points were evaluated and not interpolated, over ``dims``; None: all.
     """
 
