@@ -44,7 +44,8 @@ class Walker:
         self.forwards = 0
         self._tallies = [Tally(p) for p in (problem, test) if p is not None]
         if policy == "recalibrate" and training is None and batchnorm_layers(problem.model):
-            raise UsageError("there are no examples to estimate statistics from", "--bn recalibrate", "use --bn keep")
+            what = "there are no examples to estimate statistics from"
+            raise UsageError(what, "bn='recalibrate'", "pass training=...")
 
     def at(self, moves: Sequence[Move]) -> Tensor:
         """Sums of a pass at centre + Σ step · direction, ``(5, domains)``; a test split adds its columns."""
