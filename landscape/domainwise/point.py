@@ -69,7 +69,7 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
     if spec.sharpness:
         found |= sharpness(problem, parts, gradients, table, spec, seed)
     if spec.curvature:
-        curvature(parts, table, seed)
+        found["notes"] += curvature(parts, table, seed)
     return found
 
 

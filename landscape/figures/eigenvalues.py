@@ -10,6 +10,7 @@ import numpy as np
 from ..result import Result
 from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
+from .measured import residual_scale
 from .series import by_label, lost_note, seeds_text
 from .style import Style
 from .text import safe
@@ -84,7 +85,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
 def _rows(label: str, result: Result) -> list[Row]:
     data = result.data
     values = data["eigenvalues"].values.astype(float)
-    scale = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
+    scale = residual_scale(result)
     return [
         {
             "label": label,

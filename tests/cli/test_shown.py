@@ -71,7 +71,9 @@ def test_a_summary_stands_under_its_own_split(landscape, folder: Path) -> None:
 
 
 def test_one_split_has_no_title(landscape, folder: Path) -> None:
-    (folder / "mine.py").write_text(MINE.replace('        "test": {"left": part(9, -0.5), "right": part(7, 0.5)},\n', ""))
+    (folder / "mine.py").write_text(
+        MINE.replace('        "test": {"left": part(9, -0.5), "right": part(7, 0.5)},\n', "")
+    )
     said = landscape("domains", "sgd/model.pt", *NAMED)
     assert said.code == 0, said.err
     assert "split " not in said.out
