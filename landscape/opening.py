@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from .errors import UsageError
 from .examples import Examples
 from .fitting import load_into
 from .models.build import build_model, facts_of
+from .models.repeatable import require_repeatable
 from .names import Registry
 from .parameters import preserved_random_state, seed_everything
 from .plugins import Plugin, resolve
@@ -72,8 +74,12 @@ def opened(
         loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
         plugin = _named("model", spec.model, recorded, MODELS, trust)
         model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
-        model = build_model(plugin, key_values(model_arg, "model_arg"), facts or facts_of(splits["train"]))
-        load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
+        build = functools.partial(
+            build_model, plugin, key_values(model_arg, "model_arg"), facts or facts_of(splits["train"])
+        )
+        model = build()
+        kept = load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
+        require_repeatable(model, build, kept, examples, plugin.name)
         problem = Problem(
             model,
             examples,
