@@ -14,7 +14,9 @@ from .distributed import add_up, stretch
 from .errors import DataError, LandscapeError, is_out_of_memory
 from .examples import Batch, Examples, forward
 from .losses import (
+    Loss,
     LossFunction,
+    causal_lm,
     correct,
     cross_entropy,
     domain_means,
@@ -24,6 +26,7 @@ from .losses import (
     nll,
     no_target,
     prediction,
+    token_cross_entropy,
 )
 from .parameters import evaluation_mode, preserved_random_state
 from .trees import leaves
@@ -163,7 +166,8 @@ def check_fit(
     """Pass one example through the model and compare every label with its outputs, before hours of work.
 
     Raises:
-        DataError: If the model does not take the inputs, or a label lies outside ``0..C-1``.
+        DataError: If the model does not take the inputs, a label lies outside ``0..C-1``, or a softmax is over one
+            output.
     """
     if not len(examples):
         return
@@ -184,6 +188,7 @@ def check_fit(
                 f"{type(model).__name__} on one example, {shapes}",
                 "check --model, --data and their arguments, or run with --debug for the traceback",
             ) from error
+    _require_outputs(loss, output)
     classes = examples.classes() if loss in (cross_entropy, nll) else None
     if classes is None or (output := prediction(output)).ndim != 2:
         return
@@ -193,4 +198,19 @@ def check_fit(
             f"label {low if low < 0 else high} is outside 0..{output.shape[1] - 1}",
             "the data set",
             f"the model has {output.shape[1]} outputs; give it more, or mend the labels",
+        )
+
+
+def _require_outputs(loss: LossFunction, output: Any) -> None:
+    """Refuse a softmax over one output, which is 1 whatever the weights: the loss is 0 and flat everywhere."""
+    module = loss.module if isinstance(loss, Loss) else loss
+    last = loss in (token_cross_entropy, causal_lm)
+    if not last and loss not in (cross_entropy, nll) and not isinstance(module, (nn.CrossEntropyLoss, nn.NLLLoss)):
+        return
+    shape = prediction(output).shape
+    if len(shape) > 1 and shape[-1 if last else 1] == 1:
+        raise DataError(
+            "the model has one output, over which a softmax is always 1 and the loss always 0",
+            getattr(loss, "__name__", type(loss).__name__),
+            "use --loss bce_with_logits for two classes from one logit, or give the model an output per class",
         )

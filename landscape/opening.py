@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .cautions import image_scale
 from .checkpoint import read_weights
 from .data.changes import changed
+from .data.images import NORMALIZATIONS
 from .data.splits import open_data
 from .errors import UsageError
 from .examples import Examples
@@ -94,6 +96,9 @@ def opened(
         )
     problem.loss_name = loss.name
     problem.start = _start(target.run)
+    if not (target.run and target.run.spec.get("init") is None and not spec.data):  # else it was trained as it is
+        given = NORMALIZATIONS.get(str(examples.facts.get("normalize")))
+        problem.cautions += image_scale(model, examples.facts, given, plugin.name)
     return problem, {k: e for k, e in selected.items() if len(e)}
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .cautions import misuse
 from .devices import floating_type, pick_device
 from .distributed import place, require_equal, together
 from .errors import NumericalError, UsageError
@@ -94,6 +95,8 @@ class Problem(Passes):
             parameter.requires_grad_(name in moving)
             parameter.grad = None
         self.params, self.unseen = params, tuple(unseen)
+        self.cautions: list[str] = []  # what whoever made the problem found odd
+        self.misused: list[str] = []
         self.start: Path | None = None  # the checkpoint that training started from, where it is known
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
         self.loss_function = as_loss(loss)
@@ -166,6 +169,7 @@ class Problem(Passes):
             "parameter_names": list(self.space.names),
             "replaced": sorted(self.replaced),
             "settled_embeddings": self.settled,
+            "cautions": [*self.cautions, *self.misused],
             "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
             "mode": self.mode,
             "replay_seed": self.replay_seed,
@@ -214,7 +218,7 @@ class Problem(Passes):
             mode=self.mode,
             replay_seed=self.replay_seed,
         )
-        other.loss_name, other.start = self.loss_name, self.start
+        other.loss_name, other.start, other.cautions = self.loss_name, self.start, self.cautions
         other._batches = self._batches
         return other
 
@@ -387,6 +391,7 @@ class Problem(Passes):
                 f"{self.n_examples} examples",
                 "check weights and data",
             )
+        self.misused = misuse(self.loss_function, lambda: self.some(64).targets, evaluation)
         return evaluation
 
     # -- passes over the examples ------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ FLOORS = {
         "intervals",
         "weights",
         "fitting",
+        "cautions",
         "hugging_face",
         "second_derivatives",
         "substitutes",
