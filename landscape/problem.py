@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .cautions import misuse
 from .copying import copied, require_faithful
 from .devices import floating_type, moved, pick_device
 from .distributed import place, require_equal, together
@@ -26,7 +27,7 @@ from .errors import NumericalError, UsageError
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
 from .examples import Batch, Examples, Indices, forward
 from .fingerprint import fingerprint
-from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss
+from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss, no_target
 from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace, preserved_random_state, refuse_shared_memory, unwrapped
 from .passes import Passes
@@ -118,6 +119,8 @@ class Problem(Passes):
             parameter.requires_grad_(name in moving)
             parameter.grad = None
         self.params, self.unseen = params, tuple(unseen)
+        self.cautions: list[str] = []  # what whoever made the problem found odd
+        self.misused: list[str] = []
         self.start: Path | None = None  # the checkpoint that training started from, where it is known
         check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
@@ -209,7 +212,10 @@ class Problem(Passes):
         def contribution(batch: Batch) -> list[Tensor]:
             return [torch.as_tensor(batch_weight(self.loss_function, batch.targets), dtype=torch.float64)]
 
-        return float(self._sum(contribution)[0])
+        total = float(self._sum(contribution)[0])
+        if not total:
+            raise no_target()
+        return total
 
     def describe(self) -> dict[str, Any]:
         """Provenance: what was analysed, on what, with which versions."""
@@ -229,6 +235,7 @@ class Problem(Passes):
             "parameter_names": list(self.space.names),
             "replaced": sorted(self.replaced),
             "settled_embeddings": self.settled,
+            "cautions": [*self.cautions, *self.misused],
             "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
             "mode": self.mode,
             "replay_seed": self.replay_seed,
@@ -289,7 +296,7 @@ class Problem(Passes):
             loss_over=self.loss_over,
             _sound=True,
         )
-        other.loss_name, other.start = self.loss_name, self.start
+        other.loss_name, other.start, other.cautions = self.loss_name, self.start, self.cautions
         other._batches = self._batches
         return other
 
@@ -338,7 +345,7 @@ class Problem(Passes):
     # -- what it answers ------------------------------------------------------------------------------------
 
     def sums(self) -> Tensor:
-        """The pass's `batch_sums` at the current weights, ``(4, domains)``, without waiting for the device."""
+        """The pass's `batch_sums` at the current weights, ``(5, domains)``, without waiting for the device."""
         with torch.no_grad():
             return self._sum(lambda batch: [self._evaluate_batch(batch)])[0]
 
@@ -488,6 +495,7 @@ class Problem(Passes):
                 f"{self.n_examples} examples",
                 "check weights and data",
             )
+        self.misused = misuse(self.loss_function, lambda: self.some(64).targets, evaluation)
         return evaluation
 
     # -- passes over the examples ------------------------------------------------------------------------------
