@@ -23,7 +23,7 @@ from .cautions import misuse
 from .copying import copied, require_faithful
 from .devices import floating_type, moved, pick_device
 from .distributed import place, require_equal, together
-from .errors import NumericalError, UsageError
+from .errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
 from .examples import Batch, Examples, Indices, forward
 from .fingerprint import fingerprint
@@ -122,7 +122,8 @@ class Problem(Passes):
         self.cautions: list[str] = []  # what whoever made the problem found odd
         self.misused: list[str] = []
         self.start: Path | None = None  # the checkpoint that training started from, where it is known
-        check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
+        with self._one_example_fits():
+            check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
         self.replaced: set[str] = set()
         self.custom_functions: tuple[str, ...] | None = None
@@ -130,7 +131,8 @@ class Problem(Passes):
             first = self.some(2)
             require_fixed(self.model, lambda: self.output(first))
         if not _sound:
-            require_sound(self)
+            with self._one_example_fits():
+                require_sound(self)
         if together():
             self._require_whole_batches()
             fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
@@ -163,6 +165,17 @@ class Problem(Passes):
             )
             require_faithful(model, own, loss_of, handed_over=fix)
         return own
+
+    @contextmanager
+    def _one_example_fits(self) -> Iterator[None]:
+        """Say it in words where a pass over one example runs out of memory."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            fix = "use a smaller model or a larger device"
+            raise ResourceError("out of memory with one example at a time", str(self.device), fix) from error
 
     def _in_order(self, examples: Examples) -> Examples:
         """The examples, where the loss is over batches domain by domain: no batch mixes two."""

@@ -85,8 +85,7 @@ def _require_equal_passes(problem: Problem, batch: Batch) -> Any:
             "renormalise or initialise them once, before the analysis",
         )
     expected, before = _tensors(output), state_fingerprint(model)
-    passes = 1
-    while passes:
+    for passed in range(1 + _MORE):
         drawn = random_state()
         worst, size = _difference(expected, _tensors(problem.output(batch)))
         if worst > _EQUAL[problem.dtype] * size:
@@ -95,7 +94,8 @@ def _require_equal_passes(problem: Problem, batch: Batch) -> Any:
                 name,
                 f"the forward is random or keeps state: make it deterministic in {problem.mode} mode",
             )
-        passes = _MORE if passes == 1 and not same_state(drawn, random_state()) else passes - 1
+        if not passed and same_state(drawn, random_state()):
+            break
     after = state_fingerprint(model)
     changed = [k or name for k in before if after.get(k) != before[k]]
     if changed:
