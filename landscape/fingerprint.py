@@ -16,8 +16,10 @@ import re
 import sys
 import types
 import weakref
+from argparse import Namespace
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -184,7 +186,7 @@ class _Reader:
             return _hash("function", *name, *(self.digest(v) for v in held))
         used = function.__globals__
         names = [n for n in _names(function.__code__) if n in used]
-        around = [used[n] for n in names if isinstance(used[n], (*_PLAIN, *_VALUES, types.FunctionType, type))]
+        around = [used[n] for n in names if _is_value(used[n])]
         return self._all("function", [function.__code__, *held, *around, home])
 
     def _code(self, code: types.CodeType) -> bytes:
@@ -206,6 +208,12 @@ class _Reader:
         if inside or "__repr__" not in {k for c in type(value).__mro__[:-1] for k in vars(c)}:
             return _hash("object", self._class(type(value)), self.digest(inside))
         return _hash("object", self._class(type(value)), _ADDRESS.sub("", repr(value)[:10_000]))
+
+
+def _is_value(value: Any) -> bool:
+    """Whether a global of the user's is a setting or code, and not an object at work, like a data set or a log."""
+    settings = is_dataclass(value) or isinstance(value, (types.SimpleNamespace, Namespace))
+    return settings or isinstance(value, (*_PLAIN, *_VALUES, types.FunctionType, type))
 
 
 def _hash(*parts: str | bytes) -> bytes:

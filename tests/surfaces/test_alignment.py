@@ -204,7 +204,7 @@ def test_pooling_over_features_holds_them_in_place(kind: str):
     model = Called(between, features).double()
     x, y = torch.randn(6, 4).double(), torch.arange(6) % 3
     assert exchangeable_units(model, x) == []
-    p = problem_of(model, (x, y))
+    p = problem_of(model, (x, y), loss_over="batch")  # one of them pools over examples
     with pytest.raises(UsageError, match="no hidden units are known to be exchangeable"):
         align(p, *Snapshot.of(p).load())
 
