@@ -138,7 +138,7 @@ def test_lazily_conjugated_tensors_are_what_they_say():
     assert torch.equal(ours.gradient(), theirs.gradient())
 
 
-@pytest.mark.parametrize("view", [Tensor.conj, torch.view_as_real, lambda w: w.imag, lambda w: w], ids=str)
+@pytest.mark.parametrize("view", [Tensor.conj, torch.view_as_real, lambda w: w.imag, lambda w: w])
 def test_parameters_in_one_memory_that_are_not_tied_are_refused(view: Any):
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -261,7 +261,7 @@ def test_losses_that_are_not_for_complex_outputs_say_so(loss: Any, message: str)
         problem_of(Convolution(False), complex_data(2, 7, outputs=(3,)), loss).loss()
 
 
-@pytest.mark.parametrize("loss", ["bce_with_logits", nn.SmoothL1Loss()], ids=str)
+@pytest.mark.parametrize("loss", ["bce_with_logits", nn.SmoothL1Loss()])
 def test_complex_targets_do_not_lose_their_imaginary_part(loss: Any):
     data = torch.randn(6, 2), torch.randn(6, 3, dtype=torch.complex64)
     with pytest.raises(DataError, match="targets are complex and the outputs are real"):
