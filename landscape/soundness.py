@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import NumericalError, UsageError, is_out_of_memory
+from .errors import LandscapeError, NumericalError, UsageError, is_out_of_memory
 from .examples import Batch, Indices
 from .fingerprint import state_fingerprint
 from .losses import batch_weight, mean_loss
@@ -61,7 +61,15 @@ def _look(problem: Problem, count: int) -> None:
     with torch.no_grad(), preserved_random_state(), full_precision(problem.device):
         output = _require_equal_passes(problem, batch)
         if problem.loss_over == "example" and len(batch) > 1:
-            _require_mean(problem, batch, output)
+            try:
+                _require_mean(problem, batch, output)
+            except (LandscapeError, MemoryError):
+                raise
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                what = f"{problem.loss_name} cannot be taken of a part of a batch: {type(error).__name__}: {error}"
+                raise UsageError(what[:300], "the loss", _WAYS_OUT) from error
 
 
 def spread(n: int, count: int) -> Indices:

@@ -47,7 +47,7 @@ class WrittenInto(Network):
 
     def body(self, x: Tensor) -> Tensor:
         z = self.conv1(x)
-        z += z.detach().mean() + self.head.bias.sum()
+        z += z.detach().mean((1, 2, 3), keepdim=True) + self.head.bias.sum()
         return self.conv2(torch.tanh_(self.norm1(z))).sigmoid_()
 
 
