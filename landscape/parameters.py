@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UsageError
+from .trees import leaves
 
 
 def name_matcher(pattern: str) -> Callable[[str], object]:
@@ -125,12 +126,13 @@ def seed_everything(*key: int | str) -> None:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of a network; also with computed weights (old ``weight_norm``), which torch refuses to copy."""
+    """A deep copy of a network; also with computed values (old ``weight_norm``), which torch refuses to copy."""
     computed = (
-        value
+        tensor
         for module in model.modules()
         for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
+        for tensor in ([value] if isinstance(value, Tensor) else leaves(value))
+        if not tensor.is_leaf
     )
     return copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
 

@@ -24,8 +24,10 @@ from .distributed import place, require_equal, together
 from .errors import NumericalError, UsageError
 from .evaluation import Evaluation, batch_sums, check_fit, evaluation_from_sums
 from .examples import Batch, Examples, Indices
+from .kept_values import forget_kept_values
 from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss
 from .modes import require_fixed, set_mode
+from .norms import right_for_one_example
 from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
 from .passes import Passes
 from .products import Products, require_finite
@@ -88,6 +90,8 @@ class Problem(Passes):
         if mode == "eval":
             refuse_batch_statistics(self.model)
         self.settled = settle_embeddings(self.model)
+        right_for_one_example(self.model)
+        self.forgotten = forget_kept_values(self.model, lambda: self.output(self.some(1 if mode == "eval" else 2)))
         self.space = ParameterSpace(self.model, params)
         moving = set(self.space.names)
         for name, parameter in self.model.named_parameters():
@@ -163,6 +167,7 @@ class Problem(Passes):
             "parameter_names": list(self.space.names),
             "replaced": sorted(self.replaced),
             "settled_embeddings": self.settled,
+            "forgotten_values": self.forgotten,
             "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
             "mode": self.mode,
             "replay_seed": self.replay_seed,

@@ -40,6 +40,8 @@ FLOORS = {
         "substitutes",
         "equal_forms",
         "convolution",
+        "norms",
+        "kept_values",
         "products",
         "memory",
         "precision",
