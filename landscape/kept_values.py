@@ -1,8 +1,8 @@
 """Networks that keep in a pass what they made of their weights, and use it again in the next one.
 
 Some blocks, once in eval mode, index or combine their weights in the first pass only and keep the result as an
-attribute (the attention biases of LeViT and its kin). Where the weights move, or are differentiated, such a value is a
-constant of the past: slices are flat along those weights, and gradients zero. So a `Problem`'s own copy forgets, at
+attribute (the attention biases of LeViT and its kin). Where the weights move, or are differentiated, such a value is
+a constant of the past: slices are flat along those weights, and gradients zero. So a `Problem`'s own copy forgets, at
 the end of every pass, whatever depends on weights and is neither a parameter nor a buffer.
 """
 

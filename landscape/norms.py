@@ -1,9 +1,9 @@
 """Right gradients of BatchNorm and InstanceNorm for one example alone.
 
 On CPUs torch (seen in 2.13) takes the gradient that arrives at ``batch_norm`` for one that lies in memory as the
-input does, or the other way round, when there is one example: with tokens on one side (``flatten(2).transpose(1, 2)``)
-the derivatives are those of shuffled values, by more than 100 %, in silence. Laid out plainly, both are right. Batches
-of two and more are right as they are.
+input does, or the other way round, when there is one example: with tokens on one side
+(``flatten(2).transpose(1, 2)``) the derivatives are those of shuffled values, by more than 100 %, in silence. Laid
+out plainly, both are right. Batches of two and more are right as they are.
 """
 
 from __future__ import annotations

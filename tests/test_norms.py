@@ -91,7 +91,7 @@ def slope(model: nn.Module, x: Tensor, y: Tensor, v: list[Tensor], h: float = 1e
         moved = copy.deepcopy(model)
         with torch.no_grad():
             for p, d in zip(moved.parameters(), v, strict=True):
-                p += step * d
+                p.add_(d, alpha=step)
             return F.cross_entropy(moved(x), y).item()
 
     return (at(h) - at(-h)) / (2 * h)
@@ -112,7 +112,7 @@ def test_a_gradient_is_that_of_the_loss_whatever_the_batches(name: str, batch_si
     with torch.no_grad():
         for network, h in zip(moved, (1e-6, -1e-6), strict=True):
             for p, d in zip(network.parameters(), v, strict=True):
-                p += h * d
+                p.add_(d, alpha=h)
     up, down = (problem_of(network, (X, Y), batch_size=3).gradient() for network in moved)
     product = (up - down) / 2e-6
     assert float((problem.hvp(flat) - product).norm() / product.norm()) < 1e-7
