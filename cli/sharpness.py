@@ -42,6 +42,9 @@ def show(result: Any, screen: Screen) -> None:
     screen.table(["domain", "measure", "m", "rho", "ball", "value", "std. error", "over"], rows)
     for note in dict.fromkeys(f"{m['measure']}: {m['note']}" for _, ms in groups for m in ms if m.get("note")):
         screen.line(note)
+    compared = result.record.get("derivatives")
+    if compared and compared["note"]:
+        screen.line(f"note: {compared['note']}")
     ragged = {m["m"]: m["last_block"] for m in result["measures"] if m.get("last_block", m["m"]) != m["m"]}
     if ragged:
         told = ", ".join(f"m = {m}: {last}" for m, last in ragged.items())

@@ -146,6 +146,8 @@ def _show_status(now: dict[str, Any], screen: Screen) -> None:
     screen.table(["models", *states], rows)
     for failure in now["failures"]:
         screen.line(f"failed: {failure['model']}, {failure['what']}: {failure['reason']}")
+    if now["changed"]:
+        screen.line(f"made of other code than now, and done again by `run`: {len(now['changed'])} models")
     if now["seconds"]:
         screen.line(f"spent: {_duration(now['seconds'])}")
 

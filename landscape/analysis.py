@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .checkpoint import read_weights
+from .code_files import version
 from .curvature.edges import edges_of_stability
 from .curvature.hessian import NotConverged
 from .curvature.journal import journal_name
 from .distributed import barrier, decided, first, place
 from .errors import LandscapeError
-from .files import make_folder, remove_stale_temporaries, stable_hash
+from .files import content_hash, make_folder, remove_stale_temporaries
+from .identity import identity, key
 from .opening import opened, splits_of
 from .parameters import preserved_random_state
 from .problem import Problem
-from .registry import ANALYSES
+from .registry import ANALYSES, MEASURES
 from .result import Result
 from .specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec
 from .specs.study import ANALYSIS_SPECS
@@ -24,6 +27,7 @@ from .surfaces.companions import companions, ingredients
 from .surfaces.reach import Reach
 from .surfaces.rows import discard
 from .target import Target
+from .weights import tensors_hash
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +68,14 @@ def analyze(
         spec = with_files(spec)
         splits = splits_of(target, problem_spec, problem, trust=trust)
         beside = {**companions(problem, spec, splits), "reaches": reaches}
-    path = folder / f"{kind}-{_key(kind, problem, problem_spec, spec, _beside_key(spec, beside))}.nc"
+    found = identity(kind, problem, spec, problem_spec, _others(problem, spec, beside))
+    path = folder / f"{kind}-{key(kind, found)}.nc"
     if isinstance(spec, SurfaceSpec):
         beside["store"] = path.with_suffix(".rows")
     if isinstance(spec, HessianSpec) and place()[1] == 1:
         beside["store"] = folder / journal_name(problem, spec.operator, spec.label_samples, problem_spec.seed)
     if not force and decided(lambda: is_stored(path)):
-        log.info("stored result, same weights, data and options: %s", path)
+        log.info("stored result, same weights, network, data and options: %s", path)
         return _placed(Result.load(path), target, problem_spec)
     try:
         with preserved_random_state():
@@ -82,6 +87,7 @@ def analyze(
         keep(_placed(error.result, target, problem_spec), path.with_suffix(".partial.nc"))
         raise
     result = _placed(result, target, problem_spec)
+    result.record["identity"] = found
     keep(result, path)
     if "store" in beside:
         discard(beside["store"])
@@ -108,10 +114,18 @@ def keep(result: Result, path: Path) -> None:
     result.path = path
 
 
-def _beside_key(spec: Spec, beside: Mapping[str, Any]) -> list[Any]:
-    """What else decides a result, for its key."""
+def _others(problem: Problem, spec: Spec, beside: Mapping[str, Any]) -> list[Any]:
+    """What else decides a result: further examples, and the contents of the files that it reads."""
     if isinstance(spec, DomainsSpec):
-        return [{k: e.fingerprint() for k, e in beside["splits"].items()}, list(beside["checkpoints"])]
+        along = {step: content_hash(path) for step, path in beside["checkpoints"].items()}
+        return [{k: e.fingerprint() for k, e in beside["splits"].items()}, along]
+    if isinstance(spec, SharpnessSpec):
+        wanted = any("start" in MEASURES[name].options for name in spec.measure)
+        start = Path(spec.start) if spec.start else problem.start
+        return [tensors_hash(read_weights(start).tensors) if start and wanted else None]
+    if isinstance(spec, HessianSpec):
+        start = Path(spec.warm_start).with_suffix(".safetensors") if spec.warm_start else None
+        return [content_hash(start) if start else None, {name: version(name) for name in spec.cross_check}]
     return ingredients(spec, beside)
 
 
@@ -135,24 +149,6 @@ def with_files(spec: SurfaceSpec) -> SurfaceSpec:
     named = [word.partition("checkpoint:") for word in spec.direction]
     found = [f"checkpoint:{Target.find(t).checkpoint}" if at and not b else b + at + t for b, at, t in named]
     return spec.with_(direction=tuple(found))
-
-
-def _key(kind: str, problem: Problem, problem_spec: ProblemSpec, spec: Spec, others: Sequence[Any] = ()) -> str:
-    return stable_hash(
-        [
-            2,
-            kind,
-            problem.weights_hash,
-            problem.data_hash,
-            problem.loss_name,
-            str(problem.device),
-            sorted(problem.unseen),
-            {k: getattr(problem_spec, k) for k in ("params", "dtype", "seed", "per_domain")},
-            {k: v for k, v in spec.to_dict().items() if k not in spec._not_in_key},
-            *([problem.mode, problem.replay_seed, problem.batch_size] if problem.mode == "train" else []),
-            *others,
-        ]
-    )[:16]
 
 
 def standard_set(

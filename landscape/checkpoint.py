@@ -20,7 +20,8 @@ from torch import Tensor
 
 from .checkpoint_folders import weight_files
 from .errors import DataError, LandscapeError, NumericalError, UsageError
-from .weights import check_own_format, tensors_hash
+from .parameters import continuous
+from .weights import own_format, tensors_hash
 
 _CONTAINERS = (
     "state_dict",
@@ -145,8 +146,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise DataError(f"the safetensors file is damaged: {error}", str(path), "copy or save it again") from error
-    check_own_format(metadata, tensors, path)
-    return tensors, metadata
+    return own_format(metadata, tensors, path), metadata
 
 
 def _read_torch(path: Path, kind: str) -> Any:
@@ -348,7 +348,7 @@ def facts_of(path: Path) -> dict[str, Any]:
     """
     weights = read_weights(path)
     for name, tensor in weights.tensors.items():
-        if tensor.is_floating_point():
+        if continuous(tensor):
             require_finite(name, tensor, str(path))
     return {
         "format": weights.format,

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+CONVOLUTIONS = frozenset({torch.conv1d, torch.conv2d, torch.conv3d})
 
 
 class Geometry(NamedTuple):

@@ -67,6 +67,7 @@ def training_result(run: Run) -> Result:
             "run": facts,
             "spec": spec,
             "holdout": spec["holdout"],
+            "unseen": [n for n in names if not scored[-1]["evaluation"]["domains"][n]["seen"]],
             "final": record.get("final"),
             "status": record["status"],
         },

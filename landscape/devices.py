@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .distributed import own_gpu
 from .errors import UsageError
+from .parameters import continuous, refuse_shared_memory
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -43,5 +44,29 @@ def floating_type(model: nn.Module, dtype: torch.dtype | str | None) -> torch.dt
                 f"cannot compute in {dtype!r}".replace("torch.", ""), "--dtype", "use float32 or float64"
             )
         return found
-    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    kinds = (p.dtype for p in model.parameters() if continuous(p))
+    own = next(kinds, torch.float32).to_real()
     return own if own in (torch.float32, torch.float64) else torch.float32
+
+
+def type_at(tensor: Tensor, precision: torch.dtype) -> torch.dtype:
+    """The type of a tensor's numbers at a floating ``precision``: real, complex of two such, or whole as they are."""
+    if tensor.is_complex():
+        return precision.to_complex()
+    return precision if tensor.is_floating_point() else tensor.dtype
+
+
+def moved(model: nn.Module, device: torch.device, precision: torch.dtype) -> nn.Module:
+    """A network on a device, in place, with its real and complex weights and buffers at one precision.
+
+    Torch's own ``to(dtype)`` would drop imaginary parts.
+
+    Raises:
+        UsageError: If parameters share memory untied: moved, they would not.
+    """
+    refuse_shared_memory(model)
+    if not any(t.is_complex() for t in (*model.parameters(), *model.buffers())):
+        return model.to(device, precision)
+    model.to(device)
+    model._apply(lambda t: t.to(type_at(t, precision)))
+    return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,21 @@ from .distributed import add_up, stretch
 from .errors import DataError, LandscapeError, is_out_of_memory
 from .examples import Batch, Examples, forward
 from .losses import (
+    Loss,
     LossFunction,
     correct,
     cross_entropy,
     domain_means,
     example_losses,
     example_weights,
+    mean_loss,
     nll,
     prediction,
 )
 from .parameters import evaluation_mode, preserved_random_state
-from .trees import leaves
+from .trees import divisible, leaves, row_count
+
+_ASKED = 64  # examples with one kind of flaw whose loss is asked
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,24 @@ def batch_sums(loss: LossFunction, output: Any, batch: Batch, n_domains: int) ->
     return sums
 
 
+def pass_sums(call: Callable[[Batch], Any], loss: LossFunction, batch: Batch, n_domains: int) -> Tensor:
+    """`batch_sums` of a pass; a network that computes its loss itself sees each domain of the batch alone.
+
+    Args:
+        call: The network's output for a batch.
+        loss: The loss.
+        batch: The examples.
+        n_domains: Number of domains, of which ``n_domains > 1`` may be in the batch.
+    """
+    output = call(batch)
+    if n_domains > 1 and not divisible(output, len(batch)):
+        present = batch.domain.unique().tolist()
+        if len(present) > 1:
+            parts = [batch.rows(np.flatnonzero((batch.domain == i).cpu().numpy())) for i in present]
+            return torch.stack([batch_sums(loss, call(p), p, n_domains) for p in parts]).sum(0)
+    return batch_sums(loss, output, batch, n_domains)
+
+
 def evaluation_from_sums(sums: Tensor, names: Sequence[str]) -> Evaluation:
     """Turn the summed `batch_sums` of a whole pass into an `Evaluation`."""
     losses, right, weights, counts = sums.tolist()
@@ -136,18 +158,33 @@ def evaluate(
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():
         for raw in examples.batches(batch_size, stretch(len(examples))):
             batch = raw.to(device, dtype)
-            total += batch_sums(loss, forward(model, batch.inputs), batch, len(examples.domain_names))
+            total += pass_sums(lambda b: forward(model, b.inputs), loss, batch, len(examples.domain_names))
     add_up([total])
     return evaluation_from_sums(total, examples.domain_names)
 
 
 def check_fit(
-    model: nn.Module, examples: Examples, loss: LossFunction, *, device: torch.device, dtype: torch.dtype
+    model: nn.Module,
+    examples: Examples,
+    loss: LossFunction,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    where: str = "the data set",
 ) -> None:
     """Pass one example through the model and compare every label with its outputs, before hours of work.
 
+    Args:
+        model: The network, on ``device`` and in ``dtype``.
+        examples: What it is to see.
+        loss: The loss, from `landscape.losses.as_loss`.
+        device: Where.
+        dtype: Floating type of inputs.
+        where: What the examples are called in messages.
+
     Raises:
-        DataError: If the model does not take the inputs, or a label lies outside ``0..C-1``.
+        DataError: If the model does not take the inputs, a label lies outside ``0..C-1`` or is none, or NaN and
+            infinite values make the loss of an example so.
     """
     if not len(examples):
         return
@@ -169,12 +206,61 @@ def check_fit(
                 "check --model, --data and their arguments, or run with --debug for the traceback",
             ) from error
     classes = examples.classes() if loss in (cross_entropy, nll) else None
-    if classes is None or (output := prediction(output)).ndim != 2:
-        return
-    low, high = int(classes.min()), int(classes.max())
-    if low < 0 or high >= output.shape[1]:
+    if classes is not None and (scores := prediction(output)).ndim == 2:
+        low, high = int(classes.min()), int(classes.max())
+        if low < 0 or high >= scores.shape[1]:
+            raise DataError(
+                f"label {low if low < 0 else high} is outside 0..{scores.shape[1] - 1}",
+                where,
+                f"the model has {scores.shape[1]} outputs; give it more, or mend the labels",
+            )
+    if isinstance(loss, Loss):  # ours say what they do not take; one of the user's may want more than one example
+        _call_once(loss, output, batch.targets)
+    _refuse_flaws(model, examples, loss, device, dtype, where)
+
+
+def _call_once(loss: Loss, output: Any, targets: Any) -> None:
+    scores = prediction(output)
+    if scores.ndim and len(scores) != row_count(targets):
+        return  # a model that squeezes its outputs, and with them a single example
+    try:
+        example_losses(loss, output, targets)
+    except LandscapeError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        shapes = ", ".join(f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in leaves(targets))
         raise DataError(
-            f"label {low if low < 0 else high} is outside 0..{output.shape[1] - 1}",
-            "the data set",
-            f"the model has {output.shape[1]} outputs; give it more, or mend the labels",
-        )
+            f"the loss does not take the targets: {str(error)[:300]}",
+            f"{loss.__name__} on one example, outputs {tuple(scores.shape)}, targets {shapes}",
+            "check the targets, or name another --loss",
+        ) from error
+
+
+def _refuse_flaws(
+    model: nn.Module, examples: Examples, loss: LossFunction, device: torch.device, dtype: torch.dtype, where: str
+) -> None:
+    """Refuse NaN and infinite values that reach the loss; a mask of -inf, or a NaN that is left out, does not.
+
+    Where very many examples hold such values, the loss of the first ones is asked.
+
+    Raises:
+        DataError: Naming the first example whose loss is not finite.
+    """
+    for flaw, positions in examples.flaws().items():
+        for position in positions[:_ASKED]:
+            with torch.no_grad(), evaluation_mode(model), preserved_random_state():
+                batch = examples.batch(np.array([position])).to(device, dtype)
+                try:
+                    value = float(mean_loss(loss, forward(model, batch.inputs), batch.targets))
+                except (LandscapeError, RuntimeError, ValueError, TypeError, IndexError) as error:
+                    if is_out_of_memory(error):
+                        raise
+                    return  # a loss that does not take one example alone; what it gives is looked at later
+            if not np.isfinite(value):
+                raise DataError(
+                    f"{len(positions)} of {len(examples)} examples hold {flaw}, and the loss there is {value}",
+                    f"{where}, {examples.name_of(int(position))}",
+                    "leave them out, or fill them in",
+                )

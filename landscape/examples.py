@@ -6,18 +6,23 @@ import functools
 import hashlib
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .devices import type_at
+from .digests import Indices
 from .errors import DataError, UsageError
 from .names import unknown_name
-from .stores import Indices, Store, TensorStore, is_table, joined, store_of
-from .trees import leaves, map_tensors
+from .sources import is_table, store_of
+from .stores import Store, TensorStore, joined
+from .trees import leaves, map_tensors, take_rows
 
 __all__ = ["Batch", "Examples", "Indices", "forward"]
 
@@ -36,12 +41,17 @@ class Batch:
         return len(self.domain)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
-        """Moved to ``device``; floating values cast to ``dtype``, integers left alone."""
+        """Moved to ``device``; floating and complex values at the precision ``dtype``, integers left alone."""
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, dtype if tensor.is_floating_point() else None)
+            return tensor.to(device, type_at(tensor, dtype))
 
         return Batch(map_tensors(self.inputs, move), map_tensors(self.targets, move), self.domain.to(device))
+
+    def rows(self, positions: Indices) -> Batch:
+        """Some of its examples."""
+        index = torch.from_numpy(positions).to(self.domain.device)
+        return Batch(take_rows(self.inputs, index), take_rows(self.targets, index), self.domain[index])
 
     def counts(self, n_domains: int) -> Tensor:
         """Examples of each domain, float64, shape ``(n_domains,)``; counted once for all points of a surface."""
@@ -58,11 +68,37 @@ class Batch:
         return sum(t.nbytes for t in (*leaves(self.inputs), *leaves(self.targets)))
 
 
+_TAKES_GRADIENTS: WeakSet[torch.nn.Module] = WeakSet()
+
+
 def forward(model: torch.nn.Module, inputs: Any) -> Any:
     """Call ``model`` with a tensor, a tuple of positional or a dictionary of keyword arguments.
 
-    Entries of a dictionary that the model has no argument for are left out, and named once.
+    Entries of a dictionary that the model has no argument for are left out, and named once. A model that takes
+    gradients itself (with respect to its inputs, as physics-informed networks and energies do) is left to do so where
+    none are wanted of it.
     """
+    if torch.is_grad_enabled():
+        return _call(model, inputs)
+    if model not in _TAKES_GRADIENTS:
+        try:
+            return _call(model, inputs)
+        except RuntimeError as error:
+            if not _wants_graph(error):
+                raise
+    with torch.enable_grad():
+        # Other tensors over the same numbers: a model marks its inputs as wanting gradients.
+        output = _call(model, map_tensors(inputs, Tensor.detach))
+    _TAKES_GRADIENTS.add(model)
+    return output.detach() if isinstance(output, Tensor) else output
+
+
+def _wants_graph(error: RuntimeError) -> bool:
+    text = str(error)
+    return "does not require grad" in text or "not to require grad" in text or "does not have a grad_fn" in text
+
+
+def _call(model: torch.nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         kind: Any = type(model)
         taken = _arguments(kind)
@@ -103,11 +139,18 @@ class Examples:
         self.store, self.rows, self.domain, self.domains = store, rows, domain, domains
 
     @classmethod
-    def of(cls, data: Any, where: str = "the data") -> Examples:
+    def of(cls, data: Any, where: str = "the data", first: int | None = None) -> Examples:
         """Take a data set (see `store_of` for what can be one), or a mapping from domain names to data sets.
 
+        Args:
+            data: What to take.
+            where: What it is called in messages.
+            first: How many examples of each stream (``IterableDataset``, generator) to read, at most; they are
+                read once.
+
         Raises:
-            DataError: If it is something else, a domain is empty, or lengths differ.
+            DataError: If it is something else, a domain is empty or has no name of its own, or lengths differ.
+            UsageError: If it is a stream and ``first`` is not given.
         """
         if isinstance(data, Examples):
             return data
@@ -116,10 +159,10 @@ class Examples:
         if isinstance(data, Mapping) and not is_table(data):
             if not data:
                 raise DataError("there is no domain", where, "return at least one")
-            stores = [store_of(d, f"{where}, domain {name!r}") for name, d in data.items()]
-            names: tuple[str, ...] | None = tuple(str(k) for k in data)
+            names: tuple[str, ...] | None = distinct_names("domain", data, where)
+            stores = [store_of(d, f"{where}, domain {name!r}", first) for name, d in data.items()]
         else:
-            stores, names = [store_of(data, where)], None
+            stores, names = [store_of(data, where, first)], None
         sizes = [len(s) for s in stores]
         domain = np.repeat(np.arange(len(stores)), sizes)
         return cls(joined(stores, where), np.arange(sum(sizes)), domain, names)
@@ -165,11 +208,27 @@ class Examples:
         inputs, targets = self.store.fetch(self.rows[positions])
         return Batch(inputs, targets, torch.from_numpy(self.domain[positions]))
 
-    def batches(self, size: int, part: slice | None = None) -> Iterator[Batch]:
-        """All examples in order (or a stretch of them), in batches of ``size``; the last one may be smaller."""
+    def batches(self, size: int, part: slice | None = None, *, within_domains: bool = False) -> Iterator[Batch]:
+        """All examples in order (or a stretch of them), in batches of ``size``; the last one may be smaller.
+
+        Args:
+            size: Examples in a batch.
+            part: The stretch.
+            within_domains: End a batch where a domain ends.
+        """
+        for start, stop in self.cuts(size, part, within_domains=within_domains):
+            yield self.batch(np.arange(start, stop))
+
+    def cuts(
+        self, size: int, part: slice | None = None, *, within_domains: bool = False
+    ) -> Iterator[tuple[int, int]]:
+        """Where the batches of `batches` begin and end."""
         first, last, _ = (part or slice(None)).indices(len(self))
-        for start in range(first, last, size):
-            yield self.batch(np.arange(start, min(start + size, last)))
+        inner = np.flatnonzero(np.diff(self.domain[first:last])) + first + 1 if within_domains else ()
+        edges = [first, *(int(i) for i in inner), last]
+        for begin, end in pairwise(edges):
+            for start in range(begin, end, size):
+                yield start, min(start + size, end)
 
     def in_memory(self, limit: int | None = None) -> Examples:
         """The same examples as tensors, read once (so that random augmentation is frozen).
@@ -180,16 +239,32 @@ class Examples:
         if isinstance(self.store, TensorStore):
             return self
         if limit is not None and len(self) * self.batch(np.arange(1)).nbytes > limit:
+            if self.facts.get("unsteady"):
+                raise DataError(
+                    f"{len(self)} examples exceed {limit / 1e9:.1f} GB, and every reading of one gives other values",
+                    "the data set",
+                    "let it draw from torch's, numpy's or Python's global generator, or ask for fewer --examples",
+                )
             log.warning("%d examples exceed %.1f GB and are read in every pass", len(self), limit / 1e9)
             return self
         inputs, targets = self.store.fetch(self.rows)
-        store = TensorStore(inputs, targets, self.facts)
+        store = TensorStore(inputs, targets, self.facts, self.store.places[self.rows])
         return Examples(store, np.arange(len(self)), self.domain, self.domains)
 
     def classes(self) -> Indices | None:
         """Integer class of each example ``(n,)``, or None where targets are no classes."""
-        labels = self.store.survey.labels
+        labels = self.store.labels
         return None if labels is None else labels[self.rows]
+
+    def flaws(self) -> dict[str, Indices]:
+        """Positions of the examples that hold NaN or infinite values, by what is wrong; nothing if all is finite."""
+        found = {what: np.flatnonzero(np.isin(self.rows, rows)) for what, rows in self.store.flaws.items()}
+        return {what: positions for what, positions in found.items() if len(positions)}
+
+    def name_of(self, position: int) -> str:
+        """How the user would find one example: its place in their data set, and its domain."""
+        domain = f" of domain {self.domains[self.domain[position]]!r}" if self.domains else ""
+        return f"example {self.store.places[self.rows[position]]}{domain}"
 
     def stratified_order(self, seed: int) -> Indices:
         """A seeded order in which every stretch is balanced over classes and domains.
@@ -222,8 +297,30 @@ class Examples:
 
     def fingerprint(self) -> str:
         """SHA-256 of the content: every input, target and domain name, in order, at the stored precision."""
-        digests = self.store.survey.digests
+        digests = self.store.digests
         total = hashlib.sha256(repr([self.domain_names[i] for i in self.domain]).encode())
         for row in self.rows:
             total.update(digests[row])
         return total.hexdigest()
+
+
+def distinct_names(kind: str, keys: Iterable[Any], where: str) -> tuple[str, ...]:
+    """The keys of a mapping as texts.
+
+    Args:
+        kind: What they name, for messages.
+        keys: Texts or numbers.
+        where: For messages.
+
+    Raises:
+        DataError: If one is empty, or two are the same text (1 and "1").
+    """
+    names: list[str] = []
+    for key in keys:
+        name = str(key)
+        if not name.strip():
+            raise DataError(f"a {kind} has an empty name", where, "name it")
+        if name in names:
+            raise DataError(f"two {kind}s are called {name!r}", where, "give each a name of its own, as text")
+        names.append(name)
+    return tuple(names)

@@ -163,6 +163,15 @@ def jsonable(value: Any) -> Any:
     return str(value)
 
 
+def content_hash(path: Path) -> str | None:
+    """SHA-256 (hexadecimal) of a file's bytes; None where there is no such file."""
+    try:
+        with open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
 def stable_hash(value: Any) -> str:
     """SHA-256 (hexadecimal) of ``value`` in canonical JSON: equal content, equal hash, on any machine."""
     return hashlib.sha256(json.dumps(jsonable(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()

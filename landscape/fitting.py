@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from .checkpoint import Weights, require_finite
 from .errors import DataError
 from .hugging_face import own_names
-from .parameters import name_matcher
+from .parameters import continuous, name_matcher
 from .weights import ties
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 10
+_HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 
 
 def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: str | None = None) -> None:
@@ -41,9 +43,7 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
         log.warning("%s: transformers renamed its keys to those of the model", place)
         given = converted
     _match_keys(given, expected, place, subset)
-    halves = {
-        str(t.dtype).removeprefix("torch.") for t in given.values() if t.dtype in (torch.float16, torch.bfloat16)
-    }
+    halves = {str(t.dtype).removeprefix("torch.") for t in given.values() if t.dtype in _HALVES}
     cast = {name: _cast(name, tensor, expected[name], place) for name, tensor in given.items() if name in expected}
     if halves:
         log.warning("%s: weights in %s are cast to the model's type", place, " and ".join(sorted(halves)))
@@ -131,12 +131,14 @@ def _cast(name: str, tensor: Tensor, target: Tensor, where: str) -> Tensor:
         raise DataError(
             f"{name} holds {tensor.dtype}, the model expects {target.dtype}".replace("torch.", ""),
             where,
-            "save real weights",
+            "save complex weights" if target.is_complex() else "save real weights",
         )
-    if not tensor.is_floating_point():
+    if not continuous(tensor):
         return tensor
-    require_finite(name, tensor, where)
-    cast = tensor.to(target.dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "ComplexHalf support")  # a cast is all that is asked of it
+        require_finite(name, tensor, where)
+        cast = tensor.to(target.dtype)
     if not torch.isfinite(cast).all():
         raise DataError(
             f"{name} does not fit into {target.dtype}".replace("torch.", ""), where, "use --dtype float64"

@@ -11,12 +11,13 @@ import torch
 from .analysis import analyze, is_stored, keep, with_files
 from .distributed import alone, decided
 from .errors import UsageError
-from .files import make_folder, remove_stale_temporaries, stable_hash
+from .files import make_folder, remove_stale_temporaries
+from .identity import identity, key
 from .opening import open_problem, splits_of
 from .parameters import preserved_random_state
 from .problem import Problem
 from .result import Result
-from .specs import PathSpec, ProblemSpec, SurfaceSpec
+from .specs import PathSpec, ProblemSpec, Spec, SurfaceSpec
 from .specs.surface import parse_direction
 from .surfaces.axes import directions_of
 from .surfaces.companions import companions, ingredients
@@ -103,8 +104,8 @@ def path(
     def compute(store: Path) -> Result:
         return path_between(problem, other, spec, seed=problem_spec.seed, training=beside["training"], store=store)
 
-    key = [spec.to_dict(), other.facts["weights_hash"], *ingredients(spec, beside)]
-    return _stored("path", [first, second], problem, problem_spec, key, compute, out=out, force=force)
+    others = [other.facts["weights_hash"], *ingredients(spec, beside)]
+    return _stored("path", [first, second], problem, problem_spec, spec, others, compute, out=out, force=force)
 
 
 def _plane(
@@ -133,8 +134,8 @@ def _plane(
         return plane(problem, spec, runs, seed=problem_spec.seed, store=store, **beside)
 
     hashes = [[s.facts["weights_hash"] for s in run] for run in runs]
-    key = [spec.to_dict(), hashes, *ingredients(spec, beside)]
-    return _stored("plane", targets, problem, problem_spec, key, compute, out=out, force=force)
+    others = [hashes, *ingredients(spec, beside)]
+    return _stored("plane", targets, problem, problem_spec, spec, others, compute, out=out, force=force)
 
 
 def _stored(
@@ -142,7 +143,8 @@ def _stored(
     targets: Sequence[Target],
     problem: Problem,
     problem_spec: ProblemSpec,
-    key: Sequence[object],
+    spec: Spec,
+    others: Sequence[object],
     compute: Callable[[Path], Result],
     *,
     out: Path | str | None,
@@ -152,11 +154,10 @@ def _stored(
     homes = {t.results for t in targets}
     folder = make_folder(Path(out).absolute() if out else homes.pop() if len(homes) == 1 else _COMMON.absolute())
     remove_stale_temporaries(folder)
-    facts = [problem.weights_hash, problem.data_hash, problem.loss_name, str(problem.device), problem_spec.dtype]
-    hashed = stable_hash([1, kind, facts, problem_spec.params, problem_spec.seed, *key])[:16]
-    file = folder / f"{kind}-{hashed}.nc"
+    found = identity(kind, problem, spec, problem_spec, others)
+    file = folder / f"{kind}-{key(kind, found)}.nc"
     if not force and decided(lambda: is_stored(file)):
-        log.info("stored result, same weights, data and options: %s", file)
+        log.info("stored result, same weights, network, data and options: %s", file)
         return Result.load(file)
     store = file.with_suffix(".rows")
     with preserved_random_state():
@@ -166,6 +167,7 @@ def _stored(
         **named,
         "targets": [str(t.checkpoint) for t in targets],
         "problem_spec": problem_spec.to_dict(),
+        "identity": found,
     }
     if kind == "path":
         result.record |= {"a": str(targets[0].checkpoint), "b": str(targets[1].checkpoint)}

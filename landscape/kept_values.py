@@ -8,7 +8,8 @@ the end of every pass, whatever depends on weights and is neither a parameter no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,10 +42,10 @@ def forget_kept_values(model: nn.Module, call: Callable[[], Any]) -> list[str]:
     """
     for key in [k for k, hook in model._forward_hooks.items() if isinstance(hook, _Forget)]:
         del model._forward_hooks[key]  # of a problem that this is a copy of
-    names = {module: name for name, module in model.named_modules()}
+    kept = empty_kept_values(model, call)
     try:
         with preserved_random_state(), torch.enable_grad():
-            kept = {**_kept_before(model, call, names), **_kept_now(model, call)}
+            kept |= _kept_now(model, call)
     except LandscapeError:
         raise
     except Exception:
@@ -53,7 +54,50 @@ def forget_kept_values(model: nn.Module, call: Callable[[], Any]) -> list[str]:
         forget = _Forget(kept)
         forget()
         model.register_forward_hook(forget, always_call=True)
+    names = _names(model)
     return [_told(place, names) for place in kept]
+
+
+def empty_kept_values(model: nn.Module, call: Callable[[], Any]) -> dict[Place, Any]:
+    """Empty the attributes that a pass makes again from the weights when it finds them empty.
+
+    Args:
+        model: The network.
+        call: One pass over some examples; what fails in it is left to those who look at the data.
+
+    Returns:
+        The attributes and what they hold now.
+
+    Raises:
+        UsageError: If the network computes something else without what it had kept.
+    """
+    try:
+        with preserved_random_state(), torch.enable_grad():
+            return _kept_before(model, call)
+    except LandscapeError:
+        raise
+    except Exception:
+        return {}
+
+
+@contextmanager
+def attributes_as_they_were(model: nn.Module) -> Iterator[None]:
+    """Afterwards the attributes of a network are what they were, and its containers hold what they held."""
+    before = [
+        (vars(module), {name: (value, _contents(value)) for name, value in vars(module).items()})
+        for module in model.modules()
+    ]
+    try:
+        yield
+    finally:
+        for now, kept in before:
+            for name in now.keys() - kept.keys():
+                del now[name]
+            for name, (value, held) in kept.items():
+                now[name] = value
+                if type(value) in _CONTAINERS and name not in _TORCHS_OWN:
+                    value.clear()
+                    value.update(held) if isinstance(value, dict) else value.extend(held)
 
 
 class _Forget:
@@ -84,8 +128,7 @@ def _kept_now(model: nn.Module, call: Callable[[], Any]) -> dict[Place, Any]:
     }
 
 
-def _kept_before(model: nn.Module, call: Callable[[], Any], names: dict[nn.Module, str]) -> dict[Place, Any]:
-    """Empty what passes do not write anew, unless they find it empty: then they make it of the weights."""
+def _kept_before(model: nn.Module, call: Callable[[], Any]) -> dict[Place, Any]:
     held = {place: _tensors(_held(place)) for place in _places(model)}
     held = {place: tensors for place, tensors in held.items() if any(t.is_floating_point() for t in tensors)}
     expected = _outputs(call()) if held else []
@@ -108,7 +151,7 @@ def _kept_before(model: nn.Module, call: Callable[[], Any], names: dict[nn.Modul
         if made and not _close(expected, found):
             raise UsageError(
                 "the network keeps a value from one pass to the next and computes something else without it",
-                _told(places[0], names),
+                _told(places[0], _names(model)),
                 "empty it before the analysis: an analysis needs a function of the weights and the inputs",
             )
         emptied |= {place: _emptied(value) for place, value in kept.items() if made}
@@ -126,6 +169,10 @@ def _places(model: nn.Module) -> list[Place]:
 
 
 _TORCHS_OWN = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, _CONTAINERS))
+
+
+def _names(model: nn.Module) -> dict[nn.Module, str]:
+    return {module: name for name, module in model.named_modules()}
 
 
 def _told(place: Place, names: dict[nn.Module, str]) -> str:

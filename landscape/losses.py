@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -20,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import DataError, UsageError
+from .parameters import as_real, continuous
 from .registry import LOSSES
-from .trees import row_count, take_rows
+from .trees import leaves, row_count, take_rows
 
 LossFunction = Callable[[Any, Any], Tensor]
 
@@ -49,8 +51,12 @@ class Loss:
         self.__name__, self.values, self.weights, self.hits = name, values, weights, hits
 
     def __call__(self, output: Any, target: Tensor) -> Tensor:
-        """Losses of the examples, ``(n,)``."""
-        return self.values(prediction(output), target)
+        """Losses of the examples, ``(n,)``.
+
+        Raises:
+            DataError: If the target is a tree of tensors, or no label where the loss wants labels.
+        """
+        return self.values(prediction(output), _one_tensor(target, self.__name__))
 
 
 def prediction(output: Any) -> Tensor:
@@ -74,6 +80,17 @@ def prediction(output: Any) -> Tensor:
     )
 
 
+def _one_tensor(target: Any, loss: str) -> Tensor:
+    if isinstance(target, Tensor):
+        return target
+    count = f" of {len(target)}" if isinstance(target, (tuple, list, Mapping)) else ""
+    raise DataError(
+        f"the targets are a {type(target).__name__}{count}, where {loss} wants one tensor",
+        "the loss",
+        "name a loss of yours that takes them, or return the one that counts",
+    )
+
+
 # -- classification -----------------------------------------------------------------------------------------------
 
 
@@ -90,12 +107,56 @@ def _counted(values: Tensor, target: Tensor) -> Tensor:
 
 
 def _positions(target: Tensor) -> Tensor | None:
-    if target.ndim < 2 or target.is_floating_point():
+    if target.ndim < 2 or continuous(target):
         return None
-    return (target != IGNORED).flatten(1).sum(1)
+    return (target.long() != IGNORED).flatten(1).sum(1)  # as a byte, -100 is 156
+
+
+def class_numbers(output: Tensor, target: Tensor) -> Tensor:
+    """Labels as torch's losses read them: integers of any type, and columns ``(n, 1)``, as int64 of ``(n, ...)``.
+
+    Args:
+        output: Scores ``(n, C, ...)``.
+        target: Labels ``(n, ...)`` or ``(n, 1, ...)``; or probabilities in the output's shape, which stay.
+
+    Raises:
+        DataError: If the labels are floating numbers or integers in the output's shape, or there is no class.
+    """
+    if output.ndim < 2:
+        raise DataError(
+            f"outputs {_of_n(output)} are no scores of classes",
+            "the loss",
+            "let the model return (n, classes), or name --loss bce_with_logits for one score",
+        )
+    if target.is_floating_point() or target.is_complex():
+        if target.shape == output.shape and not target.is_complex() and output.shape[1] > 1:
+            return target
+        raise DataError(
+            f"floating targets {_of_n(target)} beside scores {_of_n(output)} are neither class numbers nor "
+            "a probability for each class",
+            "the targets",
+            "return class numbers as integers, labels.astype('int64'), or name --loss mse for a regression, "
+            "bce_with_logits for one score",
+        )
+    if target.ndim == output.ndim and target.ndim > 1:
+        if target.shape[1] == 1:
+            return target.squeeze(1).long()
+        if target.shape == output.shape:
+            raise DataError(
+                f"integer targets {_of_n(target)} have one number for each class",
+                "the targets",
+                "return class numbers, targets.argmax(1), or probabilities, targets.astype('float32')",
+            )
+    return target.long()
+
+
+def _of_n(tensor: Tensor) -> str:
+    """A shape in words, whatever the number of examples."""
+    return str(("n", *tensor.shape[1:])).replace("'", "")
 
 
 def _cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    target = class_numbers(output, target)
     if _few_classes(output, target):
         return F.cross_entropy(output.t().unsqueeze(0), target.unsqueeze(0), reduction="none")[0]
     values = F.cross_entropy(output, target, reduction="none")
@@ -113,15 +174,18 @@ def _few_classes(output: Tensor, target: Tensor) -> bool:
 
 
 def _nll(output: Tensor, target: Tensor) -> Tensor:
+    target = class_numbers(output, target)
     return _counted(F.nll_loss(output, target, reduction="none"), target)
 
 
 def _argmax_hits(output: Tensor, target: Tensor) -> Tensor | None:
-    if output.ndim < 2 or output.shape[1] < 2 or not isinstance(target, Tensor) or target.is_floating_point():
+    if output.ndim < 2 or output.shape[1] < 2 or not isinstance(target, Tensor) or continuous(target):
         return None
-    if target.shape != output.shape[:1] + output.shape[2:]:
+    if target.shape == (*output.shape[:1], 1, *output.shape[2:]):
+        target = target.squeeze(1)
+    if output.is_complex() or target.shape != output.shape[:1] + output.shape[2:]:
         return None
-    return _counted((output.argmax(1) == target).double(), target)
+    return _counted((output.argmax(1) == target).double(), target.long())
 
 
 def _classes_second(function: Callable[[Tensor, Tensor], Any], shift: int) -> Callable[[Tensor, Tensor], Any]:
@@ -159,7 +223,7 @@ causal_lm = Loss(
 
 
 def _bce_with_logits(output: Tensor, target: Tensor) -> Tensor:
-    target = _like(output, target).to(output.dtype)
+    target = _real(output, target)
     return _per_example(F.binary_cross_entropy_with_logits(output, target, reduction="none"))
 
 
@@ -167,8 +231,14 @@ def _sign_hits(output: Tensor, target: Tensor) -> Tensor:
     return _per_example(((output > 0) == (_like(output, target) > 0.5)).double())
 
 
+def _squares(difference: Tensor) -> Tensor:
+    return as_real(difference).square().sum(-1) if difference.is_complex() else difference.square()
+
+
 def _like(output: Tensor, target: Tensor) -> Tensor:
-    """Targets in the output's shape; ``(n,)`` beside ``(n, 1)`` would otherwise broadcast to ``(n, n)``."""
+    """Targets in the output's shape, as real numbers; ``(n,)`` beside ``(n, 1)`` would otherwise broadcast."""
+    if not target.is_floating_point() and not target.is_complex():  # a boolean cannot be subtracted
+        target = target.to(torch.promote_types(output.dtype, torch.float32))
     if target.shape == output.shape:
         return target
     if target.numel() == output.numel():
@@ -180,8 +250,8 @@ def _like(output: Tensor, target: Tensor) -> Tensor:
     )
 
 
-mse = Loss("mse", lambda output, target: _per_example((output - _like(output, target)).square()))
-"""Squared error, mean over the outputs of each example."""
+mse = Loss("mse", lambda output, target: _per_example(_squares(output - _like(output, target))))
+"""Squared error, |output − target|² also of complex ones, mean over the outputs of each example."""
 l1 = Loss("l1", lambda output, target: _per_example((output - _like(output, target)).abs()))
 """Absolute error, mean over the outputs of each example."""
 huber = Loss(
@@ -193,16 +263,30 @@ bce_with_logits = Loss("bce_with_logits", _bce_with_logits, hits=_sign_hits)
 
 # -- the losses of torch ---------------------------------------------------------------------------------------------
 
-_FUNCTIONS: dict[Any, Loss] = {
+_FUNCTIONS: dict[Any, Loss | nn.Module] = {
     F.cross_entropy: cross_entropy,
     F.nll_loss: nll,
     F.mse_loss: mse,
     F.l1_loss: l1,
     F.huber_loss: huber,
     F.binary_cross_entropy_with_logits: bce_with_logits,
+    F.smooth_l1_loss: nn.SmoothL1Loss(),
+    F.binary_cross_entropy: nn.BCELoss(),
+    F.soft_margin_loss: nn.SoftMarginLoss(),
+    F.poisson_nll_loss: nn.PoissonNLLLoss(),
+    F.multi_margin_loss: nn.MultiMarginLoss(),
 }
 _CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
-_PLAIN = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+_PLAIN = (
+    nn.MSELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+    nn.SoftMarginLoss,
+    nn.PoissonNLLLoss,
+)
 
 
 def as_loss(loss: str | LossFunction) -> LossFunction:
@@ -218,23 +302,44 @@ def as_loss(loss: str | LossFunction) -> LossFunction:
         found: LossFunction = LOSSES.load(loss)
         return found
     if isinstance(loss, Hashable) and loss in _FUNCTIONS:
-        return _FUNCTIONS[loss]
+        known = _FUNCTIONS[loss]
+        return known if isinstance(known, Loss) else as_loss(known)
     if getattr(loss, "reduction", None) == "sum":
         raise UsageError(
             "the loss is a sum over the batch", type(loss).__name__, "give it reduction='mean' or 'none'"
         )
-    if not isinstance(loss, (*_CLASSES, *_PLAIN)) or loss.reduction != "mean":
+    takes_classes = isinstance(loss, (*_CLASSES, nn.MultiMarginLoss))
+    mean = getattr(loss, "reduction", None) == "mean"
+    if not takes_classes and not (mean and isinstance(loss, _PLAIN)):
         return loss
-    each = copy.deepcopy(loss)
+    each: Any = copy.deepcopy(loss)
     each.reduction = "none"
     name = type(loss).__name__
-    if isinstance(each, _CLASSES):
+    if isinstance(each, _CLASSES) and mean:
         return Loss(name, _weighted(each), functools.partial(_class_weights, each), _argmax_hits)
+    if takes_classes:
+
+        def of_classes(output: Tensor, target: Tensor) -> Tensor:
+            return _per_example(each.to(output)(output, class_numbers(output, target)))
+
+        return Loss(name, of_classes, hits=_argmax_hits)
     hits = _sign_hits if isinstance(each, nn.BCEWithLogitsLoss) else _no_hits
-    return Loss(name, lambda output, target: _per_example(each.to(output)(output, _real(output, target))), hits=hits)
+
+    def values(output: Tensor, target: Tensor) -> Tensor:
+        return _per_example(each.to(output.real)(output, _real(output, target)))
+
+    return Loss(name, values, hits=hits)
 
 
 def _real(output: Tensor, target: Tensor) -> Tensor:
+    """Targets in the output's type; what is complex does not become real.
+
+    Raises:
+        DataError: If it would.
+    """
+    if target.is_complex() and not output.is_complex():
+        fix = "let the model return complex numbers, or name mse or l1, which take |output - target|"
+        raise DataError("the targets are complex and the outputs are real", "the loss", fix)
     return _like(output, target).to(output.dtype)
 
 
@@ -246,6 +351,7 @@ def _class_weights(each: nn.CrossEntropyLoss | nn.NLLLoss, target: Tensor) -> Te
     """Sum over the positions of each example of the weight of the class there, ``(n,)``."""
     if target.is_floating_point():
         return None
+    target = target.long()
     counted = target != each.ignore_index
     if each.weight is None:
         return counted.flatten(1).sum(1) if target.ndim > 1 else counted.long()
@@ -255,7 +361,8 @@ def _class_weights(each: nn.CrossEntropyLoss | nn.NLLLoss, target: Tensor) -> Te
 
 def _weighted(each: nn.CrossEntropyLoss | nn.NLLLoss) -> Callable[[Tensor, Tensor], Tensor]:
     def values(output: Tensor, target: Tensor) -> Tensor:
-        found: Tensor = each.to(output)(output, target)
+        target = class_numbers(output, target)
+        found: Tensor = each.to(output.real)(output, target)
         weights = _class_weights(each, target)
         if weights is None:
             return _per_example(found)
@@ -280,6 +387,8 @@ def example_losses(loss: LossFunction, output: Any, target: Any) -> Tensor | Non
 
 def example_weights(loss: LossFunction, target: Any) -> Tensor | None:
     """What each example weighs in the mean, ``(n,)``; None where all weigh the same."""
+    if isinstance(loss, Loss):
+        target = _one_tensor(target, loss.__name__)
     weights = getattr(loss, "weights", None)
     found: Tensor | None = weights(target) if callable(weights) else None
     return found
@@ -319,6 +428,15 @@ def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
             shapes = f"outputs have shape {tuple(prediction(output).shape)}, targets {tuple(target.shape)}"
             fix = "name another --loss; token_cross_entropy and causal_lm take logits (n, tokens, classes)"
             raise DataError(shapes, loss.__name__, fix) from error
+        if "omplex" in str(error) and any(t.is_complex() for t in leaves((output, target))):
+            raise DataError(
+                f"the loss takes no complex numbers ({str(error)[:120]})",
+                getattr(loss, "__name__", type(loss).__name__),
+                "let the model return real numbers (.abs(), .real), or name mse or l1",
+            ) from error
+        if re.search("expected (target dtype to be|scalar type) Long", str(error)):
+            fix = "return labels as int64, labels.astype('int64'), or name --loss cross_entropy, which takes any"
+            raise DataError(f"the loss does not take the labels: {error}", "the targets", fix) from error
         raise
     n = row_count(target)
     if not isinstance(values, Tensor) or (values.ndim and values.shape[0] != n):
@@ -327,6 +445,12 @@ def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
             f"the loss returned {got} for {n} examples",
             getattr(loss, "__name__", "loss"),
             "return one loss per example, shape (n,), or their mean, shape ()",
+        )
+    if values.is_complex():
+        raise DataError(
+            "the loss is complex, and has no minimum",
+            getattr(loss, "__name__", type(loss).__name__),
+            "return real numbers: .abs(), .abs().square(), .real",
         )
     return values
 

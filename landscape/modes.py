@@ -54,11 +54,11 @@ def require_fixed(model: nn.Module, call: Callable[[], Any]) -> None:
     states: list[Any] = []
 
     def before(module: nn.Module, inputs: Any) -> None:
-        states.append(_random_state())
+        states.append(random_state())
 
     def after(name: str) -> Callable[..., None]:
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not _equal(states.pop(), _random_state()) and not any(d.startswith(name) for d in drawing if name):
+            if not same_state(states.pop(), random_state()) and not any(d.startswith(name) for d in drawing if name):
                 drawing.append(name)
 
         return look
@@ -69,9 +69,9 @@ def require_fixed(model: nn.Module, call: Callable[[], Any]) -> None:
             handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after(name))]
     try:
         with torch.no_grad(), preserved_random_state():
-            start = _random_state()
+            start = random_state()
             call()
-            moved = not _equal(start, _random_state())
+            moved = not same_state(start, random_state())
     finally:
         for handle in handles:
             handle.remove()
@@ -83,13 +83,15 @@ def require_fixed(model: nn.Module, call: Callable[[], Any]) -> None:
         )
 
 
-def _random_state() -> tuple[Any, ...]:
+def random_state() -> tuple[Any, ...]:
+    """Where the global generators of Python, NumPy and torch stand."""
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     legacy: Any = np.random.get_state()  # noqa: NPY002 - the legacy state is what users' code draws from
     return random.getstate(), legacy[1].tobytes(), legacy[2], torch.get_rng_state(), *devices
 
 
-def _equal(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+def same_state(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    """Whether two of `random_state` are equal."""
     return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in zip(a, b, strict=True))
 
 

@@ -44,16 +44,19 @@ def open_problem(
 
 
 def opened(
-    target: Target, spec: ProblemSpec, *, all_domains: bool, trust: bool
+    target: Target, spec: ProblemSpec, *, all_domains: bool, trust: bool, first: int | None = None
 ) -> tuple[Problem, dict[str, Examples]]:
-    """The problem, and the examples of the same domains in the other splits (as many as in the problem at most)."""
+    """The problem, and the examples of the same domains in the other splits (as many as in the problem at most).
+
+    Of data that is a stream the ``first`` examples are read; None reads as many as ``spec`` asks for.
+    """
     recorded = target.run.spec if target.run else {}
     facts = target.run.record.get("ingredients", {}).get("facts", {}) if target.run else {}
     with preserved_random_state():
         seed_everything(0, "open")
         data = _named("data", spec.data, recorded, DATA, trust)
         data_arg = spec.data_arg or (() if spec.data else recorded.get("data_arg", ()))
-        splits = open_data(data, key_values(data_arg, "data_arg"))
+        splits = open_data(data, key_values(data_arg, "data_arg"), first or spec.examples)
         if target.run and not spec.data:  # the examples as the run was trained on them
             splits = changed(splits, recorded, recorded.get("holdout", ()), recorded["seed"][0]).splits
         splits.check_domains(spec.domain, "--domain")
@@ -82,9 +85,11 @@ def opened(
             batch_size=spec.batch_size,
             device=spec.device,
             dtype=spec.dtype,
-            unseen=[d for d in holdout if d in wanted],
+            unseen=[d for d in splits.unseen(holdout) if d in wanted],
             mode=spec.mode,
             replay_seed=spec.replay_seed,
+            loss_over=spec.loss_over,
+            copy=False,  # built here, for nobody else
         )
     problem.loss_name = loss.name
     problem.start = _start(target.run)
@@ -117,7 +122,8 @@ def splits_of(
     def of(name: str) -> Examples:
         if name == problem_spec.split:
             return problem.examples
-        found = open_problem(target, problem_spec.with_(split=name, examples=None), trust=trust).examples
+        asked = problem_spec.with_(split=name, examples=None)
+        found = opened(target, asked, all_domains=False, trust=trust, first=problem_spec.examples)[0].examples
         few = problem_spec.examples is not None and problem_spec.examples < len(found)
         return found.subset(problem_spec.examples or 0, problem_spec.seed) if few else found
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .errors import UsageError
-from .trees import leaves
 
 
 def name_matcher(pattern: str) -> Callable[[str], object]:
@@ -33,16 +32,29 @@ class ParameterSpace:
 
     Tied tensors count once, under their first name. Frozen parameters (``requires_grad=False``) are never part of it.
 
+    A complex weight is two real ones: the vector is real, and a complex parameter stands in it, in `shapes`, in
+    `split` and in everything that is stored, as ``torch.view_as_real`` shows it, with a last dimension of 2. Torch's
+    gradient of a real loss, ∂L/∂Re + i ∂L/∂Im, seen so is the gradient of those real numbers.
+
+    Attributes:
+        names: Names of the parameters.
+        tensors: The parameters themselves, for autograd; complex ones are complex here.
+        shapes: Of their real parts.
+        sizes: How many real numbers each has.
+        dimensions: Of the parameters themselves: a complex bias has one, though its real part has two.
+        size: Length of the vector.
+
     Args:
         model: The network.
         pattern: Regular expression; only parameters one of whose names it matches anywhere. None: all trainable ones.
 
     Raises:
-        UsageError: If the pattern is broken or nothing is left.
+        UsageError: If the pattern is broken or nothing is left, or parameters share memory untied.
     """
 
     def __init__(self, model: nn.Module, pattern: str | None = None) -> None:
         matches = name_matcher(pattern or "")
+        refuse_shared_memory(model)
         named = dict(model.named_parameters())
         names: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -59,22 +71,47 @@ class ParameterSpace:
             )
         self.names = tuple(chosen)
         self.tensors = tuple(chosen.values())
-        self.shapes = tuple(tuple(p.shape) for p in self.tensors)
-        self.sizes = tuple(p.numel() for p in self.tensors)
+        self.dimensions = tuple(p.ndim for p in self.tensors)
+        self.shapes = tuple(tuple(p.shape) for p in self.views)
+        self.sizes = tuple(p.numel() for p in self.views)
         self.size = sum(self.sizes)
 
+    @property
+    def views(self) -> list[Tensor]:
+        """The parameters as real tensors to be read and written in place; a real one is itself."""
+        return [torch.view_as_real(p.detach()) if p.is_complex() else p for p in self.tensors]
+
     def flatten(self, tensors: Sequence[Tensor | None]) -> Tensor:
-        """One vector ``(n,)`` from one tensor per parameter; None stands for zeros."""
+        """One vector ``(n,)`` from one tensor per parameter, complex or its real part; None stands for zeros."""
         return torch.cat(
             [
-                p.new_zeros(p.numel()) if t is None else t.detach().reshape(-1)
-                for p, t in zip(self.tensors, tensors, strict=True)
+                v.new_zeros(v.numel()) if t is None else as_real(t.detach()).reshape(-1)
+                for v, t in zip(self.views, tensors, strict=True)
             ]
         )
 
     def split(self, vector: Tensor) -> list[Tensor]:
-        """Views of a vector ``(n,)`` in the parameters' shapes."""
+        """Views of a vector ``(n,)`` in the shapes of the parameters' real parts."""
         return [v.view(s) for v, s in zip(vector.split(self.sizes), self.shapes, strict=True)]
+
+    def own(self, vector: Tensor) -> list[Tensor]:
+        """The parts of a vector ``(n,)`` in the parameters' own shapes and kinds, as a network can take them.
+
+        ``torch.view_as_complex`` asks for pairs that begin at an even place of memory, which a view of a vector does
+        not promise: where one does not, also in a row of several vectors, parts that can be pairs are copies.
+        Differentiable, also by ``torch.func``.
+        """
+        parts: list[Tensor] = []
+        start = vector.storage_offset()
+        for part, parameter in zip(self.split(vector), self.tensors, strict=True):
+            if parameter.is_complex():
+                parts.append(torch.complex(part[..., 0], part[..., 1]))
+            elif part.numel() % 2 == 0 and (start % 2 or self.size % 2):
+                parts.append(part.clone(memory_format=torch.contiguous_format))
+            else:
+                parts.append(part)
+            start += part.numel()
+        return parts
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """The parts of a vector ``(n,)`` by parameter name."""
@@ -87,7 +124,42 @@ class ParameterSpace:
     @torch.no_grad()
     def write(self, vector: Tensor) -> None:
         """Copy a vector ``(n,)`` into the parameters, into their own storage."""
-        torch._foreach_copy_(list(self.tensors), self.split(vector))
+        torch._foreach_copy_(self.views, self.split(vector))
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """A complex tensor as pairs of real numbers, ``(..., 2)``, differentiably; a real one as it is."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def continuous(tensor: Tensor) -> bool:
+    """Whether a tensor holds floating or complex numbers, which have derivatives; not whole ones."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def refuse_shared_memory(model: nn.Module) -> None:
+    """Refuse parameters that lie in each other's memory without being one tied tensor, or are not what it holds.
+
+    A copy has memory of its own for each, so that what moves together in the network would move apart in it.
+
+    Raises:
+        UsageError: Naming them.
+    """
+    places: list[tuple[int, int, str]] = []
+    for name, parameter in model.named_parameters():
+        if nn.parameter.is_lazy(parameter) or parameter.is_meta or not parameter.numel():
+            continue
+        if parameter.is_conj() or parameter.is_neg():
+            fix = "give it memory of its own (.resolve_conj().resolve_neg()), and conjugate in forward"
+            raise UsageError("it is a conjugate or negative view of other memory", f"parameter {name}", fix)
+        start = parameter.data_ptr()
+        size = parameter.nbytes if parameter.is_contiguous() else 1  # strided ones may lie between each other
+        places.append((start, start + size, name))
+    places.sort()
+    for (_, end, first), (start, _, second) in pairwise(places):
+        if start < end:
+            fix = "use one Parameter under both names, and take .conj(), .real or a view of it in forward"
+            raise UsageError(f"it lies in the memory of {first}, but is not tied to it", f"parameter {second}", fix)
 
 
 @contextmanager
@@ -123,18 +195,6 @@ def seed_everything(*key: int | str) -> None:
     random.seed(number)
     np.random.seed(number % 2**32)  # noqa: NPY002
     torch.manual_seed(number % 2**63)
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of a network; also with computed values (old ``weight_norm``), which torch refuses to copy."""
-    computed = (
-        tensor
-        for module in model.modules()
-        for value in vars(module).values()
-        for tensor in ([value] if isinstance(value, Tensor) else leaves(value))
-        if not tensor.is_leaf
-    )
-    return copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

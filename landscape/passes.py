@@ -37,7 +37,8 @@ class Passes:
         device: Where.
         dtype: Floating type of inputs.
         batch_size: Examples in a micro-batch.
-        mode: ``eval``, or ``train``, where micro-batches are never divided: the outputs depend on them.
+        mode: ``eval`` or ``train``.
+        fixed_batches: The numbers depend on the micro-batches, which are never divided then.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Passes:
         dtype: torch.dtype,
         batch_size: int,
         mode: str,
+        fixed_batches: bool,
     ) -> None:
         self.model, self.examples, self.device, self.dtype = model, examples, device, dtype
-        self.batch_size, self.mode = batch_size, mode
+        self.batch_size, self.mode, self.fixed_batches = batch_size, mode, fixed_batches
         self._batches: tuple[slice, list[Batch]] | None = None  # of which stretch, and these
 
     @property
@@ -61,12 +63,17 @@ class Passes:
 
     @property
     def stretch(self) -> slice:
-        """The examples that this process sums over; in train mode it takes whole micro-batches."""
+        """The examples that this process sums over; where batches are fixed it takes whole ones."""
         return stretch(self.n_examples, self._unit)
 
     @property
     def _unit(self) -> int:
-        return self.batch_size if self.mode == "train" else 1
+        return self.batch_size if self.fixed_batches else 1
+
+    @property
+    def _within_domains(self) -> bool:
+        """Whether a micro-batch ends where a domain does."""
+        return False
 
     def summed(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Sums over the examples from each process's sums over its `stretch`; no parts where that is empty."""
@@ -144,10 +151,10 @@ class Passes:
         """
         if not is_out_of_memory(error):
             raise error
-        if self.mode == "train":
+        if self.fixed_batches:
             raise ResourceError(
                 f"out of memory with micro-batches of {self.batch_size}",
-                "--mode train",
+                "--mode train" if self.mode == "train" else "--loss-over batch",
                 "the loss depends on them, so they are not halved unasked: give a smaller --batch-size",
             ) from error
         if self.batch_size == 1:
@@ -173,7 +180,7 @@ class Passes:
             return
         kept: list[Batch] = []
         size = 0
-        for batch in self.examples.batches(self.batch_size, part):
+        for batch in self.examples.batches(self.batch_size, part, within_domains=self._within_domains):
             moved = batch.to(self.device, self.dtype)
             size += moved.nbytes
             kept.append(moved)

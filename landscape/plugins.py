@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .code_files import sources
 from .errors import LandscapeError, UsageError
-from .files import read_json, write_json
+from .files import read_json, stable_hash, write_json
 from .names import Registry, unknown_name
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class Plugin:
     Attributes:
         call: The callable.
         name: The name under which it can be found again (absolute path for files).
-        record: What ``run.json`` keeps: ``{"name"}``, and ``path`` and ``sha256`` of the code for plug-ins.
+        record: What ``run.json`` keeps: ``{"name"}``, and for plug-ins ``path`` and ``sha256`` of the file, and a
+            hash of all ``code`` that importing it runs.
     """
 
     call: Callable[..., Any]
@@ -80,6 +82,7 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
         )
     is_file = location.endswith(".py")
     module = _import_file(file, content, sha256) if is_file else _import_module(location)
+    code = sources(module, sha256)
     if not from_record:
         _remember(file, sha256)
     try:
@@ -90,7 +93,8 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
     if not callable(call):
         raise UsageError(f"{attribute} is no callable", str(file), "name a function or a class")
     absolute = f"{file}:{attribute}" if is_file else name
-    return Plugin(call, absolute, {"name": absolute, "path": str(file), "sha256": sha256})
+    record = {"name": absolute, "path": str(file), "sha256": sha256, "code": stable_hash(code)}
+    return Plugin(call, absolute, record)
 
 
 def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any] | None = None) -> Any:

@@ -7,7 +7,7 @@ a Problem works on its own copy.
 
 from __future__ import annotations
 
-import copy
+import copy as shallow
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,19 +19,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .devices import floating_type, pick_device
+from .copying import copied, require_faithful
+from .devices import floating_type, moved, pick_device
 from .distributed import place, require_equal, together
 from .errors import NumericalError, UsageError
-from .evaluation import Evaluation, batch_sums, check_fit, evaluation_from_sums
-from .examples import Batch, Examples, Indices
+from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
+from .examples import Batch, Examples, Indices, forward
+from .fingerprint import fingerprint
 from .kept_values import forget_kept_values
 from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss
 from .modes import require_fixed, set_mode
 from .norms import right_for_one_example
-from .parameters import ParameterSpace, copied, preserved_random_state, unwrapped
+from .parameters import ParameterSpace, preserved_random_state, refuse_shared_memory, unwrapped
 from .passes import Passes
 from .products import Products, require_finite
 from .second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
+from .soundness import require_sound, spread
 from .substitutes import settle_embeddings, twice_differentiable
 from .weights import weights_hash
 
@@ -43,21 +46,29 @@ class Problem(Passes):
     """A network at fixed weights and its mean loss over fixed examples.
 
     Args:
-        model: The network. It is copied; the caller's object is never touched.
+        model: The network. It is copied, and the copy is compared with it; the caller's object stays as it is.
         data: A pair of tensors ``(inputs, targets)``, a ``torch.utils.data.Dataset``, a mapping from domain
             names to either, or `Examples`. Read once, so random augmentation is frozen.
         loss: Registered name, or a callable ``(output, target)`` giving per-example losses ``(n,)`` or their mean.
         params: Regular expression; only matching parameters move, the others are constants.
-        batch_size: Micro-batch; changes memory and rounding only. Halves itself when memory runs out.
+        loss_over: ``example``: the mean loss is over examples, and a loss that is no such mean is refused. ``batch``:
+            it is over fixed batches of ``batch_size`` examples of one domain each, in the recorded order, so that
+            losses that couple a batch (contrastive ones, Dice, sums) are exact functions of the weights, too.
+        batch_size: Micro-batch; changes memory and rounding only, unless the loss is over batches. Halves itself when
+            memory runs out.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:i`` or a ``torch.device``.
         dtype: Floating type of weights, inputs and losses; None keeps the model's (float32 for half types).
         unseen: Names of domains that the network was not trained on, to be told apart in reports.
         mode: ``eval``, or ``train`` (see `landscape.modes`), where the loss depends on the micro-batches.
         replay_seed: Random numbers that every pass in train mode draws; without it nothing may draw any.
+        copy: False takes the object itself, whose precision, device and modes change: for a network that nobody else
+            uses, or one that cannot be copied.
 
     Raises:
-        UsageError: If nothing can move, the device does not exist, or the forward is random in train mode.
+        UsageError: If nothing can move, the device does not exist, the forward is random in train mode, a copy of the
+            network does not compute with its own weights, or the loss is no mean over examples.
         DataError: If the data cannot be understood, or does not fit the model.
+        NumericalError: If two passes over the same examples differ.
     """
 
     def __init__(
@@ -73,17 +84,30 @@ class Problem(Passes):
         unseen: Sequence[str] = (),
         mode: str = "eval",
         replay_seed: int | None = None,
+        loss_over: str = "example",
+        copy: bool = True,
+        _sound: bool = False,
     ) -> None:
+        if loss_over not in ("example", "batch"):
+            raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
         unwrapped_model = unwrapped(model)
+        refuse_shared_memory(unwrapped_model)
         self.weights_hash = weights_hash(unwrapped_model)
+        self.network_hash = fingerprint(unwrapped_model)
+        self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+        self.loss_function = as_loss(loss)
+        self.loss_hash = fingerprint(loss)
+        self.loss_over, self._copied = loss_over, copy
         where, kind = pick_device(device), floating_type(unwrapped_model, dtype)
+        examples = self._in_order(Examples.of(data).in_memory(_MEMORY_BYTES))
         super().__init__(
-            copied(unwrapped_model).to(where, kind),
-            Examples.of(data).in_memory(_MEMORY_BYTES),
+            moved(self._own(unwrapped_model, examples) if copy else unwrapped_model, where, kind),
+            examples,
             device=where,
             dtype=kind,
             batch_size=batch_size or DEFAULT_BATCH,
             mode=mode,
+            fixed_batches=mode == "train" or loss_over == "batch",
         )
         self.replay_seed = replay_seed
         set_mode(self.model, mode, replay_seed)
@@ -99,8 +123,6 @@ class Problem(Passes):
             parameter.grad = None
         self.params, self.unseen = params, tuple(unseen)
         self.start: Path | None = None  # the checkpoint that training started from, where it is known
-        self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-        self.loss_function = as_loss(loss)
         check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
         self.replaced: set[str] = set()
@@ -108,7 +130,10 @@ class Problem(Passes):
         if mode == "train" and replay_seed is None:
             first = self.some(2)
             require_fixed(self.model, lambda: self.output(first))
+        if not _sound:
+            require_sound(self)
         if together():
+            self._require_whole_batches()
             fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
             require_equal("weights and examples", [self.weights_hash, self.data_hash], fix)
 
@@ -119,11 +144,47 @@ class Problem(Passes):
             f"{self.n_examples:,} examples{domains}, {str(self.dtype).removeprefix('torch.')} on {self.device}>"
         )
 
+    def _own(self, model: nn.Module, examples: Examples) -> nn.Module:
+        """A copy of the network that computes with its own weights.
+
+        Raises:
+            UsageError: If it does not.
+        """
+        own = copied(model)
+        if len(examples):
+            here = next((p for p in model.parameters() if not p.is_meta), torch.zeros(()))
+            kind = here.abs().dtype if here.is_floating_point() or here.is_complex() else torch.get_default_dtype()
+            batch = examples.batch(spread(len(examples), 2)).to(here.device, kind)
+
+            def loss_of(network: nn.Module) -> Tensor:
+                return mean_loss(self.loss_function, forward(network, batch.inputs), batch.targets)
+
+            fix = (
+                "hand it over itself with Problem(..., copy=False), or name the callable that builds it with --model"
+            )
+            require_faithful(model, own, loss_of, handed_over=fix)
+        return own
+
+    def _in_order(self, examples: Examples) -> Examples:
+        """The examples, where the loss is over batches domain by domain: no batch mixes two."""
+        if self.loss_over == "example" or bool((np.diff(examples.domain) >= 0).all()):
+            return examples
+        return examples.select(np.argsort(examples.domain, kind="stable"))
+
+    @property
+    def _within_domains(self) -> bool:
+        return self.loss_over == "batch"
+
+    def _require_whole_batches(self) -> None:
+        """Refuse to share batches of several domains out over processes, which takes batches of one size."""
+        if self.loss_over == "batch" and len(np.unique(self.examples.domain)) > 1:
+            raise UsageError("batches end where a domain does", "--loss-over batch", "use one process, or one domain")
+
     # -- what it is ---------------------------------------------------------------------------------------
 
     @property
     def n_parameters(self) -> int:
-        """Number of parameters that move."""
+        """Number of parameters that move, as real numbers: a complex one counts as two."""
         return self.space.size
 
     @property
@@ -139,11 +200,13 @@ class Problem(Passes):
     @cached_property
     def weighted(self) -> bool:
         """Whether examples weigh differently in the mean loss; the same for every part of the examples."""
-        return example_weights(self.loss_function, self.some(1).targets) is not None
+        return self.loss_over == "example" and example_weights(self.loss_function, self.some(1).targets) is not None
 
     @cached_property
     def total_weight(self) -> float:
-        """What the mean loss divides by: the number of examples, or of the predictions in them that count."""
+        """What the mean loss divides by: examples, or the predictions in them that count, or batches."""
+        if self.loss_over == "batch":
+            return float(sum(1 for _ in self.examples.cuts(self.batch_size, within_domains=True)))
         if not self.weighted:
             return float(self.n_examples)
 
@@ -163,6 +226,9 @@ class Problem(Passes):
             "n_parameters": self.n_parameters,
             "model": type(self.model).__name__,
             "loss_function": self.loss_name,
+            "loss_over": self.loss_over,
+            "network_hash": self.network_hash,
+            "loss_hash": self.loss_hash,
             "params": self.params,
             "parameter_names": list(self.space.names),
             "replaced": sorted(self.replaced),
@@ -194,12 +260,22 @@ class Problem(Passes):
         """The same network (shared, not copied) with the loss over the examples at ``positions``."""
         return self.on(self.examples.select(positions))
 
-    def on(self, examples: Examples) -> Problem:
-        """The same network (shared, not copied) with the loss over other examples."""
-        other = copy.copy(self)
+    def on(self, examples: Examples, where: str = "the data set") -> Problem:
+        """The same network (shared, not copied) with the loss over other examples, called ``where`` in messages.
+
+        Raises:
+            DataError: If they do not fit the network.
+        """
+        other = shallow.copy(self)
         for name in ("data_hash", "total_weight"):
             other.__dict__.pop(name, None)
-        other.examples, other._batches = examples.in_memory(), None
+        # A part of what did not fit is not read either: all parts together would not fit.
+        part = examples.store is self.examples.store
+        read = examples if part else examples.in_memory(_MEMORY_BYTES)
+        other.examples, other._batches = self._in_order(read), None
+        if not part:
+            loss, kind = self.loss_function, self.dtype
+            check_fit(self.model, other.examples, loss, device=self.device, dtype=kind, where=where)
         return other
 
     def with_model(self, model: nn.Module) -> Problem:
@@ -215,6 +291,8 @@ class Problem(Passes):
             unseen=self.unseen,
             mode=self.mode,
             replay_seed=self.replay_seed,
+            loss_over=self.loss_over,
+            _sound=True,
         )
         other.loss_name, other.start = self.loss_name, self.start
         other._batches = self._batches
@@ -226,11 +304,19 @@ class Problem(Passes):
         Raises:
             UsageError: If none of them moves here.
         """
-        other = copy.copy(self)
+        other = shallow.copy(self)
         other.params = "^(?:" + "|".join(re.escape(name) for name in names) + ")$"
         other.space = ParameterSpace(self.model, other.params)
         other._centre = other.space.current()
         return other
+
+    def twin(self) -> nn.Module:
+        """A copy of the network, proved to compute with its own weights.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        return self._own(self.model, self.examples)
 
     def in_double(self, count: int) -> Problem:
         """A float64 copy of the network with the loss over the first ``count`` examples."""
@@ -244,6 +330,8 @@ class Problem(Passes):
             dtype=torch.float64,
             mode=self.mode,
             replay_seed=self.replay_seed,
+            loss_over=self.loss_over,
+            _sound=True,
         )
 
     def present_domains(self) -> list[str]:
@@ -267,8 +355,12 @@ class Problem(Passes):
         return evaluation_from_sums(self.sums(), self.examples.domain_names)
 
     def _evaluate_batch(self, batch: Batch) -> Tensor:
-        output = self.output(batch)
-        return batch_sums(self.loss_function, output, batch, len(self.examples.domain_names))
+        sums = pass_sums(self.output, self.loss_function, batch, len(self.examples.domain_names))
+        if self.loss_over == "batch":  # of one domain: it counts as one
+            here = int(batch.domain[0])
+            sums[0, here] = self.batch_loss(batch).double()
+            sums[2, here] = 1
+        return sums
 
     def loss(self) -> float:
         """Mean loss over the examples at the current weights."""
@@ -319,10 +411,22 @@ class Problem(Passes):
 
     def batch_sum(self, batch: Batch) -> Tensor:
         """Weighted sum of a batch's losses, shape ``()``, with its graph; all add up to mean × `total_weight`."""
-        return self.batch_loss(batch) * batch_weight(self.loss_function, batch.targets)
+        loss = self.batch_loss(batch)
+        return loss if self.loss_over == "batch" else loss * batch_weight(self.loss_function, batch.targets)
+
+    def require_examples(self, what: str) -> None:
+        """Refuse what needs the losses of single examples where the loss is over batches.
+
+        Raises:
+            UsageError: Naming what needs them.
+        """
+        if self.loss_over == "batch":
+            raise UsageError(f"{what} is made of single examples", "--loss-over batch", "leave it out here")
 
     def example_losses(self) -> Tensor | None:
         """Loss of each example at the current weights, ``(n_examples,)``; None if the loss gives only the mean."""
+        if self.loss_over == "batch":
+            return None
 
         def gives_them() -> bool:
             batch = self.some(2)  # BatchNorm in train mode wants two
@@ -366,9 +470,9 @@ class Problem(Passes):
         """Let the weights move inside the block; afterwards they are the centre's again, bit for bit.
 
         Yields:
-            The parameter tensors, to be written in place.
+            The parameter tensors, complex ones as their real parts, to be written in place.
         """
-        tensors: list[Tensor] = list(self.space.tensors)
+        tensors = self.space.views
         try:
             with torch.no_grad():
                 yield tensors

@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import NumericalError, is_out_of_memory
 from .memory import free_memory
 from .precision import full_precision
+from .replacements import require_equal_forms
 from .second_derivatives import missing_derivative
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 Apply = Callable[[Sequence[Tensor], bool], Tensor]
-"""Parts of a vector, one per parameter, and whether the graph is used again, to the batch's product ``(n,)``."""
+"""Parts of a vector (`ParameterSpace.own`), and whether the graph is used again, to the batch's product ``(n,)``."""
 Build = Callable[["Problem", "Batch", int], Apply]
 """Builds the graph of one batch; the integer is the position of its first example."""
 
@@ -92,11 +93,12 @@ class Products:
         """The product with ``vector`` ``(n,)``, in the problem's type; not checked for finiteness.
 
         Raises:
-            NumericalError: If an operation of the model has no second derivative.
+            NumericalError: If an operation of the model has no second derivative, or its equal form another value.
         """
         problem = self.problem
         problem.refuse_autocast()
-        parts = problem.space.split(vector.to(problem.device, problem.dtype))
+        require_equal_forms(problem)
+        parts = problem.space.own(vector.to(problem.device, problem.dtype))
         weight = problem.total_weight
         return problem.summed(self._own_sum(parts))[0] / weight
 
@@ -156,8 +158,14 @@ class Products:
         # A graph is about as large per example as the first one was: no need to build it to know.
         if not self.budget or used + len(batch) * self._bytes_per_example > self.budget:
             return self.build(self.problem, batch, start)(parts, False)
-        with _counting_saved_bytes() as saved:
-            apply = self.build(self.problem, batch, start)
+        try:
+            with _counting_saved_bytes() as saved:
+                apply = self.build(self.problem, batch, start)
+        except RuntimeError as error:
+            if not _refuses_counting(error):
+                raise
+            self.budget = 0  # nobody knows how large a graph is
+            return self.build(self.problem, batch, start)(parts, False)
         size = sum(saved.values())
         self._bytes_per_example = size / len(batch)
         fits = used + size <= self.budget
@@ -195,6 +203,11 @@ def _counting_saved_bytes() -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield found
+
+
+def _refuses_counting(error: RuntimeError) -> bool:
+    """Whether ``error`` means that transforms of ``torch.func`` in a forward do not let their tensors be counted."""
+    return "saved tensor hooks" in str(error) or "invalid python storage" in str(error)
 
 
 def require_finite(values: Sequence[float], problem: Problem) -> None:

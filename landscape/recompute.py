@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from .parameters import continuous
 from .substitutes import twice_differentiable
 
 Run = Callable[..., tuple[Tensor, ...]]
@@ -95,7 +96,7 @@ class _Value(torch.autograd.Function):
         outputs = run(*tensors)
         # An output that is an input would tie the two into a circle.
         outputs = tuple(o.view_as(o) if any(o is t for t in tensors) else o for o in outputs)
-        ctx.mark_non_differentiable(*(o for o in outputs if not o.is_floating_point()))
+        ctx.mark_non_differentiable(*(o for o in outputs if not continuous(o)))
         return outputs
 
     @staticmethod
@@ -135,7 +136,7 @@ def _block_gradient(
     """Gradients of a block's outputs, weighted with the incoming gradients, and the fresh leaves they depend on."""
     count = len(needed)
     inputs = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=False)]
-    weights = [t.detach().requires_grad_(keep and t.is_floating_point()) for t in tensors[count:]]
+    weights = [t.detach().requires_grad_(keep and continuous(t)) for t in tensors[count:]]
     outputs = run(*inputs)
     used = [(o, w) for o, w in zip(outputs, weights, strict=True) if o.requires_grad]
     asked = [t for t, n in zip(inputs, needed, strict=True) if n]

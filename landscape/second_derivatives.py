@@ -14,9 +14,11 @@ _NO_SECOND_DERIVATIVE = re.compile(
     r"derivative for '?(?:aten::)?(?P<op>\w+)'?.* is not implemented"
     r"|(?P<twice>differentiate twice|once_differentiable)"
     r"|(?P<compiled>does not currently support double backward)"
-    r"|(?P<out>functions with out=\.\.\. arguments)",
+    r"|(?P<out>functions with out=\.\.\. arguments)"
+    r"|(?P<complex>\w+) does not support automatic differentiation for outputs with complex dtype",
     re.S,
 )
+_HOOK = nn.modules._functions.BackwardHookFunction  # where a module has a backward hook; the identity otherwise
 _FIX = "replace the operation in the model, or select other parameters with --params"
 
 
@@ -29,6 +31,8 @@ def missing_derivative(error: Exception, wanted: str = "curvature product") -> E
         op, fix = "an operation that writes into a given tensor (out=)", _FIX
     elif match["compiled"]:
         op, fix = "a compiled function", "give the module without torch.compile"
+    elif match["complex"]:
+        return NumericalError(f"{match['complex']} of complex numbers has no derivative in torch", wanted, _FIX)
     else:
         op, fix = match["op"] or "a custom operation", _FIX
     order = "second derivative" if wanted == "curvature product" else "derivative"
@@ -71,7 +75,7 @@ def custom_functions(loss: Tensor) -> tuple[str, ...]:
             continue
         seen.add(node)
         custom = getattr(type(node), "_forward_cls", None)
-        if custom is not None and not custom.__module__.startswith("landscape."):
+        if custom is not None and custom is not _HOOK and not custom.__module__.startswith("landscape."):
             found.add(custom.__name__)
             code = getattr(getattr(custom, "backward", None), "__code__", None)
             if code is not None and code.co_filename == torch.autograd.function.__file__:

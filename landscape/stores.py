@@ -1,60 +1,20 @@
-"""Where examples come from: anything a user has, read as ``(input, target)`` rows.
-
-Inputs are a tensor, a tuple (positional arguments of the model) or a dictionary (keyword arguments). A row or a
-batch that is one dictionary holds its target under ``labels``, ``label``, ``targets``, ``target`` or ``y``; one
-with ``input_ids`` and no target is a text, whose targets are its own tokens.
-"""
+"""Where examples are: rows that can be fetched, out of tensors in memory or out of a ``Dataset``, one by one."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import DataError
-from .losses import IGNORED
+from .digests import Indices, Survey, digests_of, flaws_of, labels_of
+from .errors import DataError, LandscapeError, is_out_of_memory
 from .parameters import preserved_random_state, seed_everything
-from .trees import concatenated, leaves, map_tensors, row_count, skeleton, stacked
-
-Indices = NDArray[np.int64]
-
-TARGETS = ("labels", "label", "targets", "target", "y")
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What one pass over a store tells.
-
-    Attributes:
-        digests: SHA-256 of each row's input and target (types, shapes, bytes).
-        labels: Integer class of each row ``(n,)``, or None where targets are no classes.
-    """
-
-    digests: list[bytes]
-    labels: Indices | None
-
-    @classmethod
-    def of(cls, pairs: Iterable[tuple[Any, Any]]) -> Survey:
-        """Look at every ``(input, target)`` pair once."""
-        digests, labels = [], []
-        for inputs, target in pairs:
-            hasher = hashlib.sha256()
-            hasher.update(f"{skeleton(inputs)} {skeleton(target)}".encode())
-            for leaf in (*leaves(inputs), *leaves(target)):
-                hasher.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
-                hasher.update(leaf.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-            digests.append(hasher.digest())
-            whole = isinstance(target, Tensor) and target.ndim == 0 and not target.is_floating_point()
-            labels.append(int(target) if whole else None)
-        known = [label for label in labels if label is not None]
-        return cls(digests, np.array(known, dtype=np.int64) if len(known) == len(labels) else None)
+from .reading import pair, pair_of
+from .trees import concatenated, map_tensors, row_count, stacked
 
 
 class Store(Protocol):
@@ -66,8 +26,20 @@ class Store(Protocol):
         """What results shall say about the examples."""
 
     @property
-    def survey(self) -> Survey:
-        """Digests and labels of all rows."""
+    def places(self) -> Indices:
+        """Where each row stands in the user's own data set (of its domain), for messages, ``(n,)``."""
+
+    @property
+    def digests(self) -> list[bytes]:
+        """SHA-256 of each row."""
+
+    @property
+    def labels(self) -> Indices | None:
+        """Integer class of each row ``(n,)``, or None where targets are no classes."""
+
+    @property
+    def flaws(self) -> Mapping[str, Indices]:
+        """Rows that hold NaN or infinite values, by what is wrong with them."""
 
     def fetch(self, rows: Indices) -> tuple[Any, Any]:
         """Inputs and targets of ``rows``."""
@@ -76,8 +48,11 @@ class Store(Protocol):
 class TensorStore:
     """Examples that lie in memory as trees of tensors of equal length."""
 
-    def __init__(self, inputs: Any, targets: Any, facts: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, inputs: Any, targets: Any, facts: Mapping[str, Any] | None = None, places: Indices | None = None
+    ) -> None:
         self.inputs, self.targets, self.facts = inputs, targets, facts or {}
+        self.places = np.arange(len(self)) if places is None else places
 
     def __len__(self) -> int:
         return row_count(self.targets)
@@ -88,51 +63,100 @@ class TensorStore:
         return map_tensors(self.inputs, lambda t: t[index]), map_tensors(self.targets, lambda t: t[index])
 
     @functools.cached_property
-    def survey(self) -> Survey:
-        """Digests and labels of all rows."""
+    def digests(self) -> list[bytes]:
+        """SHA-256 of each row."""
+        return digests_of(self.inputs, self.targets)
 
-        def row(i: int) -> tuple[Any, Any]:
-            return map_tensors(self.inputs, lambda t: t[i]), map_tensors(self.targets, lambda t: t[i])
+    @functools.cached_property
+    def labels(self) -> Indices | None:
+        """Integer class of each row ``(n,)``, or None where targets are no classes."""
+        return labels_of(self.targets)
 
-        return Survey.of(map(row, range(len(self))))
+    @functools.cached_property
+    def flaws(self) -> Mapping[str, Indices]:
+        """Rows that hold NaN or infinite values, by what is wrong with them."""
+        return flaws_of(self.inputs, self.targets)
 
 
 class DatasetStore:
     """Examples read one by one from ``torch.utils.data.Dataset``s standing one after the other.
 
-    A data set may have ``facts``, a mapping of plain values that results shall say about it.
+    A data set may have ``facts``, a mapping of plain values that results shall say about it, and ``pair`` (see
+    `landscape.reading`). Its random numbers are frozen: every reading of a row finds Python's, NumPy's and torch's
+    generators in the same state. ``steady`` tells whether that is enough to read the same values again.
     """
 
-    def __init__(self, datasets: Sequence[Any]) -> None:
-        self.datasets = list(datasets)
+    def __init__(self, datasets: Sequence[Any], where: str = "the data set", places: Indices | None = None) -> None:
+        self.datasets, self.where = list(datasets), where
         self.facts: dict[str, Any] = {}
         for dataset in self.datasets:
             self.facts.update(getattr(dataset, "facts", {}))
-        self._starts = np.cumsum([0] + [len(d) for d in self.datasets])
+        sizes = [_length(d, where) for d in self.datasets]
+        self._starts = np.cumsum([0, *sizes])
+        self._pairs = [pair_of(d) for d in self.datasets]
+        self.places = np.concatenate([np.arange(n) for n in sizes]) if places is None else places
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def one(self, row: int) -> tuple[Any, Any]:
-        """Input and target of one row, as trees of tensors."""
+        """Input and target of one row, as trees of tensors of their own: a data set may use its memory again.
+
+        Raises:
+            DataError: If the data set raises something, or gives no pair.
+        """
         source = int(np.searchsorted(self._starts, row, side="right")) - 1
         place = row - int(self._starts[source])
-        return _pair(self.datasets[source][place], f"row {place} of the data set")
+        dataset = self.datasets[source]
+        try:
+            found = dataset[place]
+        except Exception as error:
+            if isinstance(error, LandscapeError) or is_out_of_memory(error):
+                raise
+            raise DataError(
+                f"reading example {place} of {len(dataset)} raised {type(error).__name__}: {str(error)[:300]}",
+                f"{type(dataset).__name__}, {self.where}",
+                "mend the data set" if not isinstance(error, IndexError) else "let its length be what it holds",
+            ) from error
+        both = pair(found, f"row {place} of the data set", self._pairs[source])
+        return map_tensors(both[0], Tensor.clone), map_tensors(both[1], Tensor.clone)
 
-    def frozen(self, row: int) -> tuple[Any, Any]:
-        """The pair of one row with its random augmentation frozen: the same at every call."""
+    def _frozen(self, rows: Iterable[int]) -> Iterator[tuple[Any, Any]]:
+        """The pairs of rows with their random augmentation frozen: the same at every call."""
         with preserved_random_state():
-            seed_everything("frozen example", row)
-            return self.one(row)
+            for row in rows:
+                seed_everything("frozen example", int(row))
+                yield self.one(int(row))
 
     def fetch(self, rows: Indices) -> tuple[Any, Any]:
         """Inputs and targets of ``rows``, frozen and stacked."""
-        return collate([self.frozen(int(r)) for r in rows])
+        return collate(list(self._frozen(rows)))
 
     @functools.cached_property
-    def survey(self) -> Survey:
-        """Digests and labels of all rows, from one reading of the data."""
-        return Survey.of(self.frozen(i) for i in range(len(self)))
+    def steady(self) -> bool:
+        """Whether the first and the last row are the same in two readings."""
+        ends = dict.fromkeys((0, len(self) - 1))
+        first, again = (Survey.of(self._frozen(ends)).digests for _ in range(2))
+        return first == again
+
+    @functools.cached_property
+    def _survey(self) -> Survey:
+        return Survey.of(self._frozen(range(len(self))))
+
+    @property
+    def digests(self) -> list[bytes]:
+        """SHA-256 of each row, from one reading of the data."""
+        return self._survey.digests
+
+    @property
+    def labels(self) -> Indices | None:
+        """Integer class of each row ``(n,)``, from the same reading, or None where targets are no classes."""
+        return self._survey.labels
+
+    @property
+    def flaws(self) -> Mapping[str, Indices]:
+        """Rows that hold NaN or infinite values, from the same reading, by what is wrong with them."""
+        return self._survey.flaws
 
 
 def collate(pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
@@ -147,47 +171,9 @@ def collate(pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
         raise DataError(
             f"the examples do not form a batch: {error}",
             "the data set",
-            "return (input, target) of equal shapes; pad texts to one length",
+            "return (input, target) of equal shapes; pad texts, boxes and the like to one length",
         ) from error
     return inputs, targets
-
-
-# -- what a user has ---------------------------------------------------------------------------------------------
-
-
-def store_of(data: Any, where: str) -> TensorStore | DatasetStore:
-    """Understand what a user calls data.
-
-    That is a pair of tensors or arrays, a dictionary of tensors, a ``Dataset``, a list of rows, or a
-    ``DataLoader``. A loader is read once, as its user set it up; its batches must be of one shape.
-
-    Raises:
-        DataError: If it is something else, empty, or of unequal lengths.
-    """
-    store: TensorStore | DatasetStore
-    if isinstance(data, torch.utils.data.TensorDataset) and len(data.tensors) == 2:
-        store = TensorStore(*data.tensors, getattr(data, "facts", None))
-    elif isinstance(data, torch.utils.data.DataLoader):
-        store = _loaded(data, where)
-    elif _is_arrow(data):
-        store = _arrow(data, where)
-    elif is_table(data) or (isinstance(data, (tuple, list)) and len(data) == 2 and _are_columns(data)):
-        store = _columns(data, where)
-    elif _is_rows(data):
-        store = DatasetStore([data])
-    else:
-        kind = f"{type(data).__name__}{f' of {len(data)}' if isinstance(data, (tuple, list)) else ''}"
-        raise DataError(f"a data set cannot be a {kind}", where, "return (inputs, targets) or a torch Dataset")
-    if len(store) == 0:
-        raise DataError("there is no example", where, "a data set and each of its domains needs at least one")
-    return store
-
-
-def is_table(data: Any) -> bool:
-    """Whether ``data`` is a dictionary of tensors or arrays, examples first."""
-    return (
-        isinstance(data, Mapping) and bool(data) and all(isinstance(v, (Tensor, np.ndarray)) for v in data.values())
-    )
 
 
 def joined(stores: Sequence[TensorStore | DatasetStore], where: str) -> Store:
@@ -196,131 +182,30 @@ def joined(stores: Sequence[TensorStore | DatasetStore], where: str) -> Store:
     Raises:
         DataError: If they do not fit together.
     """
+    if len(stores) == 1:
+        return stores[0]
+    places = np.concatenate([s.places for s in stores])
+    facts = {k: v for s in stores for k, v in s.facts.items()}
     if all(isinstance(s, TensorStore) for s in stores):
         tensors = [s for s in stores if isinstance(s, TensorStore)]
-        if len(tensors) == 1:
-            return tensors[0]
         try:
             inputs, targets = concatenated([s.inputs for s in tensors]), concatenated([s.targets for s in tensors])
         except (RuntimeError, KeyError, TypeError) as error:
             raise DataError(f"the domains do not fit together: {error}", where, "use equal shapes") from error
-        return TensorStore(inputs, targets, {k: v for s in tensors for k, v in s.facts.items()})
+        return TensorStore(inputs, targets, facts, places)
     if all(isinstance(s, DatasetStore) for s in stores):
-        return DatasetStore([d for s in stores if isinstance(s, DatasetStore) for d in s.datasets])
+        whole = DatasetStore([d for s in stores if isinstance(s, DatasetStore) for d in s.datasets], where, places)
+        whole.facts = facts
+        return whole
     raise DataError("some domains are tensors and some are Datasets", where, "use one kind")
 
 
-def _is_rows(data: Any) -> bool:
-    if isinstance(data, list):
-        return all(isinstance(row, (tuple, list, Mapping)) for row in data)
-    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (str, tuple, Tensor))
-
-
-def _are_columns(pair: Sequence[Any]) -> bool:
-    """Whether ``pair`` is (inputs, targets) with examples first, and no list of two rows."""
-    if isinstance(pair, list) and not isinstance(pair[1], (Tensor, np.ndarray)):
-        return False
-    return all(isinstance(leaf, (Tensor, np.ndarray)) for part in pair for leaf in _any_leaves(part))
-
-
-def _any_leaves(tree: Any) -> Iterable[Any]:
-    if isinstance(tree, Mapping):
-        tree = tree.values()
-    elif not isinstance(tree, (tuple, list)):
-        return [tree]
-    return [leaf for item in tree for leaf in _any_leaves(item)]
-
-
-def _columns(data: Any, where: str) -> TensorStore:
-    inputs, targets = _pair(data, where)
-    sizes, wanted = ({len(t) if t.ndim else 0 for t in leaves(tree)} for tree in (inputs, targets))
-    if len(wanted) != 1 or sizes != wanted:
-        shown = next(iter(wanted)) if len(wanted) == 1 else sorted(wanted)
-        raise DataError(f"inputs have {sorted(sizes)} examples, targets {shown}", where, "make them equal")
-    return TensorStore(map_tensors(inputs, Tensor.detach), map_tensors(targets, Tensor.detach))
-
-
-def _is_arrow(data: Any) -> bool:
-    """Whether ``data`` is a table of the ``datasets`` library that holds numbers and texts, nothing to decode."""
-    features = getattr(data, "features", None)
-    if not isinstance(features, Mapping) or not hasattr(data, "with_format") or not hasattr(data, "column_names"):
-        return False
-    decoded = any(type(f).__name__ in ("Image", "Audio", "Video", "Pdf") for f in features.values())
-    return not decoded and data.format["type"] != "custom"
-
-
-def _arrow(data: Any, where: str) -> TensorStore:
-    numbers = {k: v for k, v in data.with_format("numpy")[:].items() if getattr(v, "dtype", None) is not None}
-    ragged = [k for k, v in numbers.items() if v.dtype == object and isinstance(v[0], (list, np.ndarray))]
-    if ragged:
-        raise DataError(f"rows differ in length: {', '.join(ragged)}", where, "pad them, padding='max_length'")
-    store = _columns({k: v for k, v in numbers.items() if v.dtype.kind in "biuf"}, where)
-    names = [getattr(f, "names", None) for k, f in data.features.items() if k in TARGETS]
-    store.facts = {"classes": names[0]} if names and names[0] else {}
-    return store
-
-
-def _loaded(loader: Any, where: str) -> TensorStore:
-    with preserved_random_state():
-        seed_everything("loader")
-        batches = [_columns(batch, where) for batch in loader]
-    if not batches:
-        raise DataError("there is no example", where, "a data set and each of its domains needs at least one")
+def _length(dataset: Any, where: str) -> int:
     try:
-        inputs, targets = (concatenated([getattr(b, part) for b in batches]) for part in ("inputs", "targets"))
-    except (RuntimeError, KeyError, TypeError) as error:
-        raise DataError(f"the loader's batches differ in shape: {error}", where, "pad to one length") from error
-    return TensorStore(inputs, targets, getattr(loader.dataset, "facts", None))
-
-
-def _pair(row: Any, where: str) -> tuple[Any, Any]:
-    """Input and target of a row or a batch, as trees of tensors.
-
-    Raises:
-        DataError: If it is no pair, or holds something that is no number.
-    """
-    if isinstance(row, Mapping):
-        inputs, target = _split_table(row, where)
-    elif isinstance(row, (tuple, list)) and len(row) == 2:
-        inputs, target = row
-    else:
-        count = f" of {len(row)}" if isinstance(row, (tuple, list)) else ""
+        return len(dataset)
+    except Exception as error:
         raise DataError(
-            f"the examples do not form a batch: one is a {type(row).__name__}{count}",
+            f"the length of a {type(dataset).__name__} raised {type(error).__name__}: {error}",
             where,
-            "return (input, target), where input may be a tuple or a dictionary",
-        )
-    return _tensors(inputs, where), _tensors(target, where)
-
-
-def _split_table(row: Mapping[str, Any], where: str) -> tuple[Any, Any]:
-    found = [k for k in TARGETS if k in row]
-    if len(found) > 1:
-        raise DataError(f"there are several targets: {', '.join(found)}", where, "leave one")
-    inputs = {k: v for k, v in row.items() if k not in found and not isinstance(v, (str, bytes, type(None)))}
-    if found:
-        return inputs, row[found[0]]
-    if "input_ids" not in row:
-        raise DataError(f"there is no target among: {', '.join(row)}", where, f"name it {TARGETS[0]!r}")
-    tokens = torch.as_tensor(row["input_ids"])
-    mask = row.get("attention_mask")
-    return inputs, tokens if mask is None else tokens.masked_fill(torch.as_tensor(mask) == 0, IGNORED)
-
-
-def _tensors(tree: Any, where: str) -> Any:
-    """Numbers, arrays and lists of numbers as tensors; tuples and dictionaries stay what they are."""
-    if isinstance(tree, Tensor):
-        return tree
-    if isinstance(tree, Mapping):
-        return {k: _tensors(v, where) for k, v in tree.items()}
-    if isinstance(tree, tuple) or (isinstance(tree, list) and any(isinstance(v, (Tensor, np.ndarray)) for v in tree)):
-        return tuple(_tensors(v, where) for v in tree)
-    try:
-        if not isinstance(tree, (int, float, np.ndarray, np.generic, list)):
-            raise TypeError("no numbers")
-        array = np.asarray(tree)
-        return torch.from_numpy(array if array.flags.writeable else array.copy())
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"a {type(tree).__name__} is no tensor", where, "return tensors (for images, add transforms.ToTensor())"
+            "let __len__ return how many examples there are",
         ) from error

@@ -47,15 +47,28 @@ def row_count(tree: Any) -> int:
 
 def take_rows(tree: Any, index: Tensor) -> Any:
     """The examples at ``index`` of a tree; kinds of dictionaries and named tuples are kept, as losses read them."""
+    return map_kept(tree, lambda t: t[index] if t.ndim else t)
+
+
+def map_kept(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """As `map_tensors`, and dataclasses and named tuples stay what they are."""
     if isinstance(tree, Tensor):
-        return tree[index] if tree.ndim else tree
+        return function(tree)
     if isinstance(tree, Mapping):
-        items = {k: take_rows(v, index) for k, v in tree.items()}
+        items = {k: map_kept(v, function) for k, v in tree.items()}
         return type(tree)(**items) if is_dataclass(tree) else items
     if isinstance(tree, (tuple, list)):
-        parts = [take_rows(v, index) for v in tree]
+        parts = [map_kept(v, function) for v in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     return tree
+
+
+def divisible(output: Any, n: int) -> bool:
+    """Whether every tensor of an output has a row per example: one that computes its own loss has not."""
+    if not isinstance(output, (Tensor, tuple, list, Mapping)):
+        return False
+    found = list(leaves(output))
+    return bool(found) and all(t.ndim and t.shape[0] == n for t in found)
 
 
 def stacked(trees: Sequence[Any]) -> Any:

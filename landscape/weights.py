@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from .errors import DataError
 from .files import atomic_path
+from .parameters import as_real
 
 FORMAT_VERSION = 1
 _FACTS = "landscape"
+_COMPLEX = "complex"
 
 
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -30,10 +32,15 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, types, shapes and bytes, independent of order, device and memory layout."""
     total = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = plain(tensors[name])
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         total.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return total.hexdigest()
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A tensor's numbers as they are read, one after the other on the CPU: nothing conjugated only in name."""
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -44,16 +51,20 @@ def weights_hash(model: nn.Module) -> str:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> str:
     """Write tensors as safetensors, atomically, with their SHA-256 in the header; return the SHA-256.
 
+    The format does not know all complex types: a complex tensor is written as pairs ``(..., 2)`` of its real and
+    imaginary parts, and the header names it under ``complex``; reading makes it complex again.
     Equal content gives equal bytes: all facts stand in one entry of the header, whose entries have no order.
     """
     from safetensors.torch import save_file
 
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    sha256 = tensors_hash(plain)
+    own = {k: plain(v) for k, v in tensors.items()}
+    sha256 = tensors_hash(own)
     header = {"version": FORMAT_VERSION, "sha256": sha256, **(facts or {})}
+    if pairs := sorted(k for k, v in own.items() if v.is_complex()):
+        header[_COMPLEX] = pairs
     metadata = {_FACTS: json.dumps(header, sort_keys=True)}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata=metadata)
+        save_file({k: as_real(v) for k, v in own.items()}, temporary, metadata=metadata)
     return sha256
 
 
@@ -71,18 +82,23 @@ def ties(expected: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
     return {n: tuple(o for o in names if o != n) for names in groups.values() if len(names) > 1 for n in names}
 
 
-def check_own_format(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Compare a file that this program wrote with the SHA-256 in its header; files of others pass.
+def own_format(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, compared with the SHA-256 in its header if this program wrote it.
+
+    Returns:
+        What was saved: pairs that stand for complex numbers are complex again. Files of others are taken as they are.
 
     Raises:
         DataError: If the content changed, or the format is newer.
     """
     if _FACTS not in metadata:
-        return
+        return dict(tensors)
     try:
         facts = json.loads(metadata[_FACTS])
         version, sha256 = facts["version"], facts["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        # A mapped file promises multiples of 8 bytes only; complex128 is read in units of 16.
+        pairs = {k: torch.view_as_complex(tensors[k].clone()) for k in facts.get(_COMPLEX, ())}
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DataError("its header is damaged", str(path), "copy it again") from error
     if version != FORMAT_VERSION:
         raise DataError(
@@ -90,5 +106,7 @@ def check_own_format(metadata: Mapping[str, str], tensors: Mapping[str, Tensor],
             str(path),
             "update landscape",
         )
-    if sha256 != tensors_hash(tensors):
+    found = {**tensors, **pairs}
+    if sha256 != tensors_hash(found):
         raise DataError("SHA-256 mismatch: the tensors are not those that were saved", str(path), "copy it again")
+    return found

@@ -92,6 +92,16 @@ def made(kind: type[Plain]) -> nn.Module:
         return kind().double().eval()
 
 
+def attributes(model: nn.Module) -> dict[str, list[int]]:
+    """Which objects the model's attributes are, and which are in its containers."""
+
+    def ids(value: object) -> list[int]:
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return [id(value), *map(id, inside)]
+
+    return {name: ids(value) for name, value in vars(model).items() if name != "_parameters"}
+
+
 @pytest.mark.parametrize("before", ["nothing", "no_grad", "graph", "float32"])
 @pytest.mark.parametrize("name", KEEPERS)
 def test_what_is_kept_is_forgotten(name: str, before: str):
@@ -106,7 +116,7 @@ def test_what_is_kept_is_forgotten(name: str, before: str):
     elif before != "nothing":
         with torch.set_grad_enabled(before == "graph"):
             model(X)
-    seen = snapshot(model)
+    seen, held = snapshot(model), attributes(model)
     problem = problem_of(model, (X, Y), batch_size=4)
     loss, gradient, matrix = dense(plain, X, Y)
     assert problem.loss() == pytest.approx(loss, rel=1e-12)
@@ -121,6 +131,7 @@ def test_what_is_kept_is_forgotten(name: str, before: str):
     assert len(problem.forgotten) == 1
     assert problem.describe()["forgotten_values"] == problem.forgotten
     assert_untouched(model, seen)
+    assert attributes(model) == held
 
 
 @pytest.mark.parametrize("name", KEEPERS)

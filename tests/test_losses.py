@@ -142,7 +142,7 @@ def test_accuracy_is_for_classes_only():
     assert correct(losses.cross_entropy, OUTPUT, OUTPUT.argmax(1)).tolist() == [1] * 7
     assert correct(losses.cross_entropy, OUTPUT, REALS) is None
     assert correct(losses.cross_entropy, OUTPUT[:, 0], CLASSES) is None
-    assert correct(losses.cross_entropy, OUTPUT, CLASSES[:, None]) is None
+    assert correct(losses.cross_entropy, OUTPUT, CLASSES[:, None].expand(7, 2)) is None
 
 
 CLASS_WEIGHTS = torch.tensor([0.1, 2.0, 0.7])

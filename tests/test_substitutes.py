@@ -241,3 +241,191 @@ def test_what_has_no_equal_is_refused_by_name(loss, op: str):
     with pytest.raises(NumericalError, match=op) as caught:
         problem.hvp(problem.weights)
     assert caught.value.exit_code == 4
+
+
+# -- the same function under several names, and others under the same name -----------------------------------------
+
+
+def wave(*shape: int) -> Tensor:
+    return torch.sin(1.7 * torch.arange(int(torch.tensor(shape).prod()), dtype=torch.float64) ** 1.2).reshape(shape)
+
+
+X, W, S = wave(5, 6), wave(6), wave(6).abs() + 0.5
+NN, ATEN = torch._C._nn, torch.ops.aten
+INDEX, OFFSETS = torch.tensor([1, 0, 4, 3, 3, 2]), torch.tensor([0, 2, 5])
+CALLS = {
+    "F.batch_norm": (lambda x: F.batch_norm(x, W, S, S, W), "batch_norm"),
+    "F.batch_norm, by name": (lambda x: F.batch_norm(x, running_var=S, running_mean=W, eps=0.1), "batch_norm"),
+    "torch.batch_norm": (lambda x: torch.batch_norm(x, S, W, W, S, False, 0.1, 1e-5, True), "batch_norm"),
+    "torch.batch_norm, by name": (
+        lambda x: torch.batch_norm(
+            input=x,
+            weight=None,
+            bias=None,
+            running_mean=W,
+            running_var=S,
+            training=False,
+            momentum=0.1,
+            eps=1e-5,
+            cudnn_enabled=False,
+        ),
+        "batch_norm",
+    ),
+    "aten.batch_norm": (lambda x: ATEN.batch_norm(x, S, W, W, S, False, 0.1, 1e-5, True), "batch_norm"),
+    "F.hardsigmoid": (F.hardsigmoid, "hardsigmoid"),
+    "nn.hardsigmoid": (NN.hardsigmoid, "hardsigmoid"),
+    "nn.hardsigmoid, by name": (lambda x: NN.hardsigmoid(input=x), "hardsigmoid"),
+    "aten.hardsigmoid.default": (ATEN.hardsigmoid.default, "hardsigmoid"),
+    "aten.hardsigmoid, by name": (lambda x: ATEN.hardsigmoid(self=x), "hardsigmoid"),
+    "F.embedding": (lambda x: F.embedding(INDEX % 5, x, sparse=True), "embedding"),
+    "torch.embedding": (lambda x: torch.embedding(x, INDEX % 5, 2, False, True), "embedding"),
+    "torch.embedding, by name": (lambda x: torch.embedding(indices=INDEX % 5, weight=x, sparse=True), "embedding"),
+    "aten.embedding": (lambda x: ATEN.embedding(x, INDEX % 5, scale_grad_by_freq=True), "embedding"),
+    "F.embedding_bag": (lambda x: F.embedding_bag(INDEX, x, OFFSETS, mode="mean"), "embedding_bag"),
+    "torch.embedding_bag": (lambda x: torch.embedding_bag(x, INDEX, OFFSETS, False, 2)[0], "embedding_bag"),
+    "torch.embedding_bag, the rest": (lambda x: torch.embedding_bag(x, INDEX, OFFSETS)[1], "embedding_bag"),
+    "torch.embedding_bag, padded": (
+        lambda x: torch.embedding_bag(x, INDEX, OFFSETS, False, 1, False, None, False, -2)[0],
+        "embedding_bag",
+    ),
+    "torch.cdist": (lambda x: torch.cdist(x, x.flip(1), compute_mode="donot_use_mm_for_euclid_dist"), "cdist"),
+    "torch.cdist, by name": (lambda x: torch.cdist(x2=x.flip(1), x1=x, p=3.0), "cdist"),
+    "VF.cdist": (lambda x: torch._VF.cdist(x, x.flip(1), 1.0, None), "cdist"),
+    "torch.pdist": (lambda x: torch.pdist(x, p=3), "pdist"),
+    "torch.pdist, by name": (lambda x: torch.pdist(input=x), "pdist"),
+    "Tensor.logcumsumexp": (lambda x: x.logcumsumexp(dim=1), "logcumsumexp"),
+    "torch.logcumsumexp": (lambda x: torch.logcumsumexp(x, -2), "logcumsumexp"),
+    "torch.logcumsumexp, by name": (lambda x: torch.logcumsumexp(input=x, dim=0), "logcumsumexp"),
+    "torch._weight_norm": (lambda x: torch._weight_norm(x, S[:5, None], 0), "weight_norm"),
+    "torch._weight_norm, by name": (lambda x: torch._weight_norm(g=S[None], v=x, dim=1), "weight_norm"),
+    "F.multi_margin_loss": (lambda x: F.multi_margin_loss(x, INDEX[:5], margin=0.3), "multi_margin_loss"),
+    "nn.multi_margin_loss": (lambda x: NN.multi_margin_loss(x, INDEX[:5], 2, 0.3, S, 0), "multi_margin_loss"),
+    "nn.multilabel_margin_loss": (
+        lambda x: NN.multilabel_margin_loss(x, INDEX.expand(5, 6), reduction=2),
+        "multilabel_margin_loss",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_function_is_read_with_its_own_arguments(name: str):
+    call, operation = CALLS[name]
+    used: set[str] = set()
+    x = X.clone().requires_grad_()
+    with twice_differentiable(used):
+        ours = call(x)
+    plain = call(X.clone())
+    assert used == {operation}
+    assert ours.shape == plain.shape
+    assert ours.dtype == plain.dtype
+    assert torch.allclose(ours, plain, rtol=1e-12, atol=1e-14)
+    if ours.is_floating_point():
+        (slope,) = torch.autograd.grad(ours.square().sum(), x, create_graph=True)
+        assert slope.requires_grad
+        assert torch.isfinite(torch.autograd.grad(slope.sum(), x)[0]).all()
+
+
+def test_functions_of_others_with_the_same_names_are_left_alone():
+    library = torch.library.Library("landscape_test", "DEF")
+    library.define("batch_norm(Tensor x, Tensor a, Tensor b) -> Tensor")
+    library.impl("batch_norm", lambda x, a, b: x * a + b, "CompositeImplicitAutograd")
+
+    def hardsigmoid(x: Tensor) -> Tensor:
+        if torch.overrides.has_torch_function_unary(x):
+            return torch.overrides.handle_torch_function(hardsigmoid, (x,), x)
+        return 5 * x
+
+    used: set[str] = set()
+    with twice_differentiable(used):
+        assert torch.equal(torch.ops.landscape_test.batch_norm(X, S, W), X * S + W)
+        assert torch.equal(hardsigmoid(X), 5 * X)
+    assert not used
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: F.hardsigmoid(x, inplace=True),
+        nn.Hardsigmoid(inplace=True),
+        NN.hardsigmoid_,
+        ATEN.hardsigmoid_,
+        lambda x: F.hardsigmoid(x[:, 1:3], inplace=True),
+    ],
+    ids=["F", "module", "nn", "aten", "a view"],
+)
+def test_what_is_written_in_place_is_written(write):
+    """The loss was 0.830 where it is 0.814: the input stayed as it was."""
+
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.first(x)
+            write(z)
+            return self.last(z * z)
+
+    x = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    model = Written().double()
+    used: set[str] = set()
+    with twice_differentiable(used):
+        ours = model(x)
+    assert used == {"hardsigmoid"}
+    assert torch.allclose(ours, model(x), rtol=1e-13, atol=1e-15)
+    problem = problem_of(model, (x, LABELS))
+    v = torch.cos(torch.arange(problem.n_parameters, dtype=torch.float64))
+    ends = []
+    for sign in (1, -1):
+        with problem.excursion() as tensors:
+            for tensor, part in zip(tensors, problem.space.split(v), strict=True):
+                tensor.add_(part, alpha=sign * 1e-5)
+            ends.append(problem.gradient())
+    expected = (ends[0] - ends[1]) / 2e-5
+    assert torch.allclose(problem.hvp(v), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_what_is_written_into_a_given_tensor_is_left_to_torch():
+    out = torch.empty_like(X)
+    used: set[str] = set()
+    with twice_differentiable(used):
+        torch.logcumsumexp(X, 1, out=out)
+        NN.hardsigmoid(X, out=out[:, :6])
+    assert torch.equal(out, F.hardsigmoid(X))
+    assert not used
+
+
+def test_an_equal_form_of_another_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch):
+    from landscape import equal_forms
+
+    wrong = dict(equal_forms.FORMS)
+    wrong[F.hardsigmoid] = equal_forms.Form("hardsigmoid", lambda input, inplace=False: F.relu6(input + 3) / 5.9)
+    monkeypatch.setattr("landscape.substitutes.FORMS", wrong)
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 5), nn.Hardsigmoid(), nn.Linear(5, 3))
+    x = torch.randn(3, 4)
+    for dtype in ("float32", "float64"):
+        problem = problem_of(model, (x, LABELS), dtype=dtype)
+        for _ in range(2):  # not only once
+            with pytest.raises(NumericalError, match=r"^hardsigmoid gives the loss .* in its equal form") as caught:
+                problem.hvp(problem.weights)
+            assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_the_context_of_a_checkpoint_is_kept(inner: bool):
+    """It may change what is computed, here by doubling every tanh."""
+    from torch.overrides import TorchFunctionMode
+    from torch.utils.checkpoint import checkpoint
+
+    class Doubling(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            value = func(*args, **(kwargs or {}))
+            return 2 * value if func is torch.tanh else value
+
+    def run(x: Tensor) -> Tensor:
+        return checkpoint(torch.tanh, x, use_reentrant=False, context_fn=lambda: (Doubling(), Doubling()))
+
+    x = X.clone().requires_grad_(inner)
+    with twice_differentiable(set()):
+        assert torch.equal(run(x), 2 * torch.tanh(x))

@@ -20,13 +20,16 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..examples import Batch
-from ..losses import LossFunction, batch_weight, mean_loss, prediction
+from ..losses import LossFunction, batch_weight, class_numbers, mean_loss, prediction
+from ..parameters import as_real
 from ..problem import Problem
 from ..products import Apply, zero
 from ..registry import LOSSES
 
 Factor = Callable[[Problem, Batch, int, Tensor], Callable[[Tensor], Tensor]]
-"""From a batch, the place of its first example and its outputs to B: a map from output to output tangents."""
+"""From a batch, the place of its first example and its outputs to B: a map from output to output tangents.
+
+Complex outputs are two real ones each: their tangents have a last dimension of 2."""
 
 _NATURAL = ("cross_entropy", "token_cross_entropy", "causal_lm", "mse", "bce_with_logits")
 _CLASSES_LAST = ("token_cross_entropy", "causal_lm")
@@ -41,7 +44,8 @@ def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], App
     def build(problem: Problem, batch: Batch, first_example: int) -> Apply:
         space = problem.space
         with problem.twice_differentiable():
-            output = prediction(problem.output(batch))
+            returned = prediction(problem.output(batch))
+            output = as_real(returned)
         problem.note_custom_functions(output)
         if not output.requires_grad:
             return zero(problem)
@@ -50,7 +54,7 @@ def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], App
         live = [i for i, g in enumerate(pulled) if g is not None and g.requires_grad]
         if not live:
             return zero(problem)
-        b = factor(problem, batch, first_example, output.detach())
+        b = factor(problem, batch, first_example, returned.detach())
 
         def apply(parts: Sequence[Tensor], again: bool) -> Tensor:
             ends = [pulled[i] for i in live]
@@ -66,11 +70,12 @@ def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], App
 def loss_hessian(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
     """B of the generalised Gauss-Newton matrix: the Hessian of the batch's summed loss at its outputs."""
     z, slope = _slope(problem.loss_function, output, batch.targets, graph=True)
+    whole = 1.0 if problem.loss_over == "example" else 1 / float(batch_weight(problem.loss_function, batch.targets))
 
     def apply(tangent: Tensor) -> Tensor:
         if not slope.requires_grad:  # a loss that is piecewise linear in the outputs
             return torch.zeros_like(tangent)
-        return torch.autograd.grad(slope, z, tangent, retain_graph=True)[0]
+        return torch.autograd.grad(slope, z, tangent, retain_graph=True)[0] * whole
 
     return apply
 
@@ -111,7 +116,7 @@ def sampled_fisher(problem: Problem, seed: int, samples: int) -> Factor:
             drawn.append(generator.standard_normal(shape) if name == "mse" else generator.random(shape))
         slopes = []
         for table in drawn[0]:
-            numbers = torch.from_numpy(table[first_example : first_example + len(batch)]).to(output)
+            numbers = torch.from_numpy(table[first_example : first_example + len(batch)]).to(as_real(output))
             target, scale = _drawn_target(name, output, batch.targets, numbers)
             slopes.append(_slope(problem.loss_function, output, target)[1] * (scale / samples**0.5))
         return _outer(slopes)
@@ -120,10 +125,11 @@ def sampled_fisher(problem: Problem, seed: int, samples: int) -> Factor:
 
 
 def _slope(loss: LossFunction, output: Tensor, target: Any, *, graph: bool = False) -> tuple[Tensor, Tensor]:
-    """The outputs as a leaf, and the slope of the summed loss there, ``(n, ...)``."""
-    z = output.detach().requires_grad_()
+    """The outputs, as real numbers, as a leaf, and the slope of the summed loss there, ``(n, ...)``."""
+    z = as_real(output.detach()).requires_grad_()
     with torch.enable_grad():
-        total = mean_loss(loss, z, target) * batch_weight(loss, target)
+        seen = torch.view_as_complex(z) if output.is_complex() else z
+        total = mean_loss(loss, seen, target) * batch_weight(loss, target)
         slope = torch.autograd.grad(total, z, create_graph=graph)[0] if total.requires_grad else torch.zeros_like(z)
     return z, slope
 
@@ -132,7 +138,7 @@ def _outer(slopes: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
     def apply(tangent: Tensor) -> Tensor:
         total = torch.zeros_like(tangent)
         for s in slopes:
-            share = (s * tangent).flatten(1).sum(1)
+            share = (s * tangent).reshape(len(s), -1).sum(1)
             total = total + s * share.view(-1, *[1] * (s.ndim - 1))
         return total
 
@@ -152,7 +158,7 @@ def _likelihood(problem: Problem) -> str:
 
 def _nll_fisher(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
     """With log-probabilities as outputs s = −e_y, so that B = diag(p), at the positions that count."""
-    counted = (batch.targets != -100).unsqueeze(1)
+    counted = (class_numbers(output, batch.targets) != -100).unsqueeze(1)
     weight = output.exp() * counted
     return lambda tangent: weight * tangent
 
@@ -163,13 +169,14 @@ def _draws_shape(name: str, output: Tensor) -> tuple[int, ...]:
         return tuple(output.shape[1:-1])
     if name in ("cross_entropy", "nll"):
         return tuple(output.shape[2:])
-    return tuple(output.shape[1:])
+    return tuple(as_real(output).shape[1:])
 
 
 def _drawn_target(name: str, output: Tensor, target: Tensor, numbers: Tensor) -> tuple[Tensor, float]:
     """Labels drawn from the prediction, and what the slope of the mean over an example's outputs is scaled by."""
     outputs = output[0].numel()
-    if name == "mse":  # mean over d outputs of squared errors: a Gaussian of variance d/2
+    if name == "mse":  # mean over d outputs of squared errors: a Gaussian of variance d/2 for each real number
+        numbers = torch.view_as_complex(numbers) if output.is_complex() else numbers
         return output + numbers * (outputs / 2) ** 0.5, 1.0
     if name == "bce_with_logits":
         return (numbers < output.sigmoid()).to(output.dtype), outputs**0.5
@@ -180,4 +187,6 @@ def _drawn_target(name: str, output: Tensor, target: Tensor, numbers: Tensor) ->
         labels = torch.cat([target[:, :1], labels[:, :-1]], 1)
     if target.is_floating_point():  # soft targets: classes all the same
         return labels, 1.0
-    return torch.where(target == -100, target, labels), 1.0
+    if dim == 1:
+        target = class_numbers(output, target)
+    return torch.where(target.long() == -100, target, labels), 1.0

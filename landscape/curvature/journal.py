@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..errors import Interrupted, LandscapeError, ResourceError
 from ..files import make_folder, remove_stale_temporaries, stable_hash
+from ..identity import ALGORITHMS, bits
 from ..problem import Problem
 from ..weights import save_tensors
 from .operators import Operator
@@ -41,10 +42,7 @@ _SAMPLE = 64  # entries of a vector that tell it from any other
 
 def journal_name(problem: Problem, kind: str, label_samples: int, seed: int) -> str:
     """The folder's name, made of everything that decides the bits of the products."""
-    facts = problem.describe()
-    names = ("weights_hash", "data_hash", "loss_function", "params", "device", "dtype", "micro_batch", "threads")
-    modes = ("mode", "replay_seed", "torch")
-    key = stable_hash([{k: facts[k] for k in (*names, *modes)}, kind, label_samples, seed])
+    key = stable_hash([ALGORITHMS["hessian"], bits(problem), kind, label_samples, seed])
     return f"hessian-{key[:16]}.products"
 
 

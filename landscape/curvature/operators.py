@@ -115,6 +115,8 @@ class CurvatureOperator(Operator):
         super().__init__(problem.n_parameters, problem.device, problem.dtype)
         if kind not in OPERATORS:
             raise UsageError(f"unknown operator {kind!r}", "--operator", f"there is: {', '.join(OPERATORS)}")
+        if kind not in ("hessian", "ggn"):
+            problem.require_examples(f"the {kind} matrix")
         self.problem, self.kind = problem, kind
         self._products = Products(problem, self._build(seed, samples), memory=memory)
         self._mean = problem.gradient() if kind == "gradient-covariance" else None

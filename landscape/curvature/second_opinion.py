@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 import warnings
 from collections.abc import Callable
@@ -43,7 +42,9 @@ def cross_check(
     batches = list(problem.batches())
     if not all(isinstance(b.inputs, Tensor) and isinstance(b.targets, Tensor) for b in batches):
         raise UsageError(f"{name} takes models of one input tensor", f"--cross-check {name}", "drop it")
-    model = copy.deepcopy(problem.model)
+    if any(p.is_complex() for p in problem.space.tensors):
+        raise UsageError(f"{name} takes no complex weights for two real ones", f"--cross-check {name}", "drop it")
+    model = problem.twin()
     started = time.perf_counter()
     with preserved_random_state(), warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")  # leaks and deprecations of theirs

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from ..distributed import alone
+from ..derivatives import derivatives
 from ..errors import NumericalError
 from ..problem import Problem
 from .probes import Probes
 
 SYMMETRY_LIMIT = {torch.float32: 1e-3, torch.float64: 1e-6}
 _LOSS_LIMIT = {torch.float32: 1e-5, torch.float64: 1e-10}
-_DIFFERENCE_LIMIT = 1e-4
 
 
 def require_equal_passes(first: float, second: float, problem: Problem) -> None:
@@ -29,11 +27,16 @@ def require_equal_passes(first: float, second: float, problem: Problem) -> None:
         )
 
 
-def symmetry_error(probes: Probes, problem: Problem) -> float:
+def symmetry_error(probes: Probes, problem: Problem, reason: str | None = None) -> float:
     """Estimated relative asymmetry ‖H − Hᵀ‖ / ‖H‖ (Frobenius) from the first three probes, which are kept.
 
     Dividing by ‖Hu‖ and not by ‖Hu‖‖v‖ keeps the estimate independent of the number of parameters; the other
     form lets wrong second derivatives pass in large networks.
+
+    Args:
+        probes: Of the products.
+        problem: Their problem.
+        reason: Why they may not be symmetric, where that is known.
 
     Raises:
         NumericalError: If it exceeds 1e-3 (float32) or 1e-6 (float64): some operation's second derivative is wrong.
@@ -58,45 +61,37 @@ def symmetry_error(probes: Probes, problem: Problem) -> float:
         raise NumericalError(
             f"the curvature products are not symmetric (relative error {worst:.1e})",
             type(problem.model).__name__,
-            "an operation of the model has a wrong second derivative, or its forward is random",
+            reason or "an operation of the model has a wrong second derivative, or its forward is random",
         )
     return worst
 
 
-@alone()
 def check_custom_functions(problem: Problem) -> float | None:
-    """Compare one Hessian product with central differences of gradients, in float64, where custom functions occur.
+    """Compare one Hessian product with central differences of gradients where custom functions occur.
 
     A custom autograd function that saves a detached tensor loses its part of the Hessian, silently and
-    symmetrically; only differences see it. The step is 1e-4 along a unit vector, over the first micro-batch.
+    symmetrically; only differences see it.
 
     Returns:
         The relative difference, or None where there is no custom function.
 
     Raises:
-        NumericalError: If it exceeds 1e-4.
+        NumericalError: If they disagree.
     """
     names = problem.custom_functions
     if not names:
         return None
-    size = min(problem.n_examples, problem.batch_size)
-    double = problem.in_double(size)
-    generator = torch.Generator().manual_seed(0)
-    v = torch.randn(double.n_parameters, generator=generator, dtype=torch.float64).to(double.device)
-    v = v / torch.linalg.vector_norm(v)
-    step = 1e-4
-    ends: list[Tensor] = []
-    for sign in (1.0, -1.0):
-        with double.excursion() as tensors:
-            torch._foreach_add_(tensors, double.space.split(v), alpha=sign * step)
-            ends.append(double.gradient())
-    expected = (ends[0] - ends[1]) / (2 * step)
-    size_of = float(torch.linalg.vector_norm(expected))
-    error = float(torch.linalg.vector_norm(double.hvp(v) - expected)) / size_of if size_of > 0 else 0.0
-    if error > _DIFFERENCE_LIMIT:
+    found = derivatives(problem, product=True)
+    if found.product is None:
+        what = f"the second derivative of {', '.join(names)} could not be compared with differences"
+        raise NumericalError(what, "curvature product", found.reason)
+    if found.product.wrong:
+        first = ""
+        if found.gradient is not None and found.gradient.wrong:
+            first = f", and the gradient through it is not the slope of the loss by {found.gradient.error:.1e}"
         raise NumericalError(
-            f"the second derivative of {', '.join(names)} is wrong by {error:.1e}",
+            f"the second derivative of {', '.join(names)} is wrong by {found.product.error:.1e}{first}",
             "compared with differences of gradients in float64",
             "let its backward use tensors from save_for_backward and differentiable operations only",
         )
-    return error
+    return found.product.error

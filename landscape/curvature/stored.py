@@ -25,6 +25,9 @@ def notes(problem: Problem, view: View, spec: HessianSpec) -> list[str]:
     """What a reader should know, a sentence each."""
     said, spectrum = [], view.spectrum
     top = spectrum.top.values
+    compared = view.record["derivatives"]
+    if compared and compared["note"]:
+        said.append(compared["note"])
     if scale(spectrum) == 0:
         said.append("zero operator: the gradient does not change with the weights")
     lowest = float(spectrum.bottom.values[0]) if len(spectrum.bottom.values) else None

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..derivatives import derivatives
 from ..distributed import least
 from ..memory import free_memory
 from ..parameters import preserved_random_state, seed_everything
@@ -66,7 +67,7 @@ def look(
         spec: What to compute.
         seed: Seed of all random vectors.
         start: Start of the eigenvalue run, ``(n,)``, instead of the first probe.
-        check: Check symmetry and custom functions first.
+        check: Check derivatives and symmetry first.
 
     Raises:
         NumericalError: If the loss is not finite or changes from pass to pass, or the products are not symmetric.
@@ -79,9 +80,10 @@ def look(
     require_equal_passes(evaluation.loss, float(loss), problem)
     device, limit, images = _basis_plan(problem, spec)
     probes = Probes(operator, problem.n_parameters, seed, device)
-    symmetry = difference = None
+    symmetry = difference = compared = None
     if check:
-        symmetry = symmetry_error(probes, problem)
+        compared = derivatives(problem, product=spec.operator == "hessian")
+        symmetry = symmetry_error(probes, problem, compared.note(spec.operator))
         difference = check_custom_functions(problem)
     spectrum = lanczos(
         operator,
@@ -111,6 +113,7 @@ def look(
         "gradient_norm": gradient_norm,
         "symmetry_error": symmetry,
         "difference_error": difference,
+        "derivatives": compared.record(spec.operator) if compared else None,
         **_lists(spectrum),
         "lambda_ratio": _ratio(spectrum),
         "krylov_products": spectrum.krylov_products,

@@ -67,7 +67,9 @@ def changed(splits: Splits, spec: Mapping[str, Any], holdout: Sequence[str], see
     made: dict[str, Examples] = {**splits, "train": noisy}
     if noisy is not train:
         made["train_clean"] = train
-    return Changes(Splits(made), record)
+    changed_splits = Splits(made)
+    changed_splits.untrained = splits.untrained
+    return Changes(changed_splits, record)
 
 
 def _seen(train: Examples, holdout: Sequence[str]) -> list[int]:
@@ -153,13 +155,15 @@ def _with_label_noise(train: Examples, text: str, seed: int) -> tuple[Examples, 
 
 def _relabelled(examples: Examples, labels: Indices) -> Examples:
     store = examples.store
-    everything = np.array(store.survey.labels)
+    everything = np.array(store.labels)
     everything[examples.rows] = labels
     if isinstance(store, TensorStore):
-        new: Any = TensorStore(store.inputs, torch.from_numpy(everything).to(store.targets.dtype), store.facts)
+        targets = torch.from_numpy(everything).to(store.targets).reshape(store.targets.shape)
+        new: Any = TensorStore(store.inputs, targets, store.facts, store.places)
     else:
         assert isinstance(store, DatasetStore)
-        new = DatasetStore([_Relabelled(store, everything)])
+        new = DatasetStore([_Relabelled(store, everything)], store.where, store.places)
+        new.facts = store.facts
     return Examples(new, examples.rows, examples.domain, examples.domains)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError, UsageError
-from ..examples import Examples
+from ..examples import Examples, distinct_names
 from ..names import unknown_name
 from ..plugins import Plugin, call
 
@@ -19,12 +19,18 @@ class Splits(dict[str, Examples]):
     Args:
         splits: A mapping from split names to a dataset, or to a mapping from domain names to datasets.
         where: What returned it, for messages.
+        first: How many examples of each stream to read.
+
+    Attributes:
+        domains: Names of the domains of all splits, None where there are none.
+        untrained: Names of domains of which ``"train"`` has no example, so that no training can see them.
 
     Raises:
         DataError: If there is no ``"train"``, or something in it is no data set.
+        UsageError: If something is a stream and ``first`` is not given.
     """
 
-    def __init__(self, splits: Any, where: str = "the data callable") -> None:
+    def __init__(self, splits: Any, where: str = "the data callable", first: int | None = None) -> None:
         if not isinstance(splits, Mapping):
             raise DataError(
                 f"it returned a {type(splits).__name__}",
@@ -33,11 +39,23 @@ class Splits(dict[str, Examples]):
             )
         if "train" not in splits:
             raise DataError(f'there is no "train" split, only: {", ".join(map(str, splits))}', where, 'add "train"')
-        made = {str(k): Examples.of(v, f"{where}, split {k!r}") for k, v in splits.items()}
+        names = distinct_names("split", splits, where)
+        made = {
+            name: Examples.of(v, f"{where}, split {name!r}", first)
+            for name, v in zip(names, splits.values(), strict=True)
+        }
         named = [e for e in made.values() if e.domains]
         union = list(dict.fromkeys(n for e in made.values() for n in e.domain_names)) if named else None
         super().__init__({k: _on(e, tuple(union)) if union else e for k, e in made.items()})
         self.domains: tuple[str, ...] | None = tuple(union) if union else None
+        # A split without domains says nothing of where its examples come from, so it is no domain of its own.
+        divided = {n for e in named for n in e.domain_names}
+        trained = {self["train"].domain_names[i] for i in np.unique(self["train"].domain)}
+        self.untrained = tuple(n for n in self.domains or () if n in divided and n not in trained)
+
+    def unseen(self, holdout: Sequence[str]) -> tuple[str, ...]:
+        """The domains that a training without those of ``holdout`` does not see."""
+        return tuple(n for n in self.domains or () if n in holdout or n in self.untrained)
 
     def split(self, name: str) -> Examples:
         """The split called ``name``.
@@ -67,9 +85,9 @@ def _on(examples: Examples, names: tuple[str, ...]) -> Examples:
     return Examples(examples.store, examples.rows, places[examples.domain], names)
 
 
-def open_data(plugin: Plugin, arguments: Mapping[str, Any]) -> Splits:
-    """Call a data callable and understand what it returns."""
-    return Splits(call(plugin, arguments), plugin.name)
+def open_data(plugin: Plugin, arguments: Mapping[str, Any], first: int | None = None) -> Splits:
+    """Call a data callable and understand what it returns; of streams the ``first`` examples are read."""
+    return Splits(call(plugin, arguments), plugin.name, first)
 
 
 def holdout_split(n: int, fraction: float, seed: int, domain: int) -> tuple[Any, Any]:

@@ -49,7 +49,7 @@ def sharpness(
         domain or of all examples of the seen ones (rows); ``perturbed``: the spread of the seen losses at the latter.
     """
     smallest = min(part.n_examples for part in parts.values())
-    m = spec.m or max(1, min(16, smallest // 2))
+    m = spec.m or (problem.batch_size if problem.loss_over == "batch" else max(1, min(16, smallest // 2)))
     for name, part in parts.items():
         measures = ("m-sharpness",) + (("gradient-variance",) if part.n_examples >= 2 * m else ())
         rows = {

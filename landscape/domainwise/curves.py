@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ TOTALS = ("loss_mean", "loss_variance", "loss_range", "unseen_loss_mean")
 def along(problem: Problem, checkpoints: Mapping[int, Path]) -> Iterator[tuple[int, Problem]]:
     """The problem at each checkpoint, by training step."""
     for i, (step, path) in enumerate(checkpoints.items()):
-        model = copy.deepcopy(problem.model)
+        model = problem.twin()
         load_into(model, read_weights(path), path)
         yield step, problem.with_model(model)
         report("checkpoints", i + 1, len(checkpoints))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..derivatives import derivatives
 from ..evaluation import Evaluation
 from ..examples import Examples
 from ..intervals import mean_and_stderr, mean_interval, share_interval
@@ -46,6 +47,7 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
     weights, notes = disam_weights(table, spec.lam)
     for name in names:
         table[name]["disam_weight"] = weights.get(name)
+    compared = derivatives(problem, product=spec.curvature).record("hessian" if spec.curvature else "gradient")
     found = {
         "loss": evaluation.loss,
         "accuracy": evaluation.accuracy,
@@ -55,10 +57,11 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
         "conflict": conflict(cosine[np.ix_(seen, seen)]),
         "conflict_all": conflict(cosine),
         "disam_lambda": spec.lam,
-        "splits": {split: _of_split(problem.on(examples)) for split, examples in splits.items()},
+        "splits": {split: _of_split(problem.on(examples, f"split {split!r}")) for split, examples in splits.items()},
         "cross_sharpness": None,
         "perturbed": None,
-        "notes": notes,
+        "derivatives": compared,
+        "notes": [*notes, *filter(None, [compared["note"]])],
     }
     if spec.sharpness:
         found |= sharpness(problem, parts, gradients, table, spec, seed)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..result import Result
+from .comparable import comparable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +97,7 @@ class Drawing:
 
 
 def styled(draw: Draw) -> Draw:
-    """Make ``draw`` run under the settings of its style, and lay the figure out once.
+    """Make ``draw`` run on what can be compared, under the settings of its style, and lay the figure out once.
 
     Every pass of the constrained layout moves things a little; a frozen layout is the same in all formats.
     """
@@ -104,7 +105,9 @@ def styled(draw: Draw) -> Draw:
     @wraps(draw)
     def inside(results: Sequence[Result], style: Style) -> Drawing:
         with style.applied():
-            drawing = draw(results, style)
+            alike, left_out = comparable(results)
+            drawing = draw(alike, style)
+            drawing = replace(drawing, notes=(*drawing.notes, *left_out))
             layout = drawing.figure.get_layout_engine()
             if layout is not None:
                 layout.execute(drawing.figure)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..files import stable_hash
 from ..result import Result
+from .comparable import CONDITIONS
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def _from_sharpness(result: Result, cell: tuple[int, float] | None) -> dict[str,
 
 def _basis(result: Result, *definition: Any) -> str:
     record = result.record
-    return stable_hash([record.get("data_hash"), record.get("loss_function"), record.get("params"), *definition])
+    alike = [record.get(k) for k in ("data_hash", *CONDITIONS) if k != "operator"]
+    return stable_hash([*alike, *definition])
 
 
 def common_cell(results: Sequence[Result]) -> tuple[int, float] | None:

@@ -71,7 +71,7 @@ def _steps(result: Result, field: str) -> Any:
 
 def domain_lines(result: Result) -> Lines:
     """The training losses of single domains."""
-    held = {str(d) for d in result.record.get("holdout") or []}
+    held = {str(d) for d in result.record.get("unseen", result.record.get("holdout")) or []}
     domains = [str(d) for d in result.data["domain"].values] if "domain_loss" in result.data else []
     values = {d: result.data["domain_loss"].isel(domain=i).values for i, d in enumerate(domains)}
     return Lines(result.data["eval_step"].values, values, {d: d not in held for d in domains})

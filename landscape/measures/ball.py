@@ -76,7 +76,7 @@ def _project_onto_l1(u: Tensor, radius: float) -> Tensor:
 
 
 def elementwise(problem: Problem) -> Tensor:
-    """T = |w| for every weight (arXiv 2102.11600 with elementwise T, eta 0)."""
+    """T = |w| for every weight (arXiv 2102.11600 with elementwise T, eta 0); a complex one is two."""
     return problem.weights.abs()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import read_weights
+from ..devices import type_at
 from ..errors import UsageError
 from ..examples import Batch, forward
 from ..fitting import load_into
-from ..losses import prediction
+from ..losses import class_numbers, prediction
 from ..problem import Problem
 from ..specs import SharpnessSpec
 from ..trees import leaves, map_tensors
@@ -44,7 +44,7 @@ def distance_from_start(problem: Problem, spec: SharpnessSpec, seed: int) -> Ite
             "--measure distance-from-start",
             "name their checkpoint with --start, or train with --save-every",
         )
-    model = copy.deepcopy(problem.model)
+    model = problem.twin()
     load_into(model, read_weights(start), start)
     there = problem.with_model(model).weights
     distance = float(torch.linalg.vector_norm((problem.weights - there).double()))
@@ -59,8 +59,10 @@ def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
 
     def of(batch: Batch) -> Tensor:
         output = prediction(forward(problem.model, batch.inputs))
-        own = output.gather(1, batch.targets[:, None])[:, 0]
-        return own - output.scatter(1, batch.targets[:, None], -math.inf).amax(1)
+        if output.is_complex():
+            raise UsageError("a margin needs real outputs", "--measure margin", "choose another measure")
+        label = class_numbers(output, batch.targets)[:, None]
+        return output.gather(1, label)[:, 0] - output.scatter(1, label, -math.inf).amax(1)
 
     with torch.no_grad():
         margins = problem.per_example(of).double().cpu().numpy()
@@ -69,12 +71,15 @@ def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
 
 
 def log_spectral_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
-    """Σ over layers of log ‖W‖₂, the logarithm of the product of spectral norms (filters flattened to rows)."""
+    """Σ over layers of log ‖W‖₂, the logarithm of the product of spectral norms (filters flattened to rows).
+
+    Of a complex layer it is the norm of the complex matrix.
+    """
     del spec, seed
-    layers = [w.flatten(1) for w in problem.space.split(problem.weights) if w.ndim >= 2]
+    layers = [w.flatten(1) for w in problem.space.own(problem.weights) if w.ndim >= 2]
     if not layers:
         raise UsageError("no layer has a weight matrix", "--measure log-spectral-norm", "choose another measure")
-    norms = [float(torch.linalg.matrix_norm(w.double(), 2)) for w in layers]
+    norms = [float(torch.linalg.matrix_norm(w.to(type_at(w, torch.float64)), 2)) for w in layers]
     if min(norms) == 0:
         yield Value(value=None, facts={"note": "a layer is zero"})
     else:
@@ -97,7 +102,10 @@ def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Valu
             "--measure path-norm",
             "leave it out",
         )
-    model = copy.deepcopy(problem.model)
+    if any(p.is_complex() for p in problem.model.parameters()):
+        what = "the path norm is not defined for complex weights: their squares have no sign"
+        raise UsageError(what, "--measure path-norm", "leave it out")
+    model = problem.twin()
     first = problem.examples.batch(np.arange(1)).to(problem.device, problem.dtype)
     if not all(t.is_floating_point() for t in leaves(first.inputs)):
         raise UsageError("the path norm needs floating inputs", "--measure path-norm", "leave it out")

@@ -118,7 +118,8 @@ class Stacked:
         return values.detach().double(), gradients.detach()
 
     def _loss(self, point: Tensor, inputs: Any, targets: Any) -> Tensor:
-        output = output_at(self.problem, self.problem.space.named(point), inputs)
+        parameters = dict(zip(self.problem.space.names, self.problem.space.own(point), strict=True))
+        output = output_at(self.problem, parameters, inputs)
         return mean_loss(self.problem.loss_function, output, targets)
 
 
@@ -188,7 +189,8 @@ def _work_of_one(problem: Problem) -> Work:
 def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
     """Whether stacking works for this network and loss: on the first blocks it must give what the loop gives.
 
-    An operation that ``vmap`` itself takes example by example, and warns about, is not worth it.
+    Also with a row of weights for each block, which lies in memory otherwise than one for all. An operation that
+    ``vmap`` itself takes example by example, and warns about, is not worth it.
     """
     centre = problem.weights[None]
     group = Stacked(problem, parts)
@@ -196,7 +198,9 @@ def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")
             stacked = group.losses_and_gradients(centre)
-            losses = group.losses(centre.repeat(len(parts), 1))
+            if len(parts) > 1:
+                group.losses_and_gradients(centre.repeat(len(parts), 1))
+            plain = group.losses(centre.repeat(len(parts), 1))  # a forward may ask whether gradients are wanted
     except Exception as error:
         if isinstance(error, LandscapeError) or is_out_of_memory(error):
             raise
@@ -207,8 +211,10 @@ def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
         tolerance = _AGREEMENT[problem.dtype]
         scale = torch.linalg.vector_norm(gradient) + tolerance
         if not (
-            torch.allclose(stacked[0][k], loss[0], rtol=tolerance, atol=tolerance, equal_nan=True)
-            and torch.allclose(losses[k], loss[0], rtol=tolerance, atol=tolerance, equal_nan=True)
+            all(
+                torch.allclose(values[k], loss[0], rtol=tolerance, atol=tolerance, equal_nan=True)
+                for values in (stacked[0], plain)
+            )
             and float(torch.linalg.vector_norm(stacked[1][k] - gradient[0]) / scale) <= tolerance
         ):
             log.warning("blocks are taken one by one: vectorised, the network gives other numbers")

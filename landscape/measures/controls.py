@@ -8,7 +8,6 @@ networks apart that are the same function, or the same classifier.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -80,7 +79,7 @@ def controlled(problem: Problem, control: str) -> tuple[list[tuple[float, Proble
         )
     found = []
     for alpha in RESCALE:
-        model = copy.deepcopy(problem.model)
+        model = problem.twin()
         for pair in pairs:
             pair.apply(model, alpha)
         found.append((alpha, problem.with_model(model)))
@@ -89,7 +88,7 @@ def controlled(problem: Problem, control: str) -> tuple[list[tuple[float, Proble
 
 def with_output(problem: Problem, function: Callable[[Tensor], Tensor]) -> Problem:
     """The same network with ``function`` applied to its output; parameters keep their names."""
-    model = copy.deepcopy(problem.model)
+    model = problem.twin()
     model.register_forward_hook(lambda module, inputs, output: function(prediction(output)))
     return problem.with_model(model)
 
@@ -117,7 +116,7 @@ def rescalable(problem: Problem) -> list[Pair]:
     for pair in _candidates(problem):
         if {pair.first, pair.second} & used:
             continue
-        model = copy.deepcopy(problem.model)
+        model = problem.twin()
         pair.apply(model, 2.0)
         if output_change(before, outputs(problem, model)) <= _SAME[problem.dtype]:
             found.append(pair)
@@ -149,7 +148,7 @@ def _candidates(problem: Problem) -> Iterator[Pair]:
 
 def _executed(problem: Problem) -> list[tuple[str, nn.Module]]:
     """Linear, convolutional and BatchNorm layers in the order of execution; those that run twice are left out."""
-    model = copy.deepcopy(problem.model)
+    model = problem.twin()
     calls: list[str] = []
     for name, module in model.named_modules():
         if isinstance(module, (*_LINEAR, _NORM)):

@@ -12,8 +12,10 @@ from ..errors import NumericalError
 from ..examples import Batch
 from ..intervals import mean_and_stderr
 from ..losses import example_losses
+from ..parameters import as_real
 from ..problem import Problem
 from ..progress import report
+from ..replacements import require_equal_forms
 from ..second_derivatives import missing_derivative
 from ..specs import SharpnessSpec
 from .blockwise import over_groups
@@ -26,6 +28,7 @@ def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Val
     Constant under rescaling of positively homogeneous layers.
     """
     del spec, seed
+    problem.require_examples("the Fisher-Rao norm")
     squares = slopes(problem).double().square().cpu().numpy()
     value, stderr = mean_and_stderr(squares)
     report("Fisher-Rao norm", 1, 1)
@@ -39,6 +42,7 @@ def slopes(problem: Problem) -> Tensor:
     sought, for all examples from two backward passes. Where the loss gives no values per example, or an operation
     cannot be differentiated twice, the gradient of each example is taken.
     """
+    require_equal_forms(problem)
     parts = problem.space.split(problem.weights)
 
     def of(batch: Batch) -> Tensor:
@@ -47,7 +51,7 @@ def slopes(problem: Problem) -> Tensor:
         assert values is not None
         v = torch.ones_like(values, requires_grad=True)
         first = torch.autograd.grad(values, problem.space.tensors, v, create_graph=True, allow_unused=True)
-        product = [(g * w).sum() for g, w in zip(first, parts, strict=True) if g is not None]
+        product = [(as_real(g) * w).sum() for g, w in zip(first, parts, strict=True) if g is not None]
         (slope,) = torch.autograd.grad(torch.stack(product).sum(), v)
         return slope
 

@@ -29,8 +29,9 @@ def gradient_variance(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
     The sample variance summed over the weights, Σ_k ‖g_k − ḡ‖²/(K − 1), over the K whole blocks of the partition; a
     last smaller block has another variance and is left out. Standard error from the K squared distances.
     """
-    for m in spec.m or (min(16, max(1, problem.n_examples // 2)),):
-        parts = [p for p in partition(problem.examples, m, seed) if len(p) == m]
+    few = problem.batch_size if problem.loss_over == "batch" else min(16, max(1, problem.n_examples // 2))
+    for m in spec.m or (few,):
+        parts = [p for p in partition(problem, m, seed) if len(p) == m]
         if len(parts) < 2:
             raise UsageError(f"m={m} leaves one block of {problem.n_examples} examples", "--m", "use a smaller m")
         centre = problem.weights[None]

@@ -29,6 +29,7 @@ def input_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterato
     ``relative_radius``. Inputs must be one floating tensor.
     """
     del seed
+    problem.require_examples("the sharpness in the inputs")
     steps = spec.inner_steps or 1
     weights = shares(problem, [np.array([i]) for i in range(problem.n_examples)])
     for rho in spec.rho or (0.01,):

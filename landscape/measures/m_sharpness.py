@@ -60,7 +60,7 @@ def block_sharpness(
 
     Cost: one gradient per example, and per ball one forward per example (one step) or a gradient per step.
     """
-    parts = partition(problem.examples, m, seed)
+    parts = partition(problem, m, seed)
     centre = problem.weights
 
     def rises_of(group: Group) -> Tensor:
@@ -77,6 +77,8 @@ def block_sharpness(
 
 def sizes(problem: Problem, spec: SharpnessSpec) -> tuple[int, ...]:
     """The block sizes asked for, or those of the default ones that fit."""
+    if problem.loss_over == "batch":
+        return spec.m or (problem.batch_size,)
     return spec.m or tuple(m for m in DEFAULT_M if m <= problem.n_examples)
 
 
@@ -108,7 +110,8 @@ def worst_case_adaptive(problem: Problem, spec: SharpnessSpec, seed: int) -> Ite
     climb = (
         auto_pgd(spec.inner_steps or 20) if spec.maximizer != "ascent" else projected_ascent(spec.inner_steps or 1)
     )
-    scale, m = ball.elementwise(problem), spec.m or (min(128, problem.n_examples),)
+    few = problem.batch_size if problem.loss_over == "batch" else min(128, problem.n_examples)
+    scale, m = ball.elementwise(problem), spec.m or (few,)
     yield from _values(problem, spec, seed, scale, spec.rho or (0.1,), m, climb)
 
 
@@ -129,7 +132,7 @@ def _values(
     for size in m:
         found = block_sharpness(problem, [Ball(r, spec.p, scale) for r in rhos], m=size, climb=climb, seed=seed)
         for rho, s in zip(rhos, found, strict=True):
-            facts: dict[str, float] = {"last_block": problem.n_examples - size * (s.n_blocks - 1)}
+            facts: dict[str, float] = {"last_block": max(problem.n_examples - size * (s.n_blocks - 1), 0)}
             if scale is None:
                 facts["relative_radius"] = rho / float(torch.linalg.vector_norm(problem.weights.double()))
             yield Value(

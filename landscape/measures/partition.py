@@ -28,12 +28,18 @@ def blocks(order: Indices, m: int) -> list[Indices]:
     return [order[i : i + m] for i in range(0, len(order), m)]
 
 
-def partition(examples: Examples, m: int, seed: int) -> list[Indices]:
-    """The blocks of ``m`` examples of the recorded order.
+def partition(problem: Problem, m: int, seed: int) -> list[Indices]:
+    """The blocks of ``m`` examples of the recorded order; where the loss is over batches these are the blocks.
 
     Raises:
-        UsageError: If there are fewer than ``m`` examples.
+        UsageError: If there are fewer than ``m`` examples, or blocks would not be the batches.
     """
+    examples = problem.examples
+    if problem.loss_over == "batch":
+        if m != problem.batch_size:
+            fix = f"use --m {problem.batch_size}"
+            raise UsageError(f"m={m} is not the {problem.batch_size} examples of a batch", "--loss-over batch", fix)
+        return [np.arange(a, b) for a, b in examples.cuts(m, within_domains=True)]
     if m > len(examples):
         raise UsageError(f"m={m} exceeds the {len(examples)} examples", "--m", "use a smaller m")
     return blocks(examples.stratified_order(seed), m)
@@ -41,6 +47,8 @@ def partition(examples: Examples, m: int, seed: int) -> list[Indices]:
 
 def shares(problem: Problem, parts: list[Indices]) -> NDArray[np.float64]:
     """What each block weighs in the mean loss, ``(blocks,)``, summing to 1: its examples, or their predictions."""
+    if problem.loss_over == "batch":
+        return np.full(len(parts), 1 / len(parts))
     weights = problem.example_weights()
     each = np.ones(problem.n_examples) if weights is None else weights.double().cpu().numpy()
     found: NDArray[np.float64] = np.array([float(each[part].sum()) for part in parts])

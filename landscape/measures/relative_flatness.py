@@ -2,9 +2,10 @@
 
     kappa = Σ_{s,s'} ⟨w_s, w_s'⟩ Tr(H_{s,s'}),   H_{s,s'} = ∂²L/∂w_s∂w_s',
 
-w_s the rows of a layer's weight matrix (output channels; biases left out). With W = Σ_r a_r b_rᵀ (b orthonormal)
-it is Σ_r Σ_j vec(a_r e_jᵀ)ᵀ H vec(a_r e_jᵀ), one product per rank and column. Where these are many, random signs z
-and u give the unbiased estimate vec(Wu zᵀ)ᵀ H vec(Wu zᵀ). The estimate, too, is constant under rescaling.
+w_s the rows of a layer's weight matrix (output channels; biases left out; a complex number is two real ones). With
+W = Σ_r a_r b_rᵀ (b orthonormal) it is Σ_r Σ_j vec(a_r e_jᵀ)ᵀ H vec(a_r e_jᵀ), one product per rank and column. Where
+these are many, random signs z and u give the unbiased estimate vec(Wu zᵀ)ᵀ H vec(Wu zᵀ). The estimate, too, is
+constant under rescaling.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from .value import Value
 
 def relative_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
     """Kappa of every layer whose weight is a matrix or a filter bank; exact, or over ``--draws`` (100) probes."""
-    layers = {k: w for k, w in problem.space.named(problem.weights).items() if w.ndim >= 2}
+    parts = zip(problem.space.named(problem.weights).items(), problem.space.dimensions, strict=True)
+    layers = {name: weight for (name, weight), dimensions in parts if dimensions >= 2}
     if not layers:
         raise UsageError("no layer has a weight matrix", "--measure relative-flatness", "choose another measure")
     probes = spec.draws or 100
@@ -61,8 +63,8 @@ def _quadratic(problem: Problem, name: str, direction: Tensor) -> float:
     """vᵀHv for a ``direction`` in one layer, given as its weight matrix."""
     vector = problem.space.flatten(
         [
-            direction.reshape(p.shape) if k == name else None
-            for k, p in zip(problem.space.names, problem.space.tensors, strict=True)
+            direction.reshape(shape) if k == name else None
+            for k, shape in zip(problem.space.names, problem.space.shapes, strict=True)
         ]
     )
     return float(vector.double() @ problem.hvp(vector).double())

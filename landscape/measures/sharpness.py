@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..derivatives import derivatives
 from ..errors import NumericalError
 from ..intervals import mean_and_stderr
 from ..problem import Problem
@@ -20,6 +21,19 @@ from .table import dataset
 
 # A measure that changes by more than this share under a control counts as moved.
 MOVED = 0.01
+_WITHOUT_GRADIENTS = {
+    "average-case",
+    "average-case-adaptive",
+    "local-flatness",
+    "pac-bayes-sigma",
+    "pac-bayes-sigma-magnitude",
+    "weight-norm",
+    "distance-from-start",
+    "path-norm",
+    "log-spectral-norm",
+    "margin",
+    "parameter-count",
+}
 
 
 def sharpness(
@@ -50,7 +64,10 @@ def sharpness(
     spec = spec or SharpnessSpec(**options)
     started = time.perf_counter()
     evaluation = problem.require_finite()
-    plain = problem
+    plain, compared = problem, None
+    if not _WITHOUT_GRADIENTS.issuperset(spec.measure):
+        curvature = "relative-flatness" in spec.measure
+        compared = derivatives(plain, product=curvature).record("hessian" if curvature else "gradient")
     if spec.normalize_logits:
         problem = with_output(problem, normalized_logits)
     measures = measure(problem, spec, seed)
@@ -67,6 +84,7 @@ def sharpness(
         "partition": partition.describe(problem.examples, seed),
         "subsets": _describe_subsets(problem, spec.subsets, seed),
         "control": _control(plain, spec, seed) if spec.control else None,
+        "derivatives": compared,
         "seed": seed,
         "spec": spec.to_dict(),
         "seconds": round(time.perf_counter() - started, 3),

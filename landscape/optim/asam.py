@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from ..ascent import ascent_steps
 from ..errors import UsageError
-from .engine import Common, Moved
+from .engine import Common
+from .moved import Moved
 from .two_pass import TwoPass
 
 
@@ -37,10 +38,14 @@ class ASAM(TwoPass):
         self, base: torch.optim.Optimizer, rho: float = 0.5, eta: float = 0.01, **common: Unpack[Common]
     ) -> None:
         super().__init__(base, common, rho=rho, eta=eta)
-        if not all("param_names" in group for group in self.param_groups):
+
+    def adopt(self, group: dict[str, Any]) -> None:
+        """Complete a group, which must know the names of its parameters."""
+        super().adopt(group)
+        if len(group.get("param_names", ())) != len(group["params"]):
             raise UsageError(
                 "ASAM scales by parameter name and the base optimizer has no names",
-                type(base).__name__,
+                type(self.base).__name__,
                 "build it with model.named_parameters()",
             )
 

@@ -84,14 +84,34 @@ class Work:
     def __init__(self, closure: Closure) -> None:
         self._closure = closure
         self.random = RandomState.now()  # before the first pass draws anything
+        self._after: RandomState | None = None
         self._made = closure()
         if not isinstance(self._made, (Tensor, BatchLoss, Pieces)):
-            raise UsageError(f"the closure returned a {type(self._made).__name__}", "step", "return the loss")
+            raise UsageError(
+                f"the closure returned a {type(self._made).__name__}",
+                "step",
+                "return the loss: one tensor, a BatchLoss, or Pieces",
+            )
         self.pieces = self._made if isinstance(self._made, Pieces) else None
         self.shared = self.pieces is not None and self.pieces.shared
         """Whether other processes hold pieces of the batch, too."""
         # A closure in torch's convention zeroes and fills the gradients itself.
         self.fills_gradients = isinstance(self._made, Tensor)
+
+    def replay(self) -> None:
+        """Let the next pass draw the random numbers of the first."""
+        if self._after is None:
+            self._after = RandomState.now()
+        self.random.restore()
+
+    @contextmanager
+    def as_one_pass(self) -> Iterator[None]:
+        """Leave the random generators after the block as the first pass left them, whatever later ones drew."""
+        try:
+            yield
+        finally:
+            if self._after is not None:
+                self._after.restore()
 
     def next(self, weights: DomainWeights | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
         """One pass, piece by piece.
@@ -114,10 +134,11 @@ class Work:
         if isinstance(made, Tensor):
             if weights is not None:
                 raise _needs_domains()
-            yield made.detach(), None
+            yield _scalar(made).detach(), None
         else:
             extra = _domain_term(made, weights, made.domains, made.counts)
-            yield made.mean.detach(), made.mean if extra is None else made.mean + extra
+            mean = _differentiable(made)
+            yield mean.detach(), mean if extra is None else mean + extra
 
     def _piecewise(self, pieces: Pieces, weights: DomainWeights | None) -> Iterator[tuple[Tensor, Tensor | None]]:
         domains = counts = known = None
@@ -130,9 +151,28 @@ class Work:
                     domains, counts = _whole([call() for call in pieces], pieces)
         for call, share in zip(pieces, pieces.shares, strict=True):
             made = known or call()
-            objective = share * made.mean
+            objective = share * _differentiable(made)
             extra = _domain_term(made, weights, domains, counts)
             yield objective.detach(), objective if extra is None else objective + extra
+
+
+def _scalar(loss: Tensor) -> Tensor:
+    """A loss in the shape ``()``."""
+    if loss.numel() != 1 or loss.is_complex():
+        what = f"the loss has shape {tuple(loss.shape)} and type {str(loss.dtype).removeprefix('torch.')}"
+        raise UsageError(what, "closure", "return one real number, as mean() gives it")
+    return loss.reshape(())
+
+
+def _differentiable(made: Any) -> Tensor:
+    """The mean loss, shape ``()``, which has a graph."""
+    mean = made.mean if isinstance(made, BatchLoss) else made
+    if not isinstance(made, BatchLoss) or not isinstance(mean, Tensor):
+        raise UsageError(f"a loss that is a {type(mean).__name__}", "closure", "give BatchLoss(mean) with a tensor")
+    if not made.mean.requires_grad:
+        fix = "leave out detach(), item() and no_grad(), and unfreeze a parameter"
+        raise UsageError("the loss of the closure depends on no trainable parameter", "closure", fix)
+    return _scalar(made.mean)
 
 
 def _domain_term(

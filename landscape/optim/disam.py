@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from .common import require_finite, require_one_of
 from .engine import ERM
 from .gsam import GSAM
 from .sagm import SAGM
@@ -49,6 +50,8 @@ class DomainClimb(ERM):
     needs_domains = True
 
     def __init__(self, *arguments: Any, lam: float = 0.1, variance: Literal["domain", "sample"] = "domain", **k: Any):
+        require_finite(lam=lam)
+        require_one_of("variance", variance, ("domain", "sample"))
         super().__init__(*arguments, **k)
         self.lam, self.variance = lam, variance
         self.climb_weights: Tensor | None = None

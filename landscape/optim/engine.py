@@ -3,88 +3,64 @@
 ``step(closure)`` calls the closure at the weights of each pass. The closure may follow torch's convention (zero
 the gradients, compute the loss, call ``backward``, return the loss), or return a `BatchLoss` or `Pieces` *without*
 calling ``backward``; then the optimizer differentiates what its method needs.
+
+A step is made of the gradients of its own passes. What is in ``.grad`` before it (left by the last step, or by a
+``backward`` of one's own) does not count if the closure zeroes it, and is refused if the closure adds onto it, since
+the passes at other weights would lack it; with ``ERM``, which has one pass, it is added as in torch. So clipping
+between a ``backward`` and ``step(closure)`` has no effect (use ``clip``), and a batch is accumulated by returning
+`Pieces`, or by going through its micro-batches inside the closure.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..ascent import global_norm
+from ..ascent import global_norm, real_view
 from ..distributed import add_up
 from ..errors import NumericalError, UsageError
 from .closures import BatchLoss, Closure, Pieces, Work
+from .common import CHOICES, Common, require_one_of
+from .leftovers import Leftovers, leave, no_gradient
+from .moved import Moved
 from .passes import frozen_running_statistics
+from .sparse import SparseGradients
+from .wrapper import Wrapper
 
 __all__ = ["ERM", "BatchLoss", "Closure", "Common", "Moved", "Pieces"]
 
 
-class Common(TypedDict, total=False):
-    """Keyword arguments that every method understands.
-
-    Attributes:
-        clip: Largest L2 norm of the update gradient; it is scaled down to it before the base step.
-        scaler: A ``torch.amp.GradScaler``. Give `BatchLoss` (scaled here) or scale in your own ``backward``. If a
-            pass overflows, the weights stay, the step is skipped and the scale lowered.
-        replay: Let all passes of a step draw the same random numbers (dropout masks); default True.
-        bn_second_pass: ``"freeze"`` (default): running statistics move in the first pass only. ``"update"``: in
-            every pass, as in the released code of ASAM and DISAM.
-        weight_decay_in_perturbation: Differentiate wd/2·‖w‖² in every pass, at its own weights, instead of in the
-            base step (the official SAM code in JAX).
-        micro_batches: Give each of the closure's `Pieces` its own perturbation (m-SAM); default False: the
-            pieces are one batch, its gradient accumulated.
-        ddp: The ``DistributedDataParallel`` module, if the weights live in one.
-        perturbation: With ``ddp``: ``"synchronised"`` (default) averages the gradient of every pass over the
-            replicas; ``"per-replica"`` lets each replica climb by its own gradient and averages the update
-            gradient, one synchronisation per step (the official meaning of data-parallel SAM).
-    """
-
-    clip: float | None
-    scaler: Any
-    replay: bool
-    bn_second_pass: Literal["freeze", "update"]
-    weight_decay_in_perturbation: bool
-    micro_batches: bool
-    ddp: Any
-    perturbation: Literal["synchronised", "per-replica"]
-
-
-@dataclass
-class Moved:
-    """A parameter that takes part in this step, with its group and (where the base knows it) its name."""
-
-    parameter: nn.Parameter
-    group: dict[str, Any]
-    name: str | None
-
-    @property
-    def gradient(self) -> Tensor:
-        """Its gradient, as the last pass left it."""
-        assert self.parameter.grad is not None
-        return self.parameter.grad
-
-
-class ERM(torch.optim.Optimizer):
+class ERM(Wrapper):
     """Empirical risk minimization: one pass, then the base optimizer's step; the base of all methods.
 
     Args:
-        base: The optimizer that makes the step. Parameter groups are shared with it, so a learning-rate
+        base: The optimizer that makes the step. Parameter groups and state are shared with it, so a learning-rate
             scheduler may be attached to either.
         common: What every method understands; see `Common`.
         **settings: Method parameters; each parameter group may override them.
+
+    Raises:
+        UsageError: If the base cannot be wrapped: it calls the closure itself (LBFGS), is differentiable, maximizes
+            under a method that seeks flat minima, or has a setting of the same name.
     """
+
+    one_pass = True
+    _step_supports_amp_scaling = True  # so that a scaler's step() can be told from the user's, and refused
+    found_inf: Tensor
+    grad_scale: Tensor
 
     def __init__(self, base: torch.optim.Optimizer, common: Common | None = None, **settings: float) -> None:
         common = common or {}
         unknown = set(common) - set(Common.__annotations__)
         if unknown:
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {min(unknown)!r}")
-        self.base = base
+        for key, choices in CHOICES.items():
+            require_one_of(key, common.get(key, choices[0]), choices)
+        super().__init__(base, settings, common.get("weight_decay_in_perturbation", False))
         self.clip: float | None = common.get("clip")
         self.scaler: Any = common.get("scaler")
         self.replay = common.get("replay", True)
@@ -96,22 +72,8 @@ class ERM(torch.optim.Optimizer):
         """Gradients of the batch in the last step."""
         self.step_was_skipped = False
         """Whether the last step was skipped because of an overflow (with a scaler)."""
-        super().__init__(base.param_groups, settings)
-        # Shared dictionaries: what a scheduler writes into one is what the other reads.
-        self.param_groups = base.param_groups
-        if common.get("weight_decay_in_perturbation"):
-            for group in self.param_groups:
-                group["perturbed_weight_decay"] = group["weight_decay"]
-                group["weight_decay"] = 0.0
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the base optimizer, with its defaults and the method's."""
-        if self.param_groups is not self.base.param_groups:  # the constructor is still collecting
-            super().add_param_group(param_group)
-            return
-        self.base.add_param_group(param_group)
-        for name, value in self.defaults.items():
-            self.param_groups[-1].setdefault(name, value)
+        self._sparse = SparseGradients()
+        self._watch = True
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -120,16 +82,33 @@ class ERM(torch.optim.Optimizer):
         """Make one step and return the loss at the weights before it, shape ``()``.
 
         Raises:
-            UsageError: If there is no closure, or it returns no loss.
+            UsageError: If there is no closure, it returns no loss, leaves no gradient, or adds onto gradients that
+                were there before; no weight has changed then.
             NumericalError: If a gradient is not finite (without a scaler); no weight has changed then.
         """
+        name = type(self).__name__
+        if "found_inf" in self.__dict__:  # what torch's scaler sets on an optimizer that says it can take it
+            del self.found_inf, self.grad_scale
+            fix = f"give it to the constructor, {name}(base, scaler=scaler), and call step(closure)"
+            raise UsageError("a GradScaler cannot scale a step of several passes from outside", name, fix)
         if closure is None:
-            raise UsageError("step() needs a closure", type(self).__name__, "pass a function that computes the loss")
+            raise UsageError("step() needs a closure", name, "pass a function that computes the loss")
+        for group in self.param_groups:  # one may have come to the base meanwhile
+            self.adopt(group)
+        self._sparse = SparseGradients()
+        with self._locally():
+            work = self._called(closure)
+        try:
+            return self._step(work)
+        finally:
+            leave(self.parameters())
+
+    def _step(self, work: Work) -> Tensor:
         self._gradient_scale = float(self.scaler.get_scale()) if self.scaler is not None else 1.0
         self._checked = torch.zeros(())
         self.gradient_evaluations = 0
         with self._locally():
-            loss = self._whole_update(closure)
+            loss = self._whole_update(work)
         if self.ddp is not None and self.per_replica:
             self._average_over_replicas()
         norm = self._seen(self._norm())
@@ -152,13 +131,12 @@ class ERM(torch.optim.Optimizer):
 
     def base_step(self) -> None:
         """Move the weights with the update gradient, and keep what the method remembers."""
+        self._sparse.to_sparse()
         self.base.step()
 
     def domain_weights(self, losses: Tensor, counts: Tensor | None) -> Tensor | None:
         """Weights c_i of the domain losses in the first pass, which differentiates L + sum_i c_i L_i."""
         raise NotImplementedError
-
-    needs_domains = False  # whether the first pass uses `domain_weights`
 
     # -- what methods are made of --------------------------------------------------------------------------------
 
@@ -172,9 +150,9 @@ class ERM(torch.optim.Optimizer):
             onto: Add the gradient to what ``.grad`` holds.
         """
         if not first and self.replay:
-            work.random.restore()
+            work.replay()
         frozen = contextlib.nullcontext() if first or not self.freeze_statistics else frozen_running_statistics()
-        earlier = {m.parameter: m.gradient for m in self.moved()} if onto and work.shared else {}
+        earlier = [(m, m.gradient) for m in self.moved()] if onto and work.shared else []
         if work.shared or not (onto or work.fills_gradients):
             self.zero_grad(set_to_none=True)
         total: Tensor | None = None
@@ -184,16 +162,19 @@ class ERM(torch.optim.Optimizer):
                     (objective if self.scaler is None else self.scaler.scale(objective)).backward()
                 total = loss if total is None else total + loss
         assert total is not None
+        if work.fills_gradients and not self.moved() and any(p.requires_grad for p in self.parameters()):
+            raise no_gradient(type(self).__name__)
+        self._sparse.to_dense(self.parameters())
         if work.shared:
             total = self.sum_over_processes(total)
-            for parameter, gradient in earlier.items():
-                parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
+            for m, gradient in earlier:
+                m.gradient = gradient if m.parameter.grad is None else gradient.add_(m.gradient)
         self.gradient_evaluations += 1
         for m in self.moved():
             if self.scaler is not None:
                 m.gradient.mul_(1 / self._gradient_scale)
             if m.group.get("perturbed_weight_decay"):
-                m.gradient.add_(m.parameter, alpha=m.group["perturbed_weight_decay"])
+                m.gradient.add_(m.weights, alpha=m.group["perturbed_weight_decay"])
         return total
 
     def moved(self) -> list[Moved]:
@@ -204,19 +185,24 @@ class ERM(torch.optim.Optimizer):
             found += [Moved(p, group, n) for p, n in zip(group["params"], names, strict=True) if p.grad is not None]
         return found
 
+    def newcomers(self, moved: list[Moved]) -> list[Moved]:
+        """Parameters that this pass has reached and no earlier one: their gradient there was zero."""
+        known = {m.parameter for m in moved}
+        return [m for m in self.moved() if m.parameter not in known]
+
     @contextlib.contextmanager
     def away(self, moved: list[Moved]) -> Iterator[list[Tensor]]:
         """Move the weights in the block; they return into the same storage, bit for bit, whatever happens.
 
         Yields:
-            The weights before it, one per parameter.
+            The weights before it, one per parameter; both lists may be lengthened alike inside.
         """
-        home = [m.parameter.clone() for m in moved]
+        home = [m.weights.clone() for m in moved]
         try:
             yield home
         finally:
             for m, w in zip(moved, home, strict=True):
-                m.parameter.copy_(w)
+                m.weights.copy_(w)
 
     def gradient_norm(self, gradients: list[Tensor]) -> Tensor:
         """L2 norm over all parameters of all groups, shape ``()``; remembered for the check before the step."""
@@ -224,26 +210,42 @@ class ERM(torch.optim.Optimizer):
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _whole_update(self, closure: Closure) -> Tensor:
-        with torch.enable_grad():
+    def _called(self, closure: Closure) -> Work:
+        """The closure after its first call, and after a look at what it made of the gradients before it."""
+        watch, self._watch = self._watch, True
+        with Leftovers(self.parameters(), watch) as leftovers, torch.enable_grad():
             work = Work(closure)
+        name = type(self).__name__
+        if not work.fills_gradients:
+            leftovers.require_own(name)
+        elif not self.needs_domains:  # which such a closure cannot give, as the first pass says
+            leftovers.require_differentiated(name)
+            if not self.one_pass:
+                leftovers.require_zeroed(name)
+        # A closure that replaces gradients, or leaves them to the optimizer, will do so again.
+        self._watch = work.fills_gradients and (not leftovers.replaced if leftovers.any else watch)
+        return work
+
+    def _whole_update(self, work: Work) -> Tensor:
         if work.pieces is None or not self.micro_batches:
-            return self.update_gradient(work)
-        loss, sums = torch.tensor(0.0), dict[nn.Parameter, Tensor]()
+            with work.as_one_pass():
+                return self.update_gradient(work)
+        loss, sums = torch.tensor(0.0), dict[nn.Parameter, tuple[Moved, Tensor]]()
         for call, share in zip(work.pieces, work.pieces.shares, strict=True):
             evaluations, self.gradient_evaluations = self.gradient_evaluations, 0
             with torch.enable_grad():
                 piece = Work(call)
-            loss = loss + share * self.update_gradient(piece)
+            with piece.as_one_pass():
+                loss = loss + share * self.update_gradient(piece)
             self.gradient_evaluations = max(evaluations, self.gradient_evaluations)
             for m in self.moved():
                 if m.parameter in sums:
-                    sums[m.parameter].add_(m.gradient, alpha=share)
+                    sums[m.parameter][1].add_(m.gradient, alpha=share)
                 else:
-                    sums[m.parameter] = m.gradient.mul_(share)
+                    sums[m.parameter] = m, m.gradient.mul_(share)
             self.zero_grad(set_to_none=True)
-        for parameter, gradient in sums.items():
-            parameter.grad = gradient
+        for m, gradient in sums.values():
+            m.gradient = gradient
         return self.sum_over_processes(loss) if work.shared else loss
 
     def sum_over_processes(self, loss: Tensor) -> Tensor:
@@ -260,7 +262,7 @@ class ERM(torch.optim.Optimizer):
             if anywhere:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                sums.append(parameter.grad)
+                sums.append(real_view(parameter.grad))
         add_up(sums)
         return loss
 
@@ -305,29 +307,16 @@ class ERM(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """All of the state: the base optimizer's, the method's own, and the scaler's."""
-        state = {"base": self.base.state_dict(), "method": self.method_state()}
+        state = super().state_dict()
         return state if self.scaler is None else {**state, "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.base.load_state_dict(state_dict["base"])
-        self.param_groups = self.base.param_groups
-        self.load_method_state(state_dict["method"])
+        """Restore what `state_dict` gave, or a plain base optimizer's state; see `Wrapper.load_state_dict`."""
+        super().load_state_dict(state_dict)
         if self.scaler is not None and "scaler" in state_dict:
             self.scaler.load_state_dict(state_dict["scaler"])
-
-    def method_state(self) -> dict[str, Any]:
-        """State of the method that outlives a step; most methods have none."""
-        return {}
-
-    def load_method_state(self, state: dict[str, Any]) -> None:
-        """Restore what `method_state` gave."""
 
     def no_micro_batches(self) -> UsageError:
         """The error of a method that remembers its gradients from step to step."""
         name = type(self).__name__
         return UsageError(f"{name} has no perturbation per micro-batch", "micro_batches", "accumulate instead")
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All parameters of all groups, in order."""
-        return [p for group in self.param_groups for p in group["params"]]

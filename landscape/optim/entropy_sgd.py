@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from .closures import Work
-from .engine import ERM, Common, Moved
+from .common import Common, require_count, require_finite
+from .engine import ERM
+from .moved import Moved
 
 
 class EntropySGD(ERM):
@@ -34,6 +36,8 @@ class EntropySGD(ERM):
         **common: See `landscape.optim.engine.Common`; ``micro_batches`` is not defined for it.
     """
 
+    one_pass = False
+
     def __init__(
         self,
         base: torch.optim.Optimizer,
@@ -45,6 +49,8 @@ class EntropySGD(ERM):
         noise: float = 1e-4,
         **common: Unpack[Common],
     ) -> None:
+        require_count("langevin_steps", langevin_steps)
+        require_finite(langevin_lr=langevin_lr, noise=noise)
         super().__init__(base, common, gamma=gamma, alpha=alpha)
         self.langevin_steps, self.langevin_lr, self.noise = langevin_steps, langevin_lr, noise
         if self.micro_batches:
@@ -65,10 +71,14 @@ class EntropySGD(ERM):
                 if step:
                     self.zero_grad(set_to_none=True)
                     self.differentiate(work, first=False)
+                    for m in self.newcomers(moved):
+                        moved.append(m)
+                        home.append(m.weights.clone())
+                        mu.append(m.weights.clone())
                 self.gradient_norm([m.gradient for m in self.moved()])
                 self._langevin_step(moved, home, mu, generator)
         for m, w, average in zip(moved, home, mu, strict=True):
-            m.parameter.grad = (w - average).mul_(m.group["gamma"])
+            m.gradient = (w - average).mul_(m.group["gamma"])
         return loss
 
     def _langevin_step(
@@ -79,11 +89,11 @@ class EntropySGD(ERM):
         generator: torch.Generator,
     ) -> None:
         for m, w, average in zip(moved, home, mu, strict=True):
-            x = m.parameter
+            x = m.weights
             z = torch.empty_like(x, device="cpu").normal_(generator=generator).to(x.device)
             pull = m.group["gamma"] * (x - w)
-            if x.grad is not None:
-                pull += x.grad
+            if m.parameter.grad is not None:
+                pull += m.gradient
             x.sub_(pull, alpha=self.langevin_lr).add_(z, alpha=self.langevin_lr**0.5 * self.noise)
             average.lerp_(x, m.group["alpha"])
 

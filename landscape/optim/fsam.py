@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..ascent import EPSILON, norm_one_by_one
-from .engine import Common, Moved
+from .closures import Work
+from .common import Common, require_finite
+from .moved import Moved, placed
 from .two_pass import TwoPass
+from .wrapper import by_place
 
 
 class FSAM(TwoPass):
@@ -40,11 +43,18 @@ class FSAM(TwoPass):
         lam: float = 0.9,
         **common: Unpack[Common],
     ) -> None:
+        require_finite(lam=lam)
         super().__init__(base, common, rho=rho, sigma=sigma)
         self.lam = lam
         if self.micro_batches:
             raise self.no_micro_batches()
         self._mean: dict[nn.Parameter, Tensor] = {}
+        self._last: dict[nn.Parameter, Tensor] = {}
+
+    def update_gradient(self, work: Work) -> Tensor:
+        """Both passes; a step without any gradient, or one that was skipped, leaves nothing to remember."""
+        self._last = {}
+        return super().update_gradient(work)
 
     def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
         """The step along r."""
@@ -74,9 +84,9 @@ class FSAM(TwoPass):
 
     def method_state(self) -> dict[str, Any]:
         """m, by position of the parameter."""
-        return {"mean": {i: self._mean[p] for i, p in enumerate(self.parameters()) if p in self._mean}}
+        return {"mean": by_place(self._mean, self.parameters())}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         """Restore m."""
         parameters = self.parameters()
-        self._mean = {parameters[i]: m.to(parameters[i]).clone() for i, m in state["mean"].items()}
+        self._mean = {parameters[i]: placed(m, parameters[i]) for i, m in state["mean"].items()}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from ..ascent import EPSILON, ascent_steps
-from .engine import Common, Moved
+from ..errors import UsageError
+from .common import Common, require_finite
+from .moved import Moved
 from .two_pass import TwoPass, inner
 
 
@@ -19,10 +21,12 @@ class GSAM(TwoPass):
     With SAM's e at radius rho_t, g' = ∇L(w + e) and g⊥ the part of g orthogonal to g',
 
         G = g' − alpha · g⊥,   g⊥ = g − ‖g‖·cos(g, g') · g'/(‖g'‖ + 1e-12),
-        rho_t = rho_min + (rho − rho_min) · (lr_t − lr_min) / (lr_max − lr_min).
+        rho_t = rho_min + (rho − rho_min) · (lr_t − lr_min) / (lr_max − lr_min), never outside [rho_min, rho].
 
-    The radius follows the learning rate of its parameter group as it stands at the step. Cost: 2 gradients per
-    step; memory: two copies of the weights.
+    The radius follows the learning rate of its parameter group as it stands at the step. lr_max is the peak that a
+    scheduler has written there (``max_lr`` of OneCycleLR, ``initial_lr`` of the others), or the rate at construction,
+    the larger one. A rate beyond either end, as in a warm-up, has the radius of that end. Cost: 2 gradients per step;
+    memory: two copies of the weights.
 
     Args:
         base: Makes the step with G.
@@ -30,7 +34,9 @@ class GSAM(TwoPass):
         alpha: Weight of the gap (released CIFAR example: 0.4; paper: 0.01 for ResNets, up to 1 for ViTs).
         rho_min: Radius at the smallest learning rate; None keeps rho constant.
         adaptive: Elementwise climb, e = rho_t·w²⊙g/‖|w|⊙g‖ (released CIFAR example, with rho = 2).
-        lr_min: The smallest learning rate of the schedule; the largest is each group's at construction.
+        lr_min: The smallest learning rate of the schedule.
+        lr_max: The largest, for all groups, where it is not as said above (CyclicLR attached before this keeps its
+            peak to itself).
         **common: See `landscape.optim.engine.Common`.
     """
 
@@ -45,19 +51,37 @@ class GSAM(TwoPass):
         rho_min: float | None = None,
         adaptive: bool = False,
         lr_min: float = 0.0,
+        lr_max: float | None = None,
         **common: Unpack[Common],
     ) -> None:
+        require_finite(rho_min=rho_min or 0.0, lr_min=lr_min, lr_max=lr_max or 0.0)
         super().__init__(base, common, rho=rho, alpha=alpha)
-        self.rho_min, self.adaptive, self.lr_min = rho_min, adaptive, lr_min
-        for group in self.param_groups:
-            group.setdefault("lr_max", float(group["lr"]))
+        self.rho_min, self.adaptive, self.lr_min, self.lr_max = rho_min, adaptive, lr_min, lr_max
 
-    def radius(self, group: dict[str, float]) -> float:
-        """rho_t of a parameter group at its present learning rate."""
-        if self.rho_min is None or group["lr_max"] == self.lr_min:
-            return group["rho"]
-        share = (float(group["lr"]) - self.lr_min) / (group["lr_max"] - self.lr_min)
-        return self.rho_min + (group["rho"] - self.rho_min) * share
+    def adopt(self, group: dict[str, Any]) -> None:
+        """Complete a group, also with the learning rate that it starts with."""
+        super().adopt(group)
+        group.setdefault("lr_max", float(group["lr"]))
+
+    def radius(self, group: dict[str, Any]) -> float:
+        """rho_t of a parameter group at its present learning rate.
+
+        Raises:
+            UsageError: If ``lr_min`` is above the largest learning rate of the group.
+        """
+        rho = float(group["rho"])
+        if self.rho_min is None:
+            return rho
+        started = max(float(group["lr_max"]), float(group.get("initial_lr", 0.0)))
+        peak = float(group.get("max_lr", started)) if self.lr_max is None else self.lr_max
+        if peak < self.lr_min:
+            raise UsageError(
+                f"lr_min={self.lr_min} is above the largest learning rate {peak}", "GSAM", "lower lr_min"
+            )
+        if peak == self.lr_min:
+            return rho
+        share = (float(group["lr"]) - self.lr_min) / (peak - self.lr_min)
+        return self.rho_min + (rho - self.rho_min) * min(max(share, 0.0), 1.0)
 
     def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
         """SAM's step at the scheduled radius."""

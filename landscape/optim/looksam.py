@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .closures import Work
-from .engine import Common, Moved
+from .common import Common, require_count
+from .moved import Moved, placed
 from .two_pass import TwoPass, inner
+from .wrapper import by_place
 
 
 class LookSAM(TwoPass):
@@ -41,6 +43,7 @@ class LookSAM(TwoPass):
         sam_every: int = 10,
         **common: Unpack[Common],
     ) -> None:
+        require_count("sam_every", sam_every)
         super().__init__(base, common, rho=rho, alpha=alpha)
         self.sam_every = sam_every
         if self.micro_batches:
@@ -81,11 +84,10 @@ class LookSAM(TwoPass):
 
     def method_state(self) -> dict[str, Any]:
         """The count of steps, and gv by position of the parameter."""
-        places = enumerate(self.parameters())
-        return {"steps": self._steps, "sideways": {i: self._sideways[p] for i, p in places if p in self._sideways}}
+        return {"steps": self._steps, "sideways": by_place(self._sideways, self.parameters())}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         """Restore both."""
         parameters = self.parameters()
         self._steps = state["steps"]
-        self._sideways = {parameters[i]: v.to(parameters[i]).clone() for i, v in state["sideways"].items()}
+        self._sideways = {parameters[i]: placed(v, parameters[i]) for i, v in state["sideways"].items()}

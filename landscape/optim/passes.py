@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class RandomState:
-    """The global generators of the CPU and of every GPU in use at one moment."""
+    """The global generators at one moment: torch's on the CPU and every accelerator in use, NumPy's and Python's."""
 
-    states: dict[int | None, Tensor]
+    states: dict[torch.device, Tensor]
+    numpy: Any
+    python: Any
 
     @classmethod
     def now(cls) -> RandomState:
         """The present state."""
-        states: dict[int | None, Tensor] = {None: torch.get_rng_state()}
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            states |= {i: torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
-        return cls(states)
+        states = {torch.device("cpu"): torch.get_rng_state()}
+        for device in _accelerators():
+            states[device] = torch.get_device_module(device).get_rng_state(*_index(device))
+        return cls(states, np.random.get_state(), random.getstate())  # noqa: NPY002 - users' code draws from it
 
     def restore(self) -> None:
         """Set the generators back to it."""
         for device, state in self.states.items():
-            if device is None:
+            if device.type == "cpu":
                 torch.set_rng_state(state)
             else:
-                torch.cuda.set_rng_state(state, device)
+                torch.get_device_module(device).set_rng_state(state, *_index(device))
+        np.random.set_state(self.numpy)  # noqa: NPY002
+        random.setstate(self.python)
+
+
+def _accelerators() -> list[torch.device]:
+    """The accelerators whose generators may be drawn from: none before the first use of one."""
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    if kind is None or not getattr(torch.get_device_module(kind), "is_initialized", lambda: True)():
+        return []
+    return [torch.device(kind.type, i) for i in range(torch.accelerator.device_count())]
+
+
+def _index(device: torch.device) -> tuple[int | None, ...]:
+    return () if device.type == "mps" else (device.index,)  # mps has one generator and takes no index
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..ascent import EPSILON
 from .closures import Work
-from .engine import Common, Moved
+from .engine import Common
+from .moved import Moved
 from .two_pass import TwoPass
 
 
@@ -69,6 +70,10 @@ class SAGM(TwoPass):
                 self.zero_grad(set_to_none=True)
             self.differentiate(work, first=False, onto=stays)
             self.fill_gradients(moved)
+            for m in self.newcomers(moved):
+                moved.append(m)
+                home.append(m.weights.clone())
+                gradients.append(torch.zeros_like(m.gradient))
         for m, g in zip(moved, gradients, strict=True):
             (m.gradient if stays else m.gradient.add_(g)).mul_(0.5)
         return loss

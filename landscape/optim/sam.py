@@ -8,13 +8,14 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from ..ascent import EPSILON, ascent_steps
+from ..ascent import EPSILON, ascent_steps, real_view
 from ..distributed import add_up
 from ..errors import UsageError
 from ..second_derivatives import missing_derivative
 from ..substitutes import twice_differentiable
 from .closures import Work
-from .engine import Common, Moved
+from .common import Common, require_count, require_one_of
+from .moved import Moved
 from .passes import frozen_running_statistics
 from .two_pass import TwoPass, inner
 
@@ -54,6 +55,9 @@ class SAM(TwoPass):
         order: Literal[1, 2] = 1,
         **common: Unpack[Common],
     ) -> None:
+        require_one_of("p", p, ("1", "2", "inf"))
+        require_one_of("order", order, (1, 2))
+        require_count("ascent_steps", ascent_steps)
         super().__init__(base, common, rho=rho)
         self.adaptive, self.p, self.climbs, self.order = adaptive, p, ascent_steps, order
         if order == 2 and (adaptive or p != "2" or ascent_steps != 1):
@@ -101,19 +105,19 @@ class SAM(TwoPass):
                 "return BatchLoss(mean) without calling backward",
             )
         parameters = [m.parameter for m in moved]
-        total = [torch.zeros_like(p) for p in parameters]
-        work.random.restore()
+        total = [torch.zeros_like(m.weights) for m in moved]
+        work.replay()
         with torch.enable_grad(), frozen_running_statistics(), twice_differentiable(set()):
             for _, objective in work.next():
                 assert objective is not None
                 try:
                     first = torch.autograd.grad(objective, parameters, create_graph=True, materialize_grads=True)
-                    slope = torch.stack([(g * v).sum() for g, v in zip(first, vector, strict=True)]).sum()
+                    slope = torch.stack([(real_view(g) * v).sum() for g, v in zip(first, vector, strict=True)]).sum()
                     second = torch.autograd.grad(slope, parameters, materialize_grads=True)
                 except RuntimeError as error:
                     raise missing_derivative(error) from error
                 for t, s in zip(total, second, strict=True):
-                    t.add_(s)
+                    t.add_(real_view(s))
         if work.shared:
             add_up(total)
         self.gradient_evaluations += 1

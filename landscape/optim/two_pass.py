@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..ascent import EPSILON
+from ..ascent import EPSILON, real_view
 from .closures import Work
-from .engine import ERM, Moved
+from .engine import ERM
+from .moved import Moved
 
 
 class TwoPass(ERM):
@@ -19,6 +20,7 @@ class TwoPass(ERM):
     pass sees the random numbers of the first and leaves running statistics alone, unless asked otherwise.
     """
 
+    one_pass = False
     keeps_gradient = False
     """Whether `combine` needs the gradient of the first pass."""
     climbs = 1
@@ -39,7 +41,7 @@ class TwoPass(ERM):
     def climb(self, moved: list[Moved], home: list[Tensor]) -> None:
         """Add one perturbation to the weights; a function of its own, so that no part of it outlives it."""
         for m, e in zip(moved, self.perturbation(moved, [m.gradient for m in moved], home), strict=True):
-            m.parameter.add_(e)
+            m.weights.add_(e)
 
     def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
         """Turn ``.grad`` (the gradient at the perturbed weights) into the update gradient, in place.
@@ -62,6 +64,11 @@ class TwoPass(ERM):
                 self.zero_grad(set_to_none=True)  # `kept` may hold them; the closure must not overwrite them
                 self.differentiate(work, first=False)
                 self.fill_gradients(moved)
+                for m in self.newcomers(moved):  # routed experts, layers that are skipped at times
+                    moved.append(m)
+                    home.append(m.weights.clone())
+                    if self.keeps_gradient:
+                        kept.append(torch.zeros_like(m.gradient))
         self.combine(moved, kept)
         return loss
 
@@ -74,9 +81,9 @@ class TwoPass(ERM):
 
 
 def inner(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """Inner product over all tensors, shape ``()``, summed in float32 or wider."""
+    """Inner product over all tensors as real vectors, shape ``()``, summed in float32 or wider."""
     parts = []
-    for x, y in zip(a, b, strict=True):
+    for x, y in zip(map(real_view, a), map(real_view, b), strict=True):
         wide = torch.promote_types(x.dtype, torch.float32)
         parts.append(torch.dot(x.reshape(-1).to(wide), y.reshape(-1).to(wide)))
     return torch.stack([p.to(parts[0].device) for p in parts]).sum()

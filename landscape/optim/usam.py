@@ -8,7 +8,8 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from .engine import Common, Moved
+from .engine import Common
+from .moved import Moved
 from .two_pass import TwoPass
 
 

@@ -7,8 +7,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from .common import Common, require_finite
 from .disam import climb_weights
-from .engine import ERM, Common
+from .engine import ERM
 
 
 class VREx(ERM):
@@ -31,6 +32,7 @@ class VREx(ERM):
     needs_domains = True
 
     def __init__(self, base: torch.optim.Optimizer, lam: float = 1.0, **common: Unpack[Common]) -> None:
+        require_finite(lam=lam)
         super().__init__(base, common)
         self.lam = lam
 

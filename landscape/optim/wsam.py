@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .engine import Common, Moved
+from ..errors import UsageError
+from .closures import Work
+from .engine import Common
+from .moved import Moved
 from .two_pass import TwoPass
 
 
@@ -41,31 +44,43 @@ class WSAM(TwoPass):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(base, common, rho=rho, gamma=gamma)
-        self.decouple, self._plain = decouple, list[Tensor]()
+        self.decouple, self._plain = decouple, dict[nn.Parameter, Tensor]()
         if decouple and self.micro_batches:
             raise self.no_micro_batches()
+
+    def adopt(self, group: dict[str, Any]) -> None:
+        """Complete a group; its weight must leave something of the loss."""
+        super().adopt(group)
+        if not 0 <= group["gamma"] < 1:
+            raise UsageError(f"gamma is {group['gamma']}", "WSAM", "give a number from 0 on and below 1")
+
+    def update_gradient(self, work: Work) -> Tensor:
+        """Both passes; what a skipped step has left is forgotten."""
+        self._plain = {}
+        return super().update_gradient(work)
 
     def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
         """The gradient of the weighted objective, g + a·(g' − g)."""
         for m, g in zip(moved, gradients, strict=True):
             a = m.group["gamma"] / (1 - m.group["gamma"])
             m.gradient.mul_(a).add_(g, alpha=1 - a)
-        self._plain = gradients if self.decouple else []
+        if self.decouple:
+            self._plain = {m.parameter: g for m, g in zip(moved, gradients, strict=True)}
 
     def update_parts(self) -> list[Tensor]:
         """The update gradient, and g beside it when decoupled."""
-        return super().update_parts() + self._plain
+        return super().update_parts() + list(self._plain.values())
 
     def base_step(self) -> None:
         """The base step; decoupled, with g alone, and then the sharpness at the plain learning rate."""
         if not self.decouple or not self._plain:
             super().base_step()
             return
-        moved, plain = self.moved(), self._plain
-        sharpness = [m.gradient.sub_(g) for m, g in zip(moved, plain, strict=True)]
-        for m, g in zip(moved, plain, strict=True):
-            m.parameter.grad = g
+        moved = self.moved()
+        sharpness = [m.gradient.sub_(self._plain[m.parameter]) for m in moved]
+        for m in moved:
+            m.gradient = self._plain[m.parameter]
         super().base_step()
         for m, s in zip(moved, sharpness, strict=True):
-            m.parameter.sub_(s * m.group["lr"])
-        self._plain = []
+            m.weights.sub_(s * m.group["lr"])
+        self._plain = {}

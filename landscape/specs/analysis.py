@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
@@ -18,8 +19,7 @@ CROSS_CHECKS = ("pyhessian", "curvlinops")
 class HessianSpec(Spec):
     """Eigenvalues, trace and density of a curvature matrix of the mean loss."""
 
-    # Where numbers are kept while computing.
-    _not_in_key: ClassVar[frozenset[str]] = frozenset({"memory"})
+    _not_in_key: ClassVar[Mapping[str, str]] = {"memory": "where graphs and the basis are kept while computing"}
 
     top: int = 5
     """How many of the algebraically largest eigenvalues."""

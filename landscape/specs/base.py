@@ -23,8 +23,8 @@ def flag(name: str) -> str:
 class Spec:
     """Base class. Subclasses check their values in ``__post_init__`` and raise `UsageError`."""
 
-    # Fields that change how fast or where something is computed, never what.
-    _not_in_key: ClassVar[frozenset[str]] = frozenset()
+    # Fields that change how fast or where something is computed, never what, each with the reason.
+    _not_in_key: ClassVar[Mapping[str, str]] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""

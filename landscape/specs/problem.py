@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -20,8 +20,6 @@ class ProblemSpec(Spec):
 
     ``model``, ``data`` and ``loss`` are needed only when the target does not say them itself.
     """
-
-    _not_in_key: ClassVar[frozenset[str]] = frozenset({"batch_size"})
 
     model: str | None = None
     """Registered name, {torchvision,timm,hf}:NAME, pkg.module:callable or path/to/file.py:callable."""
@@ -41,6 +39,8 @@ class ProblemSpec(Spec):
     """Repeat the analysis for each domain alone."""
     examples: int | None = None
     """Size of a seeded subset, stratified by class and domain (default: all examples)."""
+    loss_over: Literal["example", "batch"] = "example"
+    """The mean loss is over examples, or over fixed batches of --batch-size (for losses that couple a batch)."""
     batch_size: int | None = None
     """Micro-batch; changes memory and rounding only (default: 512; halves itself when memory runs out)."""
     params: str | None = None

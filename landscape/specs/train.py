@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -57,7 +57,11 @@ class TrainSpec(Spec):
     """One or several optimizers over one or several seeds, each pair one run."""
 
     # What may differ between a run and its continuation.
-    _not_in_key: ClassVar[frozenset[str]] = frozenset({"save_every", "workers", "tensorboard"})
+    _not_in_key: ClassVar[Mapping[str, str]] = {
+        "save_every": "how often something is kept, not what",
+        "workers": "who reads the examples; each draws by its seed and place",
+        "tensorboard": "a copy of the log",
+    }
 
     data: str = "digits-rotated"
     """Registered name, {domains,images,hf}:FOLDER, pkg.module:callable or path/to/file.py:callable."""

@@ -23,8 +23,15 @@ from ..training.signals import StopFlag
 from ..training.trainer import config_hash, train_one
 from . import values
 from .folder import Record, StudyFolder
+from .made_of import code_of, current
 
 log = logging.getLogger(__name__)
+
+# What has to be alike for the numbers of two models to be compared.
+_CHECKED = (
+    *("data_hash", "weights_hash", "n_examples", "dtype", "device", "split"),
+    *("mode", "replay_seed", "loss_over", "loss_function", "loss_hash", "torch"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,9 @@ def work(job: Job, stop: StopFlag | None = None) -> Record:
         torch.set_num_threads(job.threads)
     # A worker that was given up may still be at it, or a killed study's worker may still be dying.
     with folder_lock(folder.job(cell), wait=True), preserved_random_state():
-        record = folder.record(cell)
+        record, dropped = current(folder.record(cell), cell, job.analyses, examples=True)
+        if dropped:
+            log.warning("%s was made of other code or data and is done again: %s", cell.name, ", ".join(dropped))
         if not record:
             record = {"name": cell.name, "training": None, "analyses": {}}
             folder.keep(cell, record)
@@ -121,6 +130,7 @@ def _train(folder: StudyFolder, cell: Cell, stop: StopFlag) -> Record:
             "training_seconds": record["seconds"],
             "weights_hash": record["weights_hash"],
             "data_hash": record["ingredients"]["data_hash"],
+            "code": code_of("training", cell.spec),
         }
     return entry
 
@@ -146,7 +156,8 @@ def _trained(run: Run, spec: TrainSpec, stop: StopFlag) -> Ingredients:
 def analyse(run: Run, analysis: Analysis, seed: int) -> Record:
     """One analysis of one run: its numbers, or why there are none."""
     with _recorded() as entry:
-        entry |= {"kind": analysis.kind, "seed": seed, "values": {}, "results": []}
+        code = code_of(analysis.kind, analysis.problem)
+        entry |= {"kind": analysis.kind, "seed": seed, "values": {}, "results": [], "code": code}
         spec = analysis.problem.with_(seed=seed)
         for target in _targets(run, analysis.checkpoint):
             # The study names its own runs, so their plug-ins are those of the experiment file.
@@ -154,10 +165,7 @@ def analyse(run: Run, analysis: Analysis, seed: int) -> Record:
             entry["values"] |= values.measures(result, analysis)
             entry["results"].append(str(Path(str(result.path)).relative_to(run.path)))
             entry["control"] = values.controls(result)
-            entry["checked"] = {
-                k: result.record.get(k)
-                for k in ("data_hash", "weights_hash", "n_examples", "dtype", "device", "split", "mode", "torch")
-            }
+            entry["checked"] = {k: result.record.get(k) for k in _CHECKED}
     return entry
 
 

@@ -17,6 +17,7 @@ from .comparison import compared, undecidable
 from .correlation import correlations, radii
 from .folder import StudyFolder, state, wanted
 from .job import Job
+from .made_of import current
 from .schedule import do, threads_per_worker
 from .table import Table, collect
 
@@ -66,7 +67,8 @@ def jobs(
     left = []
     for cell in experiment.cells:
         asked = wanted(experiment, cell)
-        if state(folder.record(cell), [a.key(s) for a, s in asked], retry=retry) not in ("done", "failed"):
+        record, _ = current(folder.record(cell), cell, asked, examples=True)
+        if state(record, [a.key(s) for a, s in asked], retry=retry) not in ("done", "failed"):
             left.append(Job(str(folder.path), cell, tuple(asked), threads, retry))
     return left
 
@@ -76,14 +78,16 @@ def status(experiment: Experiment, folder: StudyFolder) -> dict[str, Any]:
 
     Returns:
         ``models`` and their number by ``done``, ``failed``, ``begun``, ``to do``; the same by ``arms``;
-        ``failures`` with reasons; ``seconds`` spent.
+        ``failures`` with reasons; ``changed``, the models that were made of other code; ``seconds`` spent.
     """
     counts: Counter[str] = Counter({"done": 0, "failed": 0, "begun": 0, "to do": 0})
     arms: dict[str, Counter[str]] = {}
-    failures, seconds = [], 0.0
+    failures, seconds, changed = [], 0.0, []
     for cell in experiment.cells:
-        record = folder.record(cell)
-        now = state(record, [a.key(s) for a, s in wanted(experiment, cell)])
+        asked = wanted(experiment, cell)
+        record, dropped = current(folder.record(cell), cell, asked)
+        now = state(record, [a.key(s) for a, s in asked])
+        changed += [cell.name] if dropped else []
         counts[now] += 1
         arms.setdefault(cell.arm, Counter())[now] += 1
         for what, entry in _entries(record):
@@ -98,6 +102,7 @@ def status(experiment: Experiment, folder: StudyFolder) -> dict[str, Any]:
         **counts,
         "arms": {k: dict(v) for k, v in arms.items()},
         "failures": failures,
+        "changed": changed,
         "seconds": round(seconds, 1),
     }
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..specs.study import Experiment
 from .folder import Record, StudyFolder, state, wanted
+from .made_of import current
 from .repeatability import icc
 
 
@@ -104,9 +105,10 @@ def collect(experiment: Experiment, folder: StudyFolder) -> Table:
     failures: Counter[tuple[str, str]] = Counter()
     names: dict[str, dict[str, None]] = {"measures": {}, "courses": {}, "baselines": {}}
     for cell in experiment.cells:
-        record = folder.record(cell)
+        record, dropped = current(folder.record(cell), cell, wanted(experiment, cell))
         asked = [(a, s, a.key(s)) for a, s in wanted(experiment, cell)]
-        reason = _reason_to_drop(record, [k for *_, k in asked], experiment.stop_at)
+        reason = "it was made of other code than now; run the study again" if dropped else None
+        reason = reason or _reason_to_drop(record, [k for *_, k in asked], experiment.stop_at)
         if reason:
             out.setdefault((reason, cell.arm), []).append(cell.name)
             continue

@@ -49,7 +49,7 @@ def align(
         what = "no hidden units are known to be exchangeable in this model"
         raise UsageError(what, "--align", "drop it: its forward cannot be traced, or uses operations not understood")
     names = problem.space.names
-    target = {n: t.detach().clone() for n, t in zip(names, problem.space.tensors, strict=True)}
+    target = {n: t.clone() for n, t in problem.space.named(problem.space.current()).items()}
     before = {**dict(zip(names, weights, strict=True)), **statistics}
     moved = {k: v.detach().clone() for k, v in before.items()}
     permuted = [torch.arange(g.count) for g in groups]

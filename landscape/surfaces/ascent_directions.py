@@ -8,7 +8,7 @@ from torch import Tensor
 from ..ascent import ascent_step
 from ..errors import NumericalError
 from ..problem import Problem
-from .directions import Direction
+from .directions import Direction, centre_of
 
 _ETA = 0.01
 
@@ -46,8 +46,8 @@ def asam_direction(problem: Problem, rho: float) -> Direction:
     kind = f"asam:{rho:g}"
     gradient, norm = _gradient(problem, kind)
     scales = [
-        w.detach().abs() + _ETA if "weight" in n else torch.ones_like(w)
-        for n, w in zip(problem.space.names, problem.space.tensors, strict=True)
+        w.abs() + _ETA if "weight" in n else torch.ones_like(w)
+        for n, w in zip(problem.space.names, centre_of(problem), strict=True)
     ]
     scaled = ascent_step([t * g for t, g in zip(scales, gradient, strict=True)], rho)
     facts = {"rho": rho, "eta": _ETA, "gradient_norm": norm}

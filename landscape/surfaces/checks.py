@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..parameters import as_real
 from ..problem import Problem
 from .batchnorm import batchnorm_layers
 from .directions import Direction
@@ -22,7 +23,7 @@ def axis_checks(problem: Problem, directions: Sequence[Direction]) -> dict[str, 
     moved = [any(bool(d.tensors[i].any()) for d in directions) for i in range(len(problem.space.names))]
     pair = directions[:2] if len(directions) == 2 else None
     kinds = {d.kind for d in directions}
-    every = sum(p.numel() for p in problem.model.parameters())
+    every = sum(as_real(p.detach()).numel() for p in problem.model.parameters())
     moving = sum(n for n, m in zip(problem.space.sizes, moved, strict=True) if m)
     return {
         "cosine": pair[0].cosine(pair[1]) if pair else None,

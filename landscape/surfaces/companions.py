@@ -35,7 +35,7 @@ def companions(
     """
     test = training = None
     if isinstance(spec, SurfaceSpec) and spec.wants_test:
-        test = problem.on(split("test"))
+        test = problem.on(split("test"), "split 'test'")
     curve = isinstance(spec, PathSpec) and spec.kind != "line"
     if curve or statistics_policy(problem, spec.bn, between) == "recalibrate":
         found, most = split("train"), max(_CALIBRATION, problem.n_examples)

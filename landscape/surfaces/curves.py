@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NumericalError
+from ..parameters import as_real
 from ..problem import Problem
 from ..progress import report
 from ..specs import PathSpec
@@ -78,7 +79,7 @@ def train_bend(
             batch = training.examples.batch(np.sort(chosen)).to(training.device, training.dtype)
             with torch.enable_grad():
                 loss = training.batch_loss(batch)
-                gradient = torch.autograd.grad(loss, tensors, allow_unused=True)
+                gradient = torch.autograd.grad(loss, training.space.tensors, allow_unused=True)
             losses.append(float(loss))
             if not math.isfinite(losses[-1]):
                 what = f"the loss of the curve is {losses[-1]} at step {step + 1}"
@@ -88,7 +89,7 @@ def train_bend(
             for c, v, g in zip(bend, velocity, gradient, strict=True):
                 v.mul_(_MOMENTUM)
                 if g is not None:
-                    v.add_(g, alpha=share)
+                    v.add_(as_real(g), alpha=share)
                 c.sub_(v, alpha=rate)
             report("curve", step + 1, spec.steps)
     return bend, losses

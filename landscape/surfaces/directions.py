@@ -2,7 +2,8 @@
 
 A file of directions is safetensors: tensors ``d1.NAME``, ``d2.NAME``, ... with one tensor per parameter, and in
 its header the JSON record of every direction (kind, seed, norm, treatment of 1-D parameters) with the hash of
-the weights that they were made for.
+the weights that they were made for. For a complex parameter the tensor is real, ``(..., 2)``, as
+``torch.view_as_real`` has it; complex tensors are read, too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ..checkpoint import read_weights
 from ..errors import DataError, NumericalError
+from ..parameters import as_real
 from ..problem import Problem
 
 _NUMBERED = re.compile(r"d(\d+)\.(.+)")
@@ -30,7 +32,8 @@ class Direction:
 
     Attributes:
         kind: The word that names it, for example ``filter`` or ``sam:0.05``.
-        tensors: One tensor per parameter of the problem, in the problem's dtype and on its device.
+        tensors: One tensor per parameter of the problem, in the problem's dtype and on its device; real pairs
+            ``(..., 2)`` for a complex one.
         seed: The seed it was drawn with; None if it was not drawn.
         axis: Its number; axes of one seed are independent draws.
         facts: Anything else that says what it is (eigenvalue, radius, file, ...); strict JSON.
@@ -111,10 +114,12 @@ def read_direction(problem: Problem, path: Path | str, number: int) -> Direction
                 f"it holds no direction d{number}", str(path), "name a file of as many directions as axes"
             )
     tensors = []
-    for name, own in zip(problem.space.names, problem.space.tensors, strict=True):
-        if name not in found or found[name].shape != own.shape:
+    for name, shape in zip(problem.space.names, problem.space.shapes, strict=True):
+        if name in found:
+            found[name] = as_real(found[name])
+        if name not in found or found[name].shape != shape:
             has = f"shape {tuple(found[name].shape)}" if name in found else "nothing"
-            what = f"for {name} {tuple(own.shape)} it holds {has}"
+            what = f"for {name} {shape} it holds {has}"
             raise DataError(what, str(path), "it belongs to another model, or to other --params")
         tensors.append(found[name].to(problem.device, problem.dtype))
     return Direction(f"file:{Path(path).name}", tensors, axis=number - 1, facts={"file": str(path)}).require_finite()

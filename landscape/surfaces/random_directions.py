@@ -36,9 +36,9 @@ def draw(problem: Problem, kind: str, seed: int, axis: int, one_dimensional: str
     """
     transposed = _transposed_weights(problem.model)
     drawn: list[Tensor] = []
-    for name, tensor in zip(problem.space.names, centre_of(problem), strict=True):
+    for name, tensor, dimensions in _parameters(problem):
         noise, weight = _noise(tensor.shape, seed, axis, name), tensor.double().cpu()
-        if weight.ndim <= 1:
+        if dimensions <= 1:
             noise = _of_one_dimension(noise, weight, one_dimensional)
         elif kind == "filter":
             noise = _per_filter(noise, weight, transposed.get(name, 0))
@@ -52,6 +52,11 @@ def draw(problem: Problem, kind: str, seed: int, axis: int, one_dimensional: str
         drawn = [t * (target / length) if length > 0 else t for t in drawn]
     found = [t.to(problem.device, problem.dtype) for t in drawn]
     return Direction(kind, found, seed, axis, {"one_dimensional": one_dimensional}).require_finite()
+
+
+def _parameters(problem: Problem) -> Iterator[tuple[str, Tensor, int]]:
+    """Name, real weights and number of dimensions of each parameter; a complex filter is all its real numbers."""
+    return zip(problem.space.names, centre_of(problem), problem.space.dimensions, strict=True)
 
 
 def _noise(shape: torch.Size, seed: int, axis: int, name: str) -> Tensor:
@@ -79,8 +84,8 @@ def filter_norm_error(problem: Problem, direction: Direction) -> float:
     """
     transposed = _transposed_weights(problem.model)
     worst = 0.0
-    for name, weight, moved in zip(problem.space.names, centre_of(problem), direction.tensors, strict=True):
-        if weight.ndim > 1:
+    for (name, weight, dimensions), moved in zip(_parameters(problem), direction.tensors, strict=True):
+        if dimensions > 1:
             wanted, found = (_filter_norms(t.double(), transposed.get(name, 0)) for t in (weight, moved))
             gap = torch.where(wanted > 0, (found / wanted.clamp_min(1e-300) - 1).abs(), (found > 0).double())
             worst = max(worst, float(gap.max()))
@@ -95,8 +100,8 @@ def expected_cosine(problem: Problem, kind: str) -> float | None:
     """
     transposed = _transposed_weights(problem.model)
     blocks: list[tuple[Tensor, float]] = []
-    for name, weight in zip(problem.space.names, centre_of(problem), strict=True):
-        if weight.ndim > 1:
+    for name, weight, dimensions in _parameters(problem):
+        if dimensions > 1:
             norms = _filter_norms(weight.double(), transposed.get(name, 0)).reshape(-1)
             squares = norms.square() if kind == "filter" else norms.square().sum().reshape(1)
             blocks.append((squares, weight.numel() / len(squares)))

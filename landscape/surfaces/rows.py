@@ -22,6 +22,7 @@ import numpy as np
 from ..distributed import barrier, decided, first, gathered, place
 from ..errors import Interrupted, LandscapeError
 from ..files import atomic_path, make_folder, read_json, stable_hash, write_json
+from ..identity import ALGORITHMS, bits
 from ..progress import report
 from ..weights import tensors_hash
 from .directions import Direction, named_tensors
@@ -36,10 +37,9 @@ _SECONDS_BETWEEN_WRITES = 2.0
 def conditions(walker: Walker, axes: Sequence[Direction], more: Sequence[Any]) -> dict[str, Any]:
     """Everything that decides the bits of a row: rows stored under other conditions are never mixed with new ones."""
     problem = walker.problem
-    facts = problem.describe()
-    names = ("weights_hash", "data_hash", "loss_function", "device", "dtype", "micro_batch", "threads", "torch")
     return {
-        **{k: facts[k] for k in names},
+        "algorithm": ALGORITHMS["surface"],
+        **bits(problem),
         "policy": walker.policy,
         "other data": [p.data_hash if p else None for p in (walker.test, walker.training)],
         "directions": tensors_hash(named_tensors(problem, axes)),

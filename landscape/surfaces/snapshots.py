@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..checkpoint import read_weights
 from ..errors import UsageError
 from ..fitting import load_into
+from ..parameters import as_real
 from ..problem import Problem
 from ..weights import tensors_hash
 from .batchnorm import running_statistics
@@ -25,7 +25,8 @@ class Snapshot:
     """Weights that can be put into a problem's network.
 
     Attributes:
-        load: Gives the weights, one tensor per parameter of the problem, and the BatchNorm statistics by name.
+        load: Gives the weights, one tensor per parameter of the problem, complex ones as real pairs ``(..., 2)``, and
+            the BatchNorm statistics by name.
         facts: What it is: ``target``, ``label``, ``step``, ``weights_hash``; strict JSON.
     """
 
@@ -42,7 +43,7 @@ class Snapshot:
         """
 
         def load() -> tuple[list[Tensor], dict[str, Tensor]]:
-            model = copy.deepcopy(problem.model)
+            model = problem.twin()
             load_into(model, read_weights(Path(path)), path)
             return _parts(model, problem)
 
@@ -69,7 +70,7 @@ def _parts(model: Any, problem: Problem) -> tuple[list[Tensor], dict[str, Tensor
     if other:
         what = f"the checkpoints differ in {len(other)} parameter(s) that do not move ({other[0]}, ...)"
         raise UsageError(what, "--params", "drop --params: what lies between checkpoints needs all of them")
-    weights = [named[n].detach() for n in problem.space.names]
+    weights = [as_real(named[n].detach()) for n in problem.space.names]
     return weights, {k: s.detach() for k, s in running_statistics(model).items()}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..derivatives import derivatives
 from ..distributed import alone
 from ..errors import NumericalError, UsageError
 from ..problem import Problem
@@ -83,6 +84,9 @@ def surface(
         passes = rows.until_interrupted(lambda: _evaluate(walker, spec, seed, axes, lengths, rows))
         checks = statistics_checks(walker)
     variables, coordinates, record = picture(problem, spec, seed, axes, passes, plain=plain, centre=centre, test=test)
+    compared = _derivatives(problem, axes)
+    if compared and compared["note"]:
+        record["notes"].append(compared["note"])
     if spec.repeats > 1:
         record["axes"] = [_drawn(problem, spec, seed, r).record() for r in range(spec.repeats)]
     for i, reach in enumerate(reaches or [], 1):
@@ -90,6 +94,7 @@ def surface(
             record["notes"].append(f"along axis {i} the loss never rose to {reach.threshold:.4g}")
     record |= {
         **checks,
+        "derivatives": compared,
         "restored": state_of(problem) == before,
         "range": lengths,
         "range_search": [r.record() for r in reaches] if reaches else None,
@@ -110,6 +115,14 @@ def axis_reach(walker: Walker, direction: Direction) -> Reach:
     return find_reach(
         lambda x: walker.evaluation(walker.at([(x, direction)])).loss, chance_loss(centre, count), start
     )
+
+
+def _derivatives(problem: Problem, axes: Sequence[Direction]) -> dict[str, Any] | None:
+    """Whether the derivatives that the directions are made of are the loss's; None where they are made of none."""
+    kinds = {d.kind.partition(":")[0] for d in axes}
+    if "eigvec" in kinds:
+        return derivatives(problem, product=True).record("hessian")
+    return derivatives(problem).record() if kinds & {"grad", "sam", "asam", "domain-grad"} else None
 
 
 def _centre(walker: Walker, plain: float) -> float:

@@ -67,7 +67,7 @@ def components(problem: Problem, runs: Sequence[Sequence[Snapshot]], count: int)
         what = f"{len(snapshots)} checkpoints span {rank} dimension(s), {count} are needed"
         raise UsageError(what, "--direction pca", "train with --save-every, or name more runs")
     found: list[list[Tensor]] = [
-        [torch.zeros_like(t, dtype=torch.float64) for t in problem.space.tensors] for _ in range(count)
+        [torch.zeros_like(t, dtype=torch.float64) for t in centre_of(problem)] for _ in range(count)
     ]
     for t, snapshot in enumerate(snapshots):
         row = [o.double() for o in offsets(problem, [snapshot])[0]]

@@ -37,7 +37,7 @@ class Walker:
         self, problem: Problem, policy: str = "keep", test: Problem | None = None, training: Problem | None = None
     ) -> None:
         self.problem, self.policy, self.test, self.training = problem, policy, test, training
-        self.tensors: list[Tensor] = list(problem.space.tensors)
+        self.tensors = problem.space.views
         self.centre = centre_of(problem)
         self.live = running_statistics(problem.model)
         self.statistics: Mapping[str, Tensor] = {}

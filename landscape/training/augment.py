@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..examples import Batch
+from ..parameters import continuous
 from ..trees import leaves, map_tensors, take_rows
 
 
@@ -57,7 +58,7 @@ def augment(batch: Batch, names: Sequence[str], seed: int) -> Mixed:
         batch = replace(batch, inputs=_cutout(_images(batch), generator))
     if "mixup" not in names:
         return Mixed(batch)
-    if not all(t.is_floating_point() for t in leaves(batch.inputs)):
+    if not all(map(continuous, leaves(batch.inputs))):
         raise UsageError("mixup blends inputs and these are no numbers", "--augment mixup", "drop it")
     share = float(torch.rand((), generator=generator))
     partner = torch.randperm(len(batch), generator=generator)

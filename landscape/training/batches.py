@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..digests import Indices
 from ..distributed import stretch
 from ..examples import Batch, Examples
 from ..parameters import seed_everything
-from ..stores import DatasetStore, Indices, collate
+from ..stores import DatasetStore, collate
 
 
 class BatchOrder:

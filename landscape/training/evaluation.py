@@ -18,7 +18,7 @@ class Scorer:
 
     Args:
         splits: The data.
-        holdout: Domains that are not trained on.
+        unseen: Domains that are not trained on.
         loss: The loss.
         device: Where the model is.
         dtype: Its floating type.
@@ -27,12 +27,12 @@ class Scorer:
     def __init__(
         self,
         splits: Splits,
-        holdout: tuple[str, ...],
+        unseen: tuple[str, ...],
         loss: LossFunction,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.splits, self.holdout, self.loss = splits, holdout, loss
+        self.splits, self.unseen, self.loss = splits, unseen, loss
         self.device, self.dtype = device, dtype
 
     def score(self, model: nn.Module) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class Scorer:
             ``SPLIT_loss`` and ``SPLIT_accuracy`` over the seen domains of each split (test fields None where
             there is no test split); ``domains``: the same per domain, with ``seen``; over the seen domains'
             training losses ``domain_loss_variance`` (uniform, ddof 0); ``unseen_loss`` and
-            ``unseen_accuracy`` over all examples of the held-out domains, whatever their split.
+            ``unseen_accuracy`` over all examples of the unseen domains, whatever their split.
         """
         evaluations = {
             name: evaluate(model, examples, self.loss, device=self.device, dtype=self.dtype)
@@ -58,12 +58,12 @@ class Scorer:
             scores[f"{name}_loss"], scores[f"{name}_accuracy"] = self._pooled([evaluation], seen=True)
         scores["unseen_loss"], scores["unseen_accuracy"] = self._pooled(list(evaluations.values()), seen=False)
         scores["domains"] = self._domains(evaluations) if self.splits.domains else None
-        seen = [d.loss for n, d in evaluations["train"].domains.items() if n not in self.holdout]
+        seen = [d.loss for n, d in evaluations["train"].domains.items() if n not in self.unseen]
         scores["domain_loss_variance"] = _finite(float(np.var(seen))) if self.splits.domains else None
         return scores
 
     def _pooled(self, evaluations: list[Evaluation], *, seen: bool) -> tuple[float | None, float | None]:
-        parts = [d for e in evaluations for n, d in e.domains.items() if (n not in self.holdout) == seen]
+        parts = [d for e in evaluations for n, d in e.domains.items() if (n not in self.unseen) == seen]
         n = sum(d.weight for d in parts)
         if not n:
             return None, None
@@ -77,7 +77,7 @@ class Scorer:
     def _domains(self, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         domains: dict[str, Any] = {}
         for name in self.splits.domains or ():
-            domains[name] = {"seen": name not in self.holdout}
+            domains[name] = {"seen": name not in self.unseen}
             for split in dict.fromkeys(("train", "test", *evaluations)):
                 found = evaluations[split].domains.get(name) if split in evaluations else None
                 domains[name][f"{split}_loss"] = _finite(found.loss) if found else None

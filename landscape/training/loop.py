@@ -26,7 +26,7 @@ import torch
 from ..checkpoint import read_weights
 from ..curvature.hessian import hessian
 from ..data.changes import changed
-from ..devices import pick_device
+from ..devices import moved, pick_device, type_at
 from ..distributed import any_process, decided, first, place, require_equal
 from ..errors import Interrupted, NumericalError, UsageError
 from ..evaluation import check_fit
@@ -89,13 +89,13 @@ class Training:
         self.order = self._order(batch_size(spec, len(self.examples)))
         self.part = OwnPart(self.order, lambda n: spec.m or 1) if place()[1] > 1 else None
         self.total = spec.steps or (spec.epochs or 1) * self.order.per_epoch
-        self.model = ingredients.new_model(self.seed).to(self.device, self.dtype)
+        self.model = moved(ingredients.new_model(self.seed), self.device, self.dtype)
         if spec.init is not None:
             load_into(self.model, read_weights(Path(spec.init)), spec.init)
         self._freeze()
         right_for_one_example(self.model)
-        for examples in splits.values():
-            check_fit(self.model, examples, self.loss, device=self.device, dtype=self.dtype)
+        for name, examples in splits.items():
+            check_fit(self.model, examples, self.loss, device=self.device, dtype=self.dtype, where=f"split {name!r}")
         self.settings = method_settings(spec)
         assert spec.lr is not None
         self.optimizer = build_optimizer(
@@ -115,7 +115,7 @@ class Training:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.average = {"none": None, "swa": SWA, "swad": SWAD}[spec.average]
         self.averaged: SWA | SWAD | None = self.average(trained) if self.average else None
-        self.scorer = Scorer(splits, spec.holdout, self.loss, self.device, self.dtype)
+        self.scorer = Scorer(splits, splits.unseen(spec.holdout), self.loss, self.device, self.dtype)
         every = interval(spec.save_every)
         self.save_steps = every and every[0] * (self.order.per_epoch if every[1] == "epochs" else 1)
         epochs = math.ceil(self.total / self.order.per_epoch)
@@ -280,7 +280,7 @@ class Training:
         made = augment(raw, self.spec.augment, _seed(self.seed, self.step)) if self.spec.augment else Mixed(raw)
         partner = made.partner
         if partner is not None:
-            partner = map_tensors(partner, lambda t: t.to(self.device, self.dtype if t.is_floating_point() else None))
+            partner = map_tensors(partner, lambda t: t.to(self.device, type_at(t, self.dtype)))
         return Mixed(made.batch.to(self.device, self.dtype), partner, made.share)
 
     def _probes(self, losses: BatchLosses, lr: float) -> dict[str, Any]:

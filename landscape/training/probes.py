@@ -19,6 +19,7 @@ from ..ascent import ascent_step, global_norm
 from ..optim.disam import climb_weights
 from ..optim.passes import RandomState, frozen_running_statistics
 from ..optim.two_pass import inner
+from ..parameters import as_real
 from ..substitutes import twice_differentiable
 from .steps import BatchLosses
 
@@ -48,7 +49,7 @@ class Point:
     random: RandomState
 
     def gradient(self) -> tuple[Tensor, list[Tensor]]:
-        """Mean loss and its gradient at the present weights."""
+        """Mean loss and its gradient at the present weights; of a complex weight that of its real numbers."""
         loss, gradient = self.own_gradient()
         whole = [loss.detach().clone(), *gradient]
         self.losses.add_up(whole)
@@ -58,7 +59,12 @@ class Point:
         """The same of this process's share of the batch; with ``graph`` it can be differentiated again."""
         self.random.restore()
         loss = self.losses.mean()
-        return loss, list(torch.autograd.grad(loss, self.parameters, create_graph=graph, materialize_grads=True))
+        return loss, self.derivative(loss, graph=graph)
+
+    def derivative(self, value: Tensor, *, graph: bool = False) -> list[Tensor]:
+        """The gradient of ``value``, one real tensor per parameter, complex ones as pairs ``(..., 2)``."""
+        found = torch.autograd.grad(value, self.parameters, create_graph=graph, materialize_grads=True)
+        return [as_real(g) for g in found]
 
     def domain_losses(self) -> Tensor:
         """Mean loss of each domain in the batch ``(M,)``."""
@@ -77,7 +83,7 @@ class Point:
         try:
             with torch.no_grad():
                 for p, e in zip(self.parameters, step, strict=True):
-                    p.add_(e)
+                    as_real(p).add_(e)
             yield
         finally:
             with torch.no_grad():
@@ -127,7 +133,7 @@ def second_order(point: Point) -> dict[str, float]:
     with twice_differentiable(set()):
         _, differentiable = point.own_gradient(graph=True)
         slope = torch.stack([(a * v).sum() for a, v in zip(differentiable, vector, strict=True)]).sum()
-        product = torch.autograd.grad(slope, point.parameters, materialize_grads=True)
+        product = point.derivative(slope)
         point.losses.add_up(product)
     full = [t + hv for t, hv in zip(there, product, strict=True)]
     return {"cosine": _cosine(there, full), "norm_ratio": float(global_norm(full) / (global_norm(there) + 1e-12))}

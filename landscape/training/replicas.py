@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..distributed import add_up, first, place
+from ..parameters import continuous
 
 
 @torch.no_grad()
@@ -26,9 +27,9 @@ def share_buffers(model: nn.Module, examples: int) -> None:
         # A buffer that all hold alike must not be averaged: rounding would move it a little in every step.
         share = examples / float(total) if averaged else float(first())
         for buffer in module.buffers(recurse=False):
-            if buffer.is_floating_point():
-                live.append(buffer)
-                sent.append(buffer * share if share else torch.zeros_like(buffer))
+            if continuous(buffer):
+                live.append(torch.view_as_real(buffer) if buffer.is_complex() else buffer)
+                sent.append(live[-1] * share if share else torch.zeros_like(live[-1]))
     add_up(sent)
     for buffer, value in zip(live, sent, strict=True):
         buffer.copy_(value)

@@ -66,7 +66,7 @@ def open_ingredients(spec: TrainSpec) -> Ingredients:
     loss = resolve(spec.loss, LOSSES)
     splits = open_data(data, key_values(spec.data_arg, "data_arg"))
     splits.check_domains(spec.holdout, "--holdout")
-    if splits.domains and not set(splits.domains) - set(spec.holdout):
+    if splits.domains and not set(splits.domains) - set(splits.unseen(spec.holdout)):
         raise UsageError("every domain is held out", "--holdout", "leave at least one to train on")
     model = resolve(spec.model or default_model(splits["train"]), MODELS)
     arguments = key_values(spec.model_arg, "model_arg")
@@ -82,7 +82,7 @@ def method_settings(spec: TrainSpec) -> dict[str, Any]:
 def seen_positions(splits: Splits, split: str, holdout: tuple[str, ...]) -> Any:
     """Positions in a split of the examples whose domain is trained on."""
     examples = splits[split]
-    held = [examples.domain_names.index(n) for n in holdout]
+    held = [examples.domain_names.index(n) for n in splits.unseen(holdout)]
     return np.flatnonzero(~np.isin(examples.domain, held))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ from ..errors import UsageError
 from ..examples import forward
 from ..losses import LossFunction, domain_means, example_losses, example_weights, mean_loss, weighted_mean
 from ..optim.closures import BatchLoss, Pieces
+from ..trees import divisible
 from .augment import Mixed
 
 
@@ -122,9 +125,15 @@ class BatchLosses:
     def _evaluate(self, k: int) -> BatchLoss:
         part, members = self._parts[k], self._members[k]
         counts = members.sum(1)
+        if self.model in _OWN_LOSS and int((counts > 0).sum()) > 1:
+            return self._domain_by_domain(part, counts)
         with self._precision():
             output = self._forward(part)
             values = self._values(output, part)
+        if values is None and int((counts > 0).sum()) > 1 and not divisible(output, len(part.batch)):
+            _require_no_batch_statistics(self.model)
+            _OWN_LOSS.add(self.model)
+            return self._domain_by_domain(part, counts)
         if values is None:
             mean = mean_loss(self.loss, output, part.batch.targets)
             here = [i for i, count in zip(self.present, counts.tolist(), strict=True) if count]
@@ -136,6 +145,22 @@ class BatchLosses:
             averages = members / counts.where(counts > 0, 1)[:, None]
             domains = averages.to(values.dtype) @ values
         return BatchLoss(mean, domains, counts)
+
+    def _domain_by_domain(self, part: Mixed, counts: Tensor) -> BatchLoss:
+        """The losses of a network that computes them itself, which shows those of domains only one by one."""
+        batch, found = part.batch, counts.new_zeros(len(counts))
+        losses = []
+        for place, domain in enumerate(self.present):
+            here = np.flatnonzero((batch.domain == domain).cpu().numpy())
+            if len(here):
+                few = batch.rows(here)
+                with self._precision():
+                    losses.append((place, mean_loss(self.loss, forward(self.model, few.inputs), few.targets)))
+        values = torch.stack([loss for _, loss in losses])
+        places = torch.tensor([place for place, _ in losses], device=values.device)
+        domains = found.to(values.dtype).index_copy(0, places, values)
+        share = (counts / counts.sum()).to(values.dtype)
+        return BatchLoss(share @ domains, domains, counts)
 
     def _forward(self, part: Mixed) -> Any:
         try:
@@ -171,6 +196,20 @@ class BatchLosses:
         total = counts.sum(0)
         self.add_up([sums, total])
         return sums / total
+
+
+def _require_no_batch_statistics(model: nn.Module) -> None:
+    """Refuse to pass domain by domain what looks at whole batches."""
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules()):
+        raise UsageError(
+            "the network computes its own loss, and its BatchNorm sees other batches domain by domain",
+            type(model).__name__,
+            "let it return its outputs, examples first, and name the loss with --loss",
+        )
+
+
+# Networks that compute their loss themselves: what they return cannot be divided by examples.
+_OWN_LOSS: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def _detached(made: BatchLoss) -> BatchLoss:

@@ -68,6 +68,12 @@ def _planned(spec: TrainSpec, ingredients: Ingredients, out: Path) -> Iterator[t
         yield from ((one, out / one.name) for one in spec.runs())
         return
     domains = ingredients.splits.domains
+    if ingredients.splits.untrained:
+        raise UsageError(
+            f"train has no example of {', '.join(ingredients.splits.untrained)}: unseen beside every domain left out",
+            "--leave-one-out",
+            "drop the flag, or let the data give them to train, too",
+        )
     if not domains or len(domains) < 2:
         raise UsageError("there are no domains to leave out", "--leave-one-out", "use data with two or more domains")
     pairs = spec.select == "leave-one-domain-out"

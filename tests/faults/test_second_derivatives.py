@@ -16,6 +16,7 @@ from torch import Tensor
 
 from landscape.curvature.gauss_newton import gauss_newton_of_batch, loss_hessian
 from landscape.curvature.self_checks import check_custom_functions
+from landscape.derivatives import derivatives
 from landscape.errors import NumericalError
 from landscape.problem import Problem
 from landscape.products import Products
@@ -36,6 +37,8 @@ REFUSED = {
     "custom function, once_differentiable": ("_CubedOnce has no second derivative", "`once_differentiable`"),
     "custom function, saving a detached tensor": ("derivative of _CubedDetached is wrong", "lose a tensor"),
 }
+# What torch leaves out of a gradient without a word.
+NOT_THE_SLOPE = {"special.bessel_j0"}
 TOLERANCE = 1e-6
 _STEP = 1e-4
 
@@ -128,8 +131,8 @@ def outcome(name: str) -> str:
     """What becomes of one operation.
 
     Returns:
-        ``right`` (as torch has it), ``worked around`` (torch's own is missing or wrong, ours is right) or
-        ``refused`` (by name).
+        ``right`` (as torch has it), ``worked around`` (torch's own is missing or wrong, ours is right),
+        ``refused`` (by name) or ``said`` (beside the numbers: torch gives no slope of the loss).
 
     Raises:
         AssertionError: If a product is wrong and nobody said so.
@@ -156,6 +159,11 @@ def outcome(name: str) -> str:
         except (RuntimeError, NotImplementedError):
             plain_is_right = False
         _check_gauss_newton(name, problem, reference, v)
+    said = derivatives(problem, product=True).note("hessian")
+    if name in NOT_THE_SLOPE:
+        assert "the gradient is not the slope of the loss" in str(said)
+        return "said"
+    assert said is None, f"{name}: {said}"
     return "right" if plain_is_right else "worked around"
 
 

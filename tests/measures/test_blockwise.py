@@ -214,7 +214,7 @@ def test_what_vmap_does_badly_is_looped_without_a_word(make: type[nn.Module]):
     problem = problem_of(make().double(), domain_data((22,))["art"])
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        assert rule(problem, partition(problem.examples, 1, 0)) == "loop"
+        assert rule(problem, partition(problem, 1, 0)) == "loop"
         found = block_sharpness(problem, [Ball(0.1)], m=1)[0]
     assert not said
     assert found == block_sharpness(problem, [Ball(0.1)], m=1, way="loop")[0]

@@ -24,6 +24,7 @@ from landscape.optim import (
     BatchLoss,
     EntropySGD,
     LookSAM,
+    Pieces,
     VREx,
 )  # fmt: skip
 
@@ -112,6 +113,47 @@ def assert_same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert a.keys() == b.keys()
     for name, value in a.items():
         assert torch.equal(value, b[name]), name
+
+
+def torch_closure(model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any = None) -> Any:
+    """The closure of torch's own convention."""
+    x, y, _ = batch()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        return loss
+
+    return closure
+
+
+def pieces_closure(model: nn.Module, sizes: tuple[int, ...] = (5, 5, 6)) -> Any:
+    """The batch in pieces, each with its part of every domain."""
+    x, y, domain = batch()
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+
+    def piece(start: int, size: int) -> Any:
+        def call() -> BatchLoss:
+            rows = slice(start, start + size)
+            each = F.cross_entropy(model(x[rows]), y[rows], reduction="none")
+            members = torch.stack([domain[rows] == i for i in range(3)]).double()
+            counts = members.sum(1)
+            return BatchLoss(each.mean(), members @ each / counts.clamp(min=1), counts)
+
+        return call
+
+    return lambda: Pieces([piece(a, n) for a, n in zip(starts, sizes, strict=True)], sizes)
+
+
+def smooth(model_seed: int = 0) -> nn.Sequential:
+    """Without batch statistics and dropout, so that pieces and the whole are the same function."""
+    torch.manual_seed(model_seed)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+def close(a: nn.Module, b: nn.Module) -> float:
+    return max(float((p - q).detach().abs().max()) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
 class Nothing(torch.optim.Optimizer):

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from landscape.errors import NumericalError, UsageError
-from landscape.optim import ASAM, DISAM, FSAM, SAM, BatchLoss, Pieces
+from landscape.optim import ASAM, DISAM, FSAM, SAM, BatchLoss
 
 from .problems import (
     METHODS,
@@ -23,11 +22,14 @@ from .problems import (
     ONE_PASS,
     Nothing,
     assert_same_bits,
-    batch,
+    close,
     closure_of,
     ends,
     network,
+    pieces_closure,
     sgd,
+    smooth,
+    torch_closure,
 )
 
 # -- weights come back -------------------------------------------------------------------------------------------
@@ -269,37 +271,6 @@ def test_half_precision_gradients_do_not_overflow_the_norm():
 # -- closures ----------------------------------------------------------------------------------------------------
 
 
-def torch_closure(model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any = None) -> Any:
-    """The closure of torch's own convention."""
-    x, y, _ = batch()
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        (loss if scaler is None else scaler.scale(loss)).backward()
-        return loss
-
-    return closure
-
-
-def pieces_closure(model: nn.Module, sizes: tuple[int, ...] = (5, 5, 6)) -> Any:
-    """The batch in pieces, each with its part of every domain."""
-    x, y, domain = batch()
-    starts = [sum(sizes[:k]) for k in range(len(sizes))]
-
-    def piece(start: int, size: int) -> Any:
-        def call() -> BatchLoss:
-            rows = slice(start, start + size)
-            each = F.cross_entropy(model(x[rows]), y[rows], reduction="none")
-            members = torch.stack([domain[rows] == i for i in range(3)]).double()
-            counts = members.sum(1)
-            return BatchLoss(each.mean(), members @ each / counts.clamp(min=1), counts)
-
-        return call
-
-    return lambda: Pieces([piece(a, n) for a, n in zip(starts, sizes, strict=True)], sizes)
-
-
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in NEED_DOMAINS])
 def test_torchs_convention_gives_the_same_bits(method: str):
     """The closure that calls backward itself, and the one that leaves it to the optimizer."""
@@ -314,16 +285,6 @@ def test_torchs_convention_gives_the_same_bits(method: str):
 
     # SAGM adds g' onto g in one case and g onto g' in the other: the same sum, the same bits.
     assert_same_bits(go(True), go(False))
-
-
-def smooth(model_seed: int = 0) -> nn.Sequential:
-    """Without batch statistics and dropout, so that pieces and the whole are the same function."""
-    torch.manual_seed(model_seed)
-    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-
-
-def close(a: nn.Module, b: nn.Module) -> float:
-    return max(float((p - q).detach().abs().max()) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("method", list(METHODS))

@@ -106,7 +106,7 @@ def test_a_network_against_plain_torch(network: Network, libraries: None):
 
     # m-sharpness with m = 1, example by example and stacked
     rise = plain_rise(model, inputs, targets, network.loss)
-    ways = ["loop", "stack"] if _agree(problem, partition(problem.examples, 1, 0)[:2]) else ["loop"]
+    ways = ["loop", "stack"] if _agree(problem, partition(problem, 1, 0)[:2]) else ["loop"]
     for way in ways:
         value = block_sharpness(problem, [Ball(RHO)], m=1, way=way)[0].value
         assert value == pytest.approx(rise, rel=1e-7), way

@@ -1,0 +1,179 @@
+"""A network's copy that computes with its own weights, and the proof that it does.
+
+``copy.deepcopy`` leaves functions as they are. A lambda, a hook or a wrapper that closes over the network then goes
+on reading the original: the copy's weights may move as they like, and nothing changes. Here functions are copied with
+what they hold. What still cannot be followed (a network that a global name reaches) is found by comparing losses bit
+for bit, and the gradient of each parameter.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UsageError
+from .kept_values import attributes_as_they_were, empty_kept_values
+from .parameters import evaluation_mode, preserved_random_state
+
+_DEPTH = 30
+_HOLD_NOTHING = (str, bytes, int, float, complex, type(None), types.ModuleType)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy of a network, of the functions that hold it, and of weights that are computed from others."""
+    memo: dict[int, Any] = {}
+    clones: list[tuple[types.FunctionType, types.FunctionType]] = []
+    for value in _held(model, set(), 0):
+        if isinstance(value, Tensor):  # a result of a pass, or an old weight_norm's: torch refuses to copy it
+            memo[id(value)] = value.detach().clone()
+        else:
+            cells = tuple(types.CellType() for _ in value.__closure__ or ())
+            clone = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)
+            clone.__qualname__, clone.__module__, clone.__doc__ = value.__qualname__, value.__module__, value.__doc__
+            memo[id(value)] = clone
+            clones.append((value, clone))
+    found = copy.deepcopy(model, memo)
+    for original, clone in clones:
+        clone.__defaults__ = copy.deepcopy(original.__defaults__, memo)
+        clone.__kwdefaults__ = copy.deepcopy(original.__kwdefaults__, memo)
+        clone.__dict__.update({k: copy.deepcopy(v, memo) for k, v in vars(original).items()})
+        for mine, theirs in zip(clone.__closure__ or (), original.__closure__ or (), strict=True):
+            try:
+                mine.cell_contents = copy.deepcopy(theirs.cell_contents, memo)
+            except ValueError:  # not filled yet
+                continue
+    return found
+
+
+def _held(value: Any, seen: set[int], depth: int) -> Iterator[Any]:
+    """Functions that hold something, and tensors with a history, wherever a network keeps them."""
+    if id(value) in seen or depth > _DEPTH or isinstance(value, _HOLD_NOTHING):
+        return
+    seen.add(id(value))
+    inside: list[Any] = []
+    if isinstance(value, Tensor):
+        if not value.is_leaf:
+            yield value
+        return
+    if isinstance(value, types.FunctionType):
+        if not (value.__closure__ or _modules_in(value.__defaults__) or _modules_in(value.__kwdefaults__)):
+            return
+        yield value
+        inside = [*_contents(value), value.__defaults__, value.__kwdefaults__]
+    elif isinstance(value, types.MethodType):
+        inside = [value.__self__]
+    elif isinstance(value, functools.partial):
+        inside = [value.func, value.args, value.keywords]
+    elif isinstance(value, Mapping):
+        inside = list(value.values())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        inside = list(value)
+    elif isinstance(value, type):
+        return
+    else:
+        inside = list(getattr(value, "__dict__", {}).values())
+    for part in inside:
+        yield from _held(part, seen, depth + 1)
+
+
+def _contents(function: types.FunctionType) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            continue
+
+
+def _modules_in(values: Any) -> bool:
+    if isinstance(values, Mapping):
+        values = values.values()
+    return any(isinstance(v, (nn.Module, Tensor, types.FunctionType, types.MethodType)) for v in values or ())
+
+
+def require_faithful(
+    original: nn.Module, own: nn.Module, loss_of: Callable[[nn.Module], Tensor], *, handed_over: str
+) -> None:
+    """Compare a network with its copy: the loss of a few examples bit for bit, and the gradient of each parameter.
+
+    A pass of the original that fails is left to those who look at the data.
+
+    Args:
+        original: What the caller has; weights, buffers and modes are given back as they were.
+        own: Its copy, on the same device and of the same types.
+        loss_of: The loss of a few examples, with its graph.
+        handed_over: What the caller can do instead, for the message.
+
+    Raises:
+        UsageError: If the two differ; says in what.
+    """
+    with preserved_random_state(), evaluation_mode(original), evaluation_mode(own), _as_it_was(original):
+        empty_kept_values(original, lambda: loss_of(original))
+        try:
+            with preserved_random_state():
+                expected = _loss_and_gradients(original, loss_of)
+        except Exception:
+            return
+        try:
+            with preserved_random_state(), _as_it_was(own):
+                empty_kept_values(own, lambda: loss_of(own))
+                found = _loss_and_gradients(own, loss_of)
+        except Exception as error:
+            raise _unfaithful(f"its pass ends in {type(error).__name__}: {error}", original, handed_over) from error
+    if not _same(*(torch.stack([f[0].double()]) for f in (expected, found))):
+        raise _unfaithful(f"{float(found[0]):.7g} in place of {float(expected[0]):.7g}", original, handed_over)
+    names = [k for k, p in original.named_parameters() if p.requires_grad]
+    apart = [
+        name
+        for name, a, b in zip(names, expected[1], found[1], strict=True)
+        if (a is None) != (b is None) or (a is not None and b is not None and not _same(a, b))
+    ]
+    if apart:
+        some = ", ".join(apart[:5]) + (", ..." if len(apart) > 5 else "")
+        raise _unfaithful(f"its loss does not follow its own {some}", original, handed_over)
+
+
+def _unfaithful(what: str, model: nn.Module, handed_over: str) -> UsageError:
+    return UsageError(
+        f"a copy of the network is not the network: {what}",
+        f"{type(model).__name__}: a function outside it reads the original",
+        handed_over,
+    )
+
+
+def _loss_and_gradients(model: nn.Module, loss_of: Callable[[nn.Module], Tensor]) -> tuple[Tensor, list[Any]]:
+    with torch.enable_grad():
+        loss = loss_of(model)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if not parameters or not loss.requires_grad:
+            return loss.detach(), [None] * len(parameters)
+        # Norms and not the gradients themselves: two whole gradients would be as much memory as the network again.
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    sizes = [None if g is None else torch.linalg.vector_norm(g.detach().to_dense().abs().double()) for g in gradients]
+    return loss.detach(), sizes
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal to rounding: a device may add up in another order the second time."""
+    return bool(torch.allclose(a, b, rtol=1e-5, atol=1e-30, equal_nan=True))
+
+
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Afterwards parameters, buffers and attributes hold what they held, also where a forward pass writes to them."""
+    tensors = [*model.parameters(), *model.buffers()]
+    kept = [(t, t._version, t.detach().clone()) for t in tensors if not t.is_meta and not t.is_inference()]
+    try:
+        with attributes_as_they_were(model):
+            yield
+    finally:
+        with torch.no_grad():
+            for tensor, version, value in kept:
+                if tensor._version != version:
+                    tensor.copy_(value)
