@@ -197,18 +197,7 @@ class WeightNormed(nn.Module):
         return self.layer(torch.tanh(x))
 
 
-class Complex(nn.Module):
-    """Pairs of reals, which torch reads as complex numbers only where they begin at an even place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w, self.b = nn.Parameter(torch.randn(5, 3, 2)), nn.Parameter(torch.randn(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x.to(torch.complex128) @ torch.view_as_complex(self.w)).abs() + self.b
-
-
-@pytest.mark.parametrize("make", [Masked, WeightNormed, Complex])
+@pytest.mark.parametrize("make", [Masked, WeightNormed])
 def test_what_vmap_does_badly_is_looped_without_a_word(make: type[nn.Module]):
     torch.manual_seed(0)
     problem = problem_of(make().double(), domain_data((22,))["art"])

@@ -189,7 +189,7 @@ class Spectral(nn.Module):
 class Phases(nn.Module):
     """A complex network: linear maps of complex numbers, a threshold on their length, lengths as logits."""
 
-    def __init__(self, width: int = 4) -> None:
+    def __init__(self, width: int = 5) -> None:
         super().__init__()
         self.first, self.second = nn.Parameter(torch.randn(3, width, 2)), nn.Parameter(torch.randn(width, 4, 2))
         self.threshold = nn.Parameter(torch.randn(width))

@@ -58,10 +58,10 @@ class Plain:
         """The mean loss."""
         return F.cross_entropy(self.output(), self.labels)
 
-    def gradient(self, names: Sequence[str], *, graph: bool = False) -> Tensor:
+    def gradient(self, names: Sequence[str]) -> Tensor:
         """With respect to some parameters, as one vector."""
         tensors = [self.named[n] for n in names]
-        found = torch.autograd.grad(self.loss(), tensors, create_graph=graph, allow_unused=True)
+        found = torch.autograd.grad(self.loss(), tensors, allow_unused=True)
         return torch.cat(
             [(torch.zeros_like(t) if g is None else g).reshape(-1) for g, t in zip(found, tensors, strict=True)]
         )
@@ -108,12 +108,16 @@ class Plain:
     def doubled(self, names: Sequence[str], v: Tensor | None = None) -> Tensor | None:
         """The dense Hessian (or its product with v) by torch's own double backward; None where it has none."""
         tensors = [self.named[n] for n in names]
+        sizes = [t.numel() for t in tensors]
         try:
-            gradient = self.gradient(names, graph=True)
-            rows = torch.eye(len(gradient), dtype=gradient.dtype) if v is None else v[None]
-            products = [
-                torch.autograd.grad(gradient, tensors, r, retain_graph=True, materialize_grads=True) for r in rows
-            ]
+            gradient = torch.autograd.grad(self.loss(), tensors, create_graph=True, materialize_grads=True)
+            rows = torch.eye(sum(sizes), dtype=tensors[0].dtype) if v is None else v[None]
+            products = []
+            for row in rows:  # in pieces of their own: torch reads complex numbers only from even places
+                pieces = [c.clone().view_as(t) for c, t in zip(row.split(sizes), tensors, strict=True)]
+                live = [i for i, g in enumerate(gradient) if g.requires_grad]
+                outer, inner = [gradient[i] for i in live], [pieces[i] for i in live]
+                products.append(torch.autograd.grad(outer, tensors, inner, retain_graph=True, materialize_grads=True))
         except RuntimeError as error:
             if "is not implemented" in str(error):
                 return None
