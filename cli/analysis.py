@@ -73,11 +73,12 @@ def expand(targets: Iterable[str], checkpoints: str) -> list[Any]:
 
 
 def facts(result: Any) -> str:
-    """One line on what was looked at."""
+    """One line on what was looked at, and one on whatever about it is hardly meant."""
     r = result.record
     loss, share = r.get("plain_loss", r.get("loss")), r.get("plain_accuracy", r.get("accuracy"))
     accuracy = f", accuracy {percent(share)}" if share is not None else ""
+    cautions = "".join(f"\nCAUTION: {c}" for c in r.get("cautions") or ())
     return (
         f"loss {number(loss, 5)}{accuracy} on {r['n_examples']} examples "
-        f"({r['split']}), {r['n_parameters']:,} parameters, {r['dtype']} on {r['device']}"
+        f"({r['split']}), {r['n_parameters']:,} parameters, {r['dtype']} on {r['device']}{cautions}"
     )

@@ -36,14 +36,17 @@ def show(result: Any, screen: Screen) -> None:
     r = result.record
     if r.get("curves"):
         _show_curves(r["curves"], screen)
+    if r["splits"]:  # else the line above says which it is
+        screen.line(f"split {r['split'] or 'train'}:")
     _show_domains(r, screen)
-    for split, found in r["splits"].items():
-        _show_split(split, found, screen)
     _show_spread(r, screen)
+    _show_conflicts(r, screen)
     if r["cross_sharpness"]:
         _show_cross(r["cross_sharpness"], screen)
     if any("lambda_1" in d for d in r["domains"].values()):
         _show_curvature(r["domains"], screen)
+    for split, found in r["splits"].items():
+        _show_split(split, found, screen)
     for note in r["notes"]:
         screen.line(note)
 
@@ -82,6 +85,7 @@ def _show_split(split: str, found: dict[str, Any], screen: Screen) -> None:
     ]
     screen.line(f"split {split}:")
     screen.table(["domain", "n", "seen", "loss (95 %)", "accuracy (95 %)"], rows)
+    _show_spread(found, screen)
 
 
 def _show_spread(r: dict[str, Any], screen: Screen) -> None:
@@ -91,6 +95,9 @@ def _show_spread(r: dict[str, Any], screen: Screen) -> None:
         f"seen domains: mean loss {number(r['loss_mean'])}, variance {number(r['loss_variance'])} (ddof 0), "
         f"range {number(r['loss_range'])}{told}; unseen: mean loss {number(r['unseen_loss_mean'])}"
     )
+
+
+def _show_conflicts(r: dict[str, Any], screen: Screen) -> None:
     if r["perturbed"]:
         p = r["perturbed"]
         screen.line(f"at w + e: mean loss {number(p['loss_mean'])}, variance {number(p['loss_variance'])}")

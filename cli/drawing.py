@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from landscape.errors import LandscapeError
 from landscape.names import unknown_name
 from landscape.registry import FIGURES
 
@@ -13,6 +14,7 @@ from .options import DrawnCommon, FigureOptions
 from .screen import Screen
 
 FOLDER = Path("landscape-figures")
+_INDEX = "figures.json"
 
 
 def check_kinds(kinds: Sequence[str], flag: str) -> None:
@@ -27,14 +29,27 @@ def check_kinds(kinds: Sequence[str], flag: str) -> None:
 
 
 def draw(
-    kinds: Sequence[str], results: Sequence[Any], options: FigureOptions, out: Path, screen: Screen
+    kinds: Sequence[str],
+    results: Sequence[Any],
+    options: FigureOptions,
+    out: Path,
+    screen: Screen,
+    *,
+    keep: bool = False,
 ) -> list[str]:
-    """Draw each kind from all results, print and return the paths."""
+    """Draw each kind from all results, print and return the paths.
+
+    With ``keep`` a figure of other targets that stands there under the same name is left alone.
+    """
     from landscape.figures.render import render
 
     outputs: list[str] = []
     for kind in kinds:
-        paths = render(kind, results, out, formats=options.format, venue=options.venue, columns=options.columns)
+        stem = _own_stem(kind, results, out) if keep else kind
+        look: dict[str, Any] = {"formats": options.format, "venue": options.venue, "columns": options.columns}
+        paths = render(kind, results, out, **look, stem=stem)
+        if keep:
+            _remember(stem, results, out)
         outputs += [str(path.absolute()) for path in paths]
     for path in outputs:
         screen.path("figure", Path(path))
@@ -45,4 +60,35 @@ def drawn(found: dict[str, Any], results: Sequence[Any], common: DrawnCommon, sc
     """What a command prints as JSON, with the figures that it was told to draw."""
     if not common.figure:
         return found
-    return {**found, "figures": draw(common.figure, results, common, FOLDER, screen)}
+    return {**found, "figures": draw(common.figure, results, common, FOLDER, screen, keep=True)}
+
+
+def _own_stem(kind: str, results: Sequence[Any], out: Path) -> str:
+    """The kind, or, where a figure of other targets has that name, the kind and a hash of these."""
+    from landscape.files import stable_hash
+
+    owners, taken = _owners(out), {p.stem for p in out.glob(f"{kind}.*")}
+    if owners.get(kind) == _targets(results) or kind not in taken:
+        return kind
+    return f"{kind}-{stable_hash(_targets(results))[:8]}"
+
+
+def _remember(stem: str, results: Sequence[Any], out: Path) -> None:
+    from landscape.files import write_json
+
+    write_json(out / _INDEX, {**_owners(out), stem: _targets(results)})
+
+
+def _owners(out: Path) -> dict[str, Any]:
+    """By the name of each figure the targets that it shows."""
+    from landscape.files import read_json
+
+    try:
+        found = read_json(out / _INDEX)
+    except (LandscapeError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _targets(results: Sequence[Any]) -> list[str]:
+    return sorted({str(t) for r in results for t in r.record.get("targets") or [r.record.get("target")]})

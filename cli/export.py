@@ -35,12 +35,16 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Write, print the paths."""
+    from landscape.files import stable_hash
     from landscape.surfaces.export import export
 
     options = arguments.options
-    outputs = []
+    outputs, written = [], set[str]()
     for result in collect(arguments.results):
         stem = result.path.stem if result.path else f"{result.kind}-{result.label}-seed{result.seed}"
+        if stem in written:  # files of one name in two folders
+            stem = f"{stem}-{stable_hash([str(result.path), result.record.get('target')])[:8]}"
+        written.add(stem)
         outputs += [export(result, form, options.out / f"{stem}.{form}") for form in options.format]
     for path in outputs:
         screen.path("file", path.absolute())

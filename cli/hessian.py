@@ -41,13 +41,15 @@ def show(result: Any, screen: Screen) -> None:
     total = r["n_parameters"]
     bottom = range(len(r["smallest"]))
     rows += [_row(f"lambda_{total - i}", r, i, "smallest", "smallest_") for i in reversed(bottom)]
+    if extreme := r.get("largest_in_magnitude"):
+        rows.append(["largest in magnitude", *_pair(extreme["value"], extreme["residual"], extreme["converged"])])
     screen.table(["" if r["operator"] == "hessian" else r["operator"], "eigenvalue", "residual", "converged"], rows)
     for line in (*_estimates(r), *_subsamples(r), *_edges(r)):
         screen.line(line)
     for name, d in (r["domains"] or {}).items():
         screen.line(
-            f"domain {name}: lambda_1 {number(d['eigenvalues'][0])} (residual {d['residuals'][0]:.1e}), "
-            f"loss {number(d['loss'])}{_trace_of(d)}"
+            f"domain {name}: lambda_1 {number(d['eigenvalues'][0])} (residual {d['residuals'][0]:.1e})"
+            f"{_unasked(d)}, loss {number(d['loss'])}{_trace_of(d)}"
         )
     if r["layers"]:
         screen.table(
@@ -66,12 +68,16 @@ def show(result: Any, screen: Screen) -> None:
 
 
 def _row(name: str, r: dict[str, Any], i: int, values: str, prefix: str) -> list[str]:
-    return [
-        name,
-        f"{r[values][i]:.6g}",
-        f"{r[f'{prefix}residuals'][i]:.1e}",
-        "yes" if r[f"{prefix}converged"][i] else "NO",
-    ]
+    return [name, *_pair(r[values][i], r[f"{prefix}residuals"][i], r[f"{prefix}converged"][i])]
+
+
+def _pair(value: float, residual: float, converged: bool) -> list[str]:
+    return [f"{value:.6g}", f"{residual:.1e}", "yes" if converged else "NO"]
+
+
+def _unasked(d: dict[str, Any]) -> str:
+    extreme = d.get("largest_in_magnitude")
+    return f", largest in magnitude {number(extreme['value'])}" if extreme else ""
 
 
 def _estimates(r: dict[str, Any]) -> list[str]:
@@ -130,13 +136,14 @@ def _trace_of(d: dict[str, Any]) -> str:
 
 
 def _layer(name: str, d: dict[str, Any]) -> list[str]:
-    t = d["trace"]
+    t, extreme = d["trace"], d.get("largest_in_magnitude")
+    lowest = d["smallest"] or ([extreme["value"]] if extreme else [])
     return [
         name,
         f"{d['n_parameters']:,}",
         f"{d['eigenvalues'][0]:.4g}",
         f"{d['residuals'][0]:.1e}",
-        f"{d['smallest'][0]:.4g}" if d["smallest"] else "–",
+        f"{lowest[0]:.4g}" if lowest else "–",
         f"{t['estimate']:.4g} ± {t['stderr']:.1g}" if t else "–",
     ]
 

@@ -57,8 +57,11 @@ def show(result: Any, screen: Screen) -> None:
     import numpy as np
 
     r = result.record
-    loss = result.data["loss"].values if "loss" in result.data else None
-    finite = loss[np.isfinite(loss)] if loss is not None else np.array([])
+    loss = result.data["loss"].values if "loss" in result.data else np.array([])
+    known = np.isfinite(loss)
+    if "evaluated" in result.data:
+        known &= result.data["evaluated"].values.astype(bool)
+    finite = loss[known]
     pairs = [
         ("grid", f"{r['kind']}, {' x '.join(map(str, r['shape']))}, {r['evaluated_points']} points evaluated"),
         (

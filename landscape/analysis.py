@@ -56,6 +56,7 @@ def analyze(
         reaches: For a surface: how far each axis goes, where that was found before.
     """
     target = Target.find(target) if isinstance(target, str) else target
+    target.facts()  # what is wrong with the run's own files is said before any work
     problem_spec, spec = problem_spec or ProblemSpec(), spec or ANALYSIS_SPECS[kind]()
     folder = make_folder(Path(out).absolute() if out else target.results)
     remove_stale_temporaries(folder)

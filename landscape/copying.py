@@ -30,7 +30,10 @@ def copied(model: nn.Module) -> nn.Module:
     """A deep copy of a network, of the functions that hold it, and of weights that are computed from others."""
     memo: dict[int, Any] = {}
     clones: list[tuple[types.FunctionType, types.FunctionType]] = []
+    own = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
     for value in _held(model, set(), 0):
+        if isinstance(value, types.FunctionType) and not _reaches(value, own, set(), 0):
+            continue  # it holds nothing of the network: what it holds is the caller's
         if isinstance(value, Tensor):  # a result of a pass, or an old weight_norm's: torch refuses to copy it
             memo[id(value)] = value.detach().clone()
         else:
@@ -57,30 +60,41 @@ def _held(value: Any, seen: set[int], depth: int) -> Iterator[Any]:
     if id(value) in seen or depth > _DEPTH or isinstance(value, _HOLD_NOTHING):
         return
     seen.add(id(value))
-    inside: list[Any] = []
     if isinstance(value, Tensor):
         if not value.is_leaf:
             yield value
         return
     if isinstance(value, types.FunctionType):
-        if not (value.__closure__ or _modules_in(value.__defaults__) or _modules_in(value.__kwdefaults__)):
-            return
         yield value
-        inside = [*_contents(value), value.__defaults__, value.__kwdefaults__]
-    elif isinstance(value, types.MethodType):
-        inside = [value.__self__]
-    elif isinstance(value, functools.partial):
-        inside = [value.func, value.args, value.keywords]
-    elif isinstance(value, Mapping):
-        inside = list(value.values())
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        inside = list(value)
-    elif isinstance(value, type):
-        return
-    else:
-        inside = list(getattr(value, "__dict__", {}).values())
-    for part in inside:
+    for part in _parts(value):
         yield from _held(part, seen, depth + 1)
+
+
+def _reaches(value: Any, own: set[int], seen: set[int], depth: int) -> bool:
+    """Whether a part of the network can be reached from a value."""
+    if id(value) in own:
+        return True
+    if id(value) in seen or depth > _DEPTH or isinstance(value, (*_HOLD_NOTHING, Tensor)):
+        return False
+    seen.add(id(value))
+    return any(_reaches(part, own, seen, depth + 1) for part in _parts(value))
+
+
+def _parts(value: Any) -> list[Any]:
+    """What a value holds."""
+    if isinstance(value, types.FunctionType):
+        return [*_contents(value), value.__defaults__, value.__kwdefaults__, vars(value)]
+    if isinstance(value, types.MethodType):
+        return [value.__self__]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value)
+    if isinstance(value, type):
+        return []
+    return list(getattr(value, "__dict__", {}).values())
 
 
 def _contents(function: types.FunctionType) -> Iterator[Any]:
@@ -89,12 +103,6 @@ def _contents(function: types.FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:
             continue
-
-
-def _modules_in(values: Any) -> bool:
-    if isinstance(values, Mapping):
-        values = values.values()
-    return any(isinstance(v, (nn.Module, Tensor, types.FunctionType, types.MethodType)) for v in values or ())
 
 
 def require_faithful(

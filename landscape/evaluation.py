@@ -16,19 +16,26 @@ from .examples import Batch, Examples, forward
 from .losses import (
     Loss,
     LossFunction,
+    causal_lm,
     correct,
     cross_entropy,
     domain_means,
     example_losses,
+    example_trials,
     example_weights,
     mean_loss,
     nll,
+    no_target,
     prediction,
+    token_cross_entropy,
 )
 from .parameters import evaluation_mode, preserved_random_state
 from .trees import divisible, leaves, row_count
 
 _ASKED = 64  # examples with one kind of flaw whose loss is asked
+
+QUANTITIES = 5
+"""How many numbers per domain `batch_sums` gives."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +46,15 @@ class DomainEvaluation:
         n: Number of examples.
         loss: Mean loss.
         accuracy: Share of correct predictions, or None if this is no classification.
-        weight: What the domain weighs in a mean over domains' examples: ``n``, or its predictions that count.
+        weight: What the domain weighs in a mean over domains' examples: ``n``, or what its predictions weigh.
+        trials: How many predictions the accuracy is a share of: ``n``, or the predictions that count.
     """
 
     n: int
     loss: float
     accuracy: float | None
     weight: float
+    trials: float
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,8 @@ class Evaluation:
     Attributes:
         n: Number of examples.
         loss: Mean loss over the examples.
-        accuracy: Share of correctly classified examples, or None if this is no classification.
+        accuracy: Share of correctly classified examples (or predictions that count), whatever a class weighs in the
+            loss; None if this is no classification.
         domains: The same per domain that has examples.
     """
 
@@ -71,37 +81,40 @@ class Evaluation:
 
 
 def batch_sums(loss: LossFunction, output: Any, batch: Batch, n_domains: int) -> Tensor:
-    """Per domain, float64: loss sum, sum of hits (NaN if no classification), weight, number of examples.
+    """Per domain, float64: loss sum, hits (NaN if no classification), weight, number of examples, trials.
 
-    Loss and hits are summed with the examples' weights, so that their means are over ``weight``; that is the
-    number of examples unless the loss counts several predictions per example.
+    The loss is summed with the examples' weights, so that its mean is over ``weight``; that is the number of examples
+    unless the loss counts several predictions per example, or classes weigh differently. Hits are counted, and
+    their share is of ``trials``: examples, or predictions that count.
 
     Returns:
-        Shape ``(4, n_domains)``.
+        Shape ``(5, n_domains)``.
     """
-    sums, counts = torch.zeros(4, n_domains, dtype=torch.float64, device=batch.domain.device), batch.counts(n_domains)
+    counts = batch.counts(n_domains)
+    sums = torch.zeros(QUANTITIES, n_domains, dtype=torch.float64, device=batch.domain.device)
     values = example_losses(loss, output, batch.targets)
     weights = example_weights(loss, batch.targets)
 
-    def weighted(numbers: Tensor) -> Tensor:
-        return numbers.double() if weights is None else numbers.double() * weights.double()
+    def weighted(numbers: Tensor, by: Tensor | None) -> Tensor:
+        return numbers.double() if by is None else numbers.double() * by.double()
 
     if values is None:
         present = batch.domain.unique().tolist()
         means = domain_means(loss, output, batch.targets, batch.domain, None, present)
         sums[0, present] = means.double() * counts[present]
     else:
-        sums[0].index_add_(0, batch.domain, weighted(values))
+        sums[0].index_add_(0, batch.domain, weighted(values, weights))
+    sums[2:] = counts
     right = correct(loss, output, batch.targets)
     if right is None:
         sums[1] = torch.nan
     else:
-        sums[1].index_add_(0, batch.domain, weighted(right))
-    if weights is None:
-        sums[2:] = counts
-    else:
-        sums[2].index_add_(0, batch.domain, weights.double())
-        sums[3] = counts
+        trials = example_trials(loss, batch.targets)
+        sums[1].index_add_(0, batch.domain, weighted(right, trials))
+        if trials is not None:
+            sums[4] = torch.zeros_like(sums[4]).index_add_(0, batch.domain, trials.double())
+    if weights is not None:
+        sums[2] = torch.zeros_like(sums[2]).index_add_(0, batch.domain, weights.double())
     return sums
 
 
@@ -124,21 +137,26 @@ def pass_sums(call: Callable[[Batch], Any], loss: LossFunction, batch: Batch, n_
 
 
 def evaluation_from_sums(sums: Tensor, names: Sequence[str]) -> Evaluation:
-    """Turn the summed `batch_sums` of a whole pass into an `Evaluation`."""
-    losses, right, weights, counts = sums.tolist()
+    """Turn the summed `batch_sums` of a whole pass into an `Evaluation`.
 
-    def share(hits: float, weight: float) -> float | None:
-        return None if np.isnan(hits) else hits / weight if weight else 0.0
+    Raises:
+        NoTarget: If no target of a domain counts: a mean over nothing is no number.
+    """
+    losses, right, weights, counts, trials = sums.tolist()
+    empty = [name for name, weight, n in zip(names, weights, counts, strict=True) if n and weight == 0]
+    if empty:
+        raise no_target(empty if len(empty) < sum(n > 0 for n in counts) else [])
+
+    def share(hits: float, tried: float) -> float | None:
+        return None if np.isnan(hits) or not tried else hits / tried
 
     domains = {
-        name: DomainEvaluation(int(n), loss / weight if weight else 0.0, share(hits, weight), weight)
-        for name, loss, hits, weight, n in zip(names, losses, right, weights, counts, strict=True)
+        name: DomainEvaluation(int(n), loss / weight, share(hits, tried), weight, tried)
+        for name, loss, hits, weight, n, tried in zip(names, losses, right, weights, counts, trials, strict=True)
         if n
     }
-    weight = sum(weights)
-    if not weight:
-        raise DataError("no target of any example counts", "the data set", "some must differ from -100")
-    return Evaluation(int(sum(counts)), sum(losses) / weight, share(sum(right), weight), domains)
+    accuracy = share(sum(right), sum(trials))
+    return Evaluation(int(sum(counts)), sum(losses) / sum(weights), accuracy, domains)
 
 
 def evaluate(
@@ -154,7 +172,7 @@ def evaluate(
 
     Several processes share the examples.
     """
-    total = torch.zeros(4, len(examples.domain_names), dtype=torch.float64, device=device)
+    total = torch.zeros(QUANTITIES, len(examples.domain_names), dtype=torch.float64, device=device)
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():
         for raw in examples.batches(batch_size, stretch(len(examples))):
             batch = raw.to(device, dtype)
@@ -183,8 +201,8 @@ def check_fit(
         where: What the examples are called in messages.
 
     Raises:
-        DataError: If the model does not take the inputs, a label lies outside ``0..C-1`` or is none, or NaN and
-            infinite values make the loss of an example so.
+        DataError: If the model does not take the inputs, a label lies outside ``0..C-1`` or is none, a softmax is
+            over one output, or NaN and infinite values make the loss of an example so.
     """
     if not len(examples):
         return
@@ -205,6 +223,7 @@ def check_fit(
                 f"{type(model).__name__} on one example, {shapes}",
                 "check --model, --data and their arguments, or run with --debug for the traceback",
             ) from error
+    _require_outputs(loss, output)
     classes = examples.classes() if loss in (cross_entropy, nll) else None
     if classes is not None and (scores := prediction(output)).ndim == 2:
         low, high = int(classes.min()), int(classes.max())
@@ -264,3 +283,18 @@ def _refuse_flaws(
                     f"{where}, {examples.name_of(int(position))}",
                     "leave them out, or fill them in",
                 )
+
+
+def _require_outputs(loss: LossFunction, output: Any) -> None:
+    """Refuse a softmax over one output, which is 1 whatever the weights: the loss is 0 and flat everywhere."""
+    module = loss.module if isinstance(loss, Loss) else loss
+    last = loss in (token_cross_entropy, causal_lm)
+    if not last and loss not in (cross_entropy, nll) and not isinstance(module, (nn.CrossEntropyLoss, nn.NLLLoss)):
+        return
+    shape = prediction(output).shape
+    if len(shape) > 1 and shape[-1 if last else 1] == 1:
+        raise DataError(
+            "the model has one output, over which a softmax is always 1 and the loss always 0",
+            getattr(loss, "__name__", type(loss).__name__),
+            "use --loss bce_with_logits for two classes from one logit, or give the model an output per class",
+        )

@@ -40,6 +40,7 @@ _SKIPPED = frozenset(
     | {"_load_state_dict_post_hooks", "_load_state_dict_pre_hooks", "_state_dict_pre_hooks"}
     | {"_is_full_backward_hook", "_is_hf_initialized"}
 )
+_CALLS = (types.FunctionType, types.MethodType, functools.partial)
 _DEPTH = 40
 
 
@@ -139,12 +140,12 @@ class _Reader:
         return _hash("module", *parts)
 
     def state(self, module: nn.Module) -> bytes:
-        """Buffers and attributes of one module, without the modules inside."""
+        """Buffers and attributes of one module, without the modules inside and what functions close over."""
         parts: list[Any] = []
         for name, buffer in _own(module._buffers):
             parts += [name, self.digest(buffer)]
         for name, value in _own(vars(module)):
-            if name not in _SKIPPED:
+            if name not in _SKIPPED and not isinstance(value, _CALLS):
                 parts += [name, self.digest(value)]
         return _hash("state", *parts)
 

@@ -22,7 +22,7 @@ _SHOWN = 10
 _HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 
 
-def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: str | None = None) -> None:
+def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: str | None = None) -> list[str]:
     """Copy ``weights`` into ``model``; what wrappers put around the names is taken off, with a notice.
 
     Args:
@@ -31,6 +31,9 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
         where: Their place, for messages.
         subset: Regular expression; where the checkpoint holds only tensors whose names it matches (a head, LoRA
             matrices), the others keep the model's own values.
+
+    Returns:
+        Names of the state that kept the model's own values.
 
     Raises:
         DataError: If keys are missing or unexpected, or a shape or kind of number does not fit.
@@ -42,7 +45,7 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
     if set(given) - set(expected) and (converted := own_names(model, weights.tensors, place)) is not None:
         log.warning("%s: transformers renamed its keys to those of the model", place)
         given = converted
-    _match_keys(given, expected, place, subset)
+    kept = _match_keys(given, expected, place, subset)
     halves = {str(t.dtype).removeprefix("torch.") for t in given.values() if t.dtype in _HALVES}
     cast = {name: _cast(name, tensor, expected[name], place) for name, tensor in given.items() if name in expected}
     if halves:
@@ -50,6 +53,7 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
     with torch.no_grad():
         for name, tensor in cast.items():
             expected[name].copy_(tensor)
+    return kept
 
 
 def _renamed(weights: Weights, expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -93,7 +97,11 @@ def _best_prefix(names: Iterable[str], score: Callable[[str], int]) -> tuple[int
     return scored[0] if scored else (0, "")
 
 
-def _match_keys(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, subset: str | None) -> None:
+def _match_keys(
+    given: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, subset: str | None
+) -> list[str]:
+    """Refuse what does not match; return the names outside ``subset`` that only the model has."""
+    kept: list[str] = []
     tied = ties(expected)
     missing = [
         k
@@ -106,6 +114,7 @@ def _match_keys(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], whe
         inside = [k for k in missing if any(wanted(name) for name in (k, *tied.get(k, ())))]
         if missing and not inside:
             log.warning("%s: %d tensors outside --params keep the values of the model callable", where, len(missing))
+            kept = missing
         missing = inside
     if missing or unexpected:
         parts = [
@@ -114,6 +123,7 @@ def _match_keys(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], whe
             if keys
         ]
         raise DataError("; ".join(parts), where, "is it another model, or --model-arg?")
+    return kept
 
 
 def _some(names: Sequence[str]) -> str:

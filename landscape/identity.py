@@ -1,8 +1,8 @@
 """The identity of a computation: everything that its numbers depend on, in one place, for every store.
 
 Single and joint results, paths, planes, stored products, rows of a surface and the records of a study are found again
-by it and by nothing else. What is not in it does not change a number, and says why where it is declared: a spec's
-``_not_in_key``, and `IRRELEVANT` for what `ProblemSpec` chooses.
+by it and by nothing else. What is not in it does not change a number, and says why where it is declared: in the
+``_not_in_key`` of each spec.
 """
 
 from __future__ import annotations
@@ -46,9 +46,6 @@ DECIDES: Mapping[str, str] = {
     "dtype": "precision",
     "seed": "seed",
     "per_domain": "per_domain",
-}
-IRRELEVANT: Mapping[str, str] = {
-    "batch_size": "a mean over examples does not depend on how they are divided; where one does, the division is in"
 }
 
 
@@ -98,7 +95,7 @@ def identity(
         **ingredients(problem),
         "seed": problem_spec.seed,
         "per_domain": problem_spec.per_domain,
-        "options": {k: v for k, v in spec.to_dict().items() if k not in spec._not_in_key},
+        "options": {k: v for k, v in spec.to_dict().items() if k not in spec.not_in_key()},
         "others": list(others),
     }
 

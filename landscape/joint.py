@@ -17,6 +17,7 @@ from .opening import open_problem, splits_of
 from .parameters import preserved_random_state
 from .problem import Problem
 from .result import Result
+from .run import step_of
 from .specs import PathSpec, ProblemSpec, Spec, SurfaceSpec
 from .specs.surface import parse_direction
 from .surfaces.axes import directions_of
@@ -97,6 +98,7 @@ def path(
     """
     first, second = [Target.find(t) if isinstance(t, str) else t for t in (first, second)]
     problem_spec, spec = problem_spec or ProblemSpec(), spec or PathSpec()
+    first.facts()
     problem = open_problem(first, problem_spec, trust=trust)
     other = _snapshot(second, second.checkpoint, problem)
     beside = companions(problem, spec, splits_of(first, problem_spec, problem, trust=trust), between=True)
@@ -117,6 +119,8 @@ def _plane(
     force: bool,
     trust: bool,
 ) -> Result:
+    for target in targets:
+        target.facts()
     problem = open_problem(targets[0], problem_spec, trust=trust)
     if spec.plane:
         runs = [[_snapshot(t, t.checkpoint, problem)] for t in targets[1:]]
@@ -180,8 +184,8 @@ _COMMON = Path("landscape-results")
 
 
 def _files(target: Target) -> list[Path]:
-    """The checkpoints of a run up to the target's own; a bare file alone."""
-    if target.run is None:
+    """The checkpoints of a run up to the target's own; a file that is none of the run's steps alone."""
+    if target.run is None or step_of(target.checkpoint) is None:
         return [target.checkpoint]
     return [p for p in target.run.checkpoints().values() if p.name <= target.checkpoint.name]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,9 @@ class Loss:
         weights: Target to how many predictions of each example count, ``(n,)``; None where each counts as one.
         hits: Prediction and target to the share of each example's predictions that are right, ``(n,)``; None
             where nothing is classified.
+        trials: Target to how many predictions of each example are right or wrong, ``(n,)``; None where each
+            example is one. Other than ``weights`` where classes weigh differently: a right answer is one.
+        module: The module of torch that it computes with; None: none.
     """
 
     def __init__(
@@ -47,8 +50,11 @@ class Loss:
         values: Callable[[Tensor, Tensor], Tensor],
         weights: Callable[[Tensor], Tensor | None] = lambda target: None,
         hits: Callable[[Tensor, Tensor], Tensor | None] = lambda output, target: None,
+        trials: Callable[[Tensor], Tensor | None] | None = None,
+        module: nn.Module | None = None,
     ) -> None:
         self.__name__, self.values, self.weights, self.hits = name, values, weights, hits
+        self.trials, self.module = trials or weights, module
 
     def __call__(self, output: Any, target: Tensor) -> Tensor:
         """Losses of the examples, ``(n,)``.
@@ -98,11 +104,11 @@ def _per_example(values: Tensor) -> Tensor:
     return values if values.ndim <= 1 else values.flatten(1).mean(1)
 
 
-def _counted(values: Tensor, target: Tensor) -> Tensor:
+def _counted(values: Tensor, target: Tensor, ignored: int = IGNORED) -> Tensor:
     """Mean over the positions of each example that are not ignored; 0 where all are."""
     if values.ndim <= 1:
         return values
-    counted = target != IGNORED
+    counted = target != ignored
     return (values * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1)
 
 
@@ -178,14 +184,14 @@ def _nll(output: Tensor, target: Tensor) -> Tensor:
     return _counted(F.nll_loss(output, target, reduction="none"), target)
 
 
-def _argmax_hits(output: Tensor, target: Tensor) -> Tensor | None:
+def _argmax_hits(output: Tensor, target: Tensor, ignored: int = IGNORED) -> Tensor | None:
     if output.ndim < 2 or output.shape[1] < 2 or not isinstance(target, Tensor) or continuous(target):
         return None
     if target.shape == (*output.shape[:1], 1, *output.shape[2:]):
         target = target.squeeze(1)
     if output.is_complex() or target.shape != output.shape[:1] + output.shape[2:]:
         return None
-    return _counted((output.argmax(1) == target).double(), target.long())
+    return _counted((output.argmax(1) == target).double(), target.long(), ignored)
 
 
 def _classes_second(function: Callable[[Tensor, Tensor], Any], shift: int) -> Callable[[Tensor, Tensor], Any]:
@@ -316,19 +322,23 @@ def as_loss(loss: str | LossFunction) -> LossFunction:
     each.reduction = "none"
     name = type(loss).__name__
     if isinstance(each, _CLASSES) and mean:
-        return Loss(name, _weighted(each), functools.partial(_class_weights, each), _argmax_hits)
+        hits = functools.partial(_argmax_hits, ignored=each.ignore_index)
+        weights, trials = functools.partial(_class_weights, each), functools.partial(_labels, each)
+        return Loss(name, _weighted(each), weights, hits, trials, each)
     if takes_classes:
+        ignored = getattr(each, "ignore_index", IGNORED)
 
         def of_classes(output: Tensor, target: Tensor) -> Tensor:
             return _per_example(each.to(output)(output, class_numbers(output, target)))
 
-        return Loss(name, of_classes, hits=_argmax_hits)
-    hits = _sign_hits if isinstance(each, nn.BCEWithLogitsLoss) else _no_hits
+        hits = functools.partial(_argmax_hits, ignored=ignored)
+        return Loss(name, of_classes, hits=hits, module=each)
+    signs = _sign_hits if isinstance(each, nn.BCEWithLogitsLoss) else _no_hits
 
     def values(output: Tensor, target: Tensor) -> Tensor:
         return _per_example(each.to(output.real)(output, _real(output, target)))
 
-    return Loss(name, values, hits=hits)
+    return Loss(name, values, hits=signs, module=each)
 
 
 def _real(output: Tensor, target: Tensor) -> Tensor:
@@ -347,14 +357,22 @@ def _no_hits(output: Tensor, target: Tensor) -> None:
     return None
 
 
+def _labels(each: nn.CrossEntropyLoss | nn.NLLLoss, target: Tensor) -> Tensor | None:
+    """How many positions of each example are not ignored, ``(n,)``."""
+    if target.is_floating_point():
+        return None
+    counted = target.long() != each.ignore_index
+    return counted.flatten(1).sum(1) if target.ndim > 1 else counted.long()
+
+
 def _class_weights(each: nn.CrossEntropyLoss | nn.NLLLoss, target: Tensor) -> Tensor | None:
     """Sum over the positions of each example of the weight of the class there, ``(n,)``."""
     if target.is_floating_point():
         return None
+    if each.weight is None:
+        return _labels(each, target)
     target = target.long()
     counted = target != each.ignore_index
-    if each.weight is None:
-        return counted.flatten(1).sum(1) if target.ndim > 1 else counted.long()
     weights = each.weight.to(target.device)[target.where(counted, 0)] * counted
     return weights.flatten(1).sum(1) if target.ndim > 1 else weights
 
@@ -394,10 +412,38 @@ def example_weights(loss: LossFunction, target: Any) -> Tensor | None:
     return found
 
 
+def example_trials(loss: LossFunction, target: Any) -> Tensor | None:
+    """How many predictions of each example are right or wrong, ``(n,)``; None where each example is one.
+
+    What a class weighs in the loss is nothing to them. Of a user's loss, what weighs nothing counts for nothing.
+    """
+    if isinstance(loss, Loss):
+        return loss.trials(target)
+    if not isinstance(target, Tensor) or target.is_floating_point():
+        return None
+    weights = example_weights(loss, target)
+    if target.ndim == 1:
+        counted = target != IGNORED
+        return counted if weights is None else counted & (weights > 0)
+    positions = _positions(target)
+    return None if weights is None or positions is None else positions * (weights > 0)
+
+
 def batch_weight(loss: LossFunction, target: Any) -> Tensor | float:
     """What a batch weighs in the mean over all examples: its number of examples, or of predictions that count."""
     weights = example_weights(loss, target)
     return float(row_count(target)) if weights is None else weights.sum()
+
+
+class NoTarget(DataError):
+    """No target counts, so that there is nothing to average."""
+
+
+def no_target(domains: Sequence[str] = (), where: str = "the data set") -> NoTarget:
+    """The error that nothing can be averaged, in these domains or anywhere."""
+    whose = f"domain {', '.join(domains)}" if domains else "any example"
+    fix = "some must differ from the ignored label (-100) and have a class that weighs something"
+    return NoTarget(f"no target of {whose} counts", where, fix + (", or leave it out" if domains else ""))
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:

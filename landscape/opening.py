@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .cautions import image_scale
 from .checkpoint import read_weights
 from .data.changes import changed
+from .data.images import NORMALIZATIONS
 from .data.splits import open_data
 from .errors import UsageError
 from .examples import Examples
 from .fitting import load_into
 from .models.build import build_model, facts_of
+from .models.repeatable import require_repeatable
 from .names import Registry
 from .parameters import preserved_random_state, seed_everything
 from .plugins import Plugin, resolve
@@ -75,8 +79,12 @@ def opened(
         loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
         plugin = _named("model", spec.model, recorded, MODELS, trust)
         model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
-        model = build_model(plugin, key_values(model_arg, "model_arg"), facts or facts_of(splits["train"]))
-        load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
+        build = functools.partial(
+            build_model, plugin, key_values(model_arg, "model_arg"), facts or facts_of(splits["train"])
+        )
+        model = build()
+        kept = load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
+        require_repeatable(model, build, kept, examples, plugin.name)
         problem = Problem(
             model,
             examples,
@@ -93,6 +101,9 @@ def opened(
         )
     problem.loss_name = loss.name
     problem.start = _start(target.run)
+    if not (target.run and target.run.spec.get("init") is None and not spec.data):  # else it was trained as it is
+        given = NORMALIZATIONS.get(str(examples.facts.get("normalize")))
+        problem.cautions += image_scale(model, examples.facts, given, plugin.name)
     return problem, {k: e for k, e in selected.items() if len(e)}
 
 

@@ -19,15 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .cautions import misuse
 from .copying import copied, require_faithful
 from .devices import floating_type, moved, pick_device
 from .distributed import place, require_equal, together
-from .errors import NumericalError, UsageError
+from .errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
 from .examples import Batch, Examples, Indices, forward
 from .fingerprint import fingerprint
 from .kept_values import forget_kept_values
-from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss
+from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss, no_target
 from .modes import require_fixed, set_mode
 from .norms import right_for_one_example
 from .parameters import ParameterSpace, preserved_random_state, refuse_shared_memory, unwrapped
@@ -115,15 +116,18 @@ class Problem(Passes):
             refuse_batch_statistics(self.model)
         self.settled = settle_embeddings(self.model)
         right_for_one_example(self.model)
-        self.forgotten = forget_kept_values(self.model, lambda: self.output(self.some(1 if mode == "eval" else 2)))
         self.space = ParameterSpace(self.model, params)
         moving = set(self.space.names)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in moving)
             parameter.grad = None
+        self.forgotten = forget_kept_values(self.model, lambda: self.output(self.some(1 if mode == "eval" else 2)))
         self.params, self.unseen = params, tuple(unseen)
+        self.cautions: list[str] = []  # what whoever made the problem found odd
+        self.misused: list[str] = []
         self.start: Path | None = None  # the checkpoint that training started from, where it is known
-        check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
+        with self._one_example_fits():
+            check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()
         self.replaced: set[str] = set()
         self.custom_functions: tuple[str, ...] | None = None
@@ -131,7 +135,8 @@ class Problem(Passes):
             first = self.some(2)
             require_fixed(self.model, lambda: self.output(first))
         if not _sound:
-            require_sound(self)
+            with self._one_example_fits():
+                require_sound(self)
         if together():
             self._require_whole_batches()
             fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
@@ -164,6 +169,17 @@ class Problem(Passes):
             )
             require_faithful(model, own, loss_of, handed_over=fix)
         return own
+
+    @contextmanager
+    def _one_example_fits(self) -> Iterator[None]:
+        """Say it in words where a pass over one example runs out of memory."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            fix = "use a smaller model or a larger device"
+            raise ResourceError("out of memory with one example at a time", str(self.device), fix) from error
 
     def _in_order(self, examples: Examples) -> Examples:
         """The examples, where the loss is over batches domain by domain: no batch mixes two."""
@@ -213,7 +229,10 @@ class Problem(Passes):
         def contribution(batch: Batch) -> list[Tensor]:
             return [torch.as_tensor(batch_weight(self.loss_function, batch.targets), dtype=torch.float64)]
 
-        return float(self._sum(contribution)[0])
+        total = float(self._sum(contribution)[0])
+        if not total:
+            raise no_target()
+        return total
 
     def describe(self) -> dict[str, Any]:
         """Provenance: what was analysed, on what, with which versions."""
@@ -234,6 +253,7 @@ class Problem(Passes):
             "replaced": sorted(self.replaced),
             "settled_embeddings": self.settled,
             "forgotten_values": self.forgotten,
+            "cautions": [*self.cautions, *self.misused],
             "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
             "mode": self.mode,
             "replay_seed": self.replay_seed,
@@ -294,7 +314,7 @@ class Problem(Passes):
             loss_over=self.loss_over,
             _sound=True,
         )
-        other.loss_name, other.start = self.loss_name, self.start
+        other.loss_name, other.start, other.cautions = self.loss_name, self.start, self.cautions
         other._batches = self._batches
         return other
 
@@ -343,7 +363,7 @@ class Problem(Passes):
     # -- what it answers ------------------------------------------------------------------------------------
 
     def sums(self) -> Tensor:
-        """The pass's `batch_sums` at the current weights, ``(4, domains)``, without waiting for the device."""
+        """The pass's `batch_sums` at the current weights, ``(5, domains)``, without waiting for the device."""
         with torch.no_grad():
             return self._sum(lambda batch: [self._evaluate_batch(batch)])[0]
 
@@ -493,6 +513,7 @@ class Problem(Passes):
                 f"{self.n_examples} examples",
                 "check weights and data",
             )
+        self.misused = misuse(self.loss_function, lambda: self.some(64).targets, evaluation)
         return evaluation
 
     # -- passes over the examples ------------------------------------------------------------------------------

@@ -25,6 +25,12 @@ from .files import folder_lock, make_folder, read_json, remove_stale_temporaries
 _STEP = re.compile(r"step-(\d+)\.safetensors")
 
 
+def step_of(checkpoint: Path) -> int | None:
+    """The training step that a checkpoint's file name says; None where it is no name of ours."""
+    match = _STEP.fullmatch(checkpoint.name)
+    return int(match[1]) if match else None
+
+
 class Run:
     """A run folder. Reading needs no lock; writing happens inside `writing`."""
 
@@ -71,9 +77,9 @@ class Run:
         """Checkpoint files by step, ascending."""
         found = {}
         for path in (self.path / "checkpoints").glob("step-*.safetensors"):
-            match = _STEP.fullmatch(path.name)
-            if match:
-                found[int(match[1])] = path
+            step = step_of(path)
+            if step is not None:
+                found[step] = path
         return dict(sorted(found.items()))
 
     def checkpoint(self, which: str = "") -> Path:

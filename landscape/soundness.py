@@ -86,8 +86,7 @@ def _require_equal_passes(problem: Problem, batch: Batch) -> Any:
             "renormalise or initialise them once, before the analysis",
         )
     expected, before = _tensors(output), state_fingerprint(model)
-    left, more = 1, _MORE
-    while left:
+    for passed in range(1 + _MORE):
         drawn = random_state()
         worst, size = _difference(expected, _tensors(problem.output(batch)))
         if worst > _EQUAL[problem.dtype] * size:
@@ -96,9 +95,8 @@ def _require_equal_passes(problem: Problem, batch: Batch) -> Any:
                 name,
                 f"the forward is random or keeps state: make it deterministic in {problem.mode} mode",
             )
-        left -= 1
-        if not left and not same_state(drawn, random_state()):
-            left, more = more, 0
+        if not passed and same_state(drawn, random_state()):
+            break
     after = state_fingerprint(model)
     changed = [k or name for k in before if after.get(k) != before[k]]
     if changed:

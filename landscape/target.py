@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError
-from .run import Run
+from .errors import DataError, UsageError
+from .run import Run, step_of
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,22 @@ class Target:
         return self.run.path / "results" if self.run else Path("landscape-results").absolute()
 
     def facts(self) -> dict[str, Any] | None:
-        """Optimizer, seed and step of its run, for records and figures."""
+        """Optimizer, seed and step of its run, for records and figures.
+
+        A file that somebody else put among the run's checkpoints has no step.
+
+        Raises:
+            DataError: If ``run.json`` does not say which optimizer and seed it was.
+        """
         if self.run is None:
             return None
         spec = self.run.spec
-        step = int(self.checkpoint.stem.removeprefix("step-"))
-        logged = next((line for line in self.run.metrics() if line.get("step") == step), {})
+        if not (spec.get("optimizer") and spec.get("seed")):
+            raise DataError(
+                "run.json does not say its optimizer and seed", str(self.run.path / "run.json"), "restore it"
+            )
+        step = step_of(self.checkpoint)
+        logged = next((line for line in self.run.metrics() if step is not None and line.get("step") == step), {})
         return {
             "path": str(self.run.path),
             "optimizer": arm(spec),

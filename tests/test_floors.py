@@ -38,6 +38,7 @@ FLOORS = {
         "intervals",
         "weights",
         "fitting",
+        "cautions",
         "hugging_face",
         "second_derivatives",
         "substitutes",

@@ -135,6 +135,15 @@ def test_what_is_kept_is_forgotten(name: str, before: str):
 
 
 @pytest.mark.parametrize("name", KEEPERS)
+def test_some_weights_move(name: str):
+    model, plain = made(KEEPERS[name]), made(Plain)
+    found = problem_of(model, (X, Y), params="table").gradient()
+    assert torch.allclose(found, problem_of(plain, (X, Y), params="table").gradient(), rtol=1e-11)
+    assert found.abs().min() > 0
+    assert problem_of(model, (X, Y), params="head").forgotten == []  # a constant, then
+
+
+@pytest.mark.parametrize("name", KEEPERS)
 def test_single_examples_side_by_side_leave_nothing_behind(name: str):
     rises = []
     for kind in (KEEPERS[name], Plain):

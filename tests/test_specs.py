@@ -178,6 +178,11 @@ def test_the_micro_batch_is_no_part_of_the_key():
     assert ProblemSpec(examples=3).key() != ProblemSpec(examples=4).key()
 
 
+@pytest.mark.parametrize("fixed", [{"mode": "train"}, {"loss_over": "batch"}], ids=str)
+def test_the_batch_is_part_of_the_key_where_the_loss_depends_on_it(fixed):
+    assert ProblemSpec(batch_size=3, **fixed).key() != ProblemSpec(batch_size=4, **fixed).key()
+
+
 def test_one_direction_for_both_axes_is_the_same_request():
     assert SurfaceSpec(direction=("unit",)).key() == SurfaceSpec(direction=("unit", "unit")).key()
     assert SurfaceSpec(direction=("unit",)).axes == ("unit", "unit")

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,20 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
 from ..examples import Batch
-from ..losses import LossFunction, batch_weight, class_numbers, mean_loss, prediction
+from ..losses import IGNORED, LossFunction, batch_weight, class_numbers, mean_loss, prediction
 from ..parameters import as_real
 from ..problem import Problem
 from ..products import Apply, zero
-from ..registry import LOSSES
+from .likelihoods import Likelihood, likelihood_of
 
 Factor = Callable[[Problem, Batch, int, Tensor], Callable[[Tensor], Tensor]]
 """From a batch, the place of its first example and its outputs to B: a map from output to output tangents.
 
 Complex outputs are two real ones each: their tangents have a last dimension of 2."""
 
-_NATURAL = ("cross_entropy", "token_cross_entropy", "causal_lm", "mse", "bce_with_logits")
 _CLASSES_LAST = ("token_cross_entropy", "causal_lm")
 
 
@@ -92,9 +91,9 @@ def fisher(problem: Problem) -> Factor:
     Raises:
         UsageError: If the loss is no likelihood that is known here.
     """
-    name = _likelihood(problem)
-    if name == "nll":
-        return _nll_fisher
+    likelihood = likelihood_of(problem)
+    if likelihood.name == "nll":
+        return functools.partial(_nll_fisher, likelihood)
     return loss_hessian
 
 
@@ -106,7 +105,8 @@ def sampled_fisher(problem: Problem, seed: int, samples: int) -> Factor:
     Raises:
         UsageError: If the loss is no likelihood that is known here.
     """
-    name = _likelihood(problem)
+    likelihood = likelihood_of(problem)
+    name = likelihood.name
     drawn: list[Any] = []
 
     def factor(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
@@ -117,8 +117,8 @@ def sampled_fisher(problem: Problem, seed: int, samples: int) -> Factor:
         slopes = []
         for table in drawn[0]:
             numbers = torch.from_numpy(table[first_example : first_example + len(batch)]).to(as_real(output))
-            target, scale = _drawn_target(name, output, batch.targets, numbers)
-            slopes.append(_slope(problem.loss_function, output, target)[1] * (scale / samples**0.5))
+            target, scale = _drawn_target(likelihood, output, batch.targets, numbers)
+            slopes.append(_slope(likelihood.loss, output, target)[1] * (scale / samples**0.5))
         return _outer(slopes)
 
     return factor
@@ -145,20 +145,11 @@ def _outer(slopes: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
     return apply
 
 
-def _likelihood(problem: Problem) -> str:
-    for name in (*_NATURAL, "nll"):
-        if problem.loss_function is LOSSES.load(name):
-            return name
-    raise UsageError(
-        f"the loss {problem.loss_name!r} is no likelihood known here",
-        "--operator",
-        f"use ggn or empirical-fisher, or one of the losses {', '.join((*_NATURAL, 'nll'))}",
-    )
-
-
-def _nll_fisher(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
+def _nll_fisher(
+    likelihood: Likelihood, problem: Problem, batch: Batch, first_example: int, output: Tensor
+) -> Callable[[Tensor], Tensor]:
     """With log-probabilities as outputs s = −e_y, so that B = diag(p), at the positions that count."""
-    counted = (class_numbers(output, batch.targets) != -100).unsqueeze(1)
+    counted = (class_numbers(output, batch.targets) != likelihood.ignored).unsqueeze(1)
     weight = output.exp() * counted
     return lambda tangent: weight * tangent
 
@@ -172,9 +163,9 @@ def _draws_shape(name: str, output: Tensor) -> tuple[int, ...]:
     return tuple(as_real(output).shape[1:])
 
 
-def _drawn_target(name: str, output: Tensor, target: Tensor, numbers: Tensor) -> tuple[Tensor, float]:
+def _drawn_target(likelihood: Likelihood, output: Tensor, target: Tensor, numbers: Tensor) -> tuple[Tensor, float]:
     """Labels drawn from the prediction, and what the slope of the mean over an example's outputs is scaled by."""
-    outputs = output[0].numel()
+    name, outputs = likelihood.name, output[0].numel()
     if name == "mse":  # mean over d outputs of squared errors: a Gaussian of variance d/2 for each real number
         numbers = torch.view_as_complex(numbers) if output.is_complex() else numbers
         return output + numbers * (outputs / 2) ** 0.5, 1.0
@@ -189,4 +180,4 @@ def _drawn_target(name: str, output: Tensor, target: Tensor, numbers: Tensor) ->
         return labels, 1.0
     if dim == 1:
         target = class_numbers(output, target)
-    return torch.where(target.long() == -100, target, labels), 1.0
+    return torch.where(target.long() == likelihood.ignored, IGNORED, labels), 1.0

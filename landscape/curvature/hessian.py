@@ -17,7 +17,7 @@ from ..specs import HessianSpec
 from .journal import Journal
 from .operators import Operator, operator_of
 from .second_opinion import cross_check
-from .stored import dataset, named_vectors, notes, scale
+from .stored import dataset, named_vectors, notes
 from .view import View, look
 from .warm_start import stored_start
 
@@ -71,7 +71,7 @@ def hessian(
         with journal.of(_operator(problem, spec, seed), "whole") as operator:
             whole = look(problem, operator, spec, seed, start=start, check=True)
             opinions = {
-                name: cross_check(name, problem, operator, top=spec.top, scale=scale(whole.spectrum), seed=seed)
+                name: cross_check(name, problem, operator, top=spec.top, scale=whole.spectrum.scale, seed=seed)
                 for name in spec.cross_check
             }
             count = operator.count

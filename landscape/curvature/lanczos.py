@@ -45,6 +45,21 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Extreme:
+    """An eigenvalue at the lower end that nobody asked for, but that exceeds all that are reported in magnitude.
+
+    Attributes:
+        value: The Rayleigh quotient, negative; the smallest eigenvalue is no larger.
+        residual: ‖Hv − λv‖ / |λ_max|, from products.
+        converged: Residual at most the tolerance.
+    """
+
+    value: float
+    residual: float
+    converged: bool
+
+
+@dataclass(frozen=True)
 class Spectrum:
     """What a run found.
 
@@ -60,6 +75,8 @@ class Spectrum:
             the completeness check, which is orthogonal to the pairs in ``settled``.
         settled: The wanted pairs, and converged ones beside them that lie clearly outside the bulk.
         known: The Krylov space, if its products were kept, else the span of the wanted pairs.
+        scale: |λ_max|, the largest magnitude of an eigenvalue, which residuals are relative to.
+        extreme: The eigenvalue of that magnitude where it is negative and not among ``bottom``.
     """
 
     top: EigenPairs
@@ -72,6 +89,8 @@ class Spectrum:
     runs: list[Run]
     settled: Found
     known: Subspace
+    scale: float
+    extreme: Extreme | None
 
 
 def lanczos(
@@ -134,12 +153,16 @@ def lanczos(
         wanted = _grow_until(space, top, bottom, demand, max_products, least_steps)
         theta, u, estimates = space.ritz()
         scale, whole = float(np.abs(theta).max()), space.full
+        unasked = [0] if bottom == 0 and -theta[0] > np.abs(theta[1:]).max(initial=0.0) and 0 not in wanted else []
         chosen = sorted({*wanted, *(_settled(theta, estimates, tol * scale, least_steps) if keep_images else ())})
         if keep_images:
             found = Found.of(space.combine(u[:, chosen]), space.combine(u[:, chosen], images=True))
+            lowest = Found.of(space.combine(u[:, unasked]), space.combine(u[:, unasked], images=True))
         else:
-            found = Found.multiplied(operator, space.turned(chosen))
-            checks += len(chosen)
+            turned = space.turned([*unasked, *chosen])  # one space: each vector costs a product
+            lowest = Found.multiplied(operator, turned[: len(unasked)])
+            found = Found.multiplied(operator, turned[len(unasked) :])
+            checks += len(unasked) + len(chosen)
         ends = found.take([chosen.index(i) for i in wanted])
         scale = max(scale, float(ends.values.abs().max()))
         good = bool((ends.residuals <= aim * scale).all()) or scale == 0
@@ -179,7 +202,16 @@ def lanczos(
         runs,
         found,
         space.known() if keep_images else found.subspace(),
+        scale,
+        _extreme(lowest, scale, tol),
     )
+
+
+def _extreme(lowest: Found, scale: float, tol: float) -> Extreme | None:
+    if not len(lowest.values) or float(lowest.values[0]) >= 0:
+        return None
+    residual = float(lowest.residuals[0]) / scale
+    return Extreme(float(lowest.values[0]), residual, residual <= tol)
 
 
 def _settled(theta: Matrix, estimates: Matrix, tolerance: float, steps: int) -> list[int]:

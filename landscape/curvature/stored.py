@@ -11,14 +11,7 @@ from torch import Tensor
 from ..problem import Problem
 from ..specs import HessianSpec
 from .density import Density
-from .lanczos import Spectrum
 from .view import View
-
-
-def scale(spectrum: Spectrum) -> float:
-    """The largest magnitude of the eigenvalues that were found."""
-    values = torch.cat([spectrum.top.values, spectrum.bottom.values])
-    return float(values.abs().max())
 
 
 def notes(problem: Problem, view: View, spec: HessianSpec) -> list[str]:
@@ -28,11 +21,15 @@ def notes(problem: Problem, view: View, spec: HessianSpec) -> list[str]:
     compared = view.record["derivatives"]
     if compared and compared["note"]:
         said.append(compared["note"])
-    if scale(spectrum) == 0:
+    if spectrum.scale == 0:
         said.append("zero operator: the gradient does not change with the weights")
     lowest = float(spectrum.bottom.values[0]) if len(spectrum.bottom.values) else None
+    slope = f"gradient norm {view.record['gradient_norm']:.3g}"
     if lowest is not None and lowest < -0.01 * float(top[0].abs()):
-        said.append(f"not a minimum: lambda_min = {lowest:.4g}, gradient norm {view.record['gradient_norm']:.3g}")
+        said.append(f"not a minimum: lambda_min = {lowest:.4g}, {slope}")
+    if spectrum.extreme is not None:
+        largest = f"largest in magnitude is {spectrum.extreme.value:.4g}"
+        said.append(f"not a minimum: {largest}, {slope}; residuals are relative to it (--bottom computes that end)")
     if spectrum.orthogonality > 1e-6:
         said.append(f"eigenvectors are orthogonal only to {spectrum.orthogonality:.1e}")
     if problem.dtype == torch.float32 and spec.tol < 1e-5:

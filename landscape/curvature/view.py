@@ -7,7 +7,7 @@ first samples, beside the whole Krylov space of the eigenvalue run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,8 @@ def look(
         "difference_error": difference,
         "derivatives": compared.record(spec.operator) if compared else None,
         **_lists(spectrum),
+        "residual_scale": spectrum.scale,
+        "largest_in_magnitude": asdict(spectrum.extreme) if spectrum.extreme else None,
         "lambda_ratio": _ratio(spectrum),
         "krylov_products": spectrum.krylov_products,
         "orthogonality": spectrum.orthogonality,

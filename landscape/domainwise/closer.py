@@ -21,8 +21,9 @@ PRODUCTS = 200  # Hessian-vector products for each domain's eigenvalue, and for 
 TRACE_RTOL = 0.2
 
 
-def curvature(parts: Mapping[str, Problem], table: Table, seed: int) -> None:
-    """Add to each domain its largest eigenvalue with residual, and its trace with standard error."""
+def curvature(parts: Mapping[str, Problem], table: Table, seed: int) -> list[str]:
+    """Add to each domain its largest eigenvalue with residual, and its trace with standard error; return notes."""
+    notes = []
     for name, part in parts.items():
         spec = HessianSpec(top=1, trace=True, trace_rtol=TRACE_RTOL, max_products=PRODUCTS, allow_partial=True)
         found = hessian(part, spec, seed=seed)
@@ -32,6 +33,10 @@ def curvature(parts: Mapping[str, Problem], table: Table, seed: int) -> None:
             "trace": found["trace"]["estimate"],
             "trace_stderr": found["trace"]["stderr"],
         }
+        if extreme := found["largest_in_magnitude"]:
+            largest = f"largest in magnitude is {extreme['value']:.4g}, which the residual is relative to"
+            notes.append(f"{name} is at no minimum: {largest}")
+    return notes
 
 
 def sharpness(

@@ -15,6 +15,7 @@ from ..derivatives import derivatives
 from ..evaluation import Evaluation
 from ..examples import Examples
 from ..intervals import mean_and_stderr, mean_interval, share_interval
+from ..losses import NoTarget
 from ..problem import Problem
 from ..progress import report
 from ..specs import DomainsSpec
@@ -48,7 +49,7 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
     for name in names:
         table[name]["disam_weight"] = weights.get(name)
     compared = derivatives(problem, product=spec.curvature).record("hessian" if spec.curvature else "gradient")
-    found = {
+    found: dict[str, Any] = {
         "loss": evaluation.loss,
         "accuracy": evaluation.accuracy,
         "domains": table,
@@ -57,16 +58,21 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
         "conflict": conflict(cosine[np.ix_(seen, seen)]),
         "conflict_all": conflict(cosine),
         "disam_lambda": spec.lam,
-        "splits": {split: _of_split(problem.on(examples, f"split {split!r}")) for split, examples in splits.items()},
+        "splits": {},
         "cross_sharpness": None,
         "perturbed": None,
         "derivatives": compared,
         "notes": [*notes, *filter(None, [compared["note"]])],
     }
+    for split, examples in splits.items():
+        try:
+            found["splits"][split] = _of_split(problem.on(examples, f"split {split!r}"))
+        except NoTarget as error:  # a test split often has no labels; the others need not wait for them
+            found["notes"].append(f"split {split} is left out: {error.what}")
     if spec.sharpness:
         found |= sharpness(problem, parts, gradients, table, spec, seed)
     if spec.curvature:
-        curvature(parts, table, seed)
+        found["notes"] += curvature(parts, table, seed)
     return found
 
 
@@ -88,7 +94,7 @@ def losses(problem: Problem, evaluation: Evaluation) -> dict[str, dict[str, Any]
         share = weight[members] / max(weight[members].sum(), 1e-300)
         stderr = None if each is None else mean_and_stderr(each[members], share)[1]
         low, high = mean_interval(d.loss, stderr, d.n)
-        worst, best = share_interval(d.accuracy, d.weight)
+        worst, best = share_interval(d.accuracy, d.trials)
         table[name] = {
             "n": d.n,
             "loss": d.loss,

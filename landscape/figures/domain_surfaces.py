@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
 
-import numpy as np
-
 from ..result import Result
 from .axes import direction_notes, shared_axis_text
 from .contour import fill_panel, panel_title
 from .drawing import Drawing, Row, styled
-from .panels import LEVELS, Panel, Panels, Planes
+from .panels import LEVELS, Panel, Panels, Planes, lost_cells
 from .scales import common_range, log_losses
 from .series import lost_note
 from .style import Style
@@ -71,7 +69,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     words = f"{shared_axis_text('α', every, 0)}; {shared_axis_text('β', every, 1)}"
     figure.supxlabel(fill(words, style.letters(style.width, style.small)), fontsize=style.small)
     notes = [n for n in shown.notes if "hatched" not in n]
-    missing = sum(int(np.isnan(h).sum()) for h in heights)
+    missing = sum(lost_cells(h, shown.panels[i].result.data) for (_, i), h in found.items())
     return Drawing(
         figure, _rows(shown.panels, domains, found), (*notes, *direction_notes(every), *lost_note(missing))
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..result import Result
 from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
+from .measured import residual_scale
 from .series import by_label, lost_note, seeds_text
 from .style import Style
 from .text import safe
@@ -33,7 +35,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     axes = figure.add_subplot()
     width = 0.84 / len(groups)
     table: list[Row] = []
-    lost, handles, ranks = 0, [], set()
+    lost, handles, ranks = 0, dict[str, Any](), set()
     for i, (label, look) in enumerate(looks(groups).items()):
         place = (i - (len(groups) - 1) / 2) * width
         seeds = [row for r in groups[label] for row in _rows(label, r)]
@@ -53,8 +55,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             }
             table += [mean, *here]
             bar = axes.bar(rank + place, mean["eigenvalue"], 0.92 * width, color=look.colour, alpha=0.55, lw=0)
-            if rank == min(ranks):
-                handles.append(bar)
+            handles.setdefault(label, bar)
             whisker = mean["residual"] if np.isfinite(mean["residual"]) else 0.0
             axes.errorbar(rank + place, mean["eigenvalue"], whisker, color="black", capsize=1.5, lw=0.7, capthick=0.7)
             for row in here:
@@ -73,7 +74,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     axes.set(xlabel="rank of the eigenvalue", ylabel=f"eigenvalue of the {matrix}")
     axes.set_xticks(sorted(ranks))
     axes.grid(visible=False, axis="x")
-    style.legend(figure, handles, [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in groups][: len(handles)])
+    texts = [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles]
+    style.legend(figure, list(handles.values()), texts)
     if any(not row["converged"] for row in table):
         notes.append("a cross marks an eigenvalue that did not converge")
     notes.append("bar: mean over seeds, dot: one seed, whisker: largest residual in units of the eigenvalue")
@@ -83,7 +85,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
 def _rows(label: str, result: Result) -> list[Row]:
     data = result.data
     values = data["eigenvalues"].values.astype(float)
-    scale = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
+    scale = residual_scale(result)
     return [
         {
             "label": label,

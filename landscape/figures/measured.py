@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..files import stable_hash
 from ..result import Result
 from .comparable import CONDITIONS
@@ -46,7 +48,7 @@ class Measured:
     Attributes:
         value: The number.
         basis: Hash of examples and definition; numbers with different ones do not compare.
-        residual: Of an eigenvalue, relative to the largest one.
+        residual: Of an eigenvalue, relative to itself.
     """
 
     value: float
@@ -110,8 +112,19 @@ def _from_hessian(result: Result) -> dict[str, Measured]:
     values = result.data["eigenvalues"].values
     if not len(values):
         return {}
-    basis = _basis(result, result.record.get("operator"))
-    return {"lambda_max": Measured(float(values[0]), basis, float(result.data["residuals"].values[0]))}
+    basis, largest = _basis(result, result.record.get("operator")), float(values[0])
+    absolute = float(result.data["residuals"].values[0]) * residual_scale(result)
+    return {"lambda_max": Measured(largest, basis, absolute / abs(largest) if largest else None)}
+
+
+def residual_scale(result: Result) -> float:
+    """What the residuals of a ``hessian`` result are relative to: the largest magnitude that its run met."""
+    recorded = result.record.get("residual_scale")
+    if recorded is not None:
+        return float(recorded)
+    ends = [result.data[k].values.astype(float) for k in ("eigenvalues", "smallest") if k in result.data]
+    found = np.abs(np.concatenate(ends))
+    return float(found[np.isfinite(found)].max(initial=0.0))
 
 
 def _from_domains(result: Result) -> dict[str, Measured]:

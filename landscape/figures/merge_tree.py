@@ -24,6 +24,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     What to read: each vertical line is a basin, from the loss of its minimum up to the loss at which it meets a
     deeper one; the horizontal line leads there. A smooth bowl is one line. Many short lines are roughness (the
     number is their total length), few long ones are separate valleys *of this plane*. A coarse grid hides both.
+    Of adaptive grids only evaluated cells are looked at.
     """
     shown = Panels.of(results)
     across = style.across(len(shown.panels), 10)
@@ -34,7 +35,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     table: list[Row] = []
     cut = 0
     for axes, panel in zip(panels, shown.panels, strict=False):
-        every = basins(panel.height)
+        every = basins(panel.height, panel.evaluated)
         drawn = every[:_MOST]
         cut += len(every) - len(drawn)
         _tree(axes, drawn, shown.high)

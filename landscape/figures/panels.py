@@ -60,8 +60,7 @@ class Panel:
     @property
     def evaluated(self) -> Any:
         """Which cells were evaluated and not interpolated, ``(y, x)``; None: all of them."""
-        data = self.result.data
-        return data["evaluated"].transpose("y", "x").values.astype(bool) if "evaluated" in data else None
+        return evaluated_cells(self.result.data)
 
     @property
     def planes(self) -> dict[str, Any]:
@@ -117,7 +116,7 @@ class Panels:
         ]
         if any(total > 1 for _, _, total in chosen) and not alone:
             notes.append("one seed per optimizer is shown, the lowest; other seeds look different")
-        missing = sum(int(np.isnan(height).sum()) for height in heights)
+        missing = sum(lost_cells(p.height, p.result.data) for p in panels)
         return cls(panels, scale, low, high, notes + [n + " and hatched" for n in lost_note(missing)])
 
     def rows(self) -> list[Row]:
@@ -136,6 +135,17 @@ class Panels:
                     height = {"plotted_height": float(panel.height[j, i])}
                     rows.append(place | {k: float(v[j, i]) for k, v in planes.items()} | height)
         return rows
+
+
+def evaluated_cells(data: Any) -> Any:
+    """Which cells of a plane were evaluated and not interpolated, ``(y, x)``; None: all of them."""
+    return data["evaluated"].transpose("y", "x").values.astype(bool) if "evaluated" in data else None
+
+
+def lost_cells(height: Any, data: Any) -> int:
+    """How many evaluated cells of ``height`` ``(y, x)`` are NaN."""
+    evaluated = evaluated_cells(data)
+    return int((np.isnan(height) if evaluated is None else np.isnan(height) & evaluated).sum())
 
 
 def _which(result: Result, total: int) -> str:

@@ -12,7 +12,7 @@ from .axes import axis_text
 from .contour import fill_panel
 from .drawing import Drawing, Row, Want, styled
 from .looks import looks, name
-from .panels import LEVELS
+from .panels import LEVELS, evaluated_cells, lost_cells
 from .scales import common_range, log_losses
 from .series import lost_note
 from .style import Style
@@ -45,7 +45,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         notes.append("the white circle is the mean of the three checkpoints")
     if others:
         notes.append(f"{len(others)} further plane(s) are not drawn")
-    return Drawing(figure, _rows(result, height), (*notes, *lost_note(int(np.isnan(height).sum()))))
+    return Drawing(figure, _rows(result, height), (*notes, *lost_note(lost_cells(height, result.data))))
 
 
 def largest_first(results: Sequence[Result]) -> list[Result]:
@@ -64,7 +64,9 @@ def ground(result: Result, style: Style) -> tuple[Any, Any, Any]:
     figure = style.figure(0.72 * style.width)
     axes = figure.subplots()
     x, y = data["x"].values, data["y"].values
-    filled = fill_panel(axes, x, y, height, levels, Normalize(float(levels[0]), float(levels[-1])), _evaluated(data))
+    filled = fill_panel(
+        axes, x, y, height, levels, Normalize(float(levels[0]), float(levels[-1])), evaluated_cells(data)
+    )
     if filled is not None:
         figure.colorbar(filled, ax=axes, label=scale.replace("log₁₀", r"$\log_{10}$"), fraction=0.05, pad=0.02)
     axes.plot(0, 0, "+", color="white", ms=8, mew=2.2)
@@ -88,10 +90,6 @@ def _mean_of_three(axes: Any, result: Result) -> None:
 
 def _rank(result: Result) -> tuple[Any, ...]:
     return result.data.sizes["checkpoint"], str(result.record.get("target")), str(result.path)
-
-
-def _evaluated(data: Any) -> Any:
-    return data["evaluated"].transpose("y", "x").values.astype(bool) if "evaluated" in data else None
 
 
 def shares(data: Any) -> Any:

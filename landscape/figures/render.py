@@ -15,6 +15,7 @@ from ..result import Result
 from .drawing import Drawing, Want
 from .movies import gif
 from .provenance import metadata
+from .series import named_apart
 from .style import Style
 from .tables import to_csv
 
@@ -86,7 +87,7 @@ def fitting(kind: str, results: Sequence[Result]) -> list[Result]:
     """
     module = importlib.import_module(FIGURES[kind].target.partition(":")[0])
     wanted: Want = module.WANTS
-    return wanted.of(results, kind)
+    return wanted.of(named_apart(results), kind)
 
 
 def drawable(results: Sequence[Result]) -> list[str]:

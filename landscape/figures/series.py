@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,49 @@ def by_label(results: Sequence[Result]) -> tuple[Groups, list[str]]:
     if len({r.record.get("data_hash") for members in chosen.values() for r in members}) > 1:
         notes.append("not all results were computed on the same examples")
     return chosen, notes
+
+
+def named_apart(results: Sequence[Result]) -> list[Result]:
+    """The results, with other labels for bare checkpoints that only share the name of their file.
+
+    ``sgd/model.pt`` and ``sam/model.pt`` are no two seeds of a method called model.pt. They are named by as much of
+    their paths as tells them apart, and results of no target at all by their weights. A label that somebody put
+    into the record stays.
+    """
+    groups: dict[str, set[str]] = {}
+    for result in results:
+        if not _labelled(result):
+            groups.setdefault(result.label, set()).add(_whose(result))
+    apart = {owner: text for owners in groups.values() if len(owners) > 1 for owner, text in _shortest(owners)}
+    found = []
+    for result in results:
+        own = None if _labelled(result) else apart.get(_whose(result))
+        found.append(result if own is None else copy(result))
+        if own is not None:
+            found[-1].record = {**result.record, "label": own}
+    return found
+
+
+def _labelled(result: Result) -> bool:
+    """Whether a run or a person gave the label, and not the name of a file."""
+    label, target = result.record.get("label"), result.record.get("target")
+    by_hand = label is not None and not (target and label == Path(str(target)).stem)
+    return bool((result.record.get("run") or {}).get("optimizer")) or by_hand
+
+
+def _whose(result: Result) -> str:
+    target, weights = result.record.get("target"), result.record.get("weights_hash")
+    return str(target or f"{result.kind} of weights {str(weights)[:8]}")
+
+
+def _shortest(owners: set[str]) -> list[tuple[str, str]]:
+    """Each path with its shortest end that no other one has."""
+    deepest = max(len(Path(o).parts) for o in owners)
+    for count in range(2, deepest + 1):
+        ends = {o: "/".join(Path(o).parts[-count:]) for o in owners}
+        if len(set(ends.values())) == len(owners):
+            return list(ends.items())
+    return [(o, o) for o in owners]
 
 
 def _rank(result: Result) -> tuple[Any, ...]:

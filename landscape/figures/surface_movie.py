@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ..result import Result
 from .axes import direction_notes, shared_axis_text
 from .contour import fill_panel
 from .drawing import Drawing, Movie, Row, styled
 from .looks import name, ordered
 from .movies import animated
-from .panels import LEVELS, Planes
+from .panels import LEVELS, Planes, evaluated_cells, lost_cells
 from .scales import common_range, log_losses
 from .series import lost_note
 from .style import Style, hide_unused
@@ -61,7 +59,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                 old.remove()
             at = members[min(frame, len(members) - 1)]
             x, y = at.data["x"].values, at.data["y"].values
-            filled = fill_panel(axes, x, y, height_of[id(at)], levels, norm) or filled
+            filled = fill_panel(axes, x, y, height_of[id(at)], levels, norm, evaluated_cells(at.data)) or filled
             axes.plot(0, 0, "+", color="white", ms=7, mew=2.2)
             axes.plot(0, 0, "+", color="black", ms=6, mew=0.9)
             axes.set_title(f"{safe(name(label), style.letters(side))}\nstep {_step(at)}")
@@ -74,7 +72,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         figure.colorbar(filled, ax=list(panels), label=words, fraction=0.05, pad=0.02)
     figure.supxlabel(shared_axis_text("α", flat, 0), fontsize=style.small)
     figure.supylabel(shared_axis_text("β", flat, 1), fontsize=style.small)
-    missing = sum(int(np.isnan(h).sum()) for h in heights)
+    missing = sum(lost_cells(h, r.data) for h, r in zip(heights, flat, strict=True))
     notes = [f"{frames} checkpoints", *direction_notes(flat), *lost_note(missing)]
     page = _page(courses, height_of, (float(levels[0]), float(levels[-1])), frames)
     return Drawing(figure, _rows(courses, height_of), tuple(notes), page, Movie(frames, lambda i: (show(i), None)[1]))

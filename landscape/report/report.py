@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..figures.comparison import comparison, verdict
 from ..figures.provenance import versions
+from ..figures.series import named_apart
 from ..figures.style import Style
 from ..figures.summary import summarize
 from ..result import Result
@@ -40,6 +41,7 @@ def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
 
     if not results:
         raise UsageError("a report needs results", str(out), "name runs or stored results")
+    results = named_apart(results)
     rows = summarize(results)
     explore = explorable(results)
     write_page(

@@ -30,14 +30,18 @@ class Spec:
         """All fields as plain values."""
         return asdict(self)
 
+    def not_in_key(self) -> frozenset[str]:
+        """Names of the fields that do not decide the result."""
+        return frozenset(self._not_in_key)
+
     def key(self) -> str:
         """SHA-256 of the fields that decide the result."""
-        return stable_hash({k: v for k, v in self.to_dict().items() if k not in self._not_in_key})
+        return stable_hash({k: v for k, v in self.to_dict().items() if k not in self.not_in_key()})
 
     def lasting_key(self) -> str:
         """As `key`, of the fields that are not at their default: it stays when a release adds a field."""
         defaults = {f.name: f.default for f in fields(self)}
-        differs = {k: v for k, v in self.to_dict().items() if k not in self._not_in_key and v != defaults[k]}
+        differs = {k: v for k, v in self.to_dict().items() if k not in self.not_in_key() and v != defaults[k]}
         return stable_hash(differs)
 
     def with_(self, **changes: Any) -> Self:

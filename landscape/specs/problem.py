@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -20,6 +21,10 @@ class ProblemSpec(Spec):
 
     ``model``, ``data`` and ``loss`` are needed only when the target does not say them itself.
     """
+
+    _not_in_key: ClassVar[Mapping[str, str]] = {
+        "batch_size": "a mean over examples is the same however they are divided (where not, it counts)"
+    }
 
     model: str | None = None
     """Registered name, {torchvision,timm,hf}:NAME, pkg.module:callable or path/to/file.py:callable."""
@@ -55,6 +60,10 @@ class ProblemSpec(Spec):
     """float32 or float64."""
     seed: int = 0
     """Seed of the subset, of probes, of partitions and of random directions."""
+
+    def not_in_key(self) -> frozenset[str]:
+        """As for every spec; but the batches count where the loss depends on them."""
+        return frozenset() if self.mode == "train" or self.loss_over == "batch" else super().not_in_key()
 
     def __post_init__(self) -> None:
         check_choice("dtype", self.dtype, DTYPES)

@@ -1,10 +1,14 @@
 """Adaptive grids: evaluate where the loss bends, interpolate the rest, on a lattice twice as fine.
 
 For a regular grid of n x n points the lattice has 2n-1 points per axis. A quarter of the regular grid's points is
-evaluated everywhere; then twelve rounds add points where two interpolants of log10 loss disagree most (a cubic
-radial basis function, and Clough and Tocher's piecewise cubic), until 40 % of n x n points are spent. The same
-radial basis function fills the rest. Loss surfaces are smooth but for a cusp of the logarithm at the minimum and
-ridges, so this is as accurate as the regular grid at less than half of its cost (`gallery/benchmarks/surface.md`).
+evaluated everywhere, and the centre; then twelve rounds add points where two interpolants of log10 loss disagree
+most (a cubic radial basis function, and Clough and Tocher's piecewise cubic), until 40 % of n x n points are spent.
+The same radial basis function fills the rest. Loss surfaces are smooth but for a cusp of the logarithm at the
+minimum and ridges, so this is as accurate as the regular grid at less than half of its cost
+(`gallery/benchmarks/surface.md`).
+
+What is interpolated is for the eye: it never leaves the range of the evaluated points around it, so that no picture
+shows a valley that no forward pass saw, and numbers (minima, roughness, notes) come from evaluated points alone.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 
 SHARE = 0.4
 _ROUNDS = 12
+_AROUND = 8  # nearest evaluated points that an interpolated one lies between
 _DENSE = 1500  # up to here one system of equations over all points, beyond it one per neighbourhood
 
 Evaluate = Callable[[str, Any], Any]
@@ -34,8 +39,8 @@ def refine(points: int, evaluate: Evaluate) -> tuple[Any, Any]:
     """
     size, budget = 2 * points - 1, int(SHARE * points**2)
     every = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij"), -1).reshape(-1, 2)
-    places = every[(every % 4 == 0).all(1)]
-    numbers = evaluate("coarse", places)
+    places = every[(every % 4 == 0).all(1) | (every == points - 1).all(1)]  # the centre is where the network is
+    numbers = evaluate("coarse and centre", places)
     batch = -(-(budget - len(places)) // _ROUNDS)
     for number in range(_ROUNDS):
         wanted = min(batch, budget - len(places))
@@ -51,34 +56,53 @@ def refine(points: int, evaluate: Evaluate) -> tuple[Any, Any]:
 
 
 def heights(numbers: Any) -> Any:
-    """Logarithm of the total loss of each point; NaN where that is not finite, the loss itself if any is <= 0."""
+    """Total loss of each point on the scale of `_scale`; NaN where it is not finite."""
     loss = numbers.reshape(len(numbers), numbers.shape[1], -1)[:, 0].sum(-1)
     finite = np.isfinite(loss)
     loss = np.where(finite, loss, np.nan)
-    return np.log10(loss) if (loss[finite] > 0).all() else loss
+    if not finite.any():
+        return loss
+    low, unit = _scale(loss[finite])
+    return np.log10((loss - low) / unit)
 
 
 def fill(places: Any, values: Any, size: int) -> Any:
     """Interpolate one number per place to the whole lattice, ``(size, size)``.
 
-    Positive numbers are interpolated as logarithms. What was evaluated stays as it is; a place whose nearest
-    evaluated neighbour is not finite is NaN.
+    It is done on the scale of `_scale`, and stays between the lowest and the highest of the nearest evaluated
+    points. What was evaluated stays as it is; a place whose nearest evaluated neighbour is not finite is NaN.
     """
+    from scipy.spatial import cKDTree
+
     every = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij"), -1).reshape(-1, 2)
     finite = np.isfinite(values)
     lattice: Any = np.full(size * size, np.nan)
     if finite.sum() >= 4:
-        kept = values[finite]
-        logarithmic = bool((kept > 0).all())
-        found = _smooth(places[finite], np.log10(kept) if logarithmic else kept, every)
-        lattice = 10**found if logarithmic else found
+        known, kept = places[finite], values[finite]
+        low, unit = _scale(kept)
+        around = kept[cKDTree(known).query(every, k=min(_AROUND, len(known)))[1]]
+        with np.errstate(over="ignore"):  # what overflows is far above the points around it
+            found = low + unit * 10 ** _smooth(known, np.log10((kept - low) / unit), every)
+        lattice = np.clip(found, around.min(1), around.max(1))
         if not finite.all():
-            from scipy.spatial import cKDTree
-
             lattice[~finite[cKDTree(places).query(every)[1]]] = np.nan
     lattice = lattice.reshape(size, size)
     lattice[places[:, 0], places[:, 1]] = values
     return lattice
+
+
+def _scale(values: Any) -> tuple[float, float]:
+    """Origin and unit of the logarithmic scale on which finite ``values`` are interpolated.
+
+    Positive numbers have their own logarithm. Where some are zero or negative, the logarithm is of the height above
+    the lowest one, which is taken to lie one unit, the median of those heights, above the origin: linear in the
+    valley, logarithmic on the hills, and whatever comes back from it is a number above the origin.
+    """
+    lowest = float(values.min())
+    if lowest > 0:
+        return 0.0, 1.0
+    unit = float(np.median(values) - lowest) or float(np.ptp(values)) or 1.0
+    return lowest - unit, unit
 
 
 def _smooth(places: Any, values: Any, wanted: Any) -> Any:

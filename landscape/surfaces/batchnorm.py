@@ -77,6 +77,20 @@ def calibration_problem(problem: Problem, examples: Examples) -> Problem:
     return training
 
 
+def calibrating(problem: Problem, policy: str, training: Problem | None) -> tuple[Problem | None, list[str]]:
+    """What statistics are estimated from: the training examples given, else the problem's own, which a note says.
+
+    Args:
+        problem: What is measured.
+        policy: As `landscape.surfaces.walker.statistics_policy` gives it.
+        training: `calibration_problem`, where there is one.
+    """
+    if policy != "recalibrate" or training is not None:
+        return training, []
+    note = "BatchNorm statistics are estimated from the examples that are measured; training= gives others"
+    return calibration_problem(problem, problem.examples), [note]
+
+
 def recalibrate(training: Problem) -> None:
     """Estimate the statistics of ``training.model`` at its present weights from the problem's examples.
 

@@ -21,13 +21,18 @@ from torch import Tensor, fx, nn
 
 _KEEP_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Identity,
-    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
 )  # fmt: skip
+_POOLING_MODULES: dict[type[nn.Module], int] = {
+    nn.MaxPool1d: 1, nn.AvgPool1d: 1, nn.AdaptiveAvgPool1d: 1,
+    nn.MaxPool2d: 2, nn.AvgPool2d: 2, nn.AdaptiveAvgPool2d: 2, nn.AdaptiveMaxPool2d: 2,
+}  # fmt: skip
 _LIFTING_MODULES = (nn.Sigmoid, nn.Softplus)  # what was zero is not zero afterwards
 _KEEP_FUNCTIONS = {
-    F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.dropout, F.max_pool2d, F.avg_pool2d, F.max_pool1d,
-    F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.tanh, torch.relu, torch.tanh,
+    F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.dropout, F.tanh, torch.relu, torch.tanh,
+}  # fmt: skip
+_POOLING_FUNCTIONS: dict[Any, int] = {
+    F.max_pool1d: 1, F.max_pool2d: 2, F.avg_pool2d: 2, F.adaptive_avg_pool2d: 2, F.adaptive_max_pool2d: 2,
 }  # fmt: skip
 _KEEP_METHODS = {"relu", "relu_", "tanh", "contiguous", "clone"}
 _ADD = {operator.add, operator.iadd, torch.add, operator.mul, operator.imul, torch.mul}
@@ -158,11 +163,15 @@ class _Tracer(fx.Interpreter):
         return handler()
 
     def _module(self, module: nn.Module, name: str, x: _Labelled, value: Tensor) -> Any:
+        pooled = next((d for kind, d in _POOLING_MODULES.items() if isinstance(module, kind)), None)
+        if pooled is not None:
+            return (lambda: x.labels) if _behind_channels(x.value, value, pooled) else None
         if isinstance(module, _KEEP_MODULES) or (isinstance(module, _LIFTING_MODULES) and not _has_zeros(x)):
             return lambda: x.labels
         if isinstance(module, nn.Flatten) and module.start_dim == 1:
             return lambda: _repeated(x, value)
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and module.groups == 1:
+        batched = x.value.ndim == len(getattr(module, "kernel_size", ())) + 2  # else the examples are its channels
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and module.groups == 1 and batched:
             return lambda: self._weights(name, x.labels, module, module.out_channels)
         if isinstance(module, nn.Linear) and x.value.ndim == 2:
             return lambda: self._weights(name, x.labels, module, module.out_features)
@@ -198,6 +207,9 @@ class _Tracer(fx.Interpreter):
         if not rows:
             return None
         same_channels = value.shape[1] == x.value.shape[1]
+        if n.target in _POOLING_FUNCTIONS:
+            kept = _behind_channels(x.value, value, _POOLING_FUNCTIONS[n.target])
+            return (lambda: x.labels) if kept else None
         if n.target in _KEEP_FUNCTIONS or n.target in _KEEP_METHODS:
             return (lambda: x.labels) if same_channels else None
         if n.target in _ADD and len(inputs) == 2 and inputs[1].value.shape == x.value.shape:
@@ -254,6 +266,15 @@ def _leaves(tree: Any) -> list[Any]:
     found: list[Any] = []
     fx.node.map_aggregate(tree, found.append)
     return found
+
+
+def _behind_channels(x: Any, value: Any, pooled: int) -> bool:
+    """Whether the last ``pooled`` dimensions, over which is pooled, lie behind examples and channels.
+
+    Torch takes a tensor without its first dimension, too: ``(n, features)`` is then pooled over the features.
+    """
+    alike = isinstance(x, Tensor) and isinstance(value, Tensor) and x.ndim == value.ndim == pooled + 2
+    return alike and x.shape[:2] == value.shape[:2]
 
 
 def _has_zeros(x: _Labelled) -> bool:

@@ -44,6 +44,8 @@ def axis_checks(problem: Problem, directions: Sequence[Direction]) -> dict[str, 
 def value_checks(loss: Any, coordinates: dict[str, Any], centre: float, evaluated: Any = None) -> dict[str, Any]:
     """Cells that are no numbers, the lowest cell, whether the centre is it, and the largest jump.
 
+    All of it from evaluated cells: an interpolated one is no evidence.
+
     Args:
         loss: ``(y, x)``, ``(x,)`` or ``(repeat, x)``.
         coordinates: ``x`` and ``y``.
@@ -51,7 +53,8 @@ def value_checks(loss: Any, coordinates: dict[str, Any], centre: float, evaluate
         evaluated: Which cells were evaluated; None: all.
     """
     counted = loss if evaluated is None else loss[evaluated]
-    finite = np.where(np.isfinite(loss), loss, np.inf)
+    known = np.isfinite(loss) if evaluated is None else np.isfinite(loss) & evaluated
+    finite = np.where(known, loss, np.inf)
     notes = []
     minimum = place = None
     if np.isfinite(finite).any():
@@ -63,7 +66,7 @@ def value_checks(loss: Any, coordinates: dict[str, Any], centre: float, evaluate
         if minimum < centre - 1e-6 * abs(centre):
             notes.append(f"the centre is not the lowest point: {minimum:.6g} lies below {centre:.6g}")
     with np.errstate(all="ignore"):
-        logs = np.log10(np.where(np.isfinite(loss) & (loss > 0), loss, np.nan))
+        logs = np.log10(np.where(known & (loss > 0), loss, np.nan))
         axes = range(logs.ndim) if "y" in coordinates else [logs.ndim - 1]
         jumps = [np.abs(np.diff(logs, axis=a)) for a in axes]
     largest = max((float(np.nanmax(j)) for j in jumps if np.isfinite(j).any()), default=None)

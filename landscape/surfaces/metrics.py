@@ -19,7 +19,7 @@ def point_metrics(
 
     Args:
         problem: Says which domains there are.
-        sums: As `landscape.evaluation.batch_sums` gives them, ``(*dims, 4, domains)``; with a test split its
+        sums: As `landscape.evaluation.batch_sums` gives them, ``(*dims, 5, domains)``; with a test split its
             domains follow as further columns.
         dims: Names of the leading dimensions.
         wanted: Names among `landscape.specs.surface.FORWARD_METRICS` and ``TEST_METRICS``.
@@ -45,22 +45,21 @@ def point_metrics(
 
 
 def _of_split(problem: Problem, sums: Any, dims: Sequence[str], prefix: str = "") -> Variables:
-    losses, right, counts = (np.moveaxis(sums, -2, 0)[i] for i in range(3))
-    n = counts.sum(-1)
+    losses, right, weights, _, trials = np.moveaxis(sums, -2, 0)
     found: Variables = {}
     with np.errstate(invalid="ignore", divide="ignore"):
-        found["loss"] = (tuple(dims), losses.sum(-1) / n)
+        found["loss"] = (tuple(dims), losses.sum(-1) / weights.sum(-1))
         classified = not np.isnan(right).all()
         if classified:
-            found["accuracy"] = (tuple(dims), right.sum(-1) / n)
+            found["accuracy"] = (tuple(dims), right.sum(-1) / trials.sum(-1))
         present = problem.present_domains()
         if present:
             columns = [problem.examples.domain_index(d) for d in present]
-            per_domain = np.moveaxis(losses[..., columns] / counts[..., columns], -1, 0)
+            per_domain = np.moveaxis(losses[..., columns] / weights[..., columns], -1, 0)
             own = (f"{prefix}domain", *dims)
             found["domain_loss"] = (own, per_domain)
             if classified:
-                found["domain_accuracy"] = (own, np.moveaxis(right[..., columns] / counts[..., columns], -1, 0))
+                found["domain_accuracy"] = (own, np.moveaxis(right[..., columns] / trials[..., columns], -1, 0))
             found["domain_mean"] = (tuple(dims), per_domain.mean(0))
             found["domain_variance"] = (tuple(dims), per_domain.var(0))
             finite = np.where(np.isnan(per_domain), -np.inf, per_domain)

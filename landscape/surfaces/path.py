@@ -17,6 +17,7 @@ from ..problem import Problem
 from ..result import Result
 from ..specs import PathSpec
 from .alignment import align
+from .batchnorm import calibrating
 from .checks import statistics_checks
 from .curves import point_on, train_bend
 from .directions import inner
@@ -48,7 +49,8 @@ def path(
         other: B, or its file.
         spec: Form of the path; or give its fields as keywords (``kind="bezier"``).
         seed: Of the training of a curve.
-        training: Training examples, for ``recalibrate`` and for curves.
+        training: `landscape.surfaces.batchnorm.calibration_problem`, for ``recalibrate`` (None: the problem's own
+            examples) and for curves.
         store: Folder in which finished points wait.
         **options: Fields of `PathSpec`.
 
@@ -74,8 +76,10 @@ def path(
         raise UsageError("the two checkpoints are equal", str(other.facts.get("target", "B")), "name two")
     policy = statistics_policy(problem, spec.bn, between=True)
     if spec.kind != "line" and training is None:
-        raise UsageError("a curve needs training examples", f"--kind {spec.kind}", "give training=...")
+        fix = "pass training=calibration_problem(problem, examples) of landscape.surfaces.batchnorm"
+        raise UsageError("a curve needs training examples", f"kind={spec.kind!r}", fix)
     bend, history = train_bend(training, a, b, spec, seed) if spec.kind != "line" and training else ([], [])
+    training, notes = calibrating(problem, policy, training)
     t = path_values(spec)
     with walking(problem, policy, None, training) as walker:
         plain_b = _own(walker, b, statistics)
@@ -94,7 +98,6 @@ def path(
     ends = loss[t == 0][0], loss[t == 1][0]
     inside = (t >= 0) & (t <= 1)
     above = loss[inside] - ((1 - t[inside]) * ends[0] + t[inside] * ends[1])
-    notes = []
     if policy == "keep" and checks["batchnorm_layers"]:
         notes.append("BatchNorm statistics of A are kept along the whole path: the loss at B is not that of B")
     record = {

@@ -24,7 +24,7 @@ class Passes:
     Attributes:
         dims: Names of the leading dimensions of ``sums``.
         values: Axis values by name.
-        sums: As `landscape.evaluation.batch_sums` gives them, ``(*dims, 4, columns)``.
+        sums: As `landscape.evaluation.batch_sums` gives them, ``(*dims, 5, columns)``.
         evaluated: Which points were evaluated and not interpolated, over ``dims``; None: all.
     """
 
@@ -78,7 +78,7 @@ def picture(
         "metrics": [v for v in variables if v != "evaluated"],
         "domains": problem.present_domains() or None,
         "evaluated_points": int(points),
-        "topology": topology.describe(loss) if spec.dim == 2 else None,
+        "topology": topology.describe(loss, passes.evaluated) if spec.dim == 2 else None,
         "test_examples": test.n_examples if test else None,
         "test_data_hash": test.data_hash if test else None,
         "seed": seed,

@@ -20,7 +20,7 @@ from ..progress import report
 from ..result import Result
 from ..specs import SurfaceSpec
 from .axes import directions_of
-from .batchnorm import running_statistics
+from .batchnorm import calibrating, running_statistics
 from .checks import statistics_checks
 from .directions import Direction, centre_of, inner, named_tensors
 from .grid import covering_values, grid_passes
@@ -94,7 +94,7 @@ def plane(
         runs: Snapshots of each run, in order of training.
         seed: Of random directions.
         test: `problem.on` the examples of the test split, for metrics of it.
-        training: For ``recalibrate``, the default between checkpoints.
+        training: For ``recalibrate``, the default between checkpoints (None: the problem's own examples).
         store: Folder in which finished rows wait.
 
     Returns:
@@ -117,6 +117,7 @@ def plane(
     origin = [([0.0, 0.0], 0.0, 0.0)]
     size = 2 * spec.points - 1 if spec.adaptive_grid else spec.points
     x, y = (covering_values(size, [at[k] for at, _, _ in (*placed, *origin)]) for k in (0, 1))
+    training, notes = calibrating(problem, policy, training)
     with walking(problem, policy, test, training) as walker:
         centre = walker.evaluation(walker.at([])).loss
         measured = [_measure(walker, s, at, axes) for s, (at, _, _) in zip(snapshots, placed, strict=True)]
@@ -132,6 +133,7 @@ def plane(
         "checkpoint_loss": ("checkpoint", np.array([m for m, _ in measured])),
         "plane_loss": ("checkpoint", np.array([p for _, p in measured])),
     }
+    record["notes"] += notes
     record |= {
         **checks,
         "plane": "through three checkpoints" if spec.plane else "of trajectories",

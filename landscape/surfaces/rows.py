@@ -21,6 +21,7 @@ import numpy as np
 
 from ..distributed import barrier, decided, first, gathered, place
 from ..errors import Interrupted, LandscapeError
+from ..evaluation import QUANTITIES
 from ..files import atomic_path, make_folder, read_json, stable_hash, write_json
 from ..identity import ALGORITHMS, bits
 from ..progress import report
@@ -40,6 +41,7 @@ def conditions(walker: Walker, axes: Sequence[Direction], more: Sequence[Any]) -
     return {
         "algorithm": ALGORITHMS["surface"],
         **bits(problem),
+        "quantities": QUANTITIES,
         "policy": walker.policy,
         "other data": [p.data_hash if p else None for p in (walker.test, walker.training)],
         "directions": tensors_hash(named_tensors(problem, axes)),

@@ -16,6 +16,7 @@ from ..problem import Problem
 from ..result import Result
 from ..specs import SurfaceSpec
 from .axes import directions_of
+from .batchnorm import calibrating
 from .checks import statistics_checks
 from .directions import Direction, inner, named_tensors
 from .grid import axis_values, grid_passes
@@ -53,7 +54,8 @@ def surface(
         per_domain: Not needed here: losses per domain are always stored.
         directions: Directions already made, one per axis, instead of those that ``spec`` names.
         test: `problem.on` the examples of the test split, for metrics of it.
-        training: `landscape.surfaces.batchnorm.calibration_problem`, for ``bn="recalibrate"``.
+        training: `landscape.surfaces.batchnorm.calibration_problem`, for ``bn="recalibrate"`` (None: the problem's
+            own examples).
         reaches: How far each axis goes, where that was found before (``range="auto"``).
         store: Folder in which finished rows wait; a call with the same arguments goes on there. None: memory.
         **options: Fields of `SurfaceSpec`.
@@ -75,6 +77,7 @@ def surface(
     if policy == "interpolate" and any(d.statistics is None for d in axes):
         what = "BatchNorm statistics can be interpolated between checkpoints only"
         raise UsageError(what, "--bn interpolate", "use keep or recalibrate, or checkpoint: directions")
+    training, notes = calibrating(problem, policy, training)
     with walking(problem, policy, test, training) as walker:
         centre = _centre(walker, plain.loss)
         if spec.range == "auto" and reaches is None:
@@ -87,6 +90,7 @@ def surface(
     compared = _derivatives(problem, axes)
     if compared and compared["note"]:
         record["notes"].append(compared["note"])
+    record["notes"] += notes
     if spec.repeats > 1:
         record["axes"] = [_drawn(problem, spec, seed, r).record() for r in range(spec.repeats)]
     for i, reach in enumerate(reaches or [], 1):

@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import Tensor
 
-from ..evaluation import batch_sums
+from ..evaluation import QUANTITIES, batch_sums
 from ..examples import Batch, forward
 from ..losses import Loss, prediction
 from ..problem import Problem
@@ -74,7 +74,7 @@ class Tally:
         return True
 
     def sums(self) -> Tensor:
-        """The passes' `batch_sums` since the last call, ``(passes, 4, domains)``, on the device."""
+        """The passes' `batch_sums` since the last call, ``(passes, 5, domains)``, on the device."""
         self._reduce()
         found, self._sums = torch.cat(self._sums), []
         return found
@@ -94,5 +94,5 @@ class Tally:
         )
         outputs, self._waiting = self._room[:passes].flatten(0, 1), 0
         sums = batch_sums(self.problem.loss_function, outputs, everything, passes * columns)
-        parts = sums.view(4, passes, batches, domains).unbind(2)
+        parts = sums.view(QUANTITIES, passes, batches, domains).unbind(2)
         self._sums.append(functools.reduce(torch.add, parts).transpose(0, 1))

@@ -3,10 +3,14 @@
 Sublevel-set persistence: as a threshold rises through the heights, every local minimum starts a basin, and where
 two basins meet the shallower one ends (the elder rule). The persistence of a basin is the height between its
 minimum and that meeting. One union-find over the cells sorted by height gives all pairs and the merge tree.
+
+Where only some cells were evaluated (an adaptive grid), the others do not exist here: neighbours are then the cells
+that a Delaunay triangulation of the evaluated ones connects, which for a full grid are the eight around a cell.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +46,20 @@ class Basin:
         return self.death - self.birth
 
 
-def basins(height: Any) -> list[Basin]:
+def basins(height: Any, evaluated: Any = None) -> list[Basin]:
     """All basins of ``height`` ``(rows, columns)``, the longest-lived first.
 
     Cells that are NaN or infinite belong to no basin. Neighbours of equal height are one plateau, not two minima.
+
+    Args:
+        height: ``(rows, columns)``.
+        evaluated: Which cells were evaluated and not interpolated, ``(rows, columns)``; None: all of them.
     """
     height = np.asarray(height, dtype=float)
     columns = height.shape[1]
+    around = _eight if evaluated is None or np.all(evaluated) else _triangulated(evaluated)
+    if evaluated is not None:
+        height = np.where(evaluated, height, np.nan)
     parent: dict[Cell, Cell] = {}
     arrival: dict[Cell, int] = {}
     found: list[Basin] = []
@@ -65,7 +76,7 @@ def basins(height: Any) -> list[Basin]:
         if not np.isfinite(level):
             continue
         parent[cell], arrival[cell] = cell, order
-        near = [(cell[0] + i, cell[1] + j) for i, j in _AROUND]
+        near = around(cell)
         # A root is the minimum of its basin, and the first to arrive is the deepest.
         eldest, *younger = sorted({cell, *(root(n) for n in near if n in parent)}, key=arrival.__getitem__)
         for other in younger:
@@ -77,16 +88,57 @@ def basins(height: Any) -> list[Basin]:
     return sorted(found, key=lambda b: (-b.persistence, b.birth, b.minimum))
 
 
-def describe(loss: Any) -> dict[str, Any]:
-    """Number of local minima, the deepest one, and the roughness of a loss surface ``(rows, columns)``."""
+def describe(loss: Any, evaluated: Any = None) -> dict[str, Any]:
+    """Number of local minima and the roughness of a loss surface ``(rows, columns)``; arguments as in `basins`."""
     finite = np.where(np.isfinite(loss), loss, np.nan)
+    definition = ROUGHNESS
+    if evaluated is not None:
+        finite = np.where(evaluated, finite, np.nan)
+        definition = definition.replace("8 neighbours per cell", "evaluated cells alone, Delaunay neighbours")
     if not np.isfinite(finite).any():
-        return {"minima": 0, "roughness": None, "definition": ROUGHNESS}
+        return {"minima": 0, "roughness": None, "definition": definition}
     logarithmic = bool((finite[np.isfinite(finite)] > 0).all())
-    every = basins(np.log10(finite) if logarithmic else finite)
+    every = basins(np.log10(finite) if logarithmic else finite, evaluated)
     finite_ones = [b.persistence for b in every if np.isfinite(b.persistence)]
     return {
         "minima": len(every),
         "roughness": float(sum(finite_ones)),
-        "definition": ROUGHNESS if logarithmic else ROUGHNESS.replace("log10 loss", "the loss"),
+        "definition": definition if logarithmic else definition.replace("log10 loss", "the loss"),
     }
+
+
+def _eight(cell: Cell) -> list[Cell]:
+    return [(cell[0] + i, cell[1] + j) for i, j in _AROUND]
+
+
+def _triangulated(evaluated: Any) -> Callable[[Cell], list[Cell]]:
+    """From an evaluated cell to its neighbours in the Delaunay triangulation of all evaluated cells.
+
+    Four of them on one circle, such as the corners of a square, may be divided by either diagonal: both connect,
+    so that no valley is cut in two by the choice.
+    """
+    from scipy.spatial import Delaunay
+
+    points = np.argwhere(evaluated)
+    triangles = Delaunay(points.astype(float))
+    pairs = {(min(a, b), max(a, b)) for t in triangles.simplices.tolist() for a in t for b in t if a != b}
+    for triangle, others in zip(triangles.simplices, triangles.neighbors, strict=True):
+        for own, other in zip(triangle, others, strict=True):
+            if other < 0:
+                continue
+            (far,) = set(triangles.simplices[other].tolist()) - set(triangle.tolist())
+            if _on_one_circle(points[triangle], points[far]):
+                pairs.add((min(int(own), far), max(int(own), far)))
+    near: dict[Cell, list[Cell]] = {}
+    cells = [(int(r), int(c)) for r, c in points]
+    for a, b in pairs:
+        near.setdefault(cells[a], []).append(cells[b])
+        near.setdefault(cells[b], []).append(cells[a])
+    return lambda cell: near.get(cell, [])
+
+
+def _on_one_circle(triangle: Any, fourth: Any) -> bool:
+    """Whether four integer points lie on one circle, in exact arithmetic."""
+    (a, b), (c, d), (e, f) = ((int(x), int(y)) for x, y in triangle - fourth)
+    p, q, r = a * a + b * b, c * c + d * d, e * e + f * f
+    return a * (d * r - q * f) - b * (c * r - q * e) + p * (c * f - d * e) == 0

@@ -44,15 +44,16 @@ class Walker:
         self.forwards = 0
         self._tallies = [Tally(p) for p in (problem, test) if p is not None]
         if policy == "recalibrate" and training is None and batchnorm_layers(problem.model):
-            raise UsageError("there are no examples to estimate statistics from", "--bn recalibrate", "use --bn keep")
+            what = "there are no examples to estimate statistics from"
+            raise UsageError(what, "bn='recalibrate'", "pass training=...")
 
     def at(self, moves: Sequence[Move]) -> Tensor:
-        """Sums of a pass at centre + Σ step · direction, ``(4, domains)``; a test split adds its columns."""
+        """Sums of a pass at centre + Σ step · direction, ``(5, domains)``; a test split adds its columns."""
         self._go(moves)
         return self._sums()[0]
 
     def over(self, places: Iterable[Sequence[Move]]) -> Any:
-        """The same at many places, ``(places, 4, columns)``; the device is waited for once, at the end."""
+        """The same at many places, ``(places, 5, columns)``; the device is waited for once, at the end."""
         for moves in places:
             self._go(moves)
         return self._sums().cpu().numpy()
@@ -72,9 +73,12 @@ class Walker:
             live.copy_(self.statistics[name])
 
     def evaluation(self, sums: Any) -> Evaluation:
-        """The training half of sums as an `Evaluation`."""
+        """The training half of sums as an `Evaluation`; a test split in which no target counts is refused, too."""
         names = self.problem.examples.domain_names
-        return evaluation_from_sums(torch.as_tensor(sums)[:, : len(names)], names)
+        sums = torch.as_tensor(sums)
+        if self.test is not None:
+            evaluation_from_sums(sums[:, len(names) :], self.test.examples.domain_names)
+        return evaluation_from_sums(sums[:, : len(names)], names)
 
     def _go(self, moves: Sequence[Move]) -> None:
         torch._foreach_copy_(self.tensors, self.centre)

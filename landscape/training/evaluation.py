@@ -10,7 +10,8 @@ from torch import nn
 
 from ..data.splits import Splits
 from ..evaluation import Evaluation, evaluate
-from ..losses import LossFunction
+from ..examples import Examples
+from ..losses import LossFunction, NoTarget
 
 
 class Scorer:
@@ -44,10 +45,7 @@ class Scorer:
             training losses ``domain_loss_variance`` (uniform, ddof 0); ``unseen_loss`` and
             ``unseen_accuracy`` over all examples of the unseen domains, whatever their split.
         """
-        evaluations = {
-            name: evaluate(model, examples, self.loss, device=self.device, dtype=self.dtype)
-            for name, examples in self.splits.items()
-        }
+        evaluations = {name: self._evaluate(model, name, examples) for name, examples in self.splits.items()}
         scores: dict[str, Any] = {
             "train_loss": None,
             "train_accuracy": None,
@@ -62,16 +60,19 @@ class Scorer:
         scores["domain_loss_variance"] = _finite(float(np.var(seen))) if self.splits.domains else None
         return scores
 
+    def _evaluate(self, model: nn.Module, split: str, examples: Examples) -> Evaluation:
+        try:
+            return evaluate(model, examples, self.loss, device=self.device, dtype=self.dtype)
+        except NoTarget as error:
+            raise NoTarget(error.what, f"the {split} split", error.fix) from error
+
     def _pooled(self, evaluations: list[Evaluation], *, seen: bool) -> tuple[float | None, float | None]:
         parts = [d for e in evaluations for n, d in e.domains.items() if (n not in self.unseen) == seen]
         n = sum(d.weight for d in parts)
         if not n:
             return None, None
-        accuracies = [d.accuracy for d in parts]
-        known = [a for a in accuracies if a is not None]
-        accuracy = (
-            sum(a * d.weight for a, d in zip(known, parts, strict=True)) / n if len(known) == len(parts) else None
-        )
+        known = [(d.accuracy * d.trials, d.trials) for d in parts if d.accuracy is not None]
+        accuracy = sum(hits for hits, _ in known) / sum(k for _, k in known) if len(known) == len(parts) else None
         return _finite(sum(d.loss * d.weight for d in parts) / n), accuracy
 
     def _domains(self, evaluations: dict[str, Evaluation]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def train_one(
 def config_hash(spec: TrainSpec, ingredients: Ingredients) -> str:
     """What a run folder's ``config_hash`` is for this training: its settings, code and examples."""
     resolved = resolved_spec(spec, ingredients)
-    return stable_hash({**{k: v for k, v in resolved.items() if k not in spec._not_in_key}, **ingredients.record()})
+    return stable_hash({**{k: v for k, v in resolved.items() if k not in spec.not_in_key()}, **ingredients.record()})
 
 
 def _goes_on(run: Run, config: str, *, resume: bool, force: bool) -> bool:

@@ -85,7 +85,7 @@ def measure(name: str, m: int, examples: int, repeat: int, device: str) -> dict[
         "stacked": lambda: block_sharpness(problem, ball, m=m, way="stack"),
         "rule": lambda: block_sharpness(problem, ball, m=m),
     }
-    choice = seconds(lambda: rule(problem, partition(problem.examples, m, 0)), problem.device)
+    choice = seconds(lambda: rule(problem, partition(problem, m, 0)), problem.device)
     taken: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeat + 1):
         for way, work in ways.items():
@@ -103,7 +103,7 @@ def measure(name: str, m: int, examples: int, repeat: int, device: str) -> dict[
         "m": m,
         "examples": examples,
         "choice_ms": 1000 * choice,
-        "picked": rule(problem, partition(problem.examples, m, 0)),
+        "picked": rule(problem, partition(problem, m, 0)),
         "seconds": taken,
         "least_ms": {way: 1000 * min(values) for way, values in taken.items()},
         "rule_over_floor": least("rule", "floor"),

@@ -259,7 +259,7 @@ def test_gradient_norm_and_variance_by_hand():
     model, x, y, problem = mlp()
     assert row(problem, "gradient-norm")["value"] == pytest.approx(float(dense(model, x, y)[1].norm()), rel=1e-12)
     for m in (1, 7):
-        parts = [p for p in partition(problem.examples, m, 3) if len(p) == m]
+        parts = [p for p in partition(problem, m, 3) if len(p) == m]
         each = torch.stack([dense(model, x[p], y[p])[1] for p in parts])
         found = row_with_seed(problem, 3, "gradient-variance", m=(m,))
         assert found["value"] == pytest.approx(float(each.var(0, unbiased=True).sum()), rel=1e-10)

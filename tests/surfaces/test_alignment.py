@@ -173,3 +173,63 @@ def test_nothing_to_permute_is_said():
     p = problem_of(nn.Linear(4, 3).double(), (torch.randn(5, 4).double(), torch.arange(5) % 3))
     with pytest.raises(UsageError, match="no hidden units are known to be exchangeable"):
         align(p, *Snapshot.of(p).load())
+
+
+class Called(nn.Module):
+    """Two layers with a function between them."""
+
+    def __init__(self, between, features: int) -> None:
+        super().__init__()
+        self.a, self.between, self.b = nn.Linear(4, 8), between, nn.Linear(features, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.between(torch.tanh(self.a(x))))
+
+
+OVER_FEATURES = {
+    "max pooling": (nn.MaxPool1d(2), 4),
+    "average pooling": (nn.AvgPool1d(2), 4),
+    "adaptive pooling": (nn.AdaptiveAvgPool1d(3), 3),
+    "pooling that keeps the size": (nn.MaxPool1d(3, stride=1, padding=1), 8),
+    "function": (lambda h: nn.functional.max_pool1d(h, 2), 4),
+    "function that keeps the size": (lambda h: nn.functional.avg_pool2d(h[None], 3, 1, 1)[0], 8),
+}
+
+
+@pytest.mark.parametrize("kind", list(OVER_FEATURES))
+def test_pooling_over_features_holds_them_in_place(kind: str):
+    """Of ``(n, features)`` torch pools the features: exchanging them would change what is computed."""
+    between, features = OVER_FEATURES[kind]
+    torch.manual_seed(0)
+    model = Called(between, features).double()
+    x, y = torch.randn(6, 4).double(), torch.arange(6) % 3
+    assert exchangeable_units(model, x) == []
+    p = problem_of(model, (x, y))
+    with pytest.raises(UsageError, match="no hidden units are known to be exchangeable"):
+        align(p, *Snapshot.of(p).load())
+
+
+def test_pooling_of_2d_inputs_leaves_the_other_layers_free():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.MaxPool1d(2), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    x, y = torch.randn(6, 4).double(), torch.arange(6) % 3
+    (group,) = exchangeable_units(model, x)
+    assert group.count == 5
+    p = problem_of(model, (x, y))
+    twin = permuted(model, [group], seed=2)
+    facts = align(p, *Snapshot.of(problem_of(twin, (x, y))).load())[2]
+    assert facts["distance_after"] < 1e-12 < facts["distance_before"]
+
+
+def test_a_convolution_over_unbatched_inputs_is_held():
+    """``(channels, length)`` without examples: what looks like examples are its channels."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(6, 6, 3, padding=1), nn.Tanh(), nn.Linear(5, 3)).double()
+    assert exchangeable_units(model, torch.randn(6, 5).double()) == []
+
+
+def test_pooling_behind_channels_keeps_them_free():
+    torch.manual_seed(0)
+    layers = (nn.Conv1d(2, 7, 3), nn.MaxPool1d(2), nn.Conv1d(7, 4, 2), nn.Flatten(), nn.Linear(8, 3))
+    model = nn.Sequential(*layers).double()
+    assert sorted(g.count for g in exchangeable_units(model, torch.randn(5, 2, 8).double())) == [4, 7]

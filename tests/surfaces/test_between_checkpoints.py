@@ -151,8 +151,38 @@ def test_a_random_slice_cannot_interpolate_statistics():
     problem = problem_of(batchnorm_net(), domain_data())
     with pytest.raises(UsageError, match="between checkpoints only"):
         surface(problem, points=3, bn="interpolate")
-    with pytest.raises(UsageError, match="no examples to estimate"):
-        surface(problem, points=3, bn="recalibrate")
+    with (
+        pytest.raises(UsageError, match=r"no examples to estimate.*bn='recalibrate'.*pass training="),
+        walking(problem, "recalibrate"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["path", "surface", "plane"])
+def test_a_library_call_without_training_examples_estimates_from_its_own(kind: str):
+    """The default of `path` and of planes works on a BatchNorm network, and the record says what was used."""
+    problem = problem_of(batchnorm_net(), domain_data())
+    others = [Snapshot.of(problem_of(batchnorm_net(s), domain_data())) for s in (1, 2)]
+
+    def compute(**more):
+        if kind == "path":
+            return path(problem, others[0], points=3, **more)
+        if kind == "surface":
+            return surface(problem, points=3, bn="recalibrate", **more)
+        return plane(problem, SurfaceSpec(plane=True, points=3), [[o] for o in others], **more)
+
+    found, given = compute(), compute(training=calibration_problem(problem, problem.examples))
+    assert found.data["loss"].values.tolist() == given.data["loss"].values.tolist()
+    assert found["bn_policy"] == "recalibrate"
+    assert (found["calibration_examples"], found["calibration_data_hash"]) == (42, problem.data_hash)
+    (note,) = set(found["notes"]) - set(given["notes"])
+    assert note.startswith("BatchNorm statistics are estimated from the examples that are measured")
+
+
+def test_a_curve_without_training_examples_names_the_argument():
+    problem = problem_of(batchnorm_net(), domain_data())
+    with pytest.raises(UsageError, match=r"kind='bezier'\): pass training=calibration_problem"):
+        path(problem, Snapshot.of(problem_of(batchnorm_net(1), domain_data())), kind="bezier")
 
 
 def test_a_recalibrated_slice_is_recalibrated_at_every_point():

@@ -1,0 +1,91 @@
+"""Figures name what they show: labels belong to their bars, and files of one name are not one method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from figures import made
+from landscape.figures.drawing import Drawing
+from landscape.figures.looks import FIXED
+from landscape.figures.render import fitting
+from landscape.figures.series import by_label, named_apart
+from landscape.figures.style import Style
+from landscape.registry import FIGURES
+from landscape.result import Result
+
+
+def draw(kind: str, results: list[Result]) -> Drawing:
+    return FIGURES.load(kind)(fitting(kind, results), Style())
+
+
+def lost(label: str, ranks: list[int]) -> Result:
+    result = made.hessian(label, 0)
+    result.data["eigenvalues"].values[ranks] = np.nan
+    return result
+
+
+@pytest.mark.parametrize(
+    ("results", "names"),
+    [
+        ([made.hessian("sgd", 0), lost("sam", [0]), made.hessian("disam", 0)], ["sgd", "sam", "disam"]),
+        ([lost("sgd", [0]), made.hessian("sam", 0)], ["sgd", "sam"]),
+        ([made.hessian("sgd", 0), lost("sam", [0, 1, 2]), made.hessian("disam", 0)], ["sgd", "disam"]),
+        ([lost("sgd", [0, 1]), lost("sam", [1, 2]), lost("disam", [0, 2])], ["sgd", "sam", "disam"]),
+    ],
+)
+def test_a_bar_has_the_label_of_its_method_whatever_value_is_lost(results: list[Result], names: list[str]):
+    drawing = draw("eigenvalues", results)
+    (legend,) = drawing.figure.legends
+    texts = [t.get_text().partition(" (")[0].lower() for t in legend.get_texts()]
+    colours = [to_hex(h.get_facecolor()).upper() for h in legend.get_patches()]
+    assert texts == names
+    assert colours == [FIXED[n].colour for n in names]
+
+
+def bare(target: str, top: float, **more: object) -> Result:
+    result = made.hessian("x", None, top, weights_hash=target)
+    del result.record["label"]
+    result.record |= {"target": target, **more}
+    return result
+
+
+def test_files_of_one_name_are_not_seeds_of_one_method():
+    """Their eigenvalues are 2 and 8; a mean of 5 belongs to nobody."""
+    drawing = draw("eigenvalues", [bare("/a/sgd/model.pt", 2.0), bare("/a/sam/model.pt", 8.0)])
+    means = {row["label"]: row["eigenvalue"] for row in drawing.rows if row["seed"] == "mean" and row["rank"] == 1}
+    assert means == {"sgd/model.pt": 2.0, "sam/model.pt": 8.0}
+
+
+def test_as_much_of_a_path_as_tells_files_apart():
+    labels = [r.label for r in named_apart([bare(f"/x/{n}/final/model.pt", 1.0) for n in ("a", "b", "c")])]
+    assert labels == ["a/final/model.pt", "b/final/model.pt", "c/final/model.pt"]
+    # Names of their own stay: other files, runs, and labels that somebody gave.
+    alone = [bare("/x/a/model.pt", 1.0), bare("/x/a/model.pt", 1.0), bare("/x/b/other.pt", 1.0)]
+    assert [r.label for r in named_apart(alone)] == ["model.pt", "model.pt", "other.pt"]
+    given = [bare(f"/x/{n}/model.pt", 1.0, label="mine") for n in "ab"]
+    assert [len(v) for v in by_label(named_apart(given))[0].values()] == [2]
+    runs = [made.hessian("sam", s) for s in (0, 1)]
+    assert named_apart(runs) == runs
+
+
+def test_results_of_no_file_are_told_apart_by_their_weights():
+    first, second = (made.hessian("x", None, top, weights_hash=h * 8) for top, h in ((1.0, "a"), (2.0, "b")))
+    for result in (first, second):
+        result.record |= {"target": None, "label": None}
+    labels = [r.label for r in named_apart([first, second])]
+    assert labels == ["hessian of weights aaaaaaaa", "hessian of weights bbbbbbbb"]
+    assert first.record["label"] is None  # the caller's results stay what they are
+
+
+def test_foreign_surfaces_of_one_name(tmp_path: Path):
+    results = []
+    for folder in ("vgg", "resnet"):
+        result = made.plane("model", None)
+        result.record |= {"target": str(tmp_path / folder / "model.h5"), "label": "model"}
+        results.append(result)
+    drawing = draw("contour", results)
+    assert {row["label"] for row in drawing.rows} == {"vgg/model.h5", "resnet/model.h5"}
