@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UsageError
+from .kept_values import attributes_as_they_were, empty_kept_values
 from .parameters import evaluation_mode, preserved_random_state
 
 _DEPTH = 30
@@ -121,6 +122,7 @@ def require_faithful(
         UsageError: If the two differ; says in what.
     """
     with preserved_random_state(), evaluation_mode(original), evaluation_mode(own), _as_it_was(original):
+        empty_kept_values(original, lambda: loss_of(original))
         try:
             with preserved_random_state():
                 expected = _loss_and_gradients(original, loss_of)
@@ -128,6 +130,7 @@ def require_faithful(
             return
         try:
             with preserved_random_state(), _as_it_was(own):
+                empty_kept_values(own, lambda: loss_of(own))
                 found = _loss_and_gradients(own, loss_of)
         except Exception as error:
             raise _unfaithful(f"its pass ends in {type(error).__name__}: {error}", original, handed_over) from error
@@ -171,11 +174,12 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Afterwards parameters and buffers hold what they held, also where a forward pass writes to them."""
+    """Afterwards parameters, buffers and attributes hold what they held, also where a forward pass writes to them."""
     tensors = [*model.parameters(), *model.buffers()]
     kept = [(t, t._version, t.detach().clone()) for t in tensors if not t.is_meta and not t.is_inference()]
     try:
-        yield
+        with attributes_as_they_were(model):
+            yield
     finally:
         with torch.no_grad():
             for tensor, version, value in kept:

@@ -27,8 +27,10 @@ from .errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
 from .examples import Batch, Examples, Indices, forward
 from .fingerprint import fingerprint
+from .kept_values import forget_kept_values
 from .losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss, no_target
 from .modes import require_fixed, set_mode
+from .norms import right_for_one_example
 from .parameters import ParameterSpace, preserved_random_state, refuse_shared_memory, unwrapped
 from .passes import Passes
 from .products import Products, require_finite
@@ -113,11 +115,13 @@ class Problem(Passes):
         if mode == "eval":
             refuse_batch_statistics(self.model)
         self.settled = settle_embeddings(self.model)
+        right_for_one_example(self.model)
         self.space = ParameterSpace(self.model, params)
         moving = set(self.space.names)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in moving)
             parameter.grad = None
+        self.forgotten = forget_kept_values(self.model, lambda: self.output(self.some(1 if mode == "eval" else 2)))
         self.params, self.unseen = params, tuple(unseen)
         self.cautions: list[str] = []  # what whoever made the problem found odd
         self.misused: list[str] = []
@@ -248,6 +252,7 @@ class Problem(Passes):
             "parameter_names": list(self.space.names),
             "replaced": sorted(self.replaced),
             "settled_embeddings": self.settled,
+            "forgotten_values": self.forgotten,
             "cautions": [*self.cautions, *self.misused],
             "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
             "mode": self.mode,

@@ -29,8 +29,9 @@ FEW = 16
 _EQUAL = {torch.float32: 1e-5, torch.float64: 1e-10}
 # How far the loss of parts may be off from that of the whole, relative to the sizes of what is added up.
 _ADDS_UP = {torch.float32: 1e-4, torch.float64: 1e-8}
-# How far outputs for an example may be off in a batch of another size, where other kernels add in another order.
-_ROWS = {torch.float32: 1e-3, torch.float64: 1e-9}
+# How far outputs for an example may be off in a batch of another size, where other kernels add in another order; also
+# in float64 some networks compute parts in float32.
+_ROWS = {torch.float32: 1e-3, torch.float64: 1e-6}
 _MORE = 6  # passes where random numbers are drawn that have made no difference
 _WAYS_OUT = (
     "return one loss per example, (n,), that does not look at the others; or take the mean over recorded batches of "

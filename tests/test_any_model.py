@@ -254,3 +254,26 @@ def test_data_that_exceed_the_memory_give_the_same_answers(monkeypatch: pytest.M
         assert torch.equal(read.gradient(), kept.gradient())
         assert torch.equal(read.hvp(v), kept.hvp(v))
     assert read.of_examples(np.array([7, 2])).loss() == kept.of_examples(np.array([7, 2])).loss()
+
+
+class SingleInside(nn.Module):
+    """Float32 in its middle whatever its weights are, as many a norm of transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.head = nn.Linear(4, 700), nn.Linear(50, 3)
+        self.register_buffer("mix", torch.randn(700, 50, generator=torch.Generator().manual_seed(0)) / 700**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (self.lift(x).float() @ self.mix.float()).to(x.dtype)
+        return self.head(torch.tanh(x))
+
+
+def test_rounding_inside_is_not_taken_for_examples_that_look_at_each_other():
+    """Kernels for one example and for several add in another order."""
+    model, y = seeded(SingleInside), torch.arange(9) % 3
+    with torch.no_grad():
+        whole, apart = model(X), torch.cat([model(X[i : i + 1]) for i in range(9)])
+    assert 1e-9 < relative(apart, whole) < 1e-6
+    problem = problem_of(model, (X, y), batch_size=4)
+    assert problem.loss() == pytest.approx(F.cross_entropy(whole, y).item(), rel=1e-6)

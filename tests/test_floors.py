@@ -44,6 +44,8 @@ FLOORS = {
         "substitutes",
         "equal_forms",
         "convolution",
+        "norms",
+        "kept_values",
         "nearby",
         "derivatives",
         "replacements",

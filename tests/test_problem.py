@@ -466,16 +466,17 @@ def test_memory_that_does_not_hold_one_example_is_a_resource_error():
     class Never(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner, self.calls = model, 0
+            self.inner, self.full = model, False
 
         def forward(self, x: Tensor) -> Tensor:
-            self.calls += 1
-            if self.calls > 1:  # the first is the check of the labels
+            if self.full:
                 raise RuntimeError(OUT_OF_MEMORY)
             return self.inner(x)
 
+    problem = problem_of(Never(), (x, y), batch_size=16)
+    problem.model.full = True
     with pytest.raises(ResourceError, match="one example at a time") as caught:
-        problem_of(Never(), (x, y), batch_size=16).loss()
+        problem.loss()
     assert caught.value.exit_code == 5
 
 

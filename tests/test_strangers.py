@@ -5,33 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
+from environments import environment
 
-ROOT = Path(__file__).parent.parent
 RUN = "import sys; from landscape_cli.app import main; sys.exit(main())"
-
-# Registries hold torchvision built against CUDA, whose operators do not load beside a CPU build of torch, and then it
-# cannot be imported. None of its classification networks needs them; so they are declared, without an implementation.
-OPERATORS = """
-import importlib.machinery, sys
-class Declared:
-    def find_spec(self, name, path=None, target=None):
-        if name == "torchvision" and not hasattr(self, "library"):
-            import torch
-            spec = importlib.machinery.PathFinder.find_spec(name, sys.path)
-            try:
-                torch.ops.load_library(spec.submodule_search_locations[0] + "/_C.so") if spec else None
-            except OSError:
-                self.library = torch.library.Library(name, "FRAGMENT")
-                for op in "nms qnms roi_align roi_pool ps_roi_align ps_roi_pool deform_conv2d".split():
-                    self.library.define(op + "(Tensor a) -> Tensor")
-sys.meta_path.insert(0, Declared())
-"""
 
 PICTURES = """
 import torch
@@ -129,21 +108,6 @@ if __name__ == "__main__":
         "product.pt --model stranger.py:Product --data stranger.py:data --loss mse",
     ),
 }
-
-
-def environment(folder: Path, packages: list[str]) -> Path:
-    """A fresh environment that sees the packages of this one, torch among them, and installs the others."""
-    venv.create(folder, with_pip=bool(packages))
-    places = {sysconfig.get_path("purelib"), *(p for p in sys.path if p.endswith("site-packages"))}
-    lines = [f"import site; site.addsitedir({place!r})" for place in sorted(places)]
-    site = next((folder / "lib").glob("python*/site-packages"))
-    (site / "declared_operators.py").write_text(OPERATORS)
-    (site / "these.pth").write_text("\n".join([*lines, "import declared_operators"]))
-    python = folder / "bin/python"
-    if packages:
-        install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *packages]
-        subprocess.run(install, check=True, capture_output=True, timeout=600)
-    return python
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ the plain ones. `STACK_BELOW` is where the two cross, as measured by ``tests/ben
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -188,15 +189,18 @@ def _work_of_one(problem: Problem) -> Work:
 def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
     """Whether stacking works for this network and loss: on the first blocks it must give what the loop gives.
 
-    Also with a row of weights for each block, which lies in memory otherwise than one for all.
+    Also with a row of weights for each block, which lies in memory otherwise than one for all. An operation that
+    ``vmap`` itself takes example by example, and warns about, is not worth it.
     """
     centre = problem.weights[None]
+    group = Stacked(problem, parts)
     try:
-        group = Stacked(problem, parts)
-        stacked = group.losses_and_gradients(centre)
-        if len(parts) > 1:
-            group.losses_and_gradients(centre.repeat(len(parts), 1))
-        plain = group.losses(centre.expand(len(parts), -1))  # a forward may ask whether gradients are wanted
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="There is a performance drop")
+            stacked = group.losses_and_gradients(centre)
+            if len(parts) > 1:
+                group.losses_and_gradients(centre.repeat(len(parts), 1))
+            plain = group.losses(centre.repeat(len(parts), 1))  # a forward may ask whether gradients are wanted
     except Exception as error:
         if isinstance(error, LandscapeError) or is_out_of_memory(error):
             raise

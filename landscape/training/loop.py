@@ -34,6 +34,7 @@ from ..event_files import EventFile
 from ..examples import Batch, forward
 from ..files import stable_hash, write_json
 from ..fitting import load_into
+from ..norms import right_for_one_example
 from ..optim.averaging import SWA, SWAD, recalibrate_statistics
 from ..optim.build import build_optimizer
 from ..optim.passes import RandomState
@@ -92,6 +93,7 @@ class Training:
         if spec.init is not None:
             load_into(self.model, read_weights(Path(spec.init)), spec.init)
         self._freeze()
+        right_for_one_example(self.model)
         for name, examples in splits.items():
             check_fit(self.model, examples, self.loss, device=self.device, dtype=self.dtype, where=f"split {name!r}")
         self.settings = method_settings(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import numpy as np
 import pytest
@@ -170,3 +171,40 @@ def test_blocks_are_nested_and_recorded():
     a, b = describe(examples, 3), describe(examples, 4)
     assert a["order_hash"] != b["order_hash"]
     assert a == describe(examples, 3)
+
+
+class Masked(nn.Module):
+    """Attention under a mask, which vmap takes example by example where there is no graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.head = nn.Linear(1, 6), nn.Linear(2, 3)
+        self.register_buffer("mask", torch.linspace(-1, 1, 25).view(1, 1, 5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.lift(x[:, None, :, None]).chunk(3, -1)
+        found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        return self.head(found.mean((1, 2)))
+
+
+class WeightNormed(nn.Module):
+    """An operation that vmap has no rule for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.utils.parametrizations.weight_norm(nn.Linear(5, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.tanh(x))
+
+
+@pytest.mark.parametrize("make", [Masked, WeightNormed])
+def test_what_vmap_does_badly_is_looped_without_a_word(make: type[nn.Module]):
+    torch.manual_seed(0)
+    problem = problem_of(make().double(), domain_data((22,))["art"])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert rule(problem, partition(problem, 1, 0)) == "loop"
+        found = block_sharpness(problem, [Ball(0.1)], m=1)[0]
+    assert not said
+    assert found == block_sharpness(problem, [Ball(0.1)], m=1, way="loop")[0]
