@@ -110,7 +110,7 @@ def require_faithful(
 ) -> None:
     """Compare a network with its copy: the loss of a few examples bit for bit, and the gradient of each parameter.
 
-    A pass of the original that fails is left to those who look at the data.
+    A pass of the original that fails, or gives something else the second time, is left to those who look at that.
 
     Args:
         original: What the caller has; weights, buffers and modes are given back as they were.
@@ -134,8 +134,12 @@ def require_faithful(
                 found = _loss_and_gradients(own, loss_of)
         except Exception as error:
             raise _unfaithful(f"its pass ends in {type(error).__name__}: {error}", original, handed_over) from error
-    if not _same(*(torch.stack([f[0].double()]) for f in (expected, found))):
-        raise _unfaithful(f"{float(found[0]):.7g} in place of {float(expected[0]):.7g}", original, handed_over)
+        if not _same(expected[0], found[0]):
+            with preserved_random_state(), torch.no_grad():
+                again = loss_of(original)
+            if not _same(expected[0], again):
+                return  # random by itself, which is said where passes are compared
+            raise _unfaithful(f"{float(found[0]):.7g} in place of {float(expected[0]):.7g}", original, handed_over)
     names = [k for k, p in original.named_parameters() if p.requires_grad]
     apart = [
         name

@@ -144,7 +144,7 @@ def _difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> tuple[floa
 def _require_mean(problem: Problem, batch: Batch, output: Any) -> None:
     """Compare the loss of a batch with those of two parts of unequal size.
 
-    First the loss alone: on the outputs as they are, and on outputs that belong to the next example, since at a
+    First the loss alone: on the outputs as they are, and on outputs mixed with those of the next example, since at a
     minimum all losses may be next to nothing. Then the network, whose output for an example must not depend on the
     others.
     """
@@ -152,7 +152,7 @@ def _require_mean(problem: Problem, batch: Batch, output: Any) -> None:
     parts = [np.arange(max(1, n // 3)), np.arange(max(1, n // 3), n)]
     few = [Batch(_rows(batch.inputs, p), _rows(batch.targets, p), batch.domain[torch.from_numpy(p)]) for p in parts]
     if divisible(output, n) and row_count(batch.targets) == n:
-        for outputs in (output, map_kept(output, lambda t: t.roll(1, 0))):
+        for outputs in (output, map_kept(output, _mixed)):
             _require_mean_of(problem.loss_name, *_losses(problem, outputs, batch.targets, parts))
         if problem.mode == "eval":  # in train mode batches are fixed, and BatchNorm couples them
             _require_rows(problem, output, few, parts)
@@ -210,6 +210,15 @@ def _require_rows(problem: Problem, output: Any, few: Sequence[Batch], parts: Se
                 "let the network look at each example alone; or take the mean over recorded batches of --batch-size "
                 "examples with --loss-over batch",
             )
+
+
+def _mixed(tensor: Tensor) -> Tensor:
+    """Each row between itself and the next, another one at another place: within the range of the outputs."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return tensor
+    share = torch.linspace(0.1, 0.9, len(tensor), dtype=torch.float64, device=tensor.device)
+    share = share.to(tensor.abs().dtype).view(-1, *[1] * (tensor.ndim - 1))
+    return share * tensor + (1 - share) * tensor.roll(1, 0)
 
 
 def _weight(problem: Problem, targets: Any) -> Tensor | float:

@@ -160,7 +160,7 @@ def dense_of_pairs(twin: nn.Module, inputs: Tensor, targets: Tensor, loss: Any) 
 
 # What says how and when, or names the network, and is no number of the analysis.
 _ASIDE = {
-    "seconds", "model", "weights_hash", "b_weights_hash", "network_hash", "loss_hash", "products",
+    "seconds", "model", "weights_hash", "b_weights_hash", "network_hash", "loss_hash", "products", "derivatives",
 }  # fmt: skip
 
 
