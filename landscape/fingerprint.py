@@ -155,14 +155,13 @@ class _Reader:
         if id(kind) in self._done:
             return self._done[id(kind)]
         parts: list[Any] = []
-        self._done[id(kind)] = _hash("class", kind.__module__, kind.__qualname__)  # methods may name their class
+        self._done[id(kind)] = _hash("class", _home(kind), kind.__qualname__)  # methods may name their class
         self._kept.append(kind)
         for base in kind.__mro__:
             if base is object:
                 continue
             home = sys.modules.get(base.__module__)
-            name = "" if base.__module__.startswith("landscape_plugin_") else base.__module__
-            parts += [name, base.__qualname__]
+            parts += [_home(base), base.__qualname__]
             if is_library(home):
                 parts.append(version(base.__module__.partition(".")[0]))
                 # A method that was put there by somebody else.
@@ -208,6 +207,11 @@ class _Reader:
         if inside or "__repr__" not in {k for c in type(value).__mro__[:-1] for k in vars(c)}:
             return _hash("object", self._class(type(value)), self.digest(inside))
         return _hash("object", self._class(type(value)), _ADDRESS.sub("", repr(value)[:10_000]))
+
+
+def _home(kind: type) -> str:
+    """The module of a class; a plug-in's is called after its place, which computes nothing."""
+    return "" if kind.__module__.startswith("landscape_plugin_") else kind.__module__
 
 
 def _is_value(value: Any) -> bool:

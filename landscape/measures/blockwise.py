@@ -170,6 +170,8 @@ def rule(problem: Problem, parts: Sequence[Indices]) -> str:
     The network is looked at once; the answer for it is kept as long as the network is.
     """
     m = len(parts[0])
+    if problem.mode == "train":  # what a layer does to a batch, or a draw, is not the same for many at once
+        return "loop"
     if len(parts) < 2 or m > problem.batch_size or problem.weights.nbytes > _ROW_BYTES[_kind(problem)]:
         return "loop"
     work = _work_of_one(problem)
