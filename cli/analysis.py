@@ -78,7 +78,8 @@ def facts(result: Any) -> str:
     loss, share = r.get("plain_loss", r.get("loss")), r.get("plain_accuracy", r.get("accuracy"))
     accuracy = f", accuracy {percent(share)}" if share is not None else ""
     cautions = "".join(f"\nCAUTION: {c}" for c in r.get("cautions") or ())
+    over = f" in batches of {r['micro_batch']}" if r.get("loss_over") == "batch" else ""
     return (
-        f"loss {number(loss, 5)}{accuracy} on {r['n_examples']} examples "
+        f"loss {number(loss, 5)}{accuracy} on {r['n_examples']} examples{over} "
         f"({r['split']}), {r['n_parameters']:,} parameters, {r['dtype']} on {r['device']}{cautions}"
     )
