@@ -160,10 +160,7 @@ class Problem(Passes):
             def loss_of(network: nn.Module) -> Tensor:
                 return mean_loss(self.loss_function, forward(network, batch.inputs), batch.targets)
 
-            fix = (
-                "hand it over itself with Problem(..., copy=False), or name the callable that builds it with --model"
-            )
-            require_faithful(model, own, loss_of, handed_over=fix)
+            require_faithful(model, own, loss_of)
         return own
 
     @contextmanager
