@@ -146,7 +146,7 @@ def require_faithful(original: nn.Module, own: nn.Module, loss_of: Callable[[nn.
                 raise NumericalError(
                     f"two passes over the same examples give {float(expected[0]):.7g} and {float(again):.7g}",
                     type(original).__name__,
-                    "the forward or the loss is random, keeps state or writes into its inputs: let it do none of that",
+                    "the forward or the loss is random, keeps state or writes into its inputs: avoid that",
                 )
             raise _unfaithful(f"{float(found[0]):.7g} in place of {float(expected[0]):.7g}", original)
     names = [k for k, p in original.named_parameters() if p.requires_grad]

@@ -78,7 +78,7 @@ def test_a_loss_that_writes_into_outputs_is_refused(loss_over: str):
 
 
 def test_outputs_may_hold_tensors_without_a_row_per_example():
-    model = Wrapped(lambda z: (z, torch.ones(4, 4)))
+    model = Wrapped(lambda z: (z, torch.ones(4, 4, dtype=z.dtype)))
     (x, y), loss = data(), lambda o, t: F.cross_entropy(o[0] @ o[1].tril(), t)
     value, gradient = by_hand(loss(model(x), y), model)
     problem = Problem(model, (x, y), loss, device="cpu", batch_size=5)
