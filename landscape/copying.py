@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -194,7 +195,7 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
     tensors = [*model.parameters(), *model.buffers()]
     kept = [(t, t._version, t.detach().clone()) for t in tensors if not t.is_meta and not t.is_inference()]
     holders = [holder for module in model.modules() for holder in _containers(module)]
-    held = [(holder, copy.copy(holder)) for holder in holders]
+    held = [(holder, holder.copy()) for holder in holders]
     hooks = [(t._backward_hooks, dict(t._backward_hooks)) for t in model.parameters() if t._backward_hooks]
     for live, _ in hooks:
         live.clear()
@@ -223,13 +224,19 @@ def _containers(module: nn.Module) -> Iterator[Any]:
 
 def _put_back(holder: Any, was: Any) -> None:
     """Let a container hold what it held, in the same order."""
-    if isinstance(holder, list):
-        if len(holder) != len(was) or any(a is not b for a, b in zip(holder, was, strict=True)):
-            holder[:] = was
-    elif isinstance(holder, set):
+    if not holder and not was:
+        return
+    if isinstance(holder, set):
         if holder != was:
             holder.clear()
             holder.update(was)
-    elif list(holder) != list(was) or any(holder[k] is not was[k] for k in was):
+    elif isinstance(holder, list):
+        if not _identical(holder, was):
+            holder[:] = was
+    elif not (_identical(holder.values(), was.values()) and list(holder) == list(was)):
         holder.clear()
         holder.update(was)
+
+
+def _identical(a: Collection[Any], b: Collection[Any]) -> bool:
+    return len(a) == len(b) and all(map(operator.is_, a, b))
