@@ -77,8 +77,9 @@ def facts(result: Any) -> str:
     r = result.record
     loss, share = r.get("plain_loss", r.get("loss")), r.get("plain_accuracy", r.get("accuracy"))
     accuracy = f", accuracy {percent(share)}" if share is not None else ""
+    over = f" in batches of {r['micro_batch']}" if r.get("loss_over") == "batch" else ""
     cautions = "".join(f"\nCAUTION: {c}" for c in r.get("cautions") or ())
     return (
-        f"loss {number(loss, 5)}{accuracy} on {r['n_examples']} examples "
+        f"loss {number(loss, 5)}{accuracy} on {r['n_examples']} examples{over} "
         f"({r['split']}), {r['n_parameters']:,} parameters, {r['dtype']} on {r['device']}{cautions}"
     )
