@@ -90,6 +90,10 @@ class Problem(Passes):
         if loss_over not in ("example", "batch"):
             raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
         unwrapped_model = unwrapped(model)
+        lazy = [k for k, p in (*model.named_parameters(), *model.named_buffers()) if nn.parameter.is_lazy(p)]
+        if lazy:
+            fix = "pass one batch through it first"
+            raise UsageError(f"it has no weights yet: {', '.join(lazy[:5])}", type(unwrapped_model).__name__, fix)
         refuse_shared_memory(unwrapped_model)
         self.weights_hash = weights_hash(unwrapped_model)
         self.network_hash = fingerprint(unwrapped_model)

@@ -157,3 +157,11 @@ def test_the_attributes_of_the_callers_network_are_what_they_were(error: BaseExc
     assert (model.seen, model.named, model.last) == ([1], {"a": 1}, None)
     assert not hasattr(model, "lazy")
     assert model.training
+
+
+def test_lazy_layers_without_weights_are_named():
+    model = nn.Sequential(nn.LazyLinear(4))
+    with pytest.raises(UsageError, match=r"no weights yet: 0\.weight"):
+        Problem(model, data(), device="cpu")
+    model.double()(data()[0])
+    assert Problem(model, data(), device="cpu").n_parameters == 16

@@ -147,7 +147,7 @@ def test_a_run_that_does_not_say_its_optimizer_is_refused_before_any_work(landsc
     ("over", "words"), [("batch", "examples in batches of 5 (train)"), ("example", "examples (train)")]
 )
 def test_the_table_says_what_the_mean_is_over(over: str, words: str):
-    from cli.analysis import facts
+    from landscape_cli.analysis import facts
 
     record = {"loss": 1.0, "n_examples": 12, "loss_over": over, "micro_batch": 5, "split": "train"}
     record |= {"n_parameters": 3, "dtype": "float32", "device": "cpu"}
