@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .errors import UsageError
-from .kept_values import attributes_as_they_were, empty_kept_values
+from .errors import NumericalError, UsageError, is_out_of_memory
+from .kept_values import empty_kept_values
 from .parameters import evaluation_mode, preserved_random_state
+
+HAND_OVER = "hand it over itself with Problem(..., copy=False), or name the callable that builds it with --model"
+"""What can be done about a network that has no copy."""
 
 _DEPTH = 30
 _HOLD_NOTHING = (str, bytes, int, float, complex, type(None), types.ModuleType)
@@ -42,7 +47,14 @@ def copied(model: nn.Module) -> nn.Module:
             clone.__qualname__, clone.__module__, clone.__doc__ = value.__qualname__, value.__module__, value.__doc__
             memo[id(value)] = clone
             clones.append((value, clone))
-    found = copy.deepcopy(model, memo)
+    try:
+        found = copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError, NotImplementedError, copy.Error) as error:
+        if is_out_of_memory(error):
+            raise
+        raise UsageError(
+            f"the network cannot be copied: {str(error)[:200]}", type(model).__name__, HAND_OVER
+        ) from error
     for original, clone in clones:
         clone.__defaults__ = copy.deepcopy(original.__defaults__, memo)
         clone.__kwdefaults__ = copy.deepcopy(original.__kwdefaults__, memo)
@@ -105,9 +117,7 @@ def _contents(function: types.FunctionType) -> Iterator[Any]:
             continue
 
 
-def require_faithful(
-    original: nn.Module, own: nn.Module, loss_of: Callable[[nn.Module], Tensor], *, handed_over: str
-) -> None:
+def require_faithful(original: nn.Module, own: nn.Module, loss_of: Callable[[nn.Module], Tensor]) -> None:
     """Compare a network with its copy: the loss of a few examples bit for bit, and the gradient of each parameter.
 
     A pass of the original that fails, or gives something else the second time, is left to those who look at that.
@@ -116,10 +126,10 @@ def require_faithful(
         original: What the caller has; weights, buffers and modes are given back as they were.
         own: Its copy, on the same device and of the same types.
         loss_of: The loss of a few examples, with its graph.
-        handed_over: What the caller can do instead, for the message.
 
     Raises:
         UsageError: If the two differ; says in what.
+        NumericalError: If two passes of the original differ as well.
     """
     with preserved_random_state(), evaluation_mode(original), evaluation_mode(own), _as_it_was(original):
         empty_kept_values(original, lambda: loss_of(original))
@@ -133,13 +143,16 @@ def require_faithful(
                 empty_kept_values(own, lambda: loss_of(own))
                 found = _loss_and_gradients(own, loss_of)
         except Exception as error:
-            raise _unfaithful(f"its pass ends in {type(error).__name__}: {error}", original, handed_over) from error
-        if not _same(expected[0], found[0]):
-            with preserved_random_state(), torch.no_grad():
-                again = loss_of(original)
-            if not _same(expected[0], again):
-                return  # random by itself, which is said where passes are compared
-            raise _unfaithful(f"{float(found[0]):.7g} in place of {float(expected[0]):.7g}", original, handed_over)
+            raise _unfaithful(f"its pass ends in {type(error).__name__}: {error}", original) from error
+        if not _same(expected[0].double(), found[0].double()):
+            again = loss_of(original).detach()
+            if not _same(expected[0].double(), again.double()):
+                raise NumericalError(
+                    f"two passes over the same examples give {float(expected[0]):.7g} and {float(again):.7g}",
+                    type(original).__name__,
+                    "the forward or the loss is random, keeps state or writes into its inputs: avoid that",
+                )
+            raise _unfaithful(f"{float(found[0]):.7g} in place of {float(expected[0]):.7g}", original)
     names = [k for k, p in original.named_parameters() if p.requires_grad]
     apart = [
         name
@@ -148,14 +161,14 @@ def require_faithful(
     ]
     if apart:
         some = ", ".join(apart[:5]) + (", ..." if len(apart) > 5 else "")
-        raise _unfaithful(f"its loss does not follow its own {some}", original, handed_over)
+        raise _unfaithful(f"its loss does not follow its own {some}", original)
 
 
-def _unfaithful(what: str, model: nn.Module, handed_over: str) -> UsageError:
+def _unfaithful(what: str, model: nn.Module) -> UsageError:
     return UsageError(
         f"a copy of the network is not the network: {what}",
         f"{type(model).__name__}: a function outside it reads the original",
-        handed_over,
+        HAND_OVER,
     )
 
 
@@ -178,14 +191,55 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Afterwards parameters, buffers and attributes hold what they held, also where a forward pass writes to them."""
+    """Afterwards parameters, buffers and attributes are what they were, also where a forward pass writes to them.
+
+    Hooks that change the gradient of a weight do nothing inside: they are no part of the loss, and no copy has them.
+    """
     tensors = [*model.parameters(), *model.buffers()]
     kept = [(t, t._version, t.detach().clone()) for t in tensors if not t.is_meta and not t.is_inference()]
+    holders = [holder for module in model.modules() for holder in _containers(module)]
+    held = [(holder, holder.copy()) for holder in holders]
+    hooks = [(t._backward_hooks, dict(t._backward_hooks)) for t in model.parameters() if t._backward_hooks]
+    for live, _ in hooks:
+        live.clear()
     try:
-        with attributes_as_they_were(model):
-            yield
+        yield
     finally:
+        for live, was in hooks:
+            live.update(was)
+        for holder, was in held:
+            _put_back(holder, was)
         with torch.no_grad():
             for tensor, version, value in kept:
                 if tensor._version != version:
                     tensor.copy_(value)
+
+
+def _containers(module: nn.Module) -> Iterator[Any]:
+    """The dictionaries, lists and sets in which a module keeps its attributes; not what they hold in turn."""
+    if isinstance(module, torch.jit.ScriptModule):  # its attributes live elsewhere
+        return
+    yield module.__dict__
+    for value in list(module.__dict__.values()):
+        if type(value) in (dict, OrderedDict, list, set):  # other kinds have rules of their own
+            yield value
+
+
+def _put_back(holder: Any, was: Any) -> None:
+    """Let a container hold what it held, in the same order."""
+    if not holder and not was:
+        return
+    if isinstance(holder, set):
+        if holder != was:
+            holder.clear()
+            holder.update(was)
+    elif isinstance(holder, list):
+        if not _identical(holder, was):
+            holder[:] = was
+    elif not (_identical(holder.values(), was.values()) and list(holder) == list(was)):
+        holder.clear()
+        holder.update(was)
+
+
+def _identical(a: Collection[Any], b: Collection[Any]) -> bool:
+    return len(a) == len(b) and all(map(operator.is_, a, b))

@@ -8,8 +8,7 @@ the end of every pass, whatever depends on weights and is neither a parameter no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -78,26 +77,6 @@ def empty_kept_values(model: nn.Module, call: Callable[[], Any]) -> dict[Place, 
         raise
     except Exception:
         return {}
-
-
-@contextmanager
-def attributes_as_they_were(model: nn.Module) -> Iterator[None]:
-    """Afterwards the attributes of a network are what they were, and its containers hold what they held."""
-    before = [
-        (vars(module), {name: (value, _contents(value)) for name, value in vars(module).items()})
-        for module in model.modules()
-    ]
-    try:
-        yield
-    finally:
-        for now, kept in before:
-            for name in now.keys() - kept.keys():
-                del now[name]
-            for name, (value, held) in kept.items():
-                now[name] = value
-                if type(value) in _CONTAINERS and name not in _TORCHS_OWN:
-                    value.clear()
-                    value.update(held) if isinstance(value, dict) else value.extend(held)
 
 
 class _Forget:

@@ -460,7 +460,13 @@ def mean_loss(loss: LossFunction, output: Any, target: Any) -> Tensor:
     return values if values.ndim == 0 else weighted_mean(_per_example(values), example_weights(loss, target))
 
 
+def _versions(output: Any) -> list[int]:
+    """How often each tensor was written to."""
+    return [t._version for t in leaves(output) if not t.is_inference()]
+
+
 def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
+    written = _versions(output)
     try:
         values = loss(output, target)
     except IndexError as error:  # torch: "Target 7 is out of bounds."
@@ -484,6 +490,12 @@ def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
             fix = "return labels as int64, labels.astype('int64'), or name --loss cross_entropy, which takes any"
             raise DataError(f"the loss does not take the labels: {error}", "the targets", fix) from error
         raise
+    if _versions(output) != written:  # asked again, as for the accuracy or a domain, it would see other outputs
+        raise UsageError(
+            "the loss writes into the outputs of the network",
+            getattr(loss, "__name__", type(loss).__name__),
+            "use functions that return a new tensor (o - o.max(), not o.sub_(o.max())), or begin with output.clone()",
+        )
     n = row_count(target)
     if not isinstance(values, Tensor) or (values.ndim and values.shape[0] != n):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
@@ -521,6 +533,8 @@ def domain_means(
     """
     members = [domain == i for i in present]
     if values is None:
+        if len(present) == 1:  # all rows, of an output that may hold more than rows
+            return mean_loss(loss, output, target)[None]
         return torch.stack([mean_loss(loss, take_rows(output, m), take_rows(target, m)) for m in members])
     weights = example_weights(loss, target)
     return torch.stack([weighted_mean(values[m], None if weights is None else weights[m]) for m in members])

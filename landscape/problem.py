@@ -92,6 +92,10 @@ class Problem(Passes):
         if loss_over not in ("example", "batch"):
             raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
         unwrapped_model = unwrapped(model)
+        lazy = [k for k, p in (*model.named_parameters(), *model.named_buffers()) if nn.parameter.is_lazy(p)]
+        if lazy:
+            fix = "pass one batch through it first"
+            raise UsageError(f"it has no weights yet: {', '.join(lazy[:5])}", type(unwrapped_model).__name__, fix)
         refuse_shared_memory(unwrapped_model)
         self.weights_hash = weights_hash(unwrapped_model)
         self.network_hash = fingerprint(unwrapped_model)
@@ -164,10 +168,7 @@ class Problem(Passes):
             def loss_of(network: nn.Module) -> Tensor:
                 return mean_loss(self.loss_function, forward(network, batch.inputs), batch.targets)
 
-            fix = (
-                "hand it over itself with Problem(..., copy=False), or name the callable that builds it with --model"
-            )
-            require_faithful(model, own, loss_of, handed_over=fix)
+            require_faithful(model, own, loss_of)
         return own
 
     @contextmanager

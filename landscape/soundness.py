@@ -32,7 +32,7 @@ _ADDS_UP = {torch.float32: 1e-4, torch.float64: 1e-8}
 # How far outputs for an example may be off in a batch of another size, where other kernels add in another order; also
 # in float64 some networks compute parts in float32.
 _ROWS = {torch.float32: 1e-3, torch.float64: 1e-6}
-_MORE = 6  # passes where random numbers are drawn that have made no difference
+_MORE = 30  # passes where random numbers are drawn that have made no difference
 _WAYS_OUT = (
     "return one loss per example, (n,), that does not look at the others; or take the mean over recorded batches of "
     "--batch-size examples with --loss-over batch"
@@ -61,6 +61,7 @@ def _look(problem: Problem, count: int) -> None:
     batch = problem.examples.batch(spread(problem.n_examples, count)).to(problem.device, problem.dtype)
     with torch.no_grad(), preserved_random_state(), full_precision(problem.device):
         output = _require_equal_passes(problem, batch)
+        _require_equal_losses(problem, output, batch.targets)
         if problem.loss_over == "example" and len(batch) > 1:
             try:
                 _require_mean(problem, batch, output)
@@ -101,7 +102,8 @@ def _require_equal_passes(problem: Problem, batch: Batch) -> Any:
             raise NumericalError(
                 f"two passes over the same examples differ by {worst:.2g} in outputs of up to {size:.3g}",
                 name,
-                f"the forward is random or keeps state: make it deterministic in {problem.mode} mode",
+                "the forward is random, keeps state or writes into its inputs: make it deterministic in "
+                f"{problem.mode} mode",
             )
         if not passed and same_state(drawn, random_state()):
             break
@@ -115,6 +117,22 @@ def _require_equal_passes(problem: Problem, batch: Batch) -> Any:
             "that grow",
         )
     return output
+
+
+def _require_equal_losses(problem: Problem, output: Any, targets: Any) -> None:
+    """Take the loss of the same outputs twice; more often where random numbers are drawn that made no difference."""
+    expected = mean_loss(problem.loss_function, output, targets)
+    for passed in range(1 + _MORE):
+        drawn = random_state()
+        worst, size = _difference([expected], [mean_loss(problem.loss_function, output, targets)])
+        if worst > _EQUAL[problem.dtype] * size + 1e-9:
+            raise NumericalError(
+                f"two calls of the loss with the same outputs differ by {worst:.2g}, of {float(expected):.3g}",
+                problem.loss_name,
+                "the loss is random or keeps state: let it be a function of outputs and targets alone",
+            )
+        if not passed and same_state(drawn, random_state()):
+            break
 
 
 def _tensors(output: Any) -> list[Tensor]:
@@ -150,13 +168,15 @@ def _require_mean(problem: Problem, batch: Batch, output: Any) -> None:
     """
     n = len(batch)
     parts = [np.arange(max(1, n // 3)), np.arange(max(1, n // 3), n)]
-    few = [Batch(_rows(batch.inputs, p), _rows(batch.targets, p), batch.domain[torch.from_numpy(p)]) for p in parts]
+    few = [batch.rows(p) for p in parts]
     if divisible(output, n) and row_count(batch.targets) == n:
         for outputs in (output, map_kept(output, _mixed)):
             _require_mean_of(problem.loss_name, *_losses(problem, outputs, batch.targets, parts))
         if problem.mode == "eval":  # in train mode batches are fixed, and BatchNorm couples them
             _require_rows(problem, output, few, parts)
     elif problem.mode == "eval":
+        # Many small parts: what a batch couples shows most where batches are small.
+        few = [batch.rows(p) for p in np.array_split(np.arange(n), [2, 4, 7, 11]) if len(p)]
         whole = problem.batch_loss(batch), _weight(problem, batch.targets)
         apart = [(problem.batch_loss(b), _weight(problem, b.targets)) for b in few]
         _require_mean_of(f"the loss that {type(problem.model).__name__} computes", *_numbers(whole, apart))
@@ -202,7 +222,10 @@ def _require_mean_of(what: str, whole: Weighed, apart: Sequence[Weighed], limit:
 
 def _require_rows(problem: Problem, output: Any, few: Sequence[Batch], parts: Sequence[Indices]) -> None:
     for batch, part in zip(few, parts, strict=True):
-        worst, size = _difference(_tensors(_rows(output, part)), _tensors(problem.output(batch)))
+        rows, alone = _tensors(_rows(output, part)), _tensors(problem.output(batch))
+        if len(part) == 1:  # a network that squeezes its outputs squeezes a single example with them
+            alone = [a.reshape(r.shape) if a.numel() == r.numel() else a for r, a in zip(rows, alone, strict=False)]
+        worst, size = _difference(rows, alone)
         if worst > _ROWS[problem.dtype] * max(size, 1e-30):
             raise UsageError(
                 f"the output for an example depends on the others in its batch: by {worst:.2g} of up to {size:.3g}",

@@ -141,3 +141,14 @@ def test_a_run_that_does_not_say_its_optimizer_is_refused_before_any_work(landsc
     assert said.code == 3
     assert "run.json does not say its optimizer and seed" in said.error
     assert not (place.parent.parent / "results").exists() or not list((place.parent.parent / "results").glob("*.nc"))
+
+
+@pytest.mark.parametrize(
+    ("over", "words"), [("batch", "examples in batches of 5 (train)"), ("example", "examples (train)")]
+)
+def test_the_table_says_what_the_mean_is_over(over: str, words: str):
+    from landscape_cli.analysis import facts
+
+    record = {"loss": 1.0, "n_examples": 12, "loss_over": over, "micro_batch": 5, "split": "train"}
+    record |= {"n_parameters": 3, "dtype": "float32", "device": "cpu"}
+    assert words in facts(type("Stored", (), {"record": record})())
