@@ -19,7 +19,7 @@ def mean_and_stderr(values: Sequence[float] | Any, weights: Any = None) -> tuple
     values = np.asarray(values, dtype=float)
     count = len(values)
     weights = np.full(count, 1 / count) if weights is None else np.asarray(weights, dtype=float)
-    count = np.count_nonzero(weights)
+    count = int(np.count_nonzero(weights))
     mean = float(values @ weights)
     if count < 2:
         return mean, None

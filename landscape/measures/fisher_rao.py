@@ -35,7 +35,7 @@ def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Val
     weights = shares(problem, _singles(problem))
     value, stderr = mean_and_stderr(squares, weights)
     report("Fisher-Rao norm", 1, 1)
-    yield Value(value=value, stderr=stderr, n_blocks=np.count_nonzero(weights), facts={"labels": "empirical"})
+    yield Value(value=value, stderr=stderr, n_blocks=int(np.count_nonzero(weights)), facts={"labels": "empirical"})
 
 
 def slopes(problem: Problem) -> Tensor:
