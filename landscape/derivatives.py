@@ -215,7 +215,9 @@ def _gradient_beside_losses(point: Point, limits: _Limits) -> Compared:
 
     everything = range(len(parts))
     # A slope along a random direction is as large as the gradient on average; by chance it may be much smaller.
-    found, step = _compare([slope(everything)], differences, limits, limits.of_loss, least=_norm(parts))
+    found, step = _compare(
+        [slope(everything)], differences, limits, limits.of_loss, point.rounding, least=_norm(parts)
+    )
     if not found.wrong:
         return found
     gaps, whole = _gaps(point, [list(g) for g in np.array_split(everything, min(_GROUPS, len(parts)))], slope, step)
@@ -249,7 +251,7 @@ def _product_beside_gradients(point: Point, limits: _Limits) -> Compared:
         quotients[step] = point.quotient(point.gradient, step)
         return quotients[step]
 
-    found, step = _compare(mine, differences, limits, limits.of_gradient)
+    found, step = _compare(mine, differences, limits, limits.of_gradient, point.rounding)
     if not found.wrong:
         return found
     gaps = {
@@ -269,6 +271,7 @@ def _compare(
     differences: Callable[[float], list[Tensor]],
     limits: _Limits,
     steps: Sequence[float],
+    floor: Callable[[], float],
     least: float = 0.0,
 ) -> tuple[Compared, float]:
     """A derivative beside difference quotients of several steps, the first of which is asked alone if it agrees.
@@ -290,9 +293,13 @@ def _compare(
         if gap <= limits.tolerance * size + rounding / step:
             return Compared(None, False, True), step
         tried.append((quotient, gap, gap / size, step))
-    for (a, first, error, step), (b, second, _, _) in pairwise(tried):
-        if _gap(a, b) <= _SETTLED * min(first, second):
+    agree = [(x, y) for x, y in pairwise(tried) if _gap(x[0], y[0]) <= _SETTLED * min(x[1], y[1])]
+    for (_, gap, error, step), _ in agree:
+        # Of saturated probabilities nothing is left: quotients agree on 0, and the derivative is rounding.
+        if gap * step > floor():
             return Compared(error, True, True), step
+    if agree:
+        return Compared(None, False, True), steps[0]
     error = min((t[2] for t in tried), default=0.0)
     return (Compared(error, False, True) if error < _CLOSE else Compared(None, False, False)), steps[0]
 

@@ -12,10 +12,14 @@ _Z = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 def mean_and_stderr(values: Sequence[float] | Any, weights: Any = None) -> tuple[float, float | None]:
-    """Mean of ``values`` (weighted by ``weights``, which sum to 1) and its standard error (ddof 1; None for one)."""
+    """Mean of ``values`` (weighted by ``weights``, which sum to 1) and its standard error (ddof 1; None for one).
+
+    What weighs nothing is no value: the error is over those that do.
+    """
     values = np.asarray(values, dtype=float)
     count = len(values)
     weights = np.full(count, 1 / count) if weights is None else np.asarray(weights, dtype=float)
+    count = int(np.count_nonzero(weights))
     mean = float(values @ weights)
     if count < 2:
         return mean, None

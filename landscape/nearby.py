@@ -7,7 +7,7 @@ may be too small to be compared with anything. Directions move each parameter in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from .parameters import preserved_random_state
 from .precision import full_precision
 from .second_derivatives import custom_functions
 from .substitutes import twice_differentiable
+from .trees import leaves
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -40,7 +41,7 @@ class Point:
         self.problem, self.names = problem, problem.space.names
         self.tensors: list[Tensor] = list(problem.space.tensors)
         self.batch = problem.examples.batch(positions).to(problem.device, dtype)
-        self.examples = len(positions)
+        self.examples, self.batch_dtype = len(positions), dtype
         self._generator = generator = torch.Generator(problem.device).manual_seed(0)
 
         def drawn() -> list[Tensor]:
@@ -73,6 +74,15 @@ class Point:
         """Mean loss here, shape ``()``, without a graph."""
         with torch.no_grad():
             return self.problem.batch_loss(self.batch)
+
+    def rounding(self) -> float:
+        """How far a loss made of outputs as large as those here may be off by rounding alone."""
+        with torch.no_grad():
+            found = self.problem.output(self.batch)
+        found = found if isinstance(found, (Tensor, tuple, list, Mapping)) else getattr(found, "__dict__", {})
+        sizes = [t.abs() for t in leaves(found) if t.is_floating_point() or t.is_complex()]
+        largest = max((float(t[t.isfinite()].max()) for t in sizes if bool(t.isfinite().any())), default=0.0)
+        return largest * torch.finfo(self.batch_dtype).eps
 
     def loss_with_equal_forms(self, only: Sequence[str] | None = None) -> tuple[Tensor, set[str]]:
         """The same as curvature products compute it, and the names of what was replaced.

@@ -406,6 +406,37 @@ def test_an_asymmetric_product_is_refused_with_the_reason():
         hessian(of(clipped_by_a_hook), top=1)
 
 
+def test_products_of_saturated_probabilities_are_said_to_be_rounded():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+    x = torch.randn(40, 6)
+    with torch.no_grad():
+        best = model(x).topk(2).values
+        x = x[best[:, 0] - best[:, 1] > 0.1]
+        labels = model(x).argmax(1)
+        model[2].weight.mul_(100)
+        model[2].bias.mul_(100)
+    with pytest.raises(NumericalError, match=r"they are rounded: .* use --dtype float64"):
+        hessian(Problem(model, (x, labels), device="cpu"), top=1)
+    assert hessian(Problem(model, (x, labels), device="cpu", dtype="float64"), top=1)["symmetry_error"] < 1e-9
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_derivatives_of_saturated_probabilities_raise_no_false_alarm(dtype: str):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+    x = torch.randn(40, 6)
+    with torch.no_grad():
+        best = model(x).topk(2).values
+        x = x[best[:, 0] - best[:, 1] > 0.1]
+        labels = model(x).argmax(1)
+        model[2].weight.mul_(400)
+        model[2].bias.mul_(400)
+    found = derivatives(Problem(model, (x, labels), device="cpu", dtype=dtype), product=True)
+    assert found.note() is None
+    assert found.note("hessian") is None
+
+
 def test_a_hook_of_a_module_is_said_and_not_taken_for_a_custom_function():
     def build(hook: Callable[..., object]) -> Problem:
         net = Net(plain)

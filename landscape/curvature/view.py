@@ -83,7 +83,8 @@ def look(
     symmetry = difference = compared = None
     if check:
         compared = derivatives(problem, product=spec.operator == "hessian")
-        symmetry = symmetry_error(probes, problem, compared.note(spec.operator))
+        rounding = compared.product is not None and not compared.product.wrong
+        symmetry = symmetry_error(probes, problem, compared.note(spec.operator), rounding)
         difference = check_custom_functions(problem)
     spectrum = lanczos(
         operator,

@@ -93,7 +93,7 @@ def losses(problem: Problem, evaluation: Evaluation) -> dict[str, dict[str, Any]
         members = problem.examples.domain == problem.examples.domain_names.index(name)
         share = weight[members] / max(weight[members].sum(), 1e-300)
         stderr = None if each is None else mean_and_stderr(each[members], share)[1]
-        low, high = mean_interval(d.loss, stderr, d.n)
+        low, high = mean_interval(d.loss, stderr, int(np.count_nonzero(share)))
         worst, best = share_interval(d.accuracy, d.trials)
         table[name] = {
             "n": d.n,

@@ -15,7 +15,7 @@ from ..devices import type_at
 from ..errors import UsageError
 from ..examples import Batch, forward
 from ..fitting import load_into
-from ..losses import class_numbers, prediction
+from ..losses import class_numbers, example_trials, prediction
 from ..problem import Problem
 from ..specs import SharpnessSpec
 from ..trees import leaves, map_tensors
@@ -61,11 +61,16 @@ def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
         output = prediction(forward(problem.model, batch.inputs))
         if output.is_complex():
             raise UsageError("a margin needs real outputs", "--measure margin", "choose another measure")
-        label = class_numbers(output, batch.targets)[:, None]
-        return output.gather(1, label)[:, 0] - output.scatter(1, label, -math.inf).amax(1)
+        label = class_numbers(output, batch.targets)
+        trials = example_trials(problem.loss_function, batch.targets)
+        counted = torch.ones_like(label, dtype=torch.bool) if trials is None else trials > 0
+        label = label.where(counted, 0)[:, None]
+        margins = output.gather(1, label)[:, 0] - output.scatter(1, label, -math.inf).amax(1)
+        return margins.where(counted, torch.nan)
 
     with torch.no_grad():
         margins = problem.per_example(of).double().cpu().numpy()
+    margins = margins[~np.isnan(margins)]
     facts = {"mean": float(margins.mean()), "negative_share": float((margins < 0).mean())}
     yield Value(value=float(np.percentile(margins, 10)), n_blocks=len(margins), facts=facts)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NumericalError
-from ..examples import Batch
+from ..examples import Batch, Indices
 from ..intervals import mean_and_stderr
 from ..losses import example_losses
 from ..parameters import as_real
@@ -19,20 +19,23 @@ from ..replacements import require_equal_forms
 from ..second_derivatives import missing_derivative
 from ..specs import SharpnessSpec
 from .blockwise import over_groups
+from .partition import shares
 from .value import Value
 
 
 def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
     """Mean over examples of ⟨w, ∇l_i(w)⟩², the labels being those of the data; standard error over the examples.
 
-    Constant under rescaling of positively homogeneous layers.
+    An example weighs what it weighs in the mean loss, an ignored one nothing. Constant under rescaling of positively
+    homogeneous layers.
     """
     del spec, seed
     problem.require_examples("the Fisher-Rao norm")
     squares = slopes(problem).double().square().cpu().numpy()
-    value, stderr = mean_and_stderr(squares)
+    weights = shares(problem, _singles(problem))
+    value, stderr = mean_and_stderr(squares, weights)
     report("Fisher-Rao norm", 1, 1)
-    yield Value(value=value, stderr=stderr, n_blocks=len(squares), facts={"labels": "empirical"})
+    yield Value(value=value, stderr=stderr, n_blocks=int(np.count_nonzero(weights)), facts={"labels": "empirical"})
 
 
 def slopes(problem: Problem) -> Tensor:
@@ -62,7 +65,13 @@ def slopes(problem: Problem) -> Tensor:
         except RuntimeError as error:
             if not isinstance(missing_derivative(error), NumericalError):
                 raise
-    singles = [np.array([i]) for i in range(problem.n_examples)]
-    centre = problem.weights
-    found = [v for _, v in over_groups(problem, singles, lambda g: g.losses_and_gradients(centre[None])[1] @ centre)]
-    return torch.cat(found)
+    singles, centre = _singles(problem), problem.weights
+    counted = np.flatnonzero(shares(problem, singles))
+    blocks = [singles[i] for i in counted]
+    found = [v for _, v in over_groups(problem, blocks, lambda g: g.losses_and_gradients(centre[None])[1] @ centre)]
+    slopes = torch.cat(found)
+    return slopes.new_zeros(len(singles)).index_copy(0, torch.from_numpy(counted).to(slopes.device), slopes)
+
+
+def _singles(problem: Problem) -> list[Indices]:
+    return [np.array([i]) for i in range(problem.n_examples)]

@@ -51,7 +51,12 @@ def _rises(problem: Problem, ball: Ball, steps: int, batch: Batch) -> Tensor:
         moved = (x + (size * d).view_as(x)).detach().requires_grad_()
         with torch.enable_grad():
             values = _losses(problem, moved, batch.targets)
-            (gradient,) = torch.autograd.grad(values.sum(), moved)
+            gradient = None
+            if values.requires_grad:
+                (gradient,) = torch.autograd.grad(values.sum(), moved, allow_unused=True)
+        if gradient is None:
+            what = "no gradient reaches the inputs: the forward detaches, rounds or indexes by them"
+            raise UsageError(what, "--measure input-sharpness", "leave it out")
         return values.detach().double(), gradient.flatten(1)
 
     d = torch.zeros_like(x.flatten(1))

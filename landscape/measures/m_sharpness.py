@@ -131,8 +131,9 @@ def _values(
 ) -> Iterator[Value]:
     for size in m:
         found = block_sharpness(problem, [Ball(r, spec.p, scale) for r in rhos], m=size, climb=climb, seed=seed)
+        last = partition(problem, size, seed)[-1]
         for rho, s in zip(rhos, found, strict=True):
-            facts: dict[str, float] = {"last_block": max(problem.n_examples - size * (s.n_blocks - 1), 0)}
+            facts: dict[str, float] = {"last_block": len(last)}
             if scale is None:
                 facts["relative_radius"] = rho / float(torch.linalg.vector_norm(problem.weights.double()))
             yield Value(

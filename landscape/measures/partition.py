@@ -19,7 +19,7 @@ from ..problem import Problem
 
 RULE = (
     "one seeded order, stratified by class and domain, cut into blocks of m; "
-    "a last smaller block is weighted by its size"
+    "a last smaller block is weighted by its size; a block without a target that counts is left out"
 )
 
 
@@ -30,6 +30,8 @@ def blocks(order: Indices, m: int) -> list[Indices]:
 
 def partition(problem: Problem, m: int, seed: int) -> list[Indices]:
     """The blocks of ``m`` examples of the recorded order; where the loss is over batches these are the blocks.
+
+    A block of ignored examples has no loss and weighs nothing; it is none of them.
 
     Raises:
         UsageError: If there are fewer than ``m`` examples, or blocks would not be the batches.
@@ -42,7 +44,11 @@ def partition(problem: Problem, m: int, seed: int) -> list[Indices]:
         return [np.arange(a, b) for a, b in examples.cuts(m, within_domains=True)]
     if m > len(examples):
         raise UsageError(f"m={m} exceeds the {len(examples)} examples", "--m", "use a smaller m")
-    return blocks(examples.stratified_order(seed), m)
+    found, weights = blocks(examples.stratified_order(seed), m), problem.example_weights()
+    if weights is None:
+        return found
+    counts = (weights > 0).cpu().numpy()
+    return [part for part in found if counts[part].any()]
 
 
 def shares(problem: Problem, parts: list[Indices]) -> NDArray[np.float64]:

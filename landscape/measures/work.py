@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -31,8 +32,10 @@ class Work:
 def forward_work(problem: Problem, positions: Indices) -> Work:
     """The work of the forward pass over the examples at ``positions``."""
     counter = _Counter()
-    with counter:
-        problem.of_examples(positions).loss_tensor()
+    with torch.no_grad(), counter:
+        part = problem.of_examples(positions)
+        for batch in part.micro_batches():  # not their mean, which there is none of where their targets do not count
+            part.batch_sum(batch)
     return Work(counter.operations, counter.calls, counter.nbytes)
 
 

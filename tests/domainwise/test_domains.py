@@ -102,3 +102,15 @@ def test_the_model_is_left_alone():
     before = snapshot(model)
     domains(problem_of(model, domain_data()))
     assert_untouched(model, before)
+
+
+def test_the_interval_of_a_loss_is_over_the_examples_that_count():
+    model, (x, y) = small_mlp(), domain_data((30,))["art"]
+    kept = torch.arange(len(y)) % 3 != 1
+    loss = torch.nn.CrossEntropyLoss()
+    found, alone = (
+        domains(problem_of(model, data, loss))["domains"]["all"]
+        for data in ((x, y.where(kept, -100)), (x[kept], y[kept]))
+    )
+    for name in ("loss", "loss_low", "loss_high", "accuracy", "accuracy_low", "accuracy_high"):
+        assert found[name] == pytest.approx(alone[name], rel=1e-9), name

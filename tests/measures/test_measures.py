@@ -409,3 +409,59 @@ def test_a_flag_that_no_measure_uses_is_refused():
             SharpnessSpec(**options)
     for measure in MEASURES:
         assert set(MEASURES[measure].details) == {"formula", "cost", "paper"}
+
+
+# -- ignored targets: every measure must give what the other examples alone give ------------------------------------
+
+OF_EXAMPLES = ("m-sharpness", "asam-sharpness", "fisher-rao", "margin", "input-sharpness", "gradient-variance")
+
+
+@pytest.mark.parametrize("first_counts", [False, True])
+@pytest.mark.parametrize("name", OF_EXAMPLES)
+def test_ignored_examples_are_as_if_they_were_not_there(name: str, first_counts: bool):
+    model, x, y, _ = mlp()
+    kept = torch.arange(len(y)) % 3 != int(first_counts)
+    ignored = y.where(kept, -100)
+    options = {"m": (1,)} if name in ("m-sharpness", "asam-sharpness", "gradient-variance") else {}
+    found, alone = (
+        row(problem_of(model, data, nn.CrossEntropyLoss(), batch_size=7), name, **options)
+        for data in ((x, ignored), (x[kept], y[kept]))
+    )
+    assert found["value"] == pytest.approx(alone["value"], rel=1e-8)
+    if alone.get("stderr") is not None:
+        assert found["stderr"] == pytest.approx(alone["stderr"], rel=1e-8)
+
+
+def test_a_margin_of_examples_that_ignore_a_class_number_of_their_own():
+    model, x, y, _ = mlp()
+    kept = torch.arange(len(y)) % 4 != 0
+    loss = nn.CrossEntropyLoss(ignore_index=255)
+    found = row(problem_of(model, (x, y.where(kept, 255)), loss), "margin")
+    assert found["n_blocks"] == int(kept.sum())
+    assert found["value"] == row(problem_of(model, (x[kept], y[kept])), "margin")["value"]
+
+
+def test_fisher_rao_weighs_examples_as_the_loss_does():
+    model, x, y, _ = mlp()
+    weight = torch.tensor([0.2, 1.0, 7.0], dtype=torch.float64)
+    squares = []
+    for i in range(len(y)):
+        gradients = torch.autograd.grad(F.cross_entropy(model(x[i : i + 1]), y[i : i + 1]), list(model.parameters()))
+        squares.append(sum((g * p).sum() for g, p in zip(gradients, model.parameters(), strict=True)).item() ** 2)
+    expected = np.average(squares, weights=weight[y].numpy())
+    found = row(problem_of(model, (x, y), nn.CrossEntropyLoss(weight=weight)), "fisher-rao")["value"]
+    assert found == pytest.approx(expected, rel=1e-8)
+
+
+def test_input_sharpness_of_a_forward_that_detaches_its_inputs_is_refused():
+    class Detaches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.detach())
+
+    x, y = torch.randn(6, 4), torch.tensor([0, 1, 2] * 2)
+    with pytest.raises(UsageError, match="no gradient reaches the inputs"):
+        row(Problem(Detaches(), (x, y)), "input-sharpness")
