@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from weakref import WeakKeyDictionary
@@ -26,9 +27,12 @@ _OWN = Path(__file__).resolve().parent
 def is_library(module: ModuleType | None) -> bool:
     """Whether a module is Python's, this package's or an installed library's, and not the user's own code."""
     file = getattr(module, "__file__", None)
-    if module is None or file is None:
-        return module is None or module.__name__ != "__main__"
-    return _is_installed(str(file))
+    if module is None or file is not None:
+        return module is None or _is_installed(str(file))
+    top = module.__name__.partition(".")[0]
+    if top != module.__name__ and top in sys.modules:
+        return is_library(sys.modules[top])
+    return top != "__main__" and top in sys.stdlib_module_names  # not typed at a prompt, nor made by code
 
 
 @cache
@@ -58,30 +62,51 @@ def sources(module: ModuleType | None, sha256: str | None = None) -> tuple[list[
     """
     files: set[tuple[str, str]] = set()
     libraries: dict[str, str] = {}
-    seen: set[str] = set()
-    pending = [module] if module is not None else []
     if module is not None and sha256 is not None:
         _content.setdefault(module, sha256)
-    while pending:
-        here = pending.pop()
-        if here.__name__ in seen:
-            continue
-        seen.add(here.__name__)
-        if is_library(here):
-            top = here.__name__.partition(".")[0]
+    for name, here, file in _reached(module):
+        if _of_library(here, file):
+            top = name.partition(".")[0]
             libraries[top] = version(top)
-            continue
-        file = getattr(here, "__file__", None)
-        if file is None:  # typed at a prompt or in a notebook: its functions are looked at one by one
-            continue
-        files.add((Path(file).name, _sha256_of(here, Path(file))))
-        for name in _imported(here, Path(file)):
-            other = sys.modules.get(name)
-            if other is not None:
-                pending.append(other)
-            elif (neighbour := _neighbour(Path(file), name)) is not None:  # imported later, inside a function
-                files.add((neighbour.name, _sha256(neighbour)))
+        elif file is not None:  # else typed at a prompt or in a notebook: its functions are looked at one by one
+            files.add((file.name, _sha256(file) if here is None else _sha256_of(here, file)))
     return sorted(files), dict(sorted(libraries.items()))
+
+
+def names_imported(module: ModuleType) -> set[str]:
+    """The first words of all names that a module of the user's imports, or that its own modules import."""
+    found: set[str] = set()
+    for name, here, file in _reached(module):
+        if file is not None and not _of_library(here, file):
+            found |= {other.partition(".")[0] for other in _imported(_package(name, here, file), file)}
+    return found
+
+
+_Place = tuple[str, ModuleType | None, Path | None]  # name; the module, where it is loaded; its file, if it has one
+
+
+def _reached(module: ModuleType | None) -> Iterator[_Place]:
+    """A module and all that it imports, now or later, through the user's own files and not through libraries."""
+    seen: set[str] = set()
+    pending: list[_Place] = [(module.__name__, module, _file_of(module))] if module is not None else []
+    while pending:
+        name, here, file = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        yield name, here, file
+        if file is not None and not _of_library(here, file):
+            for other in _imported(_package(name, here, file), file):
+                pending += _modules_of(other, file)
+
+
+def _of_library(module: ModuleType | None, file: Path | None) -> bool:
+    return is_library(module) if module is not None else _is_installed(str(file))
+
+
+def _package(name: str, module: ModuleType | None, file: Path) -> str:
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    return getattr(module, "__package__", None) or package
 
 
 @cache
@@ -113,7 +138,12 @@ def _sha256(file: Path) -> str:
         return ""
 
 
-def _imported(module: ModuleType, file: Path) -> Iterator[str]:
+def _file_of(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return None if file is None else Path(file)
+
+
+def _imported(package: str, file: Path) -> Iterator[str]:
     """Absolute names of all that a file imports, anywhere in it; also of names that may be modules of a package."""
     if file.suffix != ".py":
         return
@@ -121,21 +151,38 @@ def _imported(module: ModuleType, file: Path) -> Iterator[str]:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return
-    package = (getattr(module, "__package__", None) or "").split(".")
+    around = package.split(".")
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
+            base = around[: len(around) - node.level + 1] if node.level else []
             name = ".".join([*filter(None, base), *([node.module] if node.module else [])])
-            if name:
-                yield name
             yield from (f"{name}.{alias.name}" if name else alias.name for alias in node.names)
 
 
-def _neighbour(file: Path, name: str) -> Path | None:
-    place = file.parent.joinpath(*name.split("."))
-    for found in (place.with_suffix(".py"), place / "__init__.py"):
-        if found.is_file():
-            return found
-    return None
+def _modules_of(name: str, near: Path) -> Iterator[_Place]:
+    """A module and the packages around it, as they are loaded, or as they would be by an import that comes later.
+
+    The answer is the same before and after that import. Nothing is imported.
+    """
+    parts = name.split(".")
+    path: list[str] | None = [str(near.parent), *sys.path]
+    for end in range(1, len(parts) + 1):
+        whole = ".".join(parts[:end])
+        module = sys.modules.get(whole)
+        if module is not None:
+            yield whole, module, _file_of(module)
+            path = list(getattr(module, "__path__", ()))
+            if is_library(module):
+                return
+        else:
+            spec = PathFinder.find_spec(whole, path) if path else None
+            if spec is None:
+                return
+            has_file = spec.has_location and spec.origin is not None
+            if has_file or spec.submodule_search_locations is None:
+                yield whole, None, Path(str(spec.origin))
+                if _is_installed(str(spec.origin)):
+                    return
+            path = list(spec.submodule_search_locations or [])

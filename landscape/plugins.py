@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import importlib.abc
 import importlib.machinery
 import inspect
 import json
@@ -21,9 +22,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from .code_files import sources
+from .code_files import names_imported, sources
 from .errors import LandscapeError, UsageError
 from .files import read_json, stable_hash, write_json
 from .names import Registry, unknown_name
@@ -83,6 +84,7 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
     is_file = location.endswith(".py")
     module = _import_file(file, content, sha256) if is_file else _import_module(location)
     code = sources(module, sha256)
+    _reach_later(module, file.parent if is_file else Path.cwd())
     if not from_record:
         _remember(file, sha256)
     try:
@@ -211,6 +213,29 @@ def _on_path(folder: Path) -> Iterator[None]:
     finally:
         with suppress(ValueError):
             sys.path.remove(str(folder))
+
+
+class _Neighbours(importlib.abc.MetaPathFinder):
+    """Finds the neighbours of a plug-in that it imports later, inside a function: those that it names, no others."""
+
+    names: ClassVar[dict[str, list[str]]] = {}  # first word of a module's name: folders where it may be
+
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The neighbour of that name; the last place to look."""
+        folders = cls.names.get(fullname) if path is None else None
+        return importlib.machinery.PathFinder.find_spec(fullname, folders) if folders else None
+
+
+def _reach_later(module: types.ModuleType, folder: Path) -> None:
+    for name in names_imported(module):
+        folders = _Neighbours.names.setdefault(name, [])
+        if str(folder) not in folders:
+            folders.append(str(folder))
+    if _Neighbours not in sys.meta_path:
+        sys.meta_path.append(_Neighbours)
 
 
 def _import_file(file: Path, content: bytes, sha256: str) -> types.ModuleType:

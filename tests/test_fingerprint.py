@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,8 +74,63 @@ PAIRS = {
         lambda: nn.Sequential(nn.ReLU(), nn.Tanh()),
     ),
     "what is frozen": (lambda: nn.Linear(2, 2), lambda: nn.Linear(2, 2).requires_grad_(False)),
+    "the weights of a teacher in a list": (lambda: Scaled(1.0, _teacher(1)), lambda: Scaled(1.0, _teacher(2))),
+    "a constant of a traced network": (lambda: _traced(2.0), lambda: _traced(3.0)),
+    "what lies deep": (lambda: _nested(0.1), lambda: _nested(0.2)),
+    "what a chain of functions ends in": (lambda: Scaled(1.0, _chain(2.0)), lambda: Scaled(1.0, _chain(3.0))),
+    "an attribute of a function": (lambda: Scaled(1.0, _marked(1)), lambda: Scaled(1.0, _marked(2))),
+    "the end of bytes": (lambda: Scaled(1.0, bytearray(20_000)), lambda: Scaled(1.0, bytearray(19_999) + b"1")),
+    "a sparse matrix": (
+        lambda: Scaled(1.0, torch.eye(3).to_sparse()),
+        lambda: Scaled(1.0, (2 * torch.eye(3)).to_sparse()),
+    ),
+    "a method of a tensor": (
+        lambda: Scaled(1.0, torch.tensor(1.0).mul),
+        lambda: Scaled(1.0, torch.tensor(2.0).mul),
+    ),
     "a default": (lambda: Scaled(1.0, _with_default(1)), lambda: Scaled(1.0, _with_default(2))),
 }
+
+
+def _teacher(seed: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    torch.manual_seed(seed)
+    hidden = [nn.Linear(2, 2)]
+    return lambda x: 2 * hidden[0](x)
+
+
+def _traced(number: float) -> nn.Module:
+    class Times(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * number
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit itself
+        return torch.jit.trace(Times(), torch.ones(2))
+
+
+def _nested(slope: float) -> nn.Module:
+    model: nn.Module = nn.LeakyReLU(slope)
+    for _ in range(60):
+        model = nn.Sequential(model)
+    return model
+
+
+def _chain(number: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    def after(inner: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda x: inner(x) + 1
+
+    function = closing_over(number)
+    for _ in range(60):
+        function = after(function)
+    return function
+
+
+def _marked(number: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x * function.number
+
+    function.number = number
+    return function
 
 
 def _with_default(number: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -171,3 +228,93 @@ def test_what_a_pass_changes():
     model[1].calls = 1
     after = state_fingerprint(model)
     assert {k for k in before if before[k] != after[k]} == {"0", "1"}
+
+
+GLOBALS = {
+    "an object with settings": ("class S: pass\nC = S()\nC.k = {}\n", "C.k * o"),
+    "a criterion": ("C = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, {}]))\n", "C(o, y)"),
+    "a partial": ("C = functools.partial(torch.mul, {})\n", "C(o)"),
+    "a set": ("C = {{{}}}\n", "o if 1.0 in C else -o"),
+    "a class inside a class": ("class C:\n    class D:\n        k = {}\n", "C.D.k * o"),
+    "a class with a network": ("class C:\n    k = torch.nn.LeakyReLU({})\n", "C.k(o)"),
+    "a cached function": ("C = functools.lru_cache((lambda k: lambda o: k * o)({}))\n", "C(o)"),
+    "another module": ("C = type(torch)('settings')\nC.k = {}\n", "C.k * o"),
+    "the environment": (
+        "import os\nos.environ['LANDSCAPE_TEST_K'] = '{}'\n",
+        "float(os.environ['LANDSCAPE_TEST_K']) * o",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GLOBALS)
+def test_globals_that_a_loss_uses_count_by_their_values(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDSCAPE_TEST_K", "")  # so that it is gone afterwards
+
+    def found(number: float) -> str:
+        module = type(torch)("losses_of_a_user")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        before, result = GLOBALS[name]
+        made = before.format(number)
+        exec(f"import torch, functools\n{made}def loss(o, y):\n    return {result}\n", module.__dict__)
+        return fingerprint(module.loss)
+
+    assert found(1.0) == found(1.0) != found(2.0)
+
+
+def test_class_weights_of_a_loss_count_and_those_of_the_network_do_not() -> None:
+    def loss(weight: float) -> nn.Module:
+        return nn.CrossEntropyLoss(weight=torch.tensor([1.0, weight]))
+
+    model = nn.Linear(2, 2)
+    assert fingerprint(loss(1.0), weights_of=model) == fingerprint(loss(1.0), weights_of=model)
+    assert fingerprint(loss(1.0), weights_of=model) != fingerprint(loss(2.0), weights_of=model)
+    assert fingerprint(nn.Linear(2, 2)) == fingerprint(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    "make", [nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm]
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_weight_that_the_forward_makes_of_others_is_no_constant(make: Callable[..., nn.Module]) -> None:
+    first, second = make(nn.Linear(3, 3)), make(nn.Linear(3, 3))
+    second.load_state_dict(first.state_dict())
+    assert fingerprint(first) == fingerprint(second)
+
+
+def test_a_log_and_an_open_file_are_no_part_of_a_network(tmp_path: Path) -> None:
+    before, logger = fingerprint(Scaled(1.0, logging.getLogger("a"))), logging.getLogger("a")
+    logger.addHandler(logging.NullHandler())
+    assert fingerprint(Scaled(1.0, logger)) == before
+    with open(tmp_path / "a", "w") as one, open(tmp_path / "b", "w") as other:
+        assert fingerprint(Scaled(1.0, one)) == fingerprint(Scaled(1.0, other))
+
+
+@pytest.mark.parametrize("edited", ["later.py", "latest.py", "around/__init__.py", "around/deep.py"])
+def test_modules_that_are_imported_inside_a_function_count_and_are_found(tmp_path: Path, edited: str) -> None:
+    """The folder is not on the path of the process: a forward finds its neighbours all the same."""
+    (tmp_path / "around").mkdir()
+    (tmp_path / "around" / "__init__.py").write_text("b = 1.0\n")
+    (tmp_path / "around" / "deep.py").write_text("c = 1.0\n")
+    (tmp_path / "around" / "low.py").write_text("def f():\n    from .deep import c\n    return c\n")
+    (tmp_path / "later.py").write_text("from latest import a\n")
+    (tmp_path / "latest.py").write_text("a = 1.0\n")
+    (tmp_path / "plugin.py").write_text(
+        "import around.low\ndef net():\n    from later import a\n    return lambda: a * around.b * around.low.f()\n"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    program = (
+        "from landscape.plugins import resolve\nfrom landscape.registry import MODELS\n"
+        "found = resolve('../plugin.py:net', MODELS)\nprint(found.record['code'], found.call()())\n"
+    )
+
+    def run() -> list[str]:
+        folder = tmp_path / "elsewhere"
+        done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    before = run()
+    with (tmp_path / edited).open("a") as file:
+        file.write("".join(f"{n} = 2.0\n" for n in "abc"))
+    after = run()
+    assert (before[1], after[1]) == ("1.0", "2.0")
+    assert before[0] != after[0]
