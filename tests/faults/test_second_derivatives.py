@@ -17,7 +17,7 @@ from torch import Tensor
 from landscape.curvature.gauss_newton import gauss_newton_of_batch, loss_hessian
 from landscape.curvature.self_checks import check_custom_functions
 from landscape.derivatives import derivatives
-from landscape.errors import NumericalError
+from landscape.errors import NumericalError, UsageError
 from landscape.problem import Problem
 from landscape.products import Products
 
@@ -33,7 +33,7 @@ REFUSED = {
         "BatchNorm1d normalises by the statistics of each batch",
         "BatchNorm without running statistics",
     ),
-    "F.embedding, max_norm": ("changes its weights in every forward pass", "`F.embedding` with `max_norm`"),
+    "F.embedding, max_norm": ("the forward pass writes into the weights", "`F.embedding` with `max_norm`"),
     "custom function, once_differentiable": ("_CubedOnce has no second derivative", "`once_differentiable`"),
     "custom function, saving a detached tensor": ("derivative of _CubedDetached is wrong", "lose a tensor"),
 }
@@ -142,12 +142,12 @@ def outcome(name: str) -> str:
     plain_is_right = True
     for phase in (0.1, 0.7):
         try:
-            problem = problem_of(model, (inputs, LABELS), operation.loss)
+            problem = problem_of(model, (inputs, LABELS), operation.loss, loss_over="batch")  # targets of their own
             reference = Reference(problem, inputs)
             v = vector(problem, phase)
             found = problem.hvp(v)
             check_custom_functions(problem)
-        except NumericalError as refusal:
+        except (NumericalError, UsageError) as refusal:
             if REFUSED.get(name, ("not to be refused", ""))[0] not in refusal.what:
                 raise
             return "refused"
