@@ -64,7 +64,7 @@ def drawn(found: dict[str, Any], results: Sequence[Any], common: DrawnCommon, sc
 
 
 def _own_stem(kind: str, results: Sequence[Any], out: Path) -> str:
-    """The kind, or, where a figure of other targets has that name, the kind and a hash of these."""
+    """The kind, or, where another figure has that name, the kind and a hash of what is shown."""
     from landscape.files import stable_hash
 
     owners, taken = _owners(out), {p.stem for p in out.glob(f"{kind}.*")}
@@ -91,4 +91,11 @@ def _owners(out: Path) -> dict[str, Any]:
 
 
 def _targets(results: Sequence[Any]) -> list[str]:
-    return sorted({str(t) for r in results for t in r.record.get("targets") or [r.record.get("target")]})
+    """What a figure shows: the targets, and how they were looked at where that is not as usual."""
+    shown = set()
+    for r in results:
+        usual = {"operator": "hessian", "mode": "eval", "loss_over": "example", "dtype": "float32"}
+        asked = {k: r.record.get(k) for k in (*usual, "params", "replay_seed")}
+        how = "".join(f" {k}={v}" for k, v in asked.items() if v is not None and v != usual.get(k))
+        shown |= {f"{t}{how}" for t in r.record.get("targets") or [r.record.get("target")]}
+    return sorted(shown)

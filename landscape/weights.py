@@ -40,7 +40,9 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 
 def plain(tensor: Tensor) -> Tensor:
     """A tensor's numbers as they are read, one after the other on the CPU: nothing conjugated only in name."""
-    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    own = tensor.detach().cpu()
+    own = own if own.layout == torch.strided else own.to_dense()
+    return own.resolve_conj().resolve_neg().contiguous()
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -77,7 +79,7 @@ def ties(expected: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
     """For each tied key, the other keys of the same memory."""
     groups: dict[tuple[Any, ...], list[str]] = {}
     for name, tensor in expected.items():
-        if tensor.numel():
+        if tensor.numel() and tensor.layout == torch.strided:
             groups.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), []).append(name)
     return {n: tuple(o for o in names if o != n) for names in groups.values() if len(names) > 1 for n in names}
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from cases import dense, flat_function, problem_of
 from torch import Tensor, nn
 
+from landscape.curvature.hessian import hessian
 from landscape.domainwise.domains import domains
 from landscape.errors import DataError
 from landscape.measures.sharpness import sharpness
@@ -277,3 +278,26 @@ def test_rounding_inside_is_not_taken_for_examples_that_look_at_each_other():
     assert 1e-9 < relative(apart, whole) < 1e-6
     problem = problem_of(model, (X, y), batch_size=4)
     assert problem.loss() == pytest.approx(F.cross_entropy(whole, y).item(), rel=1e-6)
+
+
+def test_a_sparse_buffer_is_an_adjacency_like_any_other():
+    """Graph networks keep one; it has no memory to point at, and is part of the weights' hash all the same."""
+
+    class Graph(nn.Module):
+        def __init__(self, edge: float, sparse: bool) -> None:
+            super().__init__()
+            matrix = torch.eye(5, dtype=torch.float64)
+            matrix[0, 1] = edge
+            self.register_buffer("adjacency", matrix.to_sparse() if sparse else matrix)
+            torch.manual_seed(0)
+            self.last = nn.Linear(5, 3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.tanh((self.adjacency @ x.T).T))
+
+    torch.manual_seed(0)
+    data = torch.randn(12, 5).double(), torch.arange(12) % 3
+    sparse, dense, other = (problem_of(Graph(*a), data) for a in ((0.5, True), (0.5, False), (0.7, True)))
+    assert torch.allclose(sparse.gradient(), dense.gradient(), rtol=1e-12)
+    assert sparse.weights_hash != other.weights_hash
+    assert hessian(sparse, top=1)["eigenvalues"] == pytest.approx(hessian(dense, top=1)["eigenvalues"], rel=1e-8)

@@ -91,6 +91,8 @@ def test_a_figure_of_another_target_is_left_alone(landscape, folder: Path) -> No
     assert not {*first, *second} & {*both}
     assert [Path(f).read_bytes() for f in first] == before
     assert all(Path(f).is_file() for f in (*second, *both))
+    otherwise = landscape("hessian", "sgd/model.pt", "--dtype", "float64", *words).json["figures"]
+    assert not set(otherwise) & {*first, *second, *both}
     # The same targets draw over their own figure.
     assert landscape("hessian", "sgd/model.pt", *words).json["figures"] == first
     labels = {line.split(",")[0] for line in Path(both[-1]).read_text().splitlines()[1:]}
