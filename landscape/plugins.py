@@ -221,6 +221,10 @@ class _Neighbours(importlib.abc.MetaPathFinder):
     names: ClassVar[dict[str, list[str]]] = {}  # first word of a module's name: folders where it may be
 
     @classmethod
+    def invalidate_caches(cls) -> None:
+        """It keeps none."""
+
+    @classmethod
     def find_spec(
         cls, fullname: str, path: object = None, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:

@@ -118,6 +118,10 @@ def test_an_edited_number_is_noticed() -> None:
 @pytest.mark.parametrize("file", sorted(STORED.glob("*.json")), ids=lambda file: file.stem)
 def test_results_say_where_when_and_of_what_they_are(file: Path) -> None:
     facts = json.loads(file.read_text())
+    if file.stem.startswith("gpu-"):  # a machine that had the tree and not its history
+        assert all(facts[key] for key in ("device", "torch", "cuda", "date"))
+        assert all(row["agrees"] for row in facts["agreement"])
+        return
     assert all(facts[key] for key in ("machine", "python", "torch", "threads", "clock"))
     assert facts.get("headline") or file.stem == "scaling"  # which is on paper
     for at in stamps(facts):

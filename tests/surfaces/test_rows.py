@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-import weakref
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,8 @@ from landscape.surfaces import rows as module
 from landscape.surfaces.surface import surface
 
 # Kept outside of the losses, which are one loss by their code: what a loss holds is part of what it computes.
-CALLS: weakref.WeakKeyDictionary[Counting, int] = weakref.WeakKeyDictionary()
-STOPS: weakref.WeakKeyDictionary[Counting, tuple[int, type[BaseException]]] = weakref.WeakKeyDictionary()
+ASIDE = threading.local()
+ASIDE.calls, ASIDE.stops = {}, {}
 
 
 class Counting:
@@ -32,17 +32,17 @@ class Counting:
     __name__ = "counting"
 
     def __init__(self, stop_at: int | None = None, error: type[BaseException] = KeyboardInterrupt) -> None:
-        CALLS[self], STOPS[self] = 0, (stop_at or 0, error)
+        ASIDE.calls[id(self)], ASIDE.stops[id(self)] = 0, (stop_at or 0, error)
 
     @property
     def calls(self) -> int:
         """How often it was called."""
-        return CALLS[self]
+        return ASIDE.calls[id(self)]
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
-        CALLS[self] += 1
-        number, error = STOPS[self]
-        if CALLS[self] == number:
+        ASIDE.calls[id(self)] += 1
+        number, error = ASIDE.stops[id(self)]
+        if ASIDE.calls[id(self)] == number:
             raise error("stopped")
         return F.cross_entropy(output, target, reduction="none")
 
@@ -60,9 +60,9 @@ def write_at_once(monkeypatch):
 
 
 def compute(loss: Counting, store: Path | None, **options):
-    CALLS[loss] = -1000  # what the problem asks when it is made does not count
+    ASIDE.calls[id(loss)] = -1000  # what the problem asks when it is made does not count
     problem = problem_of(small_mlp(), domain_data(), loss)
-    CALLS[loss] = 0
+    ASIDE.calls[id(loss)] = 0
     return surface(problem, store=store, **options)
 
 
