@@ -73,8 +73,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _forget() -> None:
-    for name in ("m", "parts", "d", "l"):
-        sys.modules.pop(name, None)
+    """What another process would not know."""
+    for name in [n for n in sys.modules if n in ("m", "parts", "d", "l") or n.startswith("landscape_plugin_")]:
+        del sys.modules[name]
 
 
 PROBLEM = ProblemSpec(model="m.py:net", data="d.py:data", loss="l.py:loss", device="cpu")
@@ -231,3 +232,31 @@ def test_what_is_asked_of_the_problem_is_what_decides():
 
     found = identity.identity("hessian", problem_of(small_mlp(), domain_data()), HessianSpec(), PROBLEM)
     assert set(identity.DECIDES.values()) <= set(found)
+
+
+def test_a_run_goes_on_with_the_code_that_it_was_made_of(place: Path):
+    """A neighbour of the plug-in that changed makes it another training; earlier runs said nothing of neighbours."""
+    import landscape
+    from landscape.errors import UsageError
+    from landscape.files import read_json, write_json
+    from landscape.specs import TrainSpec
+    from landscape.training.setup import open_ingredients
+    from landscape.training.trainer import _hash_of, _without_code
+
+    options: dict[str, Any] = {"model": "m.py:net", "data": "d.py:data", "optimizer": ("sgd",), "steps": 2}
+    (run,) = landscape.train("runs", **options)
+    _forget()
+    assert landscape.train("runs", **options)[0].record["weights_hash"] == run.record["weights_hash"]
+    ingredients = open_ingredients(TrainSpec(**options))
+    record = read_json(run.path / "run.json")
+    before = {**record, "ingredients": _without_code(record["ingredients"])}
+    (single,) = TrainSpec(**options).runs()
+    before["config_hash"] = _hash_of(single, ingredients, before["ingredients"])
+    write_json(run.path / "run.json", before)
+    _forget()
+    landscape.train("runs", **options)
+    write_json(run.path / "run.json", record)
+    _edit("parts.py", "SLOPE = 1", "SLOPE = 2")
+    _forget()
+    with pytest.raises(UsageError, match="a run of another configuration"):
+        landscape.train("runs", **options)

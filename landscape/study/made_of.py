@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..code_files import version
 from ..data.splits import open_data
 from ..errors import LandscapeError
 from ..files import stable_hash
@@ -24,6 +25,8 @@ from ..specs.train import TrainSpec
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
+
+_LIBRARIES = {"torchvision": "torchvision", "timm": "timm", "hf": "transformers"}  # whose networks go by a name
 
 
 def code_of(kind: str, spec: TrainSpec | ProblemSpec) -> str:
@@ -79,4 +82,5 @@ def current(
 def _code(name: str, kind: str) -> Any:
     registry: Registry = {r.kind: r for r in (DATA, MODELS, LOSSES)}[kind]
     made = resolve(name, registry).record
-    return made.get("code", made["name"])
+    library = _LIBRARIES.get(name.partition(":")[0])
+    return made.get("code", [made["name"], version(library) if library else None])

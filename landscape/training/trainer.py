@@ -6,7 +6,7 @@ import datetime
 import itertools
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,8 @@ def train_one(
     config = config_hash(spec, ingredients)
     require_equal("data and settings", config, "give every process the same files and command")
     with run.writing():
-        if not decided(lambda: _goes_on(run, config, resume=resume, force=force)):
+        earlier = _hash_of(spec, ingredients, _without_code(record))
+        if not decided(lambda: _goes_on(run, (config, earlier), resume=resume, force=force)):
             run.start(
                 {
                     "version": 1,
@@ -131,11 +132,20 @@ def train_one(
 
 def config_hash(spec: TrainSpec, ingredients: Ingredients) -> str:
     """What a run folder's ``config_hash`` is for this training: its settings, code and examples."""
+    return _hash_of(spec, ingredients, ingredients.record())
+
+
+def _hash_of(spec: TrainSpec, ingredients: Ingredients, record: Mapping[str, Any]) -> str:
     resolved = resolved_spec(spec, ingredients)
-    return stable_hash({**{k: v for k, v in resolved.items() if k not in spec.not_in_key()}, **ingredients.record()})
+    return stable_hash({**{k: v for k, v in resolved.items() if k not in spec.not_in_key()}, **record})
 
 
-def _goes_on(run: Run, config: str, *, resume: bool, force: bool) -> bool:
+def _without_code(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The ingredients as runs kept them before they said which files a plug-in imports."""
+    return {k: {n: x for n, x in v.items() if n != "code"} if isinstance(v, dict) else v for k, v in record.items()}
+
+
+def _goes_on(run: Run, configs: Sequence[str], *, resume: bool, force: bool) -> bool:
     """Whether an existing run is continued (True) or a new one started (False)."""
     if force or not Run.is_run(run.path):
         foreign = [p.name for p in run.path.iterdir() if not p.name.startswith(".")] if run.path.is_dir() else []
@@ -143,7 +153,7 @@ def _goes_on(run: Run, config: str, *, resume: bool, force: bool) -> bool:
             raise UsageError("the folder holds other files", str(run.path), "choose another --out, or pass --force")
         return False
     record = run.record
-    if record.get("config_hash") != config:
+    if record.get("config_hash") not in configs:
         raise UsageError(
             "the folder holds a run of another configuration",
             str(run.path),
