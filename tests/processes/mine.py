@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from cases import domain_data, small_mlp
 from torch import Tensor, nn
 
+from landscape.soundness import FEW
+
 RANK = os.environ.get("RANK")
 calls = 0
 
@@ -34,26 +36,27 @@ def data(few: int = 0) -> Any:
 
 
 def one_fails(output: Tensor, target: Tensor) -> Tensor:
-    if _third_call_of_the_second():
+    if _third_call_of_the_second(target):
         raise ArithmeticError("this one alone cannot")
     return F.cross_entropy(output, target, reduction="none")
 
 
 def one_is_killed(output: Tensor, target: Tensor) -> Tensor:
-    if _third_call_of_the_second():
+    if _third_call_of_the_second(target):
         os.kill(os.getpid(), signal.SIGKILL)
     return F.cross_entropy(output, target, reduction="none")
 
 
 def one_is_stopped(output: Tensor, target: Tensor) -> Tensor:
-    if _third_call_of_the_second():
+    if _third_call_of_the_second(target):
         os.kill(os.getpid(), signal.SIGSTOP)
     return F.cross_entropy(output, target, reduction="none")
 
 
-def _third_call_of_the_second() -> bool:
+def _third_call_of_the_second(target: Tensor) -> bool:
+    """Of those that are asked for all of its examples: what a problem asks when it is made is of a few."""
     global calls  # noqa: PLW0603
-    calls += 1
+    calls += len(target) > FEW
     return RANK == "1" and calls == 3
 
 
