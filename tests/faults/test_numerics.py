@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from .conftest import Landscape
 
@@ -133,8 +134,13 @@ def test_a_loss_that_is_no_number_in_a_surface(plug: Landscape, tmp_path: Path) 
     paths = [Path(p) for p in drawn.json["outputs"]]
     assert all(p.stat().st_size > 1000 for p in paths if p.suffix != ".csv")
     refused = plug("hessian", *asked(tmp_path, "Exploding", "--data-arg", "shift=1e39"))
+    assert refused.code == 3
+    assert "hold infinite values in the inputs, and the loss there is nan" in refused.error
+    words = asked(tmp_path, "Exploding")
+    torch.save({"map.weight": torch.full((3, 4), 0.7)}, tmp_path / "Exploding.pt")
+    refused = plug("hessian", *words)
     assert refused.code == 4
-    assert "loss at the weights is nan" in refused.error
+    assert "is nan" in refused.error
 
 
 @pytest.mark.case(65)

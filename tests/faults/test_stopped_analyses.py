@@ -37,11 +37,13 @@ class Counted(nn.Module):
         if output.requires_grad:
             output.register_hook(note)
         return output
+# Named where they are no part of the function's code: what that asks of the environment is part of what it computes.
+COUNT, PACE = "COUNT", "PACE"
 def note(gradient=None):
-    if os.environ.get("COUNT"):
-        with open(os.environ["COUNT"], "ab") as file:
+    if os.environ.get(COUNT):
+        with open(os.environ[COUNT], "ab") as file:
             file.write(b".")
-    time.sleep(float(os.environ.get("PACE", "0")))
+    time.sleep(float(os.environ.get(PACE, "0")))
 def data():
     x = torch.sin(torch.arange(160.0)).reshape(40, 4)
     parts = {"a": (x[:25], torch.arange(25) % 3), "b": (x[25:], torch.arange(15) % 3)}
@@ -218,7 +220,7 @@ def test_two_processes_want_the_same_result(plug: Landscape, tmp_path: Path) -> 
         assert both[0].json["result"] == both[1].json["result"]
         assert arrays(both[0].json["result"])
         again = plug(*words)
-        assert "stored result, same weights, data and options" in again.err
+        assert "stored result, same weights, network, data and options" in again.err
     assert leftovers(tmp_path / "results") == []
 
 
