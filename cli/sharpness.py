@@ -46,7 +46,9 @@ def show(result: Any, screen: Screen) -> None:
     if compared and compared["note"]:
         screen.line(f"note: {compared['note']}")
     ragged = {m["m"]: m["last_block"] for m in result["measures"] if m.get("last_block", m["m"]) != m["m"]}
-    if ragged:
+    if ragged and result.record.get("loss_over") == "batch":
+        screen.line("blocks are the recorded batches; all weigh the same, also those that a domain ends with")
+    elif ragged:
         told = ", ".join(f"m = {m}: {last}" for m, last in ragged.items())
         screen.line(f"the last block holds the rest and is weighted by its size ({told})")
     if result["subsets"]:

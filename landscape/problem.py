@@ -102,7 +102,7 @@ class Problem(Passes):
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
         self.loss_function = as_loss(loss)
         self.loss_hash = fingerprint(loss, weights_of=unwrapped_model)
-        self.loss_over, self._copied = loss_over, copy
+        self.loss_over = loss_over
         where, kind = pick_device(device), floating_type(unwrapped_model, dtype)
         examples = self._in_order(Examples.of(data).in_memory(_MEMORY_BYTES))
         super().__init__(

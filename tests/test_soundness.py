@@ -174,8 +174,11 @@ def test_sharpness_over_batches_climbs_batch_by_batch():
             for p, g in zip(model.parameters(), gradients, strict=True):
                 p.add_(g, alpha=0.05 / float(norm))
             rises.append(float(infonce(model(x[rows]), y[rows]) - before))
-    (row,) = landscape.sharpness(problem)["measures"]
+    found = landscape.sharpness(problem)
+    (row,) = found["measures"]
     assert (row["m"], row["n_blocks"]) == (16, 3)
+    assert found["partition"]["rule"].startswith("the recorded batches")
+    assert found["partition"]["seed"] is None
     assert row["value"] == pytest.approx(np.mean(rises), rel=1e-9)
     with pytest.raises(UsageError, match="m=4 is not the 16 examples of a batch"):
         landscape.sharpness(problem, m=(4,))

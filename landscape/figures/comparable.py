@@ -39,7 +39,11 @@ def comparable(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
             others = {key[place] for key in groups} - {chosen[place]}
             if others:
                 count = sum(_condition(r, name) != chosen[place] for r in of_kind)
-                told = "" if name == "loss_hash" else f" {_said(chosen[place])}, not {', '.join(map(_said, others))}"
+                told = (
+                    ""
+                    if name == "loss_hash"
+                    else f" {_said(name, chosen[place])}, not {', '.join(sorted(_said(name, o) for o in others))}"
+                )
                 notes.append(f"{count} {kind} result(s) are not drawn beside the others: {words}{told}")
     return [r for r in results if id(r) in kept], notes
 
@@ -49,5 +53,5 @@ def _condition(result: Result, name: str) -> Any:
     return CONDITIONS[name][1] if found is None else found
 
 
-def _said(value: Any) -> str:
-    return "all" if value is None else str(value)
+def _said(name: str, value: Any) -> str:
+    return str(value) if value is not None else "all" if name == "params" else "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .style import Style
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 Draw = Callable[[Sequence[Result], "Style"], "Drawing"]
@@ -106,6 +109,8 @@ def styled(draw: Draw) -> Draw:
     def inside(results: Sequence[Result], style: Style) -> Drawing:
         with style.applied():
             alike, left_out = comparable(results)
+            for note in left_out:  # nobody who looks at a file sees its notes
+                log.warning("%s", note)
             drawing = draw(alike, style)
             drawing = replace(drawing, notes=(*drawing.notes, *left_out))
             layout = drawing.figure.get_layout_engine()

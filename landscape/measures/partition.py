@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..examples import Examples, Indices
+from ..examples import Indices
 from ..problem import Problem
 
 RULE = (
     "one seeded order, stratified by class and domain, cut into blocks of m; "
     "a last smaller block is weighted by its size; a block without a target that counts is left out"
 )
+
+
+OVER_BATCHES = "the recorded batches, each of examples of one domain; all weigh the same, also the smaller ones"
 
 
 def blocks(order: Indices, m: int) -> list[Indices]:
@@ -61,9 +64,12 @@ def shares(problem: Problem, parts: list[Indices]) -> NDArray[np.float64]:
     return np.asarray(found / found.sum())
 
 
-def describe(examples: Examples, seed: int) -> dict[str, Any]:
-    """The partition for the record: its rule, its seed, and a hash of the order of the examples."""
-    order = examples.stratified_order(seed).astype("<i8")
+def describe(problem: Problem, seed: int) -> dict[str, Any]:
+    """The partition for the record: its rule, its seed (None: nothing is drawn), and a hash of the order."""
+    if problem.loss_over == "batch":
+        order = np.arange(problem.n_examples, dtype="<i8")
+        return {"rule": OVER_BATCHES, "seed": None, "order_hash": hashlib.sha256(order.tobytes()).hexdigest()}
+    order = problem.examples.stratified_order(seed).astype("<i8")
     return {"rule": RULE, "seed": seed, "order_hash": hashlib.sha256(order.tobytes()).hexdigest()}
 
 

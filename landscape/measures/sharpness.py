@@ -81,7 +81,7 @@ def sharpness(
         "accuracy": evaluation.accuracy,
         "measures": measures,
         "domains": {n: {"measures": rows} for n, rows in domains.items()} if domains else None,
-        "partition": partition.describe(problem.examples, seed),
+        "partition": partition.describe(problem, seed),
         "subsets": _describe_subsets(problem, spec.subsets, seed),
         "control": _control(plain, spec, seed) if spec.control else None,
         "derivatives": compared,

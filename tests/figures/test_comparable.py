@@ -57,10 +57,11 @@ def test_kinds_are_compared_within_themselves():
     assert comparable([curvature, rise])[0] == [curvature, rise]
 
 
-def test_a_figure_draws_what_can_be_compared():
+def test_a_figure_draws_what_can_be_compared(caplog: pytest.LogCaptureFixture):
     results = [of("sgd", 0), of("sgd", 1), of("sam", 0), of("sam", 1, mode="train")]
     drawing: Drawing = FIGURES.load("eigenvalues")(fitting("eigenvalues", results), Style())
     seeds = {(row["label"], row["seed"]) for row in drawing.rows}
     assert ("sam", 1) not in seeds
     assert {("sgd", 0), ("sgd", 1), ("sam", 0)} <= seeds
     assert any("the mode eval, not train" in note for note in drawing.notes)
+    assert "1 hessian result(s) are not drawn beside the others: the mode eval, not train" in caplog.text

@@ -161,16 +161,15 @@ def test_blocks_that_do_not_fit_into_memory_together_are_halved(monkeypatch, cap
 
 def test_blocks_are_nested_and_recorded():
     problem = problem_of(small_mlp(), domain_data())
-    examples = problem.examples
     for small, large in ((2, 6), (6, 42)):
         coarse = [set(p.tolist()) for p in partition(problem, large, 3)]
         for part in partition(problem, small, 3):
             assert any(set(part.tolist()) <= block for block in coarse)
     assert sorted(np.concatenate(partition(problem, 5, 3)).tolist()) == list(range(42))
     assert [len(p) for p in partition(problem, 5, 3)] == [5] * 8 + [2]
-    a, b = describe(examples, 3), describe(examples, 4)
+    a, b = describe(problem, 3), describe(problem, 4)
     assert a["order_hash"] != b["order_hash"]
-    assert a == describe(examples, 3)
+    assert a == describe(problem, 3)
 
 
 class Masked(nn.Module):
