@@ -87,7 +87,7 @@ class Problem(Passes):
         replay_seed: int | None = None,
         loss_over: str = "example",
         copy: bool = True,
-        _sound: bool = False,
+        _sound: bool = False,  # known of the problem that this one is made from
     ) -> None:
         if loss_over not in ("example", "batch"):
             raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
