@@ -75,7 +75,7 @@ def analyze(
         beside["store"] = path.with_suffix(".rows")
     if isinstance(spec, HessianSpec) and place()[1] == 1:
         beside["store"] = folder / journal_name(problem, spec.operator, spec.label_samples, problem_spec.seed)
-    if not force and decided(lambda: is_stored(path)):
+    if not force and decided(lambda: is_stored(path, kind, found)):
         log.info("stored result, same weights, network, data and options: %s", path)
         return _placed(Result.load(path), target, problem_spec)
     try:
@@ -95,14 +95,20 @@ def analyze(
     return result
 
 
-def is_stored(path: Path) -> bool:
-    """Whether a result is there and whole; of several processes the first one looks."""
+def is_stored(path: Path, kind: str, found: Mapping[str, Any]) -> bool:
+    """Whether the result of this identity is there and whole; of several processes the first one looks.
+
+    A file that was renamed or put there by somebody holds another identity than its name says.
+    """
     if not path.exists():
         return False
     try:
-        Result.load(path)
+        stored = Result.load(path)
     except LandscapeError:
         log.warning("the stored result %s is damaged and is computed again", path)
+        return False
+    if stored.kind != kind or key(kind, stored.record.get("identity") or {}) != key(kind, found):
+        log.warning("the stored result %s is that of another computation; this one is computed again", path)
         return False
     return True
 

@@ -160,7 +160,7 @@ def _stored(
     remove_stale_temporaries(folder)
     found = identity(kind, problem, spec, problem_spec, others)
     file = folder / f"{kind}-{key(kind, found)}.nc"
-    if not force and decided(lambda: is_stored(file)):
+    if not force and decided(lambda: is_stored(file, kind, found)):
         log.info("stored result, same weights, network, data and options: %s", file)
         return Result.load(file)
     store = file.with_suffix(".rows")

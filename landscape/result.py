@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .errors import DataError, UsageError
-from .files import atomic_path, jsonable
+from . import netcdf
+from .errors import DataError, LandscapeError, UsageError, is_out_of_memory
+from .files import jsonable, write_bytes
+from .hdf5 import is_hdf5, read_hdf5
 from .names import unknown_name
+from .stored_form import require_form
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-_ATTRIBUTE = "landscape"
+P = ParamSpec("P")
+T = TypeVar("T")
+_LARGEST = 1 << 32  # bytes; the arrays of a netCDF file of this kind are no larger
 # Of the record, what a notebook shows above the numbers, and how many rows of these.
 _SHOWN = (
     "loss",
@@ -117,7 +123,7 @@ class Result:
         return self.data[chosen].to_dataframe(dim_order=list(dims)).reset_index()
 
     def save(self, path: Path | str) -> Path:
-        """Write to a netCDF file, atomically (and `vectors` to a safetensors file beside it, first)."""
+        """Write to a netCDF file with a checksum, atomically; before, `vectors` to a safetensors file beside it."""
         path = Path(path).absolute()
         if self.vectors:
             from .weights import save_tensors
@@ -126,35 +132,62 @@ class Result:
             facts = {k: self.record.get(k) for k in ("weights_hash", "data_hash", "axes") if self.record.get(k)}
             save_tensors(beside, self.vectors, {"kind": self.kind, **facts})
             self.record["directions" if self.kind in ("surface", "plane") else "vectors"] = str(beside)
-        data = self.data.assign_attrs(
-            {_ATTRIBUTE: json.dumps({"kind": self.kind, "record": self.record}, allow_nan=False)}
-        )
-        with atomic_path(path) as temporary:
-            data.to_netcdf(temporary, engine="h5netcdf")
+        write_bytes(path, netcdf.encode(self.data, {"kind": self.kind, "record": self.record}))
         self.path = path
         return path
 
     @classmethod
     def load(cls, path: Path | str) -> Result:
-        """Read a stored result.
+        """Read a stored result, also one that older versions stored as HDF5.
+
+        The file may be a stranger's: its checksum, its sizes and the form of its record are checked.
 
         Raises:
             UsageError: If there is no such file.
             DataError: If it is no result of this program, or damaged.
         """
-        import xarray as xr
-
         path = Path(path).absolute()
         if not path.is_file():
             raise UsageError("there is no such result", str(path), "check the path")
         try:
-            data = xr.load_dataset(path, engine="h5netcdf")
-            stored = json.loads(data.attrs.pop(_ATTRIBUTE))
+            if path.stat().st_size > _LARGEST:
+                raise ValueError("it is larger than results are")
+            data, stored = netcdf.decoded(read_hdf5(path)) if is_hdf5(path) else netcdf.decode(path.read_bytes())
+            require_form(stored["kind"], data, stored["record"])
             return cls(stored["kind"], data, stored["record"], path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"this is no stored result: {error}", str(path), "compute it again with --force"
             ) from error
+
+
+def shows_stored(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that draws or writes its ``results`` (or ``result``), which may be a stranger's files.
+
+    What their numbers make fail beyond what `record_form` excludes becomes a `DataError` that names the files.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except LandscapeError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            given = signature.bind(*args, **kwargs).arguments
+            results = given["results"] if "results" in given else [given["result"]]
+            files = [str(r.path) for r in results if r.path]
+            if not files or is_out_of_memory(error):
+                raise
+            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            raise DataError(
+                f"these stored results cannot be shown: {type(error).__name__}: {str(error)[:200]}",
+                f"{files[0]}{more}",
+                "compute them again with --force; if that does not help, report it with the output of --debug",
+            ) from error
+
+    return guarded
 
 
 def _short(value: Any) -> str:

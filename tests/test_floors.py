@@ -11,7 +11,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    1: {"allocator", "errors", "names", "registry", "specs", "files", "progress", "plugins", "code_files"},
+    1: {
+        "allocator",
+        "errors",
+        "names",
+        "registry",
+        "specs",
+        "files",
+        "progress",
+        "plugins",
+        "code_files",
+        "netcdf",
+        "hdf5",
+        "hdf5_process",
+        "record_form",
+        "stored_form",
+    },
     2: {
         "trees",
         "recompute",

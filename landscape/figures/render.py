@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..files import write_bytes
 from ..names import unknown_name
 from ..registry import FIGURES
-from ..result import Result
+from ..result import Result, shows_stored
 from .drawing import Drawing, Want
 from .movies import gif
 from .provenance import metadata
@@ -22,6 +22,7 @@ from .tables import to_csv
 FORMATS = ("pdf", "png", "svg", "html", "gif")
 
 
+@shows_stored
 def render(
     kind: str,
     results: Sequence[Result],
@@ -90,6 +91,7 @@ def fitting(kind: str, results: Sequence[Result]) -> list[Result]:
     return wanted.of(named_apart(results), kind)
 
 
+@shows_stored
 def drawable(results: Sequence[Result]) -> list[str]:
     """The figure kinds that the results allow, in the order of the registry."""
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from ..event_files import EventFile
 from ..registry import FIGURES
-from ..result import Result
+from ..result import Result, shows_stored
 from .drawing import Drawing
 from .render import drawable, fitting, image
 from .style import Style
 
 
+@shows_stored
 def add_figures(folder: Path, results: Sequence[Result], step: int) -> list[str]:
     """Draw every kind of figure that ``results`` allow as a picture of an event file in ``folder``.
 

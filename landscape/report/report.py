@@ -14,12 +14,13 @@ from ..figures.provenance import versions
 from ..figures.series import named_apart
 from ..figures.style import Style
 from ..figures.summary import summarize
-from ..result import Result
+from ..result import Result, shows_stored
 from .explore import explorable, script_json
 from .page import write_page
 from .sections import CAPTIONS, downloads, plots, provenance, table_cells, table_head
 
 
+@shows_stored
 def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
     """Write one HTML file that holds the comparison, all figures, what can be explored, and all provenance.
 

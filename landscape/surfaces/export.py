@@ -15,9 +15,10 @@ import numpy as np
 from ..errors import UsageError
 from ..files import atomic_path, write_bytes
 from ..names import unknown_name
-from ..result import Result
+from ..result import Result, shows_stored
 
 
+@shows_stored
 def export(result: Result, form: str, path: Path) -> Path:
     """Write a stored result in another format; NaN and infinities stay what they are.
 

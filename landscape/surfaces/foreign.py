@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, UsageError
+from ..hdf5 import read_hdf5
 from ..result import Result
 from .checks import value_checks
 
@@ -24,17 +25,15 @@ def read_surface_h5(path: Path | str) -> Result:
         UsageError: If there is no such file.
         DataError: If it is no such surface.
     """
-    import h5py
     import xarray as xr
 
     path = Path(path).absolute()
     if not path.is_file():
         raise UsageError("there is no such file", str(path), "check the path")
     try:
-        with h5py.File(path, "r") as file:
-            found = {k: np.asarray(file[k], dtype=float) for k in file if k in _NAMES}
-            source = file["dir_file"][()] if "dir_file" in file else b""
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        arrays = {name: values for name, (_, values, _) in read_hdf5(path).variables.items()}
+        found = {k: np.asarray(v, dtype=float) for k, v in arrays.items() if k in _NAMES}
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"this is no HDF5 surface: {error}", str(path), "copy it again") from error
     if "xcoordinates" not in found or not {"train_loss", "test_loss"} & set(found):
         raise DataError("it holds no xcoordinates and train_loss", str(path), "name a surface of loss-landscape")
@@ -62,7 +61,7 @@ def read_surface_h5(path: Path | str) -> Result:
         "kind": f"{len(shape)}d",
         "shape": list(shape),
         "axes": [],
-        "directions": source.decode("utf-8", "replace") if isinstance(source, bytes) else str(source),
+        "directions": str(arrays["dir_file"]) if "dir_file" in arrays else "",
         "center_loss": centre,
         "unfinished_cells": unfinished,
         **value_checks(loss, coordinates, centre),

@@ -1,0 +1,325 @@
+"""The fields of stored records and their types, by the kind of the result.
+
+A field that stands here may be missing or null unless it is `Required`; fields that do not stand here are nobody's
+concern.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Required, TypedDict
+
+Number = float | None  # NaN and infinities are null in JSON
+Numbers = list[Number] | None
+Texts = list[str] | None
+Facts = dict[str, Any] | None
+
+
+class Run(TypedDict, total=False):
+    """The training that a checkpoint comes from, at its step."""
+
+    path: str | None
+    optimizer: str | None
+    base: str | None
+    seed: int | None
+    step: int | None
+    epoch: Number
+    batch_size: int | str | None
+    lr: Number
+    lr_at_step: Number
+    momentum: Number
+    rho: Number
+    alpha: Number
+    lam: Number
+
+
+class Common(TypedDict, total=False):
+    """What every record may have."""
+
+    target: str | None
+    targets: Texts
+    label: str | None
+    run: Run | None
+    spec: Facts
+    problem_spec: Facts
+    identity: Facts
+    weights_hash: str | None
+    data_hash: str | None
+    network_hash: str | None
+    loss_hash: str | None
+    loss_function: str | None
+    loss_over: str | None
+    operator: str | None
+    mode: str | None
+    params: str | None
+    dtype: str | None
+    device: str | None
+    torch: str | None
+    model: str | None
+    split: str | None
+    seed: int | None
+    n_examples: int | None
+    n_parameters: int | None
+    accuracy: Number | list[Number]
+    gradient_norm: Number
+    symmetry_error: Number
+    loss_variance: Number
+    seconds: Number
+    domain_counts: dict[str, int] | None
+    batchnorm_layers: int | None
+    bn_policy: str | None
+    notes: Texts
+    cautions: Texts
+    replaced: Texts
+
+
+class Trace(TypedDict, total=False):
+    """A stochastic trace."""
+
+    estimate: Number
+    stderr: Number
+
+
+class Density(TypedDict, total=False):
+    """A spectral density as quadrature: nodes and weights of all probes."""
+
+    nodes: Required[Numbers]
+    weights: Required[Numbers]
+    sigma: Number
+    probes: int | None
+
+
+class Spectrum(TypedDict, total=False):
+    """The spectrum of one domain or layer."""
+
+    eigenvalues: Numbers
+    residuals: Numbers
+    converged: list[bool | None] | None
+    trace: Trace | None
+
+
+class Hessian(Common, total=False):
+    """A spectrum of the whole."""
+
+    loss: Number
+    eigenvalues: Numbers
+    residuals: Numbers
+    converged: list[bool] | None
+    smallest: Numbers
+    smallest_residuals: Numbers
+    smallest_converged: list[bool] | None
+    lambda_ratio: Number
+    edges_of_stability: dict[str, Number] | None
+    trace: Trace | None
+    density: Density | None
+    domains: dict[str, Spectrum] | None
+    layers: dict[str, Spectrum] | None
+
+
+class Measure(TypedDict, total=False):
+    """One measured sharpness."""
+
+    measure: Required[str]
+    m: int | None
+    rho: Number
+    p: float | str | None
+    adaptive: bool | None
+    value: Required[Number]
+    stderr: Number
+    n_blocks: int | None
+    gamma: Number
+
+
+class Control(TypedDict, total=False):
+    """Sharpness of networks that compute the same function."""
+
+    kind: str | None
+    measures: list[dict[str, Any]] | None
+    networks: list[dict[str, Any]] | None
+    layers: list[dict[str, Any]] | None
+
+
+class Sharpness(Common, total=False):
+    """Measures of sharpness."""
+
+    loss: Number
+    measures: list[Measure] | None
+    control: Control | None
+    domains: Facts
+    subsets: list[Any] | dict[str, Any] | None
+
+
+class Axis(TypedDict, total=False):
+    """A direction of a surface."""
+
+    direction: Required[str]
+    norm: Number
+    seed: int | None
+    axis: int | None
+    eigenvalue: Number
+    residual: Number
+    rho: Number
+    explained_variance: Number
+    one_dimensional: str | None
+
+
+class Surface(Common, total=False):
+    """Losses over a line or a plane through one checkpoint."""
+
+    kind: str | None
+    shape: list[int] | None
+    axes: list[Axis] | None
+    directions: str | None
+    cosine: Number
+    expected_cosine: Number
+    plain_loss: Number
+    center_loss: Number
+    nan_cells: int | None
+    minimum: Number
+    minimum_at: dict[str, Number] | None
+    metrics: Texts
+    fixed_parameters: int | None
+    range: Numbers
+    domains: Texts
+    topology: Facts
+
+
+class Checkpoint(TypedDict, total=False):
+    """A point on a plane."""
+
+    label: Required[str]
+    run: Run | None
+    step: int | None
+    target: str | None
+    weights_hash: str | None
+
+
+class Plane(Surface, total=False):
+    """Losses over the plane of several checkpoints."""
+
+    checkpoints: Required[list[Checkpoint]]
+    plane: str | None
+    same_start: bool | None
+
+
+class Path(Common, total=False):
+    """Losses between two checkpoints."""
+
+    a: str | None
+    b: str | None
+    b_run: Run | None
+    kind: str | None
+    barrier: Number
+    t: Numbers
+    loss: Numbers
+
+
+class Matrix(TypedDict, total=False):
+    """Numbers between domains."""
+
+    names: Texts
+    sources: Texts
+    matrix: list[list[Number]] | None
+    rho: Number
+
+
+class Domains(Common, total=False):
+    """Losses of domains, at one checkpoint or along a training."""
+
+    domains: Facts
+    loss: Number
+    loss_mean: Number
+    loss_range: Number
+    gradient_cosine: Matrix | None
+    cross_sharpness: Matrix | None
+    worst_domain: Facts
+    curves: Facts
+
+
+class Final(TypedDict, total=False):
+    """What a training ended with."""
+
+    train_loss: Number
+    train_accuracy: Number
+    val_loss: Number
+    val_accuracy: Number
+    test_loss: Number
+    test_accuracy: Number
+    unseen_loss: Number
+    unseen_accuracy: Number
+    domain_loss_variance: Number
+    domains: dict[str, dict[str, Any]] | None
+
+
+class Training(Common, total=False):
+    """The course of a training."""
+
+    status: str | None
+    final: Final | None
+    holdout: Texts
+    unseen: Texts
+
+
+class Correlation(TypedDict, total=False):
+    """A measure against an outcome."""
+
+    measure: Required[str]
+    outcome: Required[str]
+    kind: Required[str]
+    verdict: Required[str]
+    tau: Required[Number]
+    tau_low: Number
+    tau_high: Number
+    psi: Number
+    p_holm: Number
+    p_permutation: Number
+    permuted_band: Number
+    partial_rank: Number
+    partial_rank_low: Number
+    partial_rank_high: Number
+    information: Number
+    information_permuted: Number
+    icc: Number
+    granulated: list[dict[str, Any]] | None
+    warnings: Texts
+
+
+class Comparison(TypedDict, total=False):
+    """Methods against a baseline, in pairs."""
+
+    baseline: str | None
+    axes: Texts
+    competitors: list[dict[str, Any]] | None
+    pairs: list[dict[str, Any]] | None
+    notes: Texts
+
+
+class Study(Common, total=False):
+    """A study and its statistics."""
+
+    study: str | None
+    title: str | None
+    claim: str | None
+    correlations: Required[list[Correlation]]
+    outcomes: Required[list[dict[str, Any]]]
+    models: Required[list[dict[str, Any]]]
+    comparison: Comparison | None
+    controls: list[dict[str, Any]] | None
+    radii: list[dict[str, Any]] | None
+    uniform: list[dict[str, Any]] | None
+    dropped: list[Any] | None
+    experiment: Facts
+    seeds: Facts
+    report: Facts
+
+
+RECORDS: dict[str, Any] = {
+    "hessian": Hessian,
+    "sharpness": Sharpness,
+    "surface": Surface,
+    "plane": Plane,
+    "path": Path,
+    "domains": Domains,
+    "domain-curves": Domains,
+    "training": Training,
+    "study": Study,
+}
