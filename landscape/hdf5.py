@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ import numpy as np
 from .netcdf import Arrays
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
+_PROGRAM = "from landscape.hdf5_process import main; main()"
 SECONDS = 8.0  # to read one file, and a second more for every so many bytes
 _BYTES_PER_SECOND = 20_000_000
 _START = 120.0  # to start Python and import h5py, on a busy machine
+_WIDE = 1_000_000
 _KINDS = frozenset("fiub")
 
 
@@ -50,8 +53,9 @@ def _arrays(header: dict[str, Any], content: bytes) -> Arrays:
     place = 0
     for name, about in header["variables"].items():
         if about["values"] is not None:
-            values = np.empty(len(about["values"]), dtype=object)
-            values[:] = about["values"]
+            widest = max(map(len, about["values"]), default=0)
+            wide = widest * len(about["values"]) > _WIDE  # one long text among many: an array of objects
+            values = np.array(about["values"], dtype=object if wide else str)
         else:
             kind = np.dtype(about["type"])
             if kind.kind not in _KINDS:
@@ -70,14 +74,15 @@ class _Reader:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from landscape.hdf5_process import main; main()"],
+            # -P: no module of the folder that somebody works in
+            [sys.executable, "-P", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"},
             start_new_session=True,  # a Ctrl-C is for those who read the answer
         )
-        weakref.finalize(self, self.process.kill)
+        weakref.finalize(self, _end, self.process)
         self._within(_START, self._line)
 
     def ask(self, path: Path, seconds: float) -> tuple[dict[str, Any], bytes]:
@@ -100,8 +105,7 @@ class _Reader:
 
     def end(self) -> None:
         """End the process, whatever it does."""
-        self.process.kill()
-        self.process.wait()
+        _end(self.process)
 
     def _answer(self) -> tuple[dict[str, Any], bytes]:
         header = json.loads(self._line())
@@ -141,6 +145,15 @@ class _Reader:
         if isinstance(found[0], Exception):
             raise found[0]
         return found[0]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # what was not sent any more
+            if pipe:
+                pipe.close()
 
 
 _LOCK = [threading.Lock()]

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,13 +58,7 @@ def _joined(letters: Any, encoding: str) -> Any:
         raise ValueError(f"its texts are {encoding!r}")
     width = letters.shape[-1]
     joined = np.ascontiguousarray(letters).view(f"S{width}").reshape(letters.shape[:-1])
-    return _objects([v.decode(encoding) for v in joined.ravel()], joined.shape)
-
-
-def _objects(values: list[str], shape: Sequence[int]) -> Any:
-    made = np.empty(len(values), dtype=object)
-    made[:] = values
-    return made.reshape(shape)
+    return np.array([v.decode(encoding) for v in joined.ravel()], dtype=str).reshape(joined.shape)
 
 
 def encode(data: xr.Dataset, text: dict[str, Any]) -> bytes:
@@ -159,7 +152,9 @@ def _read(value: Any) -> Any:
     if not all(isinstance(n, int) and n >= 0 for n in shape) or math.prod(shape) != len(value["values"]):
         raise ValueError(f"{len(value['values'])} values are no array of shape {list(shape)}")
     if kind == "text":
-        values = _objects([_text(v) for v in value["values"]], shape)
+        values = np.empty(len(value["values"]), dtype=object)  # fixed widths would drop a NUL at the end
+        values[:] = [_text(v) for v in value["values"]]
+        values = values.reshape(shape)
     else:
         values = np.array(value["values"], dtype=kind).reshape(shape)
     return xr.Variable([_text(d) for d in value["dims"]], values)
@@ -206,14 +201,16 @@ class _Header:
             begin = self._number(8)
             if any(p >= len(sizes) for p in places) or name in variables:
                 raise ValueError(f"{name!r} is damaged")
-            shape = [sizes[p][1] for p in places]
+            dims, shape = [sizes[p][0] for p in places], [sizes[p][1] for p in places]
+            if len({*dims}) < len(dims):
+                raise ValueError(f"{name!r} has a dimension twice")
             length = math.prod(shape) * kind.itemsize
             used += length
             if begin + length > len(self.content) or used > len(self.content):
                 raise ValueError(f"{name!r} is larger than the file")
             values = np.frombuffer(self.content, kind, math.prod(shape), begin).reshape(shape)
             variables[name] = (
-                tuple(sizes[p][0] for p in places),
+                tuple(dims),
                 values.astype(kind.newbyteorder("=")),
                 own,
             )

@@ -50,6 +50,7 @@ class Common(TypedDict, total=False):
     loss_over: str | None
     operator: str | None
     mode: str | None
+    replay_seed: int | None
     params: str | None
     dtype: str | None
     device: str | None

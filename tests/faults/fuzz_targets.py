@@ -165,6 +165,21 @@ def record(data: bytes) -> str:
         shutil.rmtree(folder)
 
 
+def result(data: bytes) -> str:
+    """Read a stored result."""
+    from landscape.errors import LandscapeError
+    from landscape.result import Result
+
+    with _file(data, "r.nc") as path:
+        try:
+            found = Result.load(path)
+        except LandscapeError as error:
+            require_clean(error, where=str(path))
+            return "refused"
+        assert sum(v.nbytes for v in found.data.variables.values()) <= 8 * len(data), "more memory than the file has"
+        return "read"
+
+
 TARGETS: dict[str, Callable[[bytes], str]] = {
     "checkpoint": checkpoint,
     "configuration": configuration,
@@ -172,6 +187,7 @@ TARGETS: dict[str, Callable[[bytes], str]] = {
     "words": words,
     "plugin": plugin,
     "record": record,
+    "result": result,
 }
 
 

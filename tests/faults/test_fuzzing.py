@@ -24,9 +24,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
 import landscape
+from landscape import netcdf
 from landscape.specs import DomainsSpec, HessianSpec, PathSpec, ProblemSpec, SharpnessSpec, SurfaceSpec, TrainSpec
 
 from . import fuzz_targets
+from .hostile_hdf5 import RECORD, surface
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=600)
@@ -60,6 +62,7 @@ SEEDS: dict[str, list[bytes]] = {
     "words": [b"--optimizer\nsam\n--rho\n0.1", b"--data-arg\na=1\nb=x\n--probe\ninner-maximum@every=3\n--help"],
     "plugin": [b"\0evil:make", b"\1path/to/file.py:data", b"\2os.path:join", b"\0torchvision:resnet18"],
     "record": [RUN + b"\0" + LOG],
+    "result": [netcdf.encode(surface(), {"kind": "surface", "record": RECORD})],
 }
 
 
@@ -221,6 +224,7 @@ def test_the_targets_accept_what_is_sound() -> None:
     assert fuzz_targets.experiment(SEEDS["experiment"][0]) == "read"
     assert fuzz_targets.plugin(b"\0mlp") == "resolved"
     assert fuzz_targets.record(SEEDS["record"][0]) == "read"
+    assert fuzz_targets.result(SEEDS["result"][0]) == "read"
 
 
 # -- by coverage --------------------------------------------------------------------------------------------------
