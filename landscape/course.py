@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from .errors import DataError, LandscapeError
+from .record_form import Logged
 from .result import Result
 from .run import Run
+from .stored_form import require_fields
 from .target import arm
 
 
@@ -18,10 +21,24 @@ def training_result(run: Run) -> Result:
         Over ``step`` (every optimizer step): ``batch_loss``; over ``eval_step``: losses, accuracies and
         ``domain_loss_variance``; over ``(eval_step, domain)``: ``domain_loss`` and ``domain_accuracy`` of the
         training split. Each quantity of a probe, like ``surrogate_gap_h``, over ``PROBE_step``.
+
+    Raises:
+        DataError: If the log or ``run.json`` is not of the form that trainings write.
     """
+    try:
+        lines = run.metrics()
+        require_fields("a line of the log", lines, list[Logged])
+        return _result(run, lines)
+    except (LookupError, TypeError, ValueError) as error:
+        if isinstance(error, LandscapeError):
+            raise
+        log = str(run.path / "metrics.jsonl")
+        raise DataError(f"the log of this run is damaged: {error}", log, "restore it, or train anew") from error
+
+
+def _result(run: Run, lines: list[dict[str, Any]]) -> Result:
     import xarray as xr
 
-    lines = run.metrics()
     steps = [line for line in lines if line.get("loss") is not None]
     scored = [line for line in lines if line.get("evaluation")]
     names = list((scored[0]["evaluation"].get("domains") or {}) if scored else {})
@@ -66,9 +83,9 @@ def training_result(run: Run) -> Result:
             "target": str(run.path),
             "run": facts,
             "spec": spec,
-            "holdout": spec["holdout"],
+            "holdout": spec.get("holdout") or [],
             "unseen": [n for n in names if not scored[-1]["evaluation"]["domains"][n]["seen"]],
             "final": record.get("final"),
-            "status": record["status"],
+            "status": record.get("status"),
         },
     )

@@ -6,7 +6,9 @@ concern.
 
 from __future__ import annotations
 
-from typing import Any, Required, TypedDict
+from typing import Annotated, Any, Required, TypedDict
+
+import msgspec
 
 Number = float | None  # NaN and infinities are null in JSON
 Numbers = list[Number] | None
@@ -311,6 +313,94 @@ class Study(Common, total=False):
     experiment: Facts
     seeds: Facts
     report: Facts
+
+
+Whole = int | None
+
+
+class Share(TypedDict, total=False):
+    """What an evaluation says of one domain."""
+
+    seen: bool | None
+    train_loss: Number
+    train_accuracy: Number
+
+
+class Settings(TypedDict, total=False):
+    """What a run.json says that its training was asked for."""
+
+    optimizer: Annotated[list[str], msgspec.Meta(min_length=1)]
+    seed: Annotated[list[int], msgspec.Meta(min_length=1)]
+    data: str | None
+    model: str | None
+    loss: str | None
+    model_arg: Texts
+    data_arg: Texts
+    holdout: Texts
+    augment: Texts
+    domain_label_noise: Texts
+    probe: Texts
+    init: str | None
+    base: str | None
+    label_noise: str | None
+    domain_ratio: str | None
+    save_every: str | None
+    select: str | None
+    average: str | None
+    device: str | None
+    dtype: str | None
+    lr: Number
+    momentum: Number
+    weight_decay: Number
+    label_shift: Number
+    rho: Number
+    alpha: Number
+    lam: Number
+    batch_size: int | str | None
+    epochs: Whole
+    steps: Whole
+    order_seed: Whole
+
+
+class Ingredients(TypedDict, total=False):
+    """What a training was made of."""
+
+    data: Facts
+    model: Facts
+    loss: Facts
+    facts: Facts
+    data_hash: dict[str, Any] | str | None
+
+
+class Folder(TypedDict, total=False):
+    """A run.json."""
+
+    spec: Required[Settings]
+    status: str | None
+    steps: Whole
+    final: Final | None
+    ingredients: Ingredients | None
+    weights_hash: str | None
+    versions: dict[str, str | None] | None
+
+
+class Evaluation(TypedDict, total=False):
+    """Losses of one evaluation during training."""
+
+    train_loss: Number
+    train_accuracy: Number
+    domains: dict[str, Share] | None
+
+
+class Logged(TypedDict, total=False):
+    """One line of a log."""
+
+    step: Required[int]
+    epoch: Number
+    loss: Number
+    lr: Number
+    probes: dict[str, dict[str, Number]] | None
+    evaluation: Evaluation | None
 
 
 RECORDS: dict[str, Any] = {

@@ -21,6 +21,8 @@ from typing import Any
 from .distributed import first
 from .errors import DataError, UsageError
 from .files import folder_lock, make_folder, read_json, remove_stale_temporaries, write_bytes, write_json
+from .record_form import Folder
+from .stored_form import require_fields
 
 _STEP = re.compile(r"step-(\d+)\.safetensors")
 
@@ -63,9 +65,11 @@ class Run:
                 "name a run or a checkpoint file",
             )
         record = read_json(file)
-        if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
-            raise DataError("run.json does not describe a run", str(file), "restore it, or train anew")
-        return record
+        try:
+            require_fields("run.json does not describe a run", record, Folder)
+        except ValueError as error:
+            raise DataError(str(error), str(file), "restore it, or train anew") from None
+        return dict(record)
 
     @property
     def spec(self) -> dict[str, Any]:

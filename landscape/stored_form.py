@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from .record_form import RECORDS, Common
 
 if TYPE_CHECKING:
@@ -82,6 +84,18 @@ _NUMBERS = frozenset({"x", "y", "t", "step", "eval_step", "rank", "rank_from_bel
 _TEXTS = frozenset({"domain", "other", "source", "split", "layer", "measure", "model", "outcome", "arm"})
 
 
+def require_fields(what: str, value: Any, form: Any) -> None:
+    """Whether JSON has the form of a `TypedDict`.
+
+    Raises:
+        ValueError: If not; the message says what it is, where in it, and which type was expected.
+    """
+    try:
+        msgspec.convert(value, form)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
 def require_form(kind: Any, data: xr.Dataset, record: Any) -> None:
     """Whether a result is of the form that figures, tables and reports rely on.
 
@@ -93,14 +107,9 @@ def require_form(kind: Any, data: xr.Dataset, record: Any) -> None:
     Raises:
         ValueError: If not; the message names the field or array.
     """
-    import msgspec
-
     if not isinstance(kind, str) or not isinstance(record, dict):
         raise ValueError("its kind is no text or its record no object")
-    try:
-        msgspec.convert(record, RECORDS.get(kind, Common))
-    except msgspec.ValidationError as error:
-        raise ValueError(f"the record of a {kind}: {error}") from None
+    require_fields(f"the record of a {kind}", record, RECORDS.get(kind, Common))
     for name in _NEEDED.get(kind, ()):
         if name not in data:
             raise ValueError(f"the arrays of a {kind}: there is no {name!r}")

@@ -525,3 +525,46 @@ def test_a_result_of_another_name_is_not_taken(tmp_path: Path, caplog: pytest.Lo
     caplog.clear()
     assert analyze("hessian", Target.find(str(run.path)), spec=HessianSpec(top=1))["eigenvalues"] == expected
     assert "another computation" not in caplog.text
+
+
+# -- 87: runs whose run.json or log has another form --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import landscape
+
+    out = tmp_path_factory.mktemp("run")
+    asked: dict[str, Any] = {"optimizer": ("sgd",), "data": "gaussian-domains", "probe": ("surrogate-gap@every=2",)}
+    (made,) = landscape.train(**asked, steps=4, batch_size=32, out=out)
+    return Path(made.path)
+
+
+@pytest.mark.case(87)
+@pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.slow)])
+def test_commands_refuse_runs_of_any_form(
+    count: int, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], record_property: Any
+) -> None:
+    import shutil
+
+    from landscape_cli.app import main
+
+    rng = random.Random(count)
+    record = json.loads((run / "run.json").read_text())
+    log = (run / "metrics.jsonl").read_text().splitlines()
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    ends = set()
+    for _ in range(count):
+        lines = list(log)
+        place = rng.randrange(len(lines))
+        lines[place] = json.dumps(_changed(json.loads(lines[place]), rng))
+        changed = rng.random() < 0.6
+        (copied / "run.json").write_text(json.dumps(_changed(record, rng) if changed else record))
+        (copied / "metrics.jsonl").write_text("\n".join(log if changed else lines) + "\n")
+        for words in (["info", str(copied)], ["export", str(copied), "--out", str(tmp_path / "out")]):
+            ends.add(main(words))
+            assert "unexpected" not in capsys.readouterr().err
+    record_property("inputs", count)
+    assert ends <= {0, 2, 3}
+    assert len(ends) > 1
