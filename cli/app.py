@@ -15,6 +15,7 @@ from landscape.files import is_out_of_space, jsonable
 from landscape.names import unknown_name
 
 from .stopping import stopped_by_signals
+from .watchdog import watched
 
 COMMANDS = {
     "demo": "the whole story on embedded data in a few minutes: train, analyse, draw, report",
@@ -39,7 +40,8 @@ _TOGETHER = {"demo", "train", "hessian", "sharpness", "surface", "path", "domain
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the return value is the process's exit code."""
-    code = _outcome(list(sys.argv[1:] if argv is None else argv))
+    with watched() if argv is None else contextlib.nullcontext():  # who calls from Python watches himself
+        code = _outcome(list(sys.argv[1:] if argv is None else argv))
     if code == 0 and _several():
         _leave()
     return code

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, a scheduler's end, SLURM's requeue warning
+from landscape.stop_signals import stop_signals
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def stopped_by_signals() -> Iterator[list[str]]:
         if number == signal.SIGINT:
             os._exit(130)
 
-    before = {n: signal.signal(n, handle) for n in (getattr(signal, k) for k in _NAMES if hasattr(signal, k))}
+    before = {number: signal.signal(number, handle) for number in stop_signals()}
     try:
         yield seen
     finally:

@@ -31,7 +31,7 @@ def do(jobs: Sequence[Job], *, workers: int | None = None, scheduler: str | None
         scheduler: Address of a dask scheduler, ``tcp://HOST:PORT``; its workers see the same file system.
 
     Raises:
-        Interrupted: On SIGINT, SIGTERM or SIGUSR1.
+        Interrupted: On SIGINT, SIGTERM, SIGUSR1 or SIGHUP.
         UsageError: If dask is missing, or the scheduler does not answer.
         ResourceError: If the disk is full.
     """

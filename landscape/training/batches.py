@@ -13,6 +13,7 @@ from ..digests import Indices
 from ..distributed import stretch
 from ..examples import Batch, Examples
 from ..parameters import seed_everything
+from ..stop_signals import stop_signals
 from ..stores import DatasetStore, collate
 
 
@@ -111,9 +112,8 @@ class _Rows(torch.utils.data.Dataset[Any]):
 
 def _ignore_signals(_: int) -> None:
     """Workers leave signals to the main process, which saves and stops them; torch's own handler would not."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def batches(

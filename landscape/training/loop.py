@@ -44,6 +44,7 @@ from ..progress import report
 from ..run import Run
 from ..specs import HessianSpec, TrainSpec
 from ..specs.train import interval, probe
+from ..stop_signals import safe_point
 from ..trees import map_tensors
 from ..weights import save_weights, weights_hash
 from .augment import Mixed, augment
@@ -211,7 +212,7 @@ class Training:
                     self._save_checkpoint()
                 if done:
                     break
-                stop = any_process(bool(self.stop))
+                stop = self._asked_to_stop()
                 if first() and (saves or stop or time.monotonic() - saved_at > _STATE_EVERY_SECONDS):
                     save_state(self, self.run.state_path)
                     saved_at = time.monotonic()
@@ -223,6 +224,12 @@ class Training:
                         "continue with --resume",
                     )
         self._finish()
+
+    def _asked_to_stop(self) -> bool:
+        asked = any_process(bool(self.stop))
+        if asked:
+            safe_point()
+        return asked
 
     def _one_step(self, raw: Batch) -> dict[str, Any]:
         batch, shared = self._own(self._augmented(raw))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, a scheduler's end, SLURM's requeue warning
+from ..stop_signals import stop_signals
 
 
 class StopFlag:
@@ -24,7 +24,7 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Catch SIGINT, SIGTERM and SIGUSR1 inside the block; a second Ctrl-C leaves at once with exit code 130.
+    """Catch what asks to stop inside the block; a second Ctrl-C leaves at once with exit code 130.
 
     Outside the main thread nothing is caught.
     """
@@ -38,7 +38,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
             os._exit(130)
         flag.signal = signal.Signals(number).name
 
-    before = {n: signal.signal(n, handle) for n in (getattr(signal, k) for k in _NAMES if hasattr(signal, k))}
+    before = {number: signal.signal(number, handle) for number in stop_signals()}
     try:
         yield flag
     finally:

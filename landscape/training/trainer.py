@@ -41,7 +41,7 @@ def train(spec: TrainSpec, out: Path | str = "runs", *, resume: bool = False, fo
         The finished runs, pairs last. A run that is finished already, with the same spec, is returned as it is.
 
     Raises:
-        Interrupted: On SIGINT, SIGTERM or SIGUSR1, after saving.
+        Interrupted: On SIGINT, SIGTERM, SIGUSR1 or SIGHUP, after saving.
         NumericalError: If a loss is not finite; the last saved state is kept.
         UsageError: If a folder holds another run, or an unfinished one without ``resume`` or ``force``.
     """
