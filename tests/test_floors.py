@@ -26,6 +26,7 @@ FLOORS = {
         "hdf5_process",
         "record_form",
         "stored_form",
+        "stop_signals",
     },
     2: {
         "trees",
