@@ -26,12 +26,14 @@ from .specs.study import ANALYSIS_SPECS
 from .surfaces.companions import companions, ingredients
 from .surfaces.reach import Reach
 from .surfaces.rows import discard
+from .surroundings import computing
 from .target import Target
 from .weights import tensors_hash
 
 log = logging.getLogger(__name__)
 
 
+@computing()
 def analyze(
     kind: str,
     target: Target | str,

@@ -19,11 +19,13 @@ from .study.shipped import find as find_study
 from .study.study import default_folder
 from .study.study import run as do_study
 from .study.study import statistics as study_statistics
+from .surroundings import computing
 from .target import Target
 from .training import trainer
 from .training.events import FOLDER
 
 
+@computing()
 def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any) -> Problem:
     """Build the problem that a run or a checkpoint stands for.
 

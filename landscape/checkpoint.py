@@ -21,6 +21,7 @@ from torch import Tensor
 from .checkpoint_folders import weight_files
 from .errors import DataError, LandscapeError, NumericalError, UsageError
 from .parameters import continuous
+from .turns import one_at_a_time
 from .weights import own_format, tensors_hash
 
 _CONTAINERS = (
@@ -158,7 +159,7 @@ def _read_torch(path: Path, kind: str) -> Any:
     try:
         # weights_only is said here and not left to its default: an environment variable can turn the default
         # off, but not an explicit True.
-        with warnings.catch_warnings():
+        with one_at_a_time(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickle protocols; what matters becomes an error
             return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
     except Exception as error:

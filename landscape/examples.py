@@ -22,6 +22,7 @@ from .errors import DataError, UsageError
 from .names import unknown_name
 from .sources import is_table, store_of
 from .stores import Store, TensorStore, joined
+from .substitutes import plain_checkpoints
 from .trees import leaves, map_tensors, take_rows
 
 __all__ = ["Batch", "Examples", "Indices", "forward"]
@@ -82,11 +83,12 @@ def forward(model: torch.nn.Module, inputs: Any) -> Any:
         return _call(model, inputs)
     if model not in _TAKES_GRADIENTS:
         try:
-            return _call(model, inputs)
+            with plain_checkpoints():  # without a graph they save nothing, and torch warns of them
+                return _call(model, inputs)
         except RuntimeError as error:
             if not _wants_graph(error):
                 raise
-    with torch.enable_grad():
+    with torch.enable_grad(), plain_checkpoints():  # whose gradients the model may ask for
         # Other tensors over the same numbers: a model marks its inputs as wanting gradients.
         output = _call(model, map_tensors(inputs, Tensor.detach))
     _TAKES_GRADIENTS.add(model)

@@ -14,6 +14,7 @@ from .checkpoint import Weights, require_finite
 from .errors import DataError
 from .hugging_face import own_names
 from .parameters import continuous, name_matcher
+from .turns import one_at_a_time
 from .weights import ties
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ def _cast(name: str, tensor: Tensor, target: Tensor, where: str) -> Tensor:
         )
     if not continuous(tensor):
         return tensor
-    with warnings.catch_warnings():
+    with one_at_a_time(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "ComplexHalf support")  # a cast is all that is asked of it
         require_finite(name, tensor, where)
         cast = tensor.to(target.dtype)

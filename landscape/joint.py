@@ -30,11 +30,13 @@ from .surfaces.snapshots import Snapshot
 from .surfaces.surface import axis_reach
 from .surfaces.trajectory import evenly
 from .surfaces.walker import statistics_policy, walking
+from .surroundings import computing
 from .target import Target
 
 log = logging.getLogger(__name__)
 
 
+@computing()
 def surfaces(
     targets: Sequence[Target | str],
     problem_spec: ProblemSpec | None = None,
@@ -75,6 +77,7 @@ def surfaces(
     ]
 
 
+@computing()
 def path(
     first: Target | str,
     second: Target | str,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UsageError
+from .turns import one_at_a_time
 
 
 def name_matcher(pattern: str) -> Callable[[str], object]:
@@ -176,7 +177,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Give Python's, NumPy's and torch's global random states back afterwards."""
+    """Give Python's, NumPy's and torch's global random states back afterwards; one thread at a time."""
+    with one_at_a_time(), _random_state_afterwards():
+        yield
+
+
+@contextmanager
+def _random_state_afterwards() -> Iterator[None]:
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the legacy state is what users' code draws from
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     try:

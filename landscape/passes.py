@@ -18,6 +18,7 @@ from .examples import Batch, Examples, forward
 from .precision import full_precision
 from .recompute import recompute_blocks
 from .substitutes import plain_checkpoints
+from .surroundings import computing
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +91,8 @@ class Passes:
     @contextmanager
     def forward_only(self) -> Iterator[None]:
         """Set up once what each of many forward passes needs: no graph, full precision, plain checkpoints."""
-        self.refuse_autocast()
-        with torch.no_grad(), full_precision(self.device), plain_checkpoints():
+        refuse_autocast(self.device)
+        with computing(), torch.no_grad(), full_precision(self.device), plain_checkpoints():
             yield
 
     def output(self, batch: Batch) -> Any:
@@ -123,7 +124,7 @@ class Passes:
 
         An empty list where this process has no example.
         """
-        self.refuse_autocast()
+        refuse_autocast(self.device)
 
         def whole() -> list[T]:
             total: list[T] = []
@@ -138,7 +139,7 @@ class Passes:
         """Do ``work``; when memory runs out, do it again with smaller micro-batches."""
         while True:
             try:
-                with full_precision(self.device):
+                with computing(), full_precision(self.device):
                     return work()
             except (RuntimeError, MemoryError) as error:
                 self.shrink_after(error)
@@ -190,15 +191,16 @@ class Passes:
         if size <= _CACHE_BYTES:
             self._batches = part, kept
 
-    def refuse_autocast(self) -> None:
-        """Refuse to compute inside ``torch.autocast``, whose half-precision products would pass for exact ones.
 
-        Raises:
-            UsageError: If autocast is on for this device.
-        """
-        if torch.is_autocast_enabled(self.device.type):
-            raise UsageError(
-                "analyses compute in float32 or float64, also of half-precision weights",
-                "torch.autocast",
-                "call them outside the autocast block",
-            )
+def refuse_autocast(device: torch.device) -> None:
+    """Refuse to compute inside ``torch.autocast``, whose half-precision products would pass for exact ones.
+
+    Raises:
+        UsageError: If autocast is on for this device.
+    """
+    if torch.is_autocast_enabled(device.type):
+        raise UsageError(
+            "analyses compute in float32 or float64, also of half-precision weights",
+            "torch.autocast",
+            "call them outside the autocast block",
+        )

@@ -28,6 +28,7 @@ from .code_files import names_imported, sources
 from .errors import LandscapeError, UsageError
 from .files import read_json, stable_hash, write_json
 from .names import Registry, unknown_name
+from .turns import one_at_a_time
 
 log = logging.getLogger(__name__)
 
@@ -207,12 +208,13 @@ def _read(file: Path) -> bytes:
 
 @contextmanager
 def _on_path(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            sys.path.remove(str(folder))
+    with one_at_a_time():
+        sys.path.insert(0, str(folder))
+        try:
+            yield
+        finally:
+            with suppress(ValueError):
+                sys.path.remove(str(folder))
 
 
 class _Neighbours(importlib.abc.MetaPathFinder):

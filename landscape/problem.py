@@ -32,11 +32,12 @@ from .losses import LossFunction, as_loss, batch_weight, example_losses, example
 from .modes import require_fixed, set_mode
 from .norms import right_for_one_example
 from .parameters import ParameterSpace, preserved_random_state, refuse_shared_memory, unwrapped
-from .passes import Passes
+from .passes import Passes, refuse_autocast
 from .products import Products, require_finite
 from .second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
 from .soundness import require_sound, spread
-from .substitutes import settle_embeddings, twice_differentiable
+from .substitutes import plain_checkpoints, settle_embeddings, twice_differentiable
+from .surroundings import computing
 from .weights import weights_hash
 
 DEFAULT_BATCH = 512
@@ -72,6 +73,7 @@ class Problem(Passes):
         NumericalError: If two passes over the same examples differ.
     """
 
+    @computing()
     def __init__(
         self,
         model: nn.Module,
@@ -96,6 +98,7 @@ class Problem(Passes):
         if lazy:
             fix = "pass one batch through it first"
             raise UsageError(f"it has no weights yet: {', '.join(lazy[:5])}", type(unwrapped_model).__name__, fix)
+        _refuse_inference_tensors(unwrapped_model)
         refuse_shared_memory(unwrapped_model)
         self.weights_hash = weights_hash(unwrapped_model)
         self.network_hash = fingerprint(unwrapped_model)
@@ -104,6 +107,7 @@ class Problem(Passes):
         self.loss_hash = fingerprint(loss, weights_of=unwrapped_model)
         self.loss_over = loss_over
         where, kind = pick_device(device), floating_type(unwrapped_model, dtype)
+        refuse_autocast(where)
         examples = self._in_order(Examples.of(data).in_memory(_MEMORY_BYTES))
         super().__init__(
             moved(self._own(unwrapped_model, examples) if copy else unwrapped_model, where, kind),
@@ -166,7 +170,8 @@ class Problem(Passes):
             batch = examples.batch(spread(len(examples), 2)).to(here.device, kind)
 
             def loss_of(network: nn.Module) -> Tensor:
-                return mean_loss(self.loss_function, forward(network, batch.inputs), batch.targets)
+                with plain_checkpoints():  # `autograd.grad` refuses to go through the others
+                    return mean_loss(self.loss_function, forward(network, batch.inputs), batch.targets)
 
             require_faithful(model, own, loss_of)
         return own
@@ -281,6 +286,7 @@ class Problem(Passes):
         """The same network (shared, not copied) with the loss over the examples at ``positions``."""
         return self.on(self.examples.select(positions))
 
+    @computing()
     def on(self, examples: Examples, where: str = "the data set") -> Problem:
         """The same network (shared, not copied) with the loss over other examples, called ``where`` in messages.
 
@@ -299,6 +305,7 @@ class Problem(Passes):
             check_fit(self.model, other.examples, loss, device=self.device, dtype=kind, where=where)
         return other
 
+    @computing()
     def with_model(self, model: nn.Module) -> Problem:
         """Another network of the same kind (copied) over the same examples, with the same loss and choices."""
         other = Problem(
@@ -319,6 +326,7 @@ class Problem(Passes):
         other._batches = self._batches
         return other
 
+    @computing()
     def of_parameters(self, names: Sequence[str]) -> Problem:
         """The same network (shared, not copied) in which only the named parameters move.
 
@@ -331,6 +339,7 @@ class Problem(Passes):
         other._centre = other.space.current()
         return other
 
+    @computing()
     def twin(self) -> nn.Module:
         """A copy of the network, proved to compute with its own weights.
 
@@ -339,6 +348,7 @@ class Problem(Passes):
         """
         return self._own(self.model, self.examples)
 
+    @computing()
     def in_double(self, count: int) -> Problem:
         """A float64 copy of the network with the loss over the first ``count`` examples."""
         first = self.examples.select(np.arange(count))
@@ -363,11 +373,13 @@ class Problem(Passes):
 
     # -- what it answers ------------------------------------------------------------------------------------
 
+    @computing()
     def sums(self) -> Tensor:
         """The pass's `batch_sums` at the current weights, ``(5, domains)``, without waiting for the device."""
         with torch.no_grad():
             return self._sum(lambda batch: [self._evaluate_batch(batch)])[0]
 
+    @computing()
     def evaluate(self) -> Evaluation:
         """Loss and accuracy over the examples and per domain, at the current weights, from one pass.
 
@@ -383,14 +395,17 @@ class Problem(Passes):
             sums[2, here] = 1
         return sums
 
+    @computing()
     def loss(self) -> float:
         """Mean loss over the examples at the current weights."""
         return self.evaluate().loss
 
+    @computing()
     def gradient(self) -> Tensor:
         """Gradient of the mean loss, shape ``(n_parameters,)``."""
         return self.loss_and_gradient()[1]
 
+    @computing()
     def loss_and_gradient(self) -> tuple[Tensor, Tensor]:
         """Mean loss, shape ``()``, float64, and its gradient, shape ``(n_parameters,)``, from one pass.
 
@@ -409,6 +424,7 @@ class Problem(Passes):
             raise missing_derivative(error, "gradient") from error
         return loss / self.total_weight, gradient / self.total_weight
 
+    @computing()
     def hvp(self, vector: Tensor) -> Tensor:
         """Hessian of the mean loss times ``vector`` ``(n_parameters,)``, by double backward (reverse over reverse).
 
@@ -421,15 +437,18 @@ class Problem(Passes):
         require_finite([float(torch.linalg.vector_norm(product))], self)
         return product
 
+    @computing()
     def loss_tensor(self) -> Tensor:
         """Mean loss at the current weights, shape ``()``, float64, on the device and without waiting for it."""
         with torch.no_grad():
             return self._sum(lambda batch: [self.batch_sum(batch).double()])[0] / self.total_weight
 
+    @computing()
     def batch_loss(self, batch: Batch) -> Tensor:
         """Mean loss of one batch at the current weights, shape ``()``, with its graph."""
         return mean_loss(self.loss_function, self.output(batch), batch.targets)
 
+    @computing()
     def batch_sum(self, batch: Batch) -> Tensor:
         """Weighted sum of a batch's losses, shape ``()``, with its graph; all add up to mean × `total_weight`."""
         loss = self.batch_loss(batch)
@@ -444,6 +463,7 @@ class Problem(Passes):
         if self.loss_over == "batch":
             raise UsageError(f"{what} is made of single examples", "--loss-over batch", "leave it out here")
 
+    @computing()
     def example_losses(self) -> Tensor | None:
         """Loss of each example at the current weights, ``(n_examples,)``; None if the loss gives only the mean."""
         if self.loss_over == "batch":
@@ -456,6 +476,7 @@ class Problem(Passes):
         with torch.no_grad():
             return self.per_example(self._losses_of) if self.within_memory(gives_them) else None
 
+    @computing()
     def example_weights(self) -> Tensor | None:
         """What each example weighs in the mean loss, ``(n_examples,)``; None where all weigh the same."""
 
@@ -471,6 +492,7 @@ class Problem(Passes):
         assert values is not None
         return values
 
+    @computing()
     def unused_parameters(self) -> list[str]:
         """Names of parameters that the loss of the first micro-batch does not reach."""
 
@@ -493,13 +515,15 @@ class Problem(Passes):
         Yields:
             The parameter tensors, complex ones as their real parts, to be written in place.
         """
-        tensors = self.space.views
-        try:
-            with torch.no_grad():
-                yield tensors
-        finally:
-            self.space.write(self._centre)
+        with computing():
+            tensors = self.space.views
+            try:
+                with torch.no_grad():
+                    yield tensors
+            finally:
+                self.space.write(self._centre)
 
+    @computing()
     def require_finite(self) -> Evaluation:
         """Evaluate, and refuse a point where the loss is not a number.
 
@@ -538,3 +562,15 @@ class Problem(Passes):
         if not scalar.requires_grad:
             return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
         return self.space.flatten(torch.autograd.grad(scalar, self.space.tensors, allow_unused=True))
+
+
+def _refuse_inference_tensors(model: nn.Module) -> None:
+    """Refuse weights that were made in ``torch.inference_mode``: torch builds no graph with them.
+
+    Raises:
+        UsageError: Naming the first.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_inference():
+            fix = "build the network outside of it (and copy its weights there), or under torch.no_grad"
+            raise UsageError("it was made in torch.inference_mode and has no derivatives", name, fix)

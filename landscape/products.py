@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .errors import NumericalError, is_out_of_memory
 from .memory import free_memory
+from .passes import refuse_autocast
 from .precision import full_precision
 from .replacements import require_equal_forms
 from .second_derivatives import missing_derivative
@@ -96,7 +97,7 @@ class Products:
             NumericalError: If an operation of the model has no second derivative, or its equal form another value.
         """
         problem = self.problem
-        problem.refuse_autocast()
+        refuse_autocast(problem.device)
         require_equal_forms(problem)
         parts = problem.space.own(vector.to(problem.device, problem.dtype))
         weight = problem.total_weight

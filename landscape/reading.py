@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .errors import DataError, LandscapeError
 from .losses import IGNORED
+from .turns import one_at_a_time
 
 TARGETS = ("labels", "label", "targets", "target", "y")
 PAIR = "for rows of another kind, as (x, y, metadata), give the data set a method pair(row) that returns the two"
@@ -175,7 +176,7 @@ def _from_numpy(values: Any, where: str) -> Tensor:
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if any(stride < 0 for stride in array.strides):
         array = array.copy()
-    with warnings.catch_warnings():
+    with one_at_a_time(), warnings.catch_warnings():
         # What is read-only stays where it is (a file that is mapped, perhaps): no example is ever written to.
         warnings.filterwarnings("ignore", "The given NumPy array is not writ")
         return torch.from_numpy(array)

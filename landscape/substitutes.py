@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from .convolution import CONVOLUTIONS, Convolution
 from .equal_forms import FORMS
+from .turns import Shared
 
 _RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
 
@@ -41,41 +42,23 @@ def twice_differentiable(used: set[str], only: Collection[str] | None = None) ->
         only: Names of operations to replace; None: all that have an equal form.
     """
     with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(plain_checkpoints())
-        stack.enter_context(_no_second_run())
+        stack.enter_context(_PLAIN_ATTENTION)
+        stack.enter_context(_NO_REENTRANT)
+        stack.enter_context(_NO_SECOND_RUN)
         if "torch._dynamo" in sys.modules:  # nothing is compiled without it, and importing it takes a second
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_NO_COMPILER)
         stack.enter_context(_Substitute(used, only))
         yield
 
 
 @contextmanager
 def plain_checkpoints() -> Iterator[None]:
-    """Let reentrant activation checkpointing be a plain call: ``autograd.grad`` refuses to go through it."""
-    module = torch.utils.checkpoint
-    reentrant = module.CheckpointFunction
-    module.CheckpointFunction = _PlainCall  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        module.CheckpointFunction = reentrant  # type: ignore[misc]
+    """Let reentrant activation checkpointing be a plain call: ``autograd.grad`` refuses to go through it.
 
-
-@contextmanager
-def _no_second_run() -> Iterator[None]:
-    """Let non-reentrant activation checkpointing be a plain call, too."""
-    module: Any = torch.utils.checkpoint
-    name = "_checkpoint_without_reentrant_generator"  # torch asks it what to do before and after the call
-    before = getattr(module, name, None)
-    if before is None:
+    Calls of other threads go on as they are.
+    """
+    with _NO_REENTRANT:
         yield
-        return
-    setattr(module, name, _around_plain_call)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
 
 
 def _view_as_complex(input: Tensor) -> Tensor:
@@ -101,17 +84,67 @@ class _Even(torch.autograd.Function):
         return vector if even else vector.clone(memory_format=torch.contiguous_format)
 
 
-def _around_plain_call(_: Any, __: Any, context_fn: Callable[[], Any], *___: Any, **____: Any) -> Iterator[None]:
-    """What a call is in without its second run: the caller's own context, which may change what it computes."""
-    forward_context, _second = context_fn()
-    with forward_context:
-        yield
+def _replaced(module: Any, name: str, by: Any, before: Any) -> Callable[[], None]:
+    """Replace a name of a module; what is returned gives it back, unless somebody else replaced it meanwhile."""
+    setattr(module, name, by)
+
+    def give_back() -> None:
+        if getattr(module, name) is by:
+            setattr(module, name, before)
+
+    return give_back
 
 
-class _PlainCall:
-    @staticmethod
-    def apply(function: Callable[..., Any], preserve_random_state: bool, *arguments: Any) -> Any:
-        return function(*arguments)
+def _no_reentrant() -> Callable[[], None]:
+    module: Any = torch.utils.checkpoint
+    before = module.CheckpointFunction
+
+    class PlainCall:
+        @staticmethod
+        def apply(function: Callable[..., Any], preserve_random_state: bool, *arguments: Any) -> Any:
+            if not _NO_REENTRANT.here:
+                return before.apply(function, preserve_random_state, *arguments)
+            return function(*arguments)
+
+    return _replaced(module, "CheckpointFunction", PlainCall, before)
+
+
+def _no_second_run() -> Callable[[], None]:
+    """Let non-reentrant activation checkpointing be a plain call, too."""
+    module: Any = torch.utils.checkpoint
+    name = "_checkpoint_without_reentrant_generator"  # torch asks it what to do before and after the call
+    before = getattr(module, name, None)
+    if before is None:
+        return lambda: None
+
+    def around(
+        function: Any, preserve: Any, context_fn: Callable[[], Any], *more: Any, **others: Any
+    ) -> Iterator[None]:
+        if not _NO_SECOND_RUN.here:
+            yield from before(function, preserve, context_fn, *more, **others)
+            return
+        forward_context, _second = context_fn()  # the caller's own, which may change what the call computes
+        with forward_context:
+            yield
+
+    return _replaced(module, name, around, before)
+
+
+def _while_open(make: Callable[[], AbstractContextManager[Any]]) -> Shared:
+    """What a context manager of torch sets for the whole process."""
+
+    def change() -> Callable[[], object]:
+        stack = ExitStack()
+        stack.enter_context(make())
+        return stack.close
+
+    return Shared(change)
+
+
+_NO_REENTRANT, _NO_SECOND_RUN = Shared(_no_reentrant), Shared(_no_second_run)
+_PLAIN_ATTENTION = _while_open(lambda: sdpa_kernel(SDPBackend.MATH))
+_NO_COMPILER = _while_open(lambda: torch.compiler.set_stance("force_eager"))
+_NO_CUDNN = _while_open(lambda: torch.backends.cudnn.flags(enabled=False))
 
 
 class _Substitute(TorchFunctionMode):
@@ -130,7 +163,7 @@ class _Substitute(TorchFunctionMode):
         if func is torch.view_as_complex:
             return _view_as_complex(*args, **kwargs)
         if func in _RECURRENT:
-            with torch.backends.cudnn.flags(enabled=False):
+            with _NO_CUDNN:
                 return func(*args, **kwargs)
         form = FORMS.get(func)
         if form is None or (self.only is not None and form.name not in self.only):

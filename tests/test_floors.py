@@ -27,6 +27,7 @@ FLOORS = {
         "record_form",
         "stored_form",
         "stop_signals",
+        "turns",
     },
     2: {
         "trees",
@@ -58,6 +59,7 @@ FLOORS = {
         "hugging_face",
         "second_derivatives",
         "substitutes",
+        "surroundings",
         "equal_forms",
         "convolution",
         "norms",

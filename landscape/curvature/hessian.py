@@ -14,6 +14,7 @@ from ..problem import Problem
 from ..progress import report
 from ..result import Result
 from ..specs import HessianSpec
+from ..surroundings import computing
 from .journal import Journal
 from .operators import Operator, operator_of
 from .second_opinion import cross_check
@@ -30,6 +31,7 @@ class NotConverged(NumericalError):
         self.result = result
 
 
+@computing()
 def hessian(
     problem: Problem,
     spec: HessianSpec | None = None,

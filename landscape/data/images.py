@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from ..errors import DataError, UsageError
 from ..progress import report
+from ..turns import one_at_a_time
 
 # Those of torchvision's ImageFolder, which DomainBed reads with.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -68,7 +69,7 @@ def _pixels(path: Path, size: tuple[int, int] | None) -> Any:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
+        with one_at_a_time(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on odd metadata; what cannot be read raises
             with Image.open(path) as image:
                 whole: Any = image

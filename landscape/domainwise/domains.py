@@ -14,10 +14,12 @@ from ..examples import Examples
 from ..problem import Problem
 from ..result import Result
 from ..specs import DomainsSpec
+from ..surroundings import computing
 from .curves import FIELDS, along, curves, number
 from .point import look
 
 
+@computing()
 def domains(
     problem: Problem,
     spec: DomainsSpec | None = None,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..result import Result
+from ..turns import one_at_a_time
 from .drawing import Row
 from .looks import ordered
 
@@ -129,7 +130,7 @@ def middle_and_band(table: Any, way: str) -> tuple[Any, Any, Any]:
 
     Columns without a number give NaN.
     """
-    with warnings.catch_warnings():
+    with one_at_a_time(), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column of NaN is allowed and stays NaN
         if way == "mean":
             return np.nanmean(table, 0), np.nanmin(table, 0), np.nanmax(table, 0)

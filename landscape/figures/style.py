@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..names import unknown_name
+from ..turns import one_at_a_time
 from .text import safe
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Style:
         """Matplotlib's own defaults plus this style, for as long as the block lasts."""
         import matplotlib
 
-        with matplotlib.rc_context():
+        with one_at_a_time(), matplotlib.rc_context():
             matplotlib.rcdefaults()
             for key, value in self._rc().items():
                 matplotlib.rcParams[key] = value

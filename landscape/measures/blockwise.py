@@ -29,6 +29,7 @@ from ..precision import full_precision
 from ..problem import Problem
 from ..progress import report
 from ..trees import map_tensors
+from ..turns import one_at_a_time
 from .work import Work, forward_work
 
 log = logging.getLogger(__name__)
@@ -197,7 +198,7 @@ def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
     centre = problem.weights[None]
     group = Stacked(problem, parts)
     try:
-        with warnings.catch_warnings():
+        with one_at_a_time(), warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")
             stacked = group.losses_and_gradients(centre)
             if len(parts) > 1:

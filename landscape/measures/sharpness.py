@@ -15,6 +15,7 @@ from ..problem import Problem
 from ..registry import MEASURES
 from ..result import Result
 from ..specs import SharpnessSpec
+from ..surroundings import computing
 from . import partition
 from .controls import controlled, normalized_logits, output_change, outputs, with_output
 from .table import dataset
@@ -36,6 +37,7 @@ _WITHOUT_GRADIENTS = {
 }
 
 
+@computing()
 def sharpness(
     problem: Problem,
     spec: SharpnessSpec | None = None,

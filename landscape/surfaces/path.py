@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..problem import Problem
 from ..result import Result
 from ..specs import PathSpec
+from ..surroundings import computing
 from .alignment import align
 from .batchnorm import calibrating
 from .checks import statistics_checks
@@ -27,6 +28,7 @@ from .snapshots import Snapshot
 from .walker import Walker, state_of, statistics_policy, walking
 
 
+@computing()
 @alone()
 def path(
     problem: Problem,

@@ -15,6 +15,7 @@ from ..errors import NumericalError, UsageError
 from ..problem import Problem
 from ..result import Result
 from ..specs import SurfaceSpec
+from ..surroundings import computing
 from .axes import directions_of
 from .batchnorm import calibrating
 from .checks import statistics_checks
@@ -27,6 +28,7 @@ from .rows import Rows, conditions
 from .walker import Walker, state_of, statistics_policy, walking
 
 
+@computing()
 @alone()
 def surface(
     problem: Problem,

@@ -17,6 +17,7 @@ from ..parameters import preserved_random_state
 from ..progress import report
 from ..run import Run
 from ..specs import TrainSpec
+from ..surroundings import computing
 from .loop import Training
 from .selection import select_across_runs, select_checkpoint
 from .setup import Ingredients, check_examples, open_ingredients, resolved_spec
@@ -25,6 +26,7 @@ from .signals import StopFlag, stop_on_signals
 log = logging.getLogger(__name__)
 
 
+@computing()
 def train(spec: TrainSpec, out: Path | str = "runs", *, resume: bool = False, force: bool = False) -> list[Run]:
     """Train every (optimizer, seed) of ``spec`` into ``out/OPTIMIZER-seedN``.
 
