@@ -218,7 +218,10 @@ def _on_path(folder: Path) -> Iterator[None]:
 
 
 class _Neighbours(importlib.abc.MetaPathFinder):
-    """Finds the neighbours of a plug-in that it imports later, inside a function: those that it names, no others."""
+    """Finds the neighbours of a plug-in that it imports later, inside a function: those that it names, no others.
+
+    It answers imports by files of the plug-in's folder alone. To the rest of the program the names do not exist.
+    """
 
     names: ClassVar[dict[str, list[str]]] = {}  # first word of a module's name: folders where it may be
 
@@ -232,7 +235,21 @@ class _Neighbours(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         """The neighbour of that name; the last place to look."""
         folders = cls.names.get(fullname) if path is None else None
-        return importlib.machinery.PathFinder.find_spec(fullname, folders) if folders else None
+        asking = _asking_folder() if folders else None
+        near = [f for f in folders or () if asking is not None and Path(f) in (asking, *asking.parents)]
+        return importlib.machinery.PathFinder.find_spec(fullname, near) if near else None
+
+
+def _asking_folder() -> Path | None:
+    """The folder of the file whose import is being answered."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        file = frame.f_globals.get("__file__")
+        importing = frame.f_globals.get("__name__", "").partition(".")[0] in ("importlib", "_frozen_importlib")
+        if file is not None and not importing and file != __file__:
+            return Path(file).resolve().parent
+        frame = frame.f_back
+    return None
 
 
 def _reach_later(module: types.ModuleType, folder: Path) -> None:
