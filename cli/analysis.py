@@ -10,7 +10,7 @@ from landscape.specs import ProblemSpec, Spec
 
 from .drawing import check_kinds, drawn
 from .options import DrawnCommon
-from .screen import Screen, number, percent
+from .screen import MOST_BLOCKS, Screen, number, percent
 
 Show = Callable[[Any, Screen], None]
 
@@ -31,22 +31,28 @@ def run_analysis(
     """
     from landscape.analysis import analyze
     from landscape.curvature.hessian import NotConverged
+    from landscape.progress import report
 
     check_kinds(common.figure, "--figure")
     objects, results = [], []
-    for target in expand(targets, common.checkpoints):
+    found = expand(targets, common.checkpoints)
+    for i, target in enumerate(found):
+        if len(found) > MOST_BLOCKS:
+            report("targets", i, len(found))
         try:
             result = analyze(kind, target, problem, spec, out=common.out, force=common.force, trust=common.trust_run)
         except NotConverged as error:
             result, screen.failure = error.result, error
-        screen.finish()
-        screen.path("target", result["target"])
-        screen.line(facts(result))
-        show(result, screen)
-        screen.path("result", result.path)
-        screen.line()
+        if i < MOST_BLOCKS:
+            screen.finish()
+            screen.path("target", result["target"])
+            screen.line(facts(result))
+            show(result, screen)
+            screen.path("result", result.path)
+            screen.line()
         results.append(result)
         objects.append(result.to_json())
+    screen.left_out(len(found) - MOST_BLOCKS, "targets")
     one = len(objects) == 1 and common.checkpoints == "last"
     return drawn(objects[0] if one else {"results": objects}, results, common, screen)
 

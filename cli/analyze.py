@@ -32,8 +32,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     results = analyzed(arguments, screen)
     show_summary(results, screen)
     outputs = [str(r.path) for r in results if r.path]
-    for path in outputs:
-        screen.path("result", path)
+    screen.paths("result", outputs)
     return drawn({"command": "analyze", "outputs": outputs}, results, arguments.common, screen)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import os
 import sys
@@ -61,6 +62,9 @@ def _leave() -> None:
 
 def _outcome(argv: list[str]) -> int:
     """Run one command and turn what happens into an exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot say ends no command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with stopped_by_signals() as signals:
             code = _run(argv)
@@ -143,10 +147,20 @@ def _run(argv: list[str]) -> int:
         result = module.run(arguments, screen)
         screen.finish()
         if arguments.common.json and _first():
-            print(json.dumps(jsonable(result), allow_nan=False, ensure_ascii=False))
+            print(_as_json(jsonable(result)))
         if screen.failure is not None:
             raise screen.failure
     return 0
+
+
+def _as_json(value: Any) -> str:
+    """Strict JSON with names as they are; with escapes where the stream cannot say them."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False)
+    return text
 
 
 def _processes(name: str) -> Any:

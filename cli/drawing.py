@@ -42,15 +42,17 @@ def draw(
     With ``keep`` a figure of other targets that stands there under the same name is left alone.
     """
     from landscape.figures.render import render
+    from landscape.staleness import one_look
 
     outputs: list[str] = []
-    for kind in kinds:
-        stem = _own_stem(kind, results, out) if keep else kind
-        look: dict[str, Any] = {"formats": options.format, "venue": options.venue, "columns": options.columns}
-        paths = render(kind, results, out, **look, stem=stem)
-        if keep:
-            _remember(stem, results, out)
-        outputs += [str(path.absolute()) for path in paths]
+    with one_look():
+        for kind in kinds:
+            stem = _own_stem(kind, results, out) if keep else kind
+            look: dict[str, Any] = {"formats": options.format, "venue": options.venue, "columns": options.columns}
+            paths = render(kind, results, out, **look, stem=stem)
+            if keep:
+                _remember(stem, results, out)
+            outputs += [str(path.absolute()) for path in paths]
     for path in outputs:
         screen.path("figure", Path(path))
     return outputs

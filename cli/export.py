@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +10,10 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from .options import Common
-from .plot import collect
+from .plot import collect, stale_objects
 from .screen import Screen
+
+log = logging.getLogger("landscape.export")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +39,21 @@ class Arguments:
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Write, print the paths."""
     from landscape.files import stable_hash
+    from landscape.staleness import changes, one_look
     from landscape.surfaces.export import export
 
     options = arguments.options
+    results = collect(arguments.results)
+    with one_look():
+        for note in changes(results):
+            log.warning("%s", note)
+        changed = stale_objects(results)
     outputs, written = [], set[str]()
-    for result in collect(arguments.results):
+    for result in results:
         stem = result.path.stem if result.path else f"{result.kind}-{result.label}-seed{result.seed}"
         if stem in written:  # files of one name in two folders
             stem = f"{stem}-{stable_hash([str(result.path), result.record.get('target')])[:8]}"
         written.add(stem)
         outputs += [export(result, form, options.out / f"{stem}.{form}") for form in options.format]
-    for path in outputs:
-        screen.path("file", path.absolute())
-    return {"command": "export", "outputs": [str(p.absolute()) for p in outputs]}
+    screen.paths("file", [path.absolute() for path in outputs])
+    return {"command": "export", "outputs": [str(p.absolute()) for p in outputs], "changed": changed}

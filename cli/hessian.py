@@ -46,11 +46,13 @@ def show(result: Any, screen: Screen) -> None:
     screen.table(["" if r["operator"] == "hessian" else r["operator"], "eigenvalue", "residual", "converged"], rows)
     for line in (*_estimates(r), *_subsamples(r), *_edges(r)):
         screen.line(line)
-    for name, d in (r["domains"] or {}).items():
-        screen.line(
+    screen.lines(
+        [
             f"domain {name}: lambda_1 {number(d['eigenvalues'][0])} (residual {d['residuals'][0]:.1e})"
             f"{_unasked(d)}, loss {number(d['loss'])}{_trace_of(d)}"
-        )
+            for name, d in (r["domains"] or {}).items()
+        ]
+    )
     if r["layers"]:
         screen.table(
             ["layer", "parameters", "lambda_1", "residual", "lambda_min", "trace"],

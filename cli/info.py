@@ -9,7 +9,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from .options import Common
-from .screen import Screen, number, percent
+from .screen import MOST_ROWS, Screen, number, percent
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
 
     path = Path(arguments.target)
     if Run.is_run(path):
-        facts = _run_facts(path)
+        facts = _run_facts(path, most=None if screen.json else MOST_ROWS)
     elif path.suffix == ".nc":
         facts = _result_facts(path)
     else:
@@ -35,21 +35,61 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     screen.facts(
         [(k.replace("_", " "), v) for k, v in facts.items() if v is not None and not isinstance(v, (dict, list))]
     )
-    for name, domain in (facts.get("domains") or {}).items():
-        seen = "seen" if domain["seen"] else "unseen"
-        screen.line(
-            f"domain {name} ({seen}): train loss {number(domain['train_loss'])}, "
+    screen.lines(
+        [
+            f"domain {name} ({'seen' if domain['seen'] else 'unseen'}): train loss {number(domain['train_loss'])}, "
             f"test accuracy {percent(domain['test_accuracy'])}"
-        )
+            for name, domain in (facts.get("domains") or {}).items()
+        ]
+    )
+    looked_at = [facts, *facts.get("results", ())] if "stale" in facts else []
+    screen.facts([(Path(one["path"]).name, _told(one)) for one in looked_at])
+    if "results" in facts:
+        screen.left_out(facts["stored_results"] - len(facts["results"]), "results, not looked at")
     return {"command": "info", "outputs": [], **facts}
 
 
-def _run_facts(path: Path) -> dict[str, Any]:
+def _told(one: dict[str, Any]) -> str:
+    return "; ".join([*one["stale"], *one["unknown"]]) or "nothing has changed since it was made"
+
+
+def _since(kind: str, record: dict[str, Any], stored: Path | None = None) -> dict[str, list[str]]:
+    from landscape.staleness import since_of
+
+    found = since_of(kind, record, stored)
+    return {"stale": list(found.stale), "unknown": list(found.unknown)}
+
+
+def _stored(run: Any, most: int | None) -> list[dict[str, Any]]:
+    """What has changed since the stored results of a run were made; of ``most`` the newest are looked at."""
+    from landscape.errors import LandscapeError
+    from landscape.progress import report
+    from landscape.result import Result
+    from landscape.staleness import one_look
+
+    files = sorted((run.path / "results").glob("*.nc"), key=lambda p: (-p.stat().st_mtime_ns, p.name))[:most]
+    found: list[dict[str, Any]] = []
+    with one_look():
+        for i, file in enumerate(files):
+            report("results", i, len(files), file.name)
+            try:
+                result = Result.load(file)
+                found.append({"path": str(file), "kind": result.kind, **_since(result.kind, result.record, file)})
+            except LandscapeError as error:
+                unknown = [f"cannot be read: {error.what}"]
+                found.append({"path": str(file), "kind": None, "stale": [], "unknown": unknown})
+    report("results", len(files), len(files))
+    return found
+
+
+def _run_facts(path: Path, most: int | None) -> dict[str, Any]:
     from landscape.run import Run
 
     run = Run(path)
-    record, spec = run.record, run.spec
+    record = run.record
+    spec = record["spec"]
     final = record.get("final") or {}
+    checkpoints = run.checkpoints()
     return {
         "kind": "run",
         "path": str(run.path),
@@ -59,8 +99,8 @@ def _run_facts(path: Path) -> dict[str, Any]:
         "data": spec.get("data"),
         "model": spec.get("model"),
         "steps": record.get("steps"),
-        "checkpoints": [str(p) for p in run.checkpoints().values()],
-        "checkpoint_count": len(run.checkpoints()),
+        "checkpoints": [str(p) for p in checkpoints.values()],
+        "checkpoint_count": len(checkpoints),
         "stored_results": len(list((run.path / "results").glob("*.nc"))),
         "weights_hash": record.get("weights_hash"),
         "train_loss": final.get("train_loss"),
@@ -68,6 +108,8 @@ def _run_facts(path: Path) -> dict[str, Any]:
         "unseen_accuracy": final.get("unseen_accuracy"),
         "domains": final.get("domains"),
         "spec": spec,
+        **_since("training", record),
+        "results": _stored(run, most),
     }
 
 
@@ -85,6 +127,8 @@ def _result_facts(path: Path) -> dict[str, Any]:
         "data_hash": record.get("data_hash"),
         "weights_hash": record.get("weights_hash"),
         "spec": record.get("spec"),
+        "identity": record.get("identity"),
+        **_since(result.kind, record, result.path),
     }
 
 

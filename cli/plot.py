@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Arguments:
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Draw, print the paths."""
     from landscape.figures.render import drawable
+    from landscape.staleness import one_look
 
     options = arguments.options
     check_kinds(options.kind, "--kind")
@@ -45,8 +47,18 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     kinds = options.kind or tuple(drawable(results))
     if not kinds:
         raise UsageError("nothing to draw from these results", "command line", "name a --kind to see what it needs")
-    outputs = draw(kinds, results, options, options.out, screen)
-    return {"command": "plot", "outputs": outputs}
+    with one_look():
+        outputs = draw(kinds, results, options, options.out, screen)
+        changed = stale_objects(results)
+    return {"command": "plot", "outputs": outputs, "changed": changed}
+
+
+def stale_objects(results: Sequence[Any]) -> list[dict[str, Any]]:
+    """Of each stored result of which something changed since, or of which nothing is known, what that is."""
+    from landscape.staleness import since
+
+    found = [(str(r.path) if r.path else r.record.get("target"), since(r)) for r in results]
+    return [{"result": p, "stale": list(s.stale), "unknown": list(s.unknown)} for p, s in found if s.told]
 
 
 def collect(names: tuple[str, ...]) -> list[Any]:

@@ -12,6 +12,7 @@ from landscape.specs import ProblemSpec
 
 from .analyze import analyzed
 from .options import AnalysisCommon
+from .plot import stale_objects
 from .screen import Screen
 
 
@@ -40,10 +41,12 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Analyse what is missing, write the page, print its path."""
     from landscape.distributed import first
     from landscape.report.report import write_report
+    from landscape.staleness import one_look
 
     results = analyzed(arguments, screen)
     page = arguments.options.page.absolute()
     if first():
         write_report(results, page, title=arguments.options.title)
     screen.path("report", page)
-    return {"command": "report", "outputs": [str(page)]}
+    with one_look():
+        return {"command": "report", "outputs": [str(page)], "changed": stale_objects(results)}

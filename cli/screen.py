@@ -13,6 +13,9 @@ from landscape.errors import LandscapeError
 from landscape.progress import reporting
 
 _SECONDS_BETWEEN_LINES = 10.0
+MOST_ROWS = 60  # of a table or a list; what is longer nobody reads on a screen
+MOST_COLUMNS = 24
+MOST_BLOCKS = 20  # of targets, each with its own table
 
 
 class _Notices(logging.Handler):
@@ -75,6 +78,23 @@ class Screen:
             self.finish()
             _console().print(text, markup=False, highlight=False)
 
+    def lines(self, texts: Sequence[str], most: int = MOST_ROWS) -> None:
+        """Print lines, and of very many the first ones and how many more there are."""
+        for text in texts[:most]:
+            self.line(text)
+        self.left_out(len(texts) - most)
+
+    def paths(self, label: str, found: Sequence[object]) -> None:
+        """Print paths as `path` does, and of very many the first ones and how many more there are."""
+        for one in found[:MOST_ROWS]:
+            self.path(label, one)
+        self.left_out(len(found) - MOST_ROWS)
+
+    def left_out(self, count: int, of: str = "") -> None:
+        """Say how many of what was not printed; nothing where it is none."""
+        if count > 0:
+            self.line(f"... and {count:,} more {of} (--json has all)".replace("  ", " "))
+
     def path(self, label: str, path: object) -> None:
         """Print a path, never wrapped, so that it can be copied."""
         if not self.json:
@@ -89,7 +109,10 @@ class Screen:
             print(f"{name:<{width}}  {value}")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-        """Print a table; the first column is left-aligned, the others right-aligned."""
+        """Print a table; the first column is left-aligned, the others right-aligned.
+
+        Of very many rows or columns the first ones are printed, and how many more there are.
+        """
         if self.json:
             return
         self.finish()
@@ -104,11 +127,13 @@ class Screen:
             pad_edge=False,
             padding=(0, 1, 0, 0),
         )
-        for i, header in enumerate(headers):
+        for i, header in enumerate(headers[:MOST_COLUMNS]):
             table.add_column(Text(header), justify="left" if i == 0 else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
+        for row in rows[:MOST_ROWS]:
+            table.add_row(*(Text(str(cell)) for cell in row[:MOST_COLUMNS]))
         _console().print(table)
+        self.left_out(len(rows) - MOST_ROWS)
+        self.left_out(len(headers) - MOST_COLUMNS, "columns")
 
     # -- progress -----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from landscape.errors import NumericalError, UsageError
 
 from .options import Common
-from .screen import Screen, number
+from .screen import MOST_ROWS, Screen, number
 
 Action = Literal["plan", "run", "status", "correlate", "report"]
 
@@ -77,11 +77,13 @@ def _plan(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -
     now = status(experiment, folder)
     cost = estimate(experiment, folder, workers=options.workers)
     _show_status(now, screen)
+    planned = []
     for analysis in experiment.analyses:
         seeds = len(analysis.seeds or experiment.seeds.measurement)
         of = f"{analysis.models} models" if analysis.models else "every model"
         what = " ".join(getattr(analysis.spec, "measure", ()))
-        screen.line(f"of {of}, {seeds}x: {analysis.kind} {what} {analysis.label}".rstrip())
+        planned.append(f"of {of}, {seeds}x: {analysis.kind} {what} {analysis.label}".rstrip())
+    screen.lines(planned)
     bound = "at most " if cost.get("upper_bound") else "about "
     screen.line(
         f"left to do: {bound}{_duration(cost['wall_seconds'])} ({_duration(cost['training_seconds'])} of training, "
@@ -89,8 +91,7 @@ def _plan(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -
         f"{len(cost['probes'])} probe(s)"
     )
     cost["notes"] += doubts
-    for note in cost["notes"]:
-        screen.line(note)
+    screen.lines(cost["notes"])
     models = [{"name": c.name, "arm": c.arm, "axes": c.axes, "repetition": c.repetition} for c in experiment.cells]
     return {"outputs": [], "status": now, "cost": cost, "models": models}
 
@@ -141,11 +142,11 @@ def _report(experiment: Any, folder: Any, options: StudyOptions, screen: Screen)
 def _show_status(now: dict[str, Any], screen: Screen) -> None:
     states = ("done", "failed", "begun", "to do")
     rows = [[arm, *(counts.get(s, 0) for s in states)] for arm, counts in now["arms"].items()]
+    every = ["all", *(now[s] for s in states)]
     if len(rows) > 1:
-        rows.append(["all", *(now[s] for s in states)])
+        rows = [*rows, every] if len(rows) < MOST_ROWS else [every, *rows]  # a long table is cut at its end
     screen.table(["models", *states], rows)
-    for failure in now["failures"]:
-        screen.line(f"failed: {failure['model']}, {failure['what']}: {failure['reason']}")
+    screen.lines([f"failed: {f['model']}, {f['what']}: {f['reason']}" for f in now["failures"]])
     if now["changed"]:
         screen.line(f"made of other code than now, and done again by `run`: {len(now['changed'])} models")
     if now["seconds"]:
@@ -179,8 +180,7 @@ def _show_statistics(result: Any, screen: Screen) -> None:
         ]
         head = ["measure", "tau", "95 % interval", "Psi", "partial", "K", "p (Holm)", "verdict"]
         screen.table(head, table, title)
-    for sentence in findings(record):
-        screen.line(sentence)
+    screen.lines(list(findings(record)))
 
 
 def _duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from landscape.specs import ProblemSpec, SurfaceSpec
 from .analysis import expand, facts
 from .drawing import check_kinds, drawn
 from .options import DrawnCommon
-from .screen import Screen, number, percent
+from .screen import MOST_BLOCKS, Screen, number, percent
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,14 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
         force=common.force,
         trust=common.trust_run,
     )
-    for result in results:
+    for result in results[:MOST_BLOCKS]:
         screen.finish()
         screen.path("target", result["target"])
         screen.line(facts(result))
         show(result, screen)
         screen.path("result", result.path)
         screen.line()
+    screen.left_out(len(results) - MOST_BLOCKS, "targets")
     objects = [result.to_json() for result in results]
     one = len(objects) == 1 and (common.checkpoints == "last" or results[0].kind == "plane")
     return drawn(objects[0] if one else {"results": objects}, results, common, screen)

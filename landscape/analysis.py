@@ -87,10 +87,11 @@ def analyze(
             result = function(problem, spec, **options)
     except NotConverged as error:
         # Kept under another name, so that it is never taken for a whole result.
+        error.result.record |= {"identity": found, "origins": problem.origins}
         keep(_placed(error.result, target, problem_spec), path.with_suffix(".partial.nc"))
         raise
     result = _placed(result, target, problem_spec)
-    result.record["identity"] = found
+    result.record |= {"identity": found, "origins": problem.origins}
     keep(result, path)
     if "store" in beside:
         discard(beside["store"])

@@ -11,7 +11,7 @@ import hashlib
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -60,6 +60,19 @@ def sources(module: ModuleType | None, sha256: str | None = None) -> tuple[list[
         Name and SHA-256 of every file of the user's, sorted and without the folders, so that a moved project stays
         the same; and the versions of the libraries that these files import.
     """
+    files, libraries = files_behind(module, sha256)
+    return without_folders(files), libraries
+
+
+def without_folders(files: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Name and SHA-256 of files, sorted."""
+    return sorted({(Path(path).name, content) for path, content in files})
+
+
+def files_behind(
+    module: ModuleType | None, sha256: str | None = None
+) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """The same as `sources`, with the whole paths of the files."""
     files: set[tuple[str, str]] = set()
     libraries: dict[str, str] = {}
     if module is not None and sha256 is not None:
@@ -69,7 +82,7 @@ def sources(module: ModuleType | None, sha256: str | None = None) -> tuple[list[
             top = name.partition(".")[0]
             libraries[top] = version(top)
         elif file is not None:  # else typed at a prompt or in a notebook: its functions are looked at one by one
-            files.add((file.name, _sha256(file) if here is None else _sha256_of(here, file)))
+            files.add((str(file.absolute()), _sha256(file) if here is None else _sha256_of(here, file)))
     return sorted(files), dict(sorted(libraries.items()))
 
 

@@ -87,5 +87,6 @@ def _result(run: Run, lines: list[dict[str, Any]]) -> Result:
             "unseen": [n for n in names if not scored[-1]["evaluation"]["domains"][n]["seen"]],
             "final": record.get("final"),
             "status": record.get("status"),
+            **{k: record.get(k) for k in ("ingredients", "origins", "versions")},
         },
     )

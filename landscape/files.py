@@ -164,11 +164,15 @@ def jsonable(value: Any) -> Any:
 
 
 def content_hash(path: Path) -> str | None:
-    """SHA-256 (hexadecimal) of a file's bytes; None where there is no such file."""
+    """SHA-256 (hexadecimal) of a file's bytes; None where there is no such file, or what is there is no file."""
     try:
+        if (
+            not path.is_file()
+        ):  # the name may come from a stranger: a pipe would be waited for, a device read for ever
+            return None
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError:
+    except (OSError, ValueError):  # a name with NUL
         return None
 
 

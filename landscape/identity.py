@@ -8,13 +8,13 @@ by it and by nothing else. What is not in it does not change a number, and says 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from .files import stable_hash
-from .problem import Problem
 from .specs import ProblemSpec, Spec
+
+if TYPE_CHECKING:  # the versions are looked at where torch is not loaded
+    from .problem import Problem
 
 # The versions of what computes a kind of result. Raise one when the same request gives other numbers than before;
 # stored results of the version before are then computed anew.
@@ -51,6 +51,8 @@ DECIDES: Mapping[str, str] = {
 
 def ingredients(problem: Problem) -> dict[str, Any]:
     """What a number about a problem depends on, by name."""
+    import torch
+
     return {
         "weights": problem.weights_hash,
         "network": problem.network_hash,
@@ -70,6 +72,8 @@ def ingredients(problem: Problem) -> dict[str, Any]:
 
 def bits(problem: Problem) -> dict[str, Any]:
     """What the very bits of a pass depend on: parts of a computation that was stopped are never mixed with others."""
+    import torch
+
     return {
         **ingredients(problem),
         "micro_batch": problem.batch_size,

@@ -14,6 +14,7 @@ from .errors import UsageError
 from .files import make_folder, remove_stale_temporaries
 from .identity import identity, key
 from .opening import open_problem, splits_of
+from .origins import weights_state
 from .parameters import preserved_random_state
 from .problem import Problem
 from .result import Result
@@ -175,12 +176,20 @@ def _stored(
         "targets": [str(t.checkpoint) for t in targets],
         "problem_spec": problem_spec.to_dict(),
         "identity": found,
+        "origins": _origins(problem, targets),
     }
     if kind == "path":
         result.record |= {"a": str(targets[0].checkpoint), "b": str(targets[1].checkpoint)}
     keep(result, file)
     discard(store)
     return result
+
+
+def _origins(problem: Problem, targets: Sequence[Target]) -> dict[str, object] | None:
+    if problem.origins is None:
+        return None
+    files = dict.fromkeys(t.checkpoint for t in targets)
+    return {**problem.origins, "weights": [[str(file), weights_state(file)] for file in files]}
 
 
 _COMMON = Path("landscape-results")

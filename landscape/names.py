@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import UsageError
+
+MOST_NAMES = 60  # that an error lists; all registries are shorter
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,14 @@ def neighbours(name: str, known: Iterable[str]) -> list[str]:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> UsageError:
-    """The error for an unknown name, with a did-you-mean and the full list."""
+    """The error for an unknown name, with a did-you-mean and the list, whose end is cut where it is very long."""
     known = list(known)
     near = neighbours(name, known)
     meant = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-    return UsageError(f"unknown {kind} {name!r}", where, f"{meant}there is: {', '.join(known) or 'nothing'}")
+    return UsageError(f"unknown {kind} {name!r}", where, f"{meant}there is: {enumerated(known) or 'nothing'}")
+
+
+def enumerated(names: Sequence[str], most: int = MOST_NAMES) -> str:
+    """Names with commas between them; of very many the first ones, and how many more there are."""
+    more = f", ... and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -18,6 +18,7 @@ from .fitting import load_into
 from .models.build import build_model, facts_of
 from .models.repeatable import require_repeatable
 from .names import Registry
+from .origins import origins
 from .parameters import preserved_random_state, seed_everything
 from .plugins import Plugin, resolve
 from .problem import Problem
@@ -100,6 +101,7 @@ def opened(
             copy=False,  # built here, for nobody else
         )
     problem.loss_name = loss.name
+    problem.origins = origins({"data": data, "model": plugin, "loss": loss}, [target.checkpoint])
     problem.start = _start(target.run)
     if not (target.run and target.run.spec.get("init") is None and not spec.data):  # else it was trained as it is
         given = NORMALIZATIONS.get(str(examples.facts.get("normalize")))

@@ -20,11 +20,11 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .code_files import names_imported, sources
+from .code_files import files_behind, names_imported, without_folders
 from .errors import LandscapeError, UsageError
 from .files import read_json, stable_hash, write_json
 from .names import Registry, unknown_name
@@ -42,11 +42,15 @@ class Plugin:
         name: The name under which it can be found again (absolute path for files).
         record: What ``run.json`` keeps: ``{"name"}``, and for plug-ins ``path`` and ``sha256`` of the file, and a
             hash of all ``code`` that importing it runs.
+        files: Path and SHA-256 of every file of the user's that importing it runs.
+        libraries: Versions of the libraries that these files import.
     """
 
     call: Callable[..., Any]
     name: str
     record: dict[str, str]
+    files: tuple[tuple[str, str], ...] = ()
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: bool = False) -> Plugin:
@@ -84,7 +88,7 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
         )
     is_file = location.endswith(".py")
     module = _import_file(file, content, sha256) if is_file else _import_module(location)
-    code = sources(module, sha256)
+    files, libraries = files_behind(module, sha256)
     _reach_later(module, file.parent if is_file else Path.cwd())
     if not from_record:
         _remember(file, sha256)
@@ -96,8 +100,13 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
     if not callable(call):
         raise UsageError(f"{attribute} is no callable", str(file), "name a function or a class")
     absolute = f"{file}:{attribute}" if is_file else name
-    record = {"name": absolute, "path": str(file), "sha256": sha256, "code": stable_hash(code)}
-    return Plugin(call, absolute, record)
+    record = {
+        "name": absolute,
+        "path": str(file),
+        "sha256": sha256,
+        "code": stable_hash((without_folders(files), libraries)),
+    }
+    return Plugin(call, absolute, record, tuple(files), libraries)
 
 
 def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any] | None = None) -> Any:

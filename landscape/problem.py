@@ -134,6 +134,7 @@ class Problem(Passes):
         self.cautions: list[str] = []  # what whoever made the problem found odd
         self.misused: list[str] = []
         self.start: Path | None = None  # the checkpoint that training started from, where it is known
+        self.origins: dict[str, Any] | None = None  # where code, weights and data lay, where they were opened by name
         with self._one_example_fits():
             check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
         self._centre = self.space.current()

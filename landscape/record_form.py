@@ -34,6 +34,15 @@ class Run(TypedDict, total=False):
     lam: Number
 
 
+class Origins(TypedDict, total=False):
+    """Where code, weights and data lay, and what they were."""
+
+    code: dict[str, list[tuple[str, str | None]]]
+    libraries: dict[str, str | None]
+    weights: list[tuple[str, str | None]]
+    data: dict[str, str | int | None]
+
+
 class Common(TypedDict, total=False):
     """What every record may have."""
 
@@ -44,6 +53,7 @@ class Common(TypedDict, total=False):
     spec: Facts
     problem_spec: Facts
     identity: Facts
+    origins: Origins | None
     weights_hash: str | None
     data_hash: str | None
     network_hash: str | None
@@ -382,6 +392,7 @@ class Folder(TypedDict, total=False):
     ingredients: Ingredients | None
     weights_hash: str | None
     versions: dict[str, str | None] | None
+    origins: Origins | None
 
 
 class Evaluation(TypedDict, total=False):

@@ -75,6 +75,8 @@ FLOORS = {
         "copying",
         "soundness",
         "identity",
+        "origins",
+        "staleness",
     },
     3: {"models", "data", "optim", "curvature", "measures", "surfaces", "domainwise"},
     4: {"training", "opening", "analysis", "joint", "study"},

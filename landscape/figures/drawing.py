@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..result import Result
+from ..staleness import changes, first_time
 from .comparable import comparable
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Drawing:
             definitions of bands and whiskers.
         interactive: A plotly figure for HTML, of the kinds that have one.
         movie: How the figure moves, of the kinds that do.
+        changed: What of code, data, weights or versions has changed since its results were made; in the notes, too.
     """
 
     figure: Figure
@@ -97,6 +99,7 @@ class Drawing:
     notes: tuple[str, ...] = ()
     interactive: Any = None
     movie: Movie | None = None
+    changed: tuple[str, ...] = ()
 
 
 def styled(draw: Draw) -> Draw:
@@ -109,10 +112,12 @@ def styled(draw: Draw) -> Draw:
     def inside(results: Sequence[Result], style: Style) -> Drawing:
         with style.applied():
             alike, left_out = comparable(results)
-            for note in left_out:  # nobody who looks at a file sees its notes
-                log.warning("%s", note)
+            changed = tuple(changes(alike))
+            for note in (*left_out, *changed):  # nobody who looks at a file sees its notes
+                if first_time(note):
+                    log.warning("%s", note)
             drawing = draw(alike, style)
-            drawing = replace(drawing, notes=(*drawing.notes, *left_out))
+            drawing = replace(drawing, notes=(*drawing.notes, *left_out, *changed), changed=changed)
             layout = drawing.figure.get_layout_engine()
             if layout is not None:
                 layout.execute(drawing.figure)

@@ -11,10 +11,12 @@ from pathlib import Path
 from ..errors import UsageError
 from ..figures.comparison import comparison, verdict
 from ..figures.provenance import versions
+from ..figures.render import fitting
 from ..figures.series import named_apart
 from ..figures.style import Style
 from ..figures.summary import summarize
 from ..result import Result, shows_stored
+from ..staleness import changes, one_look
 from .explore import explorable, script_json
 from .page import write_page
 from .sections import CAPTIONS, downloads, plots, provenance, table_cells, table_head
@@ -38,17 +40,25 @@ def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
     Raises:
         UsageError: If there are no results.
     """
-    import markupsafe
-
     if not results:
         raise UsageError("a report needs results", str(out), "name runs or stored results")
-    results = named_apart(results)
+    with one_look():
+        return _written(named_apart(results), Path(out), title)
+
+
+def _written(results: Sequence[Result], out: Path, title: str) -> Path:
+    import markupsafe
+
     rows = summarize(results)
     explore = explorable(results)
     write_page(
         "report.html",
-        Path(out),
+        out,
         title=title,
+        changed=changes(results),
+        changed_explored={
+            part: changes([r for kind in kinds for r in _fit(kind, results)]) for part, kinds in _EXPLORED.items()
+        },
         verdict=verdict(rows),
         sentences=comparison(rows, results),
         head=table_head(rows),
@@ -61,7 +71,18 @@ def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
         versions=versions(),
         library=_library() if any(explore.values()) else "",
     )
-    return Path(out)
+    return out
+
+
+# The figure kinds whose results each part of the page that can be explored is made of.
+_EXPLORED = {"surfaces": ("surface3d",), "trajectory": ("trajectory-movie",), "curves": ("domain-curves", "training")}
+
+
+def _fit(kind: str, results: Sequence[Result]) -> list[Result]:
+    try:
+        return fitting(kind, results)
+    except UsageError:
+        return []
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,7 @@ from ..figures.style import Style
 from ..figures.summary import cell_text, summary_csv, summary_latex
 from ..registry import FIGURES
 from ..result import Result
+from ..staleness import since
 
 # Titles, and what each figure shows and does not show. surface3d has its own section.
 CAPTIONS = {
@@ -138,6 +139,7 @@ class Plot:
         pdf: The same for paper.
         caption: What is shown, and what is not.
         notes: What cannot be seen in it.
+        changed: What has changed since its results were made; shown above it.
     """
 
     kind: str
@@ -146,6 +148,7 @@ class Plot:
     pdf: str
     caption: str
     notes: tuple[str, ...]
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,8 @@ def plots(results: Sequence[Result], style: Style, captions: Mapping[str, tuple[
         drawing: Drawing = FIGURES.load(kind)(fit, style)
         svg, pdf = (image(drawing, form, style, kind, fit) for form in ("svg", "pdf"))
         addresses = data_address("image/svg+xml", svg), data_address("application/pdf", pdf)
-        yield Plot(kind, title, *addresses, caption, drawing.notes)
+        notes = tuple(n for n in drawing.notes if n not in drawing.changed)
+        yield Plot(kind, title, *addresses, caption, notes, drawing.changed)
 
 
 def downloads(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -240,6 +244,7 @@ def _provenance(result: Result) -> Provenance:
         "device": record.get("device"),
         "precision": record.get("dtype"),
         "seconds": record.get("seconds"),
+        "since it was made": since(result).told or None,
     }
     return Provenance(title, [(k, _text(v)) for k, v in facts.items() if v is not None])
 

@@ -15,6 +15,7 @@ from ..errors import LandscapeError
 from ..files import stable_hash
 from ..identity import ALGORITHMS
 from ..names import Registry
+from ..origins import LIBRARIES
 from ..plugins import resolve
 from ..registry import DATA, LOSSES, MODELS
 from ..specs import ProblemSpec, key_values
@@ -25,8 +26,6 @@ from ..specs.train import TrainSpec
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-
-_LIBRARIES = {"torchvision": "torchvision", "timm": "timm", "hf": "transformers"}  # whose networks go by a name
 
 
 def code_of(kind: str, spec: TrainSpec | ProblemSpec) -> str:
@@ -82,5 +81,5 @@ def current(
 def _code(name: str, kind: str) -> Any:
     registry: Registry = {r.kind: r for r in (DATA, MODELS, LOSSES)}[kind]
     made = resolve(name, registry).record
-    library = _LIBRARIES.get(name.partition(":")[0])
+    library = LIBRARIES.get(name.partition(":")[0])
     return made.get("code", [made["name"], version(library) if library else None])

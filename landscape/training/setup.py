@@ -11,9 +11,11 @@ from torch import nn
 
 from ..data.splits import Splits, open_data
 from ..errors import UsageError
+from ..identity import ALGORITHMS
 from ..losses import LossFunction, as_loss
 from ..models.build import build_model, default_model, facts_of
 from ..optim.build import method_defaults
+from ..origins import origins
 from ..parameters import seed_everything
 from ..plugins import Plugin, resolve
 from ..registry import DATA, LOSSES, MODELS, OPTIMIZERS
@@ -53,6 +55,11 @@ class Ingredients:
             "data_hash": {name: examples.fingerprint() for name, examples in self.splits.items()},
             "data_facts": dict(self.splits["train"].facts) or None,
         }
+
+    def origins(self) -> dict[str, Any]:
+        """Where code and data lay and what they were, to be compared with what is there later."""
+        named = {"data": self.data, "model": self.model, "loss": self.loss}
+        return {**origins(named), "algorithm": ALGORITHMS["training"]}
 
 
 def open_ingredients(spec: TrainSpec) -> Ingredients:

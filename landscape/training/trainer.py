@@ -113,6 +113,7 @@ def train_one(
                     "spec": resolved,
                     "config_hash": config,
                     "ingredients": record,
+                    "origins": ingredients.origins(),
                     "processes": place()[1],
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                     "versions": {
