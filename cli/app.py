@@ -13,6 +13,7 @@ from typing import Any
 
 from landscape.errors import LandscapeError
 from landscape.files import is_out_of_space, jsonable
+from landscape.labels import shown
 from landscape.names import unknown_name
 
 from .stopping import stopped_by_signals
@@ -94,7 +95,7 @@ def _fail(error: Exception) -> int:
         says, code = last_words(line, error, code)
         line = f"{line} [process {os.environ['RANK']}]" if says and not _first() else line if says else ""
     if line:
-        print(line, file=sys.stderr, flush=True)
+        print(shown(line), file=sys.stderr, flush=True)
     return code
 
 
@@ -154,13 +155,13 @@ def _run(argv: list[str]) -> int:
 
 
 def _as_json(value: Any) -> str:
-    """Strict JSON with names as they are; with escapes where the stream cannot say them."""
+    """Strict JSON with names as they are; escaped where the stream cannot say or a terminal would obey them."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         return json.dumps(value, allow_nan=False)
-    return text
+    return text if text.isprintable() else json.dumps(value, allow_nan=False)
 
 
 def _processes(name: str) -> Any:

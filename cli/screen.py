@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from landscape.errors import LandscapeError
+from landscape.labels import shown
 from landscape.progress import reporting
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -20,7 +21,7 @@ MOST_BLOCKS = 20  # of targets, each with its own table
 
 class _Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"notice: {' '.join(record.getMessage().split())}", file=sys.stderr)
+        print(f"notice: {shown(' '.join(record.getMessage().split()))}", file=sys.stderr)
 
 
 class Screen:
@@ -76,7 +77,7 @@ class Screen:
         """Print a line of text, wrapped at the terminal's width."""
         if not self.json:
             self.finish()
-            _console().print(text, markup=False, highlight=False)
+            _console().print("\n".join(map(shown, text.split("\n"))), markup=False, highlight=False)
 
     def lines(self, texts: Sequence[str], most: int = MOST_ROWS) -> None:
         """Print lines, and of very many the first ones and how many more there are."""
@@ -99,14 +100,14 @@ class Screen:
         """Print a path, never wrapped, so that it can be copied."""
         if not self.json:
             self.finish()
-            print(f"{label}: {path}")
+            print(f"{label}: {shown(path)}")
 
     def facts(self, pairs: Sequence[tuple[str, object]]) -> None:
         """Print names and values, one per line, never wrapped."""
         width = max((len(name) for name, _ in pairs), default=0)
         for name, value in () if self.json else pairs:
             self.finish()
-            print(f"{name:<{width}}  {value}")
+            print(f"{shown(name):<{width}}  {shown(value)}")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
         """Print a table; the first column is left-aligned, the others right-aligned.
@@ -122,15 +123,15 @@ class Screen:
 
         table = Table(
             box=SIMPLE_HEAD,
-            title=Text(title) if title else None,
+            title=Text(shown(title)) if title else None,
             title_justify="left",
             pad_edge=False,
             padding=(0, 1, 0, 0),
         )
         for i, header in enumerate(headers[:MOST_COLUMNS]):
-            table.add_column(Text(header), justify="left" if i == 0 else "right", overflow="fold")
+            table.add_column(Text(shown(header)), justify="left" if i == 0 else "right", overflow="fold")
         for row in rows[:MOST_ROWS]:
-            table.add_row(*(Text(str(cell)) for cell in row[:MOST_COLUMNS]))
+            table.add_row(*(Text(shown(cell)) for cell in row[:MOST_COLUMNS]))
         _console().print(table)
         self.left_out(len(rows) - MOST_ROWS)
         self.left_out(len(headers) - MOST_COLUMNS, "columns")
@@ -138,6 +139,7 @@ class Screen:
     # -- progress -----------------------------------------------------------------------------------------------
 
     def _report(self, task: str, done: int, total: int | None, note: str = "") -> None:
+        note = shown(note)
         if self._bar is not None:
             if task not in self._tasks:
                 self._tasks[task] = self._bar.add_task(task, total=total, note=note)

@@ -2,8 +2,8 @@
 
 The classic format (64-bit offsets) is a flat list of names and places, so that a file of a stranger can be read
 without following anything: every number in the header is compared with the length of the file before it is used. Any
-netCDF program reads these files; what the format cannot say (empty arrays, integers above 32 bits, some texts) stands
-in the text attribute beside the record.
+netCDF program reads these files; what the format cannot say (empty arrays, integers above 32 bits, some texts and
+names) stands in the text attribute beside the record.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ MAGIC = b"CDF\x02"
 _TEXT, _CHECKSUM, _BESIDE, _ORDER = "landscape", "sha256", "beside", "order"
 _UNSIGNED = b"0" * 64
 _TYPES = {1: "i1", 2: "S1", 3: ">i2", 4: ">i4", 5: ">f4", 6: ">f8"}  # of the format's specification
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # names that every reader of the format takes
 _DIMENSIONS, _VARIABLES, _ATTRIBUTES = 10, 11, 12
 
 
@@ -68,7 +70,11 @@ def encode(data: xr.Dataset, text: dict[str, Any]) -> bytes:
         data: Numbers, truth values and texts.
         text: What stands beside them; strict JSON.
     """
-    beside = {str(n): _written(v, n in data.coords) for n, v in data.variables.items() if not _fits(v)}
+    beside = {
+        str(n): _written(v, n in data.coords)
+        for n, v in data.variables.items()
+        if not (_fits(v) and all(_PLAIN.fullmatch(str(name)) for name in (n, *v.dims)))
+    }
     order = list(map(str, data.data_vars))  # the writer sorts arrays by shape; the first one is the analysis' own
     content = json.dumps({**text, _ORDER: order, _BESIDE: beside}, allow_nan=False)
     plain = data.drop_vars(list(beside)).drop_attrs()

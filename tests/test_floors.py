@@ -28,6 +28,7 @@ FLOORS = {
         "stored_form",
         "stop_signals",
         "turns",
+        "labels",
     },
     2: {
         "trees",

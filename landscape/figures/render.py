@@ -70,7 +70,7 @@ def render(
         write_bytes(path, _file(drawing, form, style, kind, fit))
         paths.append(path)
     table = Path(out) / f"{stem}.csv"
-    write_bytes(table, to_csv(drawing.rows).encode("utf-8"))
+    write_bytes(table, to_csv(drawing.rows).encode("utf-8", "backslashreplace"))
     return [*paths, table]
 
 
@@ -123,4 +123,4 @@ def page(drawing: Drawing) -> bytes:
         div_id="surface",
         config={"displaylogo": False, "responsive": True},
     )
-    return str(text).encode("utf-8")
+    return str(text).encode("utf-8", "backslashreplace")

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from ..labels import defused
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -28,7 +28,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return "'" + value if value.startswith(_FORMULA) else value
+        return defused(value)
     return repr(value)
 
 

@@ -181,8 +181,10 @@ def plots(results: Sequence[Result], style: Style, captions: Mapping[str, tuple[
 def downloads(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The table as files: name to data address."""
     return {
-        "table.csv": data_address("text/csv;charset=utf-8", summary_csv(rows).encode("utf-8")),
-        "table.tex": data_address("text/plain;charset=utf-8", summary_latex(rows).encode("utf-8")),
+        "table.csv": data_address("text/csv;charset=utf-8", summary_csv(rows).encode("utf-8", "backslashreplace")),
+        "table.tex": data_address(
+            "text/plain;charset=utf-8", summary_latex(rows).encode("utf-8", "backslashreplace")
+        ),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import numpy as np
 
 from ..errors import UsageError
 from ..files import atomic_path, write_bytes
+from ..labels import defused, file_name, file_names, shown
 from ..names import unknown_name
 from ..result import Result, shows_stored
+
+_OWN_MEMBERS = ("record", "names")
 
 
 @shows_stored
@@ -37,12 +41,21 @@ def export(result: Result, form: str, path: Path) -> Path:
 
 
 def _npz(result: Result, path: Path) -> None:
-    """Every array and coordinate by name, and the record as JSON text under ``record``."""
+    """Every array and coordinate by name, and the record as JSON text under ``record``.
+
+    An archive's members are files for whoever unpacks it; ``names`` has those whose own names are no plain ones.
+    """
     data = result.data
     arrays = {str(k): v.values for k, v in (*data.coords.items(), *data.data_vars.items())}
-    plain = {k: v.astype(str) if v.dtype == object else v for k, v in arrays.items()}
-    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, **plain, record=np.array(json.dumps(result.record)))
+    members = file_names([*_OWN_MEMBERS, *arrays])
+    members |= {k: f"{members[k]}_" for k in arrays if k in _OWN_MEMBERS}
+    plain = {members[k]: v.astype(str) if v.dtype == object else v for k, v in arrays.items()}
+    others = {members[k]: k for k in arrays if members[k] != k}
+    texts = {"record": result.record, **({"names": others} if others else {})}
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, values in {**plain, **{k: np.array(json.dumps(v)) for k, v in texts.items()}}.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
 
 
 def _csv(result: Result, path: Path) -> None:
@@ -53,16 +66,16 @@ def _csv(result: Result, path: Path) -> None:
         table = result.to_pandas(name)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(table.columns)
+        writer.writerow([defused(str(c)) for c in table.columns])
         for row in table.itertuples(index=False):
             writer.writerow([_cell(v) for v in row])
-        file = path if not i else path.with_name(f"{path.stem}-{'-'.join(sorted(over))}{path.suffix}")
-        write_bytes(file, text.getvalue().encode())
+        file = path if not i else path.with_name(f"{path.stem}-{file_name('-'.join(sorted(over)))}{path.suffix}")
+        write_bytes(file, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
-        return "'" + value if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+        return defused(value)
     return repr(value.item() if hasattr(value, "item") else value)
 
 
@@ -83,7 +96,7 @@ def _vti(result: Result, path: Path) -> None:
     if "loss" in arrays:
         with np.errstate(all="ignore"):
             arrays["log10_loss"] = np.log10(arrays["loss"])
-    write_bytes(path, _image(x, y, arrays).encode())
+    write_bytes(path, _image(x, y, arrays).encode())  # names are shown, so any encoding has them
 
 
 def _image(x: Any, y: Any, arrays: Mapping[str, Any]) -> str:
@@ -97,7 +110,7 @@ def _image(x: Any, y: Any, arrays: Mapping[str, Any]) -> str:
     ]
     for name, values in arrays.items():
         numbers = " ".join(repr(float(v)) for v in values.ravel())
-        lines.append(f'<DataArray type="Float64" Name={quoteattr(name)} format="ascii">{numbers}</DataArray>')
+        lines.append(f'<DataArray type="Float64" Name={quoteattr(shown(name))} format="ascii">{numbers}</DataArray>')
     return "\n".join([*lines, "</PointData></Piece></ImageData></VTKFile>", ""])
 
 

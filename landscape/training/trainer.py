@@ -13,6 +13,7 @@ from typing import Any
 from ..distributed import barrier, decided, first, place, require_equal
 from ..errors import UsageError
 from ..files import stable_hash
+from ..labels import file_names
 from ..parameters import preserved_random_state
 from ..progress import report
 from ..run import Run
@@ -82,9 +83,10 @@ def _planned(spec: TrainSpec, ingredients: Ingredients, out: Path) -> Iterator[t
     if pairs and len(domains) < 3:
         raise UsageError("two held-out domains leave none to train on", "--select", "it needs three domains or more")
     held = [(d,) for d in domains] + (list(itertools.combinations(domains, 2)) if pairs else [])
+    folders = file_names("+".join(names) for names in held)
     for names in held:
         for one in spec.with_(leave_one_out=False, select="last" if pairs else spec.select, holdout=names).runs():
-            yield one, out / f"unseen-{'+'.join(names)}" / one.name
+            yield one, out / f"unseen-{folders['+'.join(names)]}" / one.name
 
 
 def train_one(
