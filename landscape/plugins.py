@@ -255,8 +255,8 @@ def _asking_folder() -> Path | None:
     while frame is not None:
         file = frame.f_globals.get("__file__")
         importing = frame.f_globals.get("__name__", "").partition(".")[0] in ("importlib", "_frozen_importlib")
-        if file is not None and not importing and file != __file__:
-            return Path(file).resolve().parent
+        if not importing and file != __file__:
+            return Path(file).resolve().parent if file else None
         frame = frame.f_back
     return None
 

@@ -5,14 +5,19 @@ What is expected is what the plain call gives, bit for bit, and the caller's own
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
+import multiprocessing
+import os
 import random
+import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +31,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import landscape
 from landscape.errors import LandscapeError, UsageError
+from landscape.plugins import resolve
 from landscape.problem import Problem
+from landscape.registry import MODELS
 from landscape.result import Result
 from landscape.substitutes import twice_differentiable
 
@@ -187,6 +194,48 @@ def test_a_thread_that_is_left_by_an_exception_holds_nothing():
     assert state() == before
 
 
+@pytest.mark.slow
+@pytest.mark.case(115)
+def test_a_training_beside_an_analysis_gives_what_each_gives_alone(tmp_path: Path):
+    """The training draws from the process's random numbers, which the analysis seeds; both come out bit for bit."""
+
+    def train(folder: str) -> str:
+        (run,) = landscape.train(
+            tmp_path / folder, optimizer=("sam",), data="gaussian-domains", steps=8, batch_size=16, device="cpu"
+        )
+        return landscape.open(run).weights_hash
+
+    problem = Problem(seeded(perceptron), (INPUTS, LABELS))
+    alone, plain, before = train("alone"), answers(problem), state()
+    with often_switched(), ThreadPoolExecutor(3) as pool:
+        trained = [pool.submit(train, name) for name in ("one", "other")]
+        analysed = [pool.submit(answers, problem) for _ in range(2)]
+        assert [t.result() for t in trained] == [alone, alone]
+        assert [a.result() for a in analysed] == [plain, plain]
+    assert state() == before
+
+
+@pytest.mark.case(115)
+@pytest.mark.slow
+def test_figures_in_threads_are_those_of_one(tmp_path: Path):
+    """Matplotlib's settings belong to the process; every thread has its own style; the caller's come back."""
+    import matplotlib as mpl
+
+    result = landscape.surface(Problem(seeded(perceptron), (INPUTS, LABELS)), dim=1, points=5)
+
+    def draw(number: int, venue: str) -> bytes:
+        (file, _) = landscape.render("slice", [result], tmp_path / str(number), formats=("svg",), venue=venue)
+        return file.read_bytes()
+
+    venues = ["neurips", "slides"]
+    alone = [draw(i, v) for i, v in enumerate(venues)]
+    before = dict(mpl.rcParams)
+    with often_switched(), ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(draw, range(2, 6), venues * 2)) == alone * 2
+    assert dict(mpl.rcParams) == before
+    assert alone[0] != alone[1]
+
+
 # -- modes of torch --------------------------------------------------------------------------------------------------
 
 
@@ -279,3 +328,177 @@ def test_weights_made_in_inference_mode_are_refused():
         network = perceptron()
     with pytest.raises(LandscapeError, match=r"inference_mode.*\(0\.weight\)"):
         Problem(network, (INPUTS, LABELS))
+
+
+@pytest.mark.case(118)
+@pytest.mark.parametrize("method", [landscape.SAM, landscape.GSAM, landscape.LookSAM, landscape.ERM])
+def test_an_optimizer_steps_alike_in_every_mode_or_says_why_not(method: Any):
+    """Weights after two steps are bit for bit those of plain steps; inference mode, without gradients, is refused."""
+
+    def trained(mode: Callable[[], contextlib.AbstractContextManager[Any]]) -> Tensor:
+        network = seeded(perceptron)
+        optimizer = method(torch.optim.SGD(network.parameters(), lr=0.1))
+        with mode():
+            for _ in range(2):
+                before = state()
+                try:
+                    optimizer.step(lambda: landscape.BatchLoss(nn.functional.cross_entropy(network(INPUTS), LABELS)))
+                finally:
+                    assert state() == before
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+    expected = trained(contextlib.nullcontext)
+    for name in ("no_grad", "set_grad_enabled", "deterministic", "default float64", "dispatch mode", "function mode"):
+        assert torch.equal(trained(MODES[name]), expected), name
+    with pytest.raises(UsageError, match="depends on no trainable parameter"):
+        trained(torch.inference_mode)
+
+
+# -- other processes -----------------------------------------------------------------------------------------------
+
+
+def _in_child(problem: Problem, there: Any) -> None:
+    there.send((bits(problem.gradient()), bits(CALLS["hvp"](problem)), torch.backends.cuda.flash_sdp_enabled()))
+
+
+def _with_threads(problem: Problem, there: Any) -> None:
+    torch.set_num_threads(2)
+    try:
+        problem.loss()
+    except UsageError as error:
+        there.send(str(error))
+
+
+def of_child(method: str, work: Callable[[Problem, Any], None], problem: Problem) -> Any:
+    context = multiprocessing.get_context(method)
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=work, args=(problem, there))
+    child.start()
+    try:
+        assert here.poll(60), "the child hangs"
+        return here.recv()
+    finally:
+        child.kill()
+        child.join()
+
+
+@pytest.mark.case(119)
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_forked_while_a_thread_analyses_does_not_wait_for_it():
+    """The lock is held and torch's settings are changed by a thread that the child has not: it starts anew."""
+    problem, reached, leave = Problem(seeded(Attention), (INPUTS, LABELS)), threading.Event(), threading.Event()
+    expected = bits(problem.gradient()), bits(CALLS["hvp"](problem)), True
+
+    def busy() -> None:
+        with problem.excursion(), twice_differentiable(set()):
+            reached.set()
+            assert leave.wait(120)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(busy)
+        try:
+            assert reached.wait(60)
+            assert of_child("fork", _in_child, problem) == expected
+            assert "a forked process" in of_child("fork", _with_threads, problem)  # and not a wait without end
+        finally:
+            leave.set()
+        waiting.result()
+
+
+@pytest.mark.slow
+@pytest.mark.case(119)
+def test_a_problem_goes_to_a_spawned_child_and_its_answers_come_back():
+    problem = Problem(seeded(perceptron), (INPUTS, LABELS))
+    expected = bits(problem.gradient()), bits(CALLS["hvp"](problem)), True
+    assert of_child("spawn", _in_child, problem) == expected
+
+
+PROGRAM = """
+import sys, torch, landscape
+from torch import nn
+torch.manual_seed(0)
+network = nn.Sequential(nn.Linear(4, 3))
+problem = landscape.Problem(network, (torch.arange(20.0).reshape(5, 4) / 20, torch.tensor([0, 1, 2, 1, 0])))
+out, sys.stdout = sys.stdout, None
+made = landscape.hessian(problem, top=2), landscape.sharpness(problem, m=(2,), rho=(0.1,))
+kept = [made[0].record["eigenvalues"], made[0].record["network_hash"], made[1].record["loss_hash"]]
+print(kept, made[1].data["value"].values.tobytes().hex(), list(made[0].record), file=out)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.case(122)
+def test_hash_seeds_and_optimised_code_and_no_stdout_change_no_bit():
+    """Two processes, of the least and the greatest ``PYTHONHASHSEED``, one with ``python -O``; no ``sys.stdout``."""
+    flags = [("0", ()), ("4294967295", ("-O",))]
+    started = [
+        subprocess.Popen(
+            [sys.executable, *more, "-c", PROGRAM],
+            env={**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed, more in flags
+    ]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert len(said[0]) > 100
+    assert said == [said[0]] * 2
+
+
+# -- programs around it --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.case(120)
+def test_names_beside_a_plug_in_do_not_exist_for_the_rest_of_the_program(tmp_path: Path):
+    """A program asks for a module that it has not, and is not given the plug-in's neighbour."""
+    name = "neighbour_of_a_plugin"
+    (tmp_path / f"{name}.py").write_text("there = 5\n")
+    (tmp_path / "plugin.py").write_text(f"def build():\n    import {name}\n    return {name}.there\n")
+    build = resolve(f"{tmp_path}/plugin.py:build", MODELS).call
+    before = list(sys.path)
+    with pytest.raises(ModuleNotFoundError, match=name):
+        importlib.import_module(name)
+    try:
+        assert build() == 5
+    finally:
+        sys.modules.pop(name, None)
+    assert sys.path == before
+
+
+@pytest.mark.case(121)
+def test_inside_an_event_loop_and_beside_it_answers_are_the_same():
+    """As in a notebook: in the loop's own thread, and in others by ``asyncio.to_thread``, at once."""
+    problem = Problem(seeded(perceptron), (INPUTS, LABELS))
+    expected, before = bits(CALLS["hessian"](problem)), state()
+
+    async def notebook() -> list[dict[str, bytes]]:
+        beside = [asyncio.to_thread(CALLS["hessian"], problem) for _ in range(3)]
+        running = asyncio.gather(*beside)
+        await asyncio.sleep(0)
+        return [bits(CALLS["hessian"](problem)), *map(bits, await running)]
+
+    assert asyncio.run(notebook()) == [expected] * 4
+    assert state() == before
+
+
+@pytest.mark.case(123)
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_caller_s_state_comes_back_after_what_is_raised_inside(name: str, kind: type[BaseException]):
+    """A forward raises; then the next call, from another thread, gives the right bits."""
+    network = seeded(Attention)
+    problem = Problem(network, (INPUTS, LABELS))
+    expected, before, calls = bits(CALLS[name](problem)), state(), []
+
+    def interrupt(*_: object) -> None:
+        calls.append(0)
+        raise kind
+
+    hook = problem.model.last.register_forward_hook(interrupt)
+    with pytest.raises(kind):
+        CALLS[name](problem)
+    assert calls
+    assert state() == before
+    hook.remove()
+    with ThreadPoolExecutor(1) as pool:
+        assert bits(pool.submit(CALLS[name], problem).result(60)) == expected
