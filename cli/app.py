@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from landscape.labels import shown
 from landscape.names import unknown_name
 
 from .stopping import stopped_by_signals
+from .streams import provide_streams, say_anything
 from .watchdog import watched
 
 COMMANDS = {
@@ -38,10 +38,13 @@ COMMANDS = {
 _MODULES = {"list": "list_names"}
 # What several processes do together under torchrun; the first process alone does the rest.
 _TOGETHER = {"demo", "train", "hessian", "sharpness", "surface", "path", "domains", "analyze", "report"}
+# What torch and the loader of its libraries say.
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the return value is the process's exit code."""
+    provide_streams()
     with watched() if argv is None else contextlib.nullcontext():  # who calls from Python watches himself
         code = _outcome(list(sys.argv[1:] if argv is None else argv))
     if code == 0 and _several():
@@ -63,9 +66,7 @@ def _leave() -> None:
 
 def _outcome(argv: list[str]) -> int:
     """Run one command and turn what happens into an exit code."""
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot say ends no command
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    say_anything()
     try:
         with stopped_by_signals() as signals:
             code = _run(argv)
@@ -104,7 +105,7 @@ def _in_words(error: Exception) -> tuple[str, int]:
     if isinstance(error, LandscapeError):
         return f"error: {error}", error.exit_code
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower():
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY):
         return "error: out of memory: use a smaller --batch-size, --examples or model", 5
     if is_out_of_space(error):
         return f"error: no space left to write ({text[:200]}): free some space and run it again", 5

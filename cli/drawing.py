@@ -42,8 +42,10 @@ def draw(
     With ``keep`` a figure of other targets that stands there under the same name is left alone.
     """
     from landscape.figures.render import render
+    from landscape.files import remove_stale_temporaries
     from landscape.staleness import one_look
 
+    remove_stale_temporaries(out)
     outputs: list[str] = []
     with one_look():
         for kind in kinds:

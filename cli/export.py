@@ -38,7 +38,7 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Write, print the paths."""
-    from landscape.files import stable_hash
+    from landscape.files import remove_stale_temporaries, stable_hash
     from landscape.labels import file_name
     from landscape.staleness import changes, one_look
     from landscape.surfaces.export import export
@@ -49,12 +49,14 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
         for note in changes(results):
             log.warning("%s", note)
         changed = stale_objects(results)
+    remove_stale_temporaries(options.out)
     outputs, written = [], set[str]()
     for result in results:
         stem = file_name(result.path.stem if result.path else f"{result.kind}-{result.label}-seed{result.seed}")
         if stem.casefold() in written:  # files of one name in two folders
             stem = f"{stem}-{stable_hash([str(result.path), result.record.get('target')])[:8]}"
         written.add(stem.casefold())
-        outputs += [export(result, form, options.out / f"{stem}.{form}") for form in options.format]
+        for form in options.format:
+            outputs += export(result, form, options.out / f"{stem}.{form}")
     screen.paths("file", [path.absolute() for path in outputs])
     return {"command": "export", "outputs": [str(p.absolute()) for p in outputs], "changed": changed}

@@ -61,6 +61,14 @@ def stale_objects(results: Sequence[Any]) -> list[dict[str, Any]]:
     return [{"result": p, "stale": list(s.stale), "unknown": list(s.unknown)} for p, s in found if s.told]
 
 
+def holds_results(name: str) -> bool:
+    """Whether this is a stored result, or a folder of them that is no run."""
+    from landscape.run import Run
+
+    path = Path(name)
+    return path.suffix in (".nc", ".h5") or (path.is_dir() and not Run.is_run(path) and any(path.glob("*.nc")))
+
+
 def collect(names: tuple[str, ...]) -> list[Any]:
     """Load the named results; a run folder stands for its training course and all that is stored in it.
 

@@ -1,8 +1,8 @@
-"""One self-contained HTML page on the targets; analyses that are missing are run first."""
+"""One self-contained HTML page on the targets or stored results; analyses that are missing are run first."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from landscape.specs import ProblemSpec
 
 from .analyze import analyzed
 from .options import AnalysisCommon
-from .plot import stale_objects
+from .plot import collect, holds_results, stale_objects
 from .screen import Screen
 
 
@@ -31,7 +31,8 @@ class Arguments:
     """Arguments of ``landscape report``."""
 
     targets: Positional[tuple[str, ...]] = ()
-    """Run folders, RUN@best, RUN@step=N or checkpoint files."""
+    """Run folders, RUN@best, RUN@step=N or checkpoint files; or stored results (.nc) and folders of them, which are
+    shown as they are."""
     options: ReportOptions = field(default_factory=ReportOptions)
     problem: ProblemSpec = field(default_factory=ProblemSpec)
     common: AnalysisCommon = field(default_factory=AnalysisCommon)
@@ -40,12 +41,18 @@ class Arguments:
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Analyse what is missing, write the page, print its path."""
     from landscape.distributed import first
+    from landscape.files import remove_stale_temporaries
     from landscape.report.report import write_report
     from landscape.staleness import one_look
 
-    results = analyzed(arguments, screen)
+    stored = tuple(t for t in arguments.targets if holds_results(t))
+    others = tuple(t for t in arguments.targets if t not in stored)
+    results = collect(stored) if stored else []
+    if others or not stored:
+        results = results + analyzed(replace(arguments, targets=others), screen)
     page = arguments.options.page.absolute()
     if first():
+        remove_stale_temporaries(page.parent)
         write_report(results, page, title=arguments.options.title)
     screen.path("report", page)
     with one_look():

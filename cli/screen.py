@@ -38,18 +38,17 @@ class Screen:
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
         self._said = time.monotonic()
-        self._handler = _Notices()
+        self._handler: logging.Handler = logging.NullHandler() if self._silent else _Notices()
         self._reporting = reporting(self._report)
 
     def __enter__(self) -> Screen:
         logger = logging.getLogger("landscape")
-        if self._silent:
-            logger.addHandler(logging.NullHandler())
-            logger.propagate = False
-            return self
-        logger.addHandler(self._handler)
-        logger.setLevel(logging.INFO)
+        self._before = logger.level, logger.propagate
         logger.propagate = False
+        logger.addHandler(self._handler)
+        if self._silent:
+            return self
+        logger.setLevel(logging.INFO)
         self._reporting.__enter__()
         if sys.stderr.isatty():
             self._bar = _progress_bar()
@@ -59,11 +58,14 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        logger = logging.getLogger("landscape")
+        logger.setLevel(self._before[0])
+        logger.propagate = self._before[1]
+        logger.removeHandler(self._handler)
         if self._silent:
             return
         self.finish()
         self._reporting.__exit__(kind, value, trace)
-        logging.getLogger("landscape").removeHandler(self._handler)
 
     def finish(self) -> None:
         """Take the progress bar away."""

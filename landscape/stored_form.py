@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 
 # Dimensions of the arrays that figures look for; one of several where there are several ways.
 _GRID: dict[str, tuple[str, ...]] = {
-    "loss": ("x", "y x"),
-    "accuracy": ("x", "y x"),
-    "domain_loss": ("domain x", "domain y x"),
-    "domain_accuracy": ("domain x", "domain y x"),
-    "domain_variance": ("x", "y x"),
-    "worst_domain": ("x", "y x"),
+    **dict.fromkeys(("loss", "accuracy", "domain_variance", "worst_domain"), ("x", "repeat x", "y x")),
+    **dict.fromkeys(("domain_loss", "domain_accuracy"), ("domain x", "domain repeat x", "domain y x")),
 }
 _OVER_DOMAINS = ("loss", "accuracy", "gradient_norm", "lambda_1", "m_sharpness", "seen", "trace", "disam_weight")
 _ARRAYS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -23,7 +23,7 @@ _OWN_MEMBERS = ("record", "names")
 
 
 @shows_stored
-def export(result: Result, form: str, path: Path) -> Path:
+def export(result: Result, form: str, path: Path) -> list[Path]:
     """Write a stored result in another format; NaN and infinities stay what they are.
 
     Args:
@@ -31,16 +31,18 @@ def export(result: Result, form: str, path: Path) -> Path:
         form: A name in `FORMATS`.
         path: The file.
 
+    Returns:
+        The files that were written, ``path`` first.
+
     Raises:
         UsageError: If the format is unknown or does not fit the result.
     """
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS, "--format")
-    FORMATS[form](result, path)
-    return path
+    return FORMATS[form](result, path)
 
 
-def _npz(result: Result, path: Path) -> None:
+def _npz(result: Result, path: Path) -> list[Path]:
     """Every array and coordinate by name, and the record as JSON text under ``record``.
 
     An archive's members are files for whoever unpacks it; ``names`` has those whose own names are no plain ones.
@@ -56,12 +58,14 @@ def _npz(result: Result, path: Path) -> None:
         for name, values in {**plain, **{k: np.array(json.dumps(v)) for k, v in texts.items()}}.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
+    return [path]
 
 
-def _csv(result: Result, path: Path) -> None:
+def _csv(result: Result, path: Path) -> list[Path]:
     """A row per point, and per domain where there are any; arrays over other dimensions in files named after them."""
     dims = {str(n): frozenset(map(str, v.dims)) for n, v in result.data.data_vars.items()}
     largest = {d: n for n, d in dims.items() if not any(d < other for other in dims.values())}
+    files = []
     for i, (over, name) in enumerate(sorted(largest.items(), key=lambda one: -len(one[0]))):
         table = result.to_pandas(name)
         text = io.StringIO()
@@ -71,6 +75,8 @@ def _csv(result: Result, path: Path) -> None:
             writer.writerow([_cell(v) for v in row])
         file = path if not i else path.with_name(f"{path.stem}-{file_name('-'.join(sorted(over)))}{path.suffix}")
         write_bytes(file, text.getvalue().encode("utf-8", "backslashreplace"))
+        files.append(file)
+    return files
 
 
 def _cell(value: Any) -> str:
@@ -79,7 +85,7 @@ def _cell(value: Any) -> str:
     return repr(value.item() if hasattr(value, "item") else value)
 
 
-def _vti(result: Result, path: Path) -> None:
+def _vti(result: Result, path: Path) -> list[Path]:
     """VTK XML ImageData with one point array per metric and domain; ``log10_loss`` is there for warping by height."""
     data = result.data
     if not {"x", "y"} <= set(data.dims):
@@ -97,6 +103,7 @@ def _vti(result: Result, path: Path) -> None:
         with np.errstate(all="ignore"):
             arrays["log10_loss"] = np.log10(arrays["loss"])
     write_bytes(path, _image(x, y, arrays).encode())  # names are shown, so any encoding has them
+    return [path]
 
 
 def _image(x: Any, y: Any, arrays: Mapping[str, Any]) -> str:
@@ -114,4 +121,4 @@ def _image(x: Any, y: Any, arrays: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "</PointData></Piece></ImageData></VTKFile>", ""])
 
 
-FORMATS: Mapping[str, Callable[[Result, Path], None]] = {"npz": _npz, "csv": _csv, "vti": _vti}
+FORMATS: Mapping[str, Callable[[Result, Path], list[Path]]] = {"npz": _npz, "csv": _csv, "vti": _vti}

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,42 @@ def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:
             if line.startswith("VmHWM:"):
                 peak[0] = float(line.split()[1]) / 1024
         time.sleep(0.005)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 240) -> None:
+    """Until the process has brought something about; it must neither end nor hang before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def steps(run: Path) -> int:
+    """How many lines a training has logged."""
+    log = run / "metrics.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    """The lines that a training has logged, without the times."""
+    log = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, every checkpoint, and the whole log are the same, and nothing else lies about."""
+    records = [json.loads((run / "run.json").read_text()) for run in (one, other)]
+    assert [r["status"] for r in records] == ["finished"] * 2
+    assert records[0]["weights_hash"] == records[1]["weights_hash"]
+    names = [sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (one, other)]
+    assert names[0] == names[1]
+    for name in names[0]:
+        assert (one / "checkpoints" / name).read_bytes() == (other / "checkpoints" / name).read_bytes(), name
+    assert logged(one) == logged(other)
+    left = [p for p in other.rglob("*") if p.name.endswith(".tmp") or p.name == ".lock-owner"]
+    assert left == []
 
 
 @pytest.fixture

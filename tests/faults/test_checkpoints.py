@@ -16,6 +16,8 @@ import torch
 
 from .conftest import Landscape
 
+pytestmark = pytest.mark.slow  # every case starts processes of its own
+
 STATE = {"weight": torch.arange(12.0).reshape(3, 4), "bias": torch.ones(3)}
 CANARY = "canary"
 
@@ -282,7 +284,6 @@ def test_nan_weights_are_a_numerical_failure_everywhere(landscape: Landscape, tm
 
 @pytest.mark.case(16)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.slow
 def test_half_weights_equal_their_float32_values(dtype: torch.dtype, landscape: Landscape, tmp_path: Path) -> None:
     half = {k: (v / 7).to(dtype) for k, v in STATE.items()}
     outcome = _fit(landscape, tmp_path, half)
@@ -304,7 +305,6 @@ def test_half_weights_equal_their_float32_values(dtype: torch.dtype, landscape: 
         lambda s: {"state_dict": {"model." + k: v for k, v in s.items()}, "hyper_parameters": {"lr": 0.1}},
     ],
 )
-@pytest.mark.slow
 def test_wrappers_are_recognised(wrap: Callable[[dict], object], landscape: Landscape, tmp_path: Path) -> None:
     plain = _fit(landscape, tmp_path, STATE)
     outcome = _fit(landscape, tmp_path, wrap(STATE), "--force")
@@ -313,7 +313,6 @@ def test_wrappers_are_recognised(wrap: Callable[[dict], object], landscape: Land
 
 
 @pytest.mark.case(17)
-@pytest.mark.slow
 def test_a_checkpoint_of_another_device_is_read_on_the_cpu(landscape: Landscape, tmp_path: Path) -> None:
     """There need be no GPU: the file says of its tensors that they were on one."""
     plain = _fit(landscape, tmp_path, STATE)

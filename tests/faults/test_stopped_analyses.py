@@ -8,9 +8,7 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ import torch
 
 from landscape.result import Result
 
-from .conftest import Landscape
+from .conftest import Landscape, wait_for
 
 pytestmark = pytest.mark.slow  # every case starts processes of its own
 
@@ -66,14 +64,6 @@ def plug(landscape: Landscape, tmp_path: Path) -> Landscape:
 def passes(folder: Path, name: str) -> int:
     """Passes that the processes with COUNT=name made."""
     return (folder / name).stat().st_size if (folder / name).exists() else 0
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
 
 
 def arrays(path: str | Path) -> dict[str, bytes]:

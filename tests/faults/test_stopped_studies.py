@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Landscape
+from .conftest import Landscape, wait_for
 
 pytestmark = pytest.mark.slow  # every case starts processes of its own
 
@@ -71,14 +70,6 @@ def stamps(folder: Path, models: dict[str, Any]) -> dict[str, tuple[int, bytes]]
     """Every file of these models: when it was written, and what."""
     files = [f for m in models for f in (folder / "runs" / m).rglob("*") if f.is_file()]
     return {str(f): (f.stat().st_mtime_ns, f.read_bytes()) for f in files}
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
 
 
 def numbers(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Landscape
+from .conftest import Landscape, assert_same_run, steps, wait_for
 
 pytestmark = pytest.mark.slow  # every case starts processes of its own
 
@@ -63,11 +63,6 @@ def record(folder: Path) -> dict:
     return json.loads((folder / RUN / "run.json").read_text())
 
 
-def metric_lines(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / RUN / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -78,27 +73,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_end(folder: Path, undisturbed: Path) -> None:
-    """Weights, every checkpoint, and the whole log are those of the undisturbed run."""
-    assert record(folder)["status"] == "finished"
-    assert record(folder)["weights_hash"] == record(undisturbed)["weights_hash"]
-    for path in sorted((undisturbed / RUN / "checkpoints").iterdir()):
-        assert (folder / RUN / "checkpoints" / path.name).read_bytes() == path.read_bytes()
-    assert metric_lines(folder) == metric_lines(undisturbed)
-    left = [p for p in (folder / RUN).rglob("*") if p.name.endswith(".tmp") or p.name == ".lock-owner"]
-    assert left == []
-
-
-def wait_for(condition, process, seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
-def logged(folder: Path) -> int:
-    file = folder / RUN / "metrics.jsonl"
-    return file.read_text().count("\n") if file.exists() else 0
+    assert_same_run(undisturbed / RUN, folder / RUN)
 
 
 @pytest.mark.case(50)
@@ -110,9 +85,9 @@ def test_twenty_kills_end_in_the_same_weights(
     kills = 0
     while kills < 20:
         process = landscape.start(*TRAIN, *STEPS, "--resume", SLOW="0.05", PACE="0.002")
-        before = logged(tmp_path)
+        before = steps(tmp_path / RUN)
         # Wait until it makes steps again, then strike at a random moment: in a step, a save, or between.
-        wait_for(lambda before=before: logged(tmp_path) != before, process)
+        wait_for(lambda before=before: steps(tmp_path / RUN) != before, process)
         time.sleep(draws.uniform(0, 0.35))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -137,7 +112,7 @@ def test_a_signal_to_the_group_saves_and_resumes(
 ) -> None:
     (tmp_path / "plug.py").write_text(PLUGIN)
     process = landscape.start(*TRAIN, *STEPS, PACE="0.003")
-    wait_for(lambda: logged(tmp_path) > 10, process)
+    wait_for(lambda: steps(tmp_path / RUN) > 10, process)
     os.killpg(process.pid, getattr(signal, name))
     outcome = landscape.finish(process)
     assert outcome.code == 75, outcome.err
@@ -152,7 +127,7 @@ def test_a_signal_to_the_group_saves_and_resumes(
 def test_a_second_ctrl_c_leaves_at_once(landscape: Landscape, tmp_path: Path, undisturbed: Path) -> None:
     (tmp_path / "plug.py").write_text(PLUGIN)
     process = landscape.start(*TRAIN, *STEPS, PACE="0.2")  # a step takes long: the first signal has to wait
-    wait_for(lambda: logged(tmp_path) > 2, process)
+    wait_for(lambda: steps(tmp_path / RUN) > 2, process)
     os.kill(process.pid, signal.SIGINT)
     time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
@@ -203,7 +178,7 @@ def test_a_reader_never_sees_half_a_file(landscape: Landscape, tmp_path: Path) -
 def test_one_writer_per_folder(landscape: Landscape, tmp_path: Path, undisturbed: Path) -> None:
     (tmp_path / "plug.py").write_text(PLUGIN)
     first = landscape.start(*TRAIN, *STEPS, PACE="0.003")
-    wait_for(lambda: logged(tmp_path) > 2, first)
+    wait_for(lambda: steps(tmp_path / RUN) > 2, first)
     second = landscape(*TRAIN, *STEPS, "--resume")
     assert second.code == 2
     assert f"process {first.pid} on host {socket.gethostname()}" in second.error

@@ -23,7 +23,7 @@ def found():
 
 
 def test_npz(found, tmp_path):
-    with np.load(export(found, "npz", tmp_path / "a.npz"), allow_pickle=False) as stored:
+    with np.load(export(found, "npz", tmp_path / "a.npz")[0], allow_pickle=False) as stored:
         for name in ("loss", "domain_loss", "x", "y"):
             assert np.array_equal(stored[name], found.data[name].values, equal_nan=True)
         assert stored["domain"].tolist() == ["art", "cartoon", "photo"]
@@ -31,7 +31,7 @@ def test_npz(found, tmp_path):
 
 
 def test_csv_has_every_number(found, tmp_path):
-    rows = list(csv.DictReader(export(found, "csv", tmp_path / "a.csv").read_text().splitlines()))
+    rows = list(csv.DictReader(export(found, "csv", tmp_path / "a.csv")[0].read_text().splitlines()))
     assert len(rows) == 27
     for row in rows:
         at = {k: float(row[k]) for k in "xy"}
@@ -41,7 +41,7 @@ def test_csv_has_every_number(found, tmp_path):
 
 def test_vti_is_a_vtk_image(found, tmp_path):
     """Numbers run along x first, as VTK counts points."""
-    root = ET.parse(export(found, "vti", tmp_path / "a.vti")).getroot()
+    root = ET.parse(export(found, "vti", tmp_path / "a.vti")[0]).getroot()
     image = root[0]
     assert root.attrib["type"] == image.tag == "ImageData"
     assert image.attrib["WholeExtent"] == "0 2 0 2 0 0"
