@@ -185,7 +185,8 @@ def stable_hash(value: Any) -> str:
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Be the only writer of ``folder``; the owner's pid and host stand in ``.lock-owner``.
 
-    The operating system frees the lock when its owner dies, so a dead owner is taken over with a notice.
+    The operating system frees the lock when its owner dies, so a dead owner is taken over with a notice, and what it
+    left unfinished is removed.
 
     Args:
         folder: Created if missing.
@@ -210,6 +211,7 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         if owner.exists():
             log.warning("taking over the lock that %s left in %s", _owner_text(owner), folder)
+        remove_stale_temporaries(folder)
         write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
         try:
             yield

@@ -164,7 +164,7 @@ class Run:
             yield
             return
         with folder_lock(self.path):
-            for folder in (self.path, self.path / "checkpoints", self.path / "state"):
+            for folder in (self.path / "checkpoints", self.path / "state"):
                 remove_stale_temporaries(folder)
             yield
 
