@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .labels import shown
 from .plugins import library
 
 
@@ -38,12 +39,12 @@ class EventFile:
         """Add numbers by tag; None and what is not finite is left out."""
         known = {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
         if known:
-            self._add(step, [self._summary.Summary.Value(tag=k, simple_value=v) for k, v in known.items()])
+            self._add(step, [self._summary.Summary.Value(tag=shown(k), simple_value=v) for k, v in known.items()])
 
     def picture(self, step: int, tag: str, png: bytes, size: tuple[int, int]) -> None:
         """Add a PNG of ``(width, height)`` pixels."""
         picture = self._summary.Summary.Image(encoded_image_string=png, width=size[0], height=size[1], colorspace=3)
-        self._add(step, [self._summary.Summary.Value(tag=tag, image=picture)])
+        self._add(step, [self._summary.Summary.Value(tag=shown(tag), image=picture)])
 
     def _add(self, step: int, values: list[Any]) -> None:
         summary = self._summary.Summary(value=values)

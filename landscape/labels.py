@@ -52,7 +52,8 @@ def shown(text: object) -> str:
 def defused(text: str) -> str:
     r"""A text for a cell of a table: an apostrophe stands before what a spreadsheet would execute, numbers aside.
 
-    A carriage return is written as ``\r``: readers would begin a line there.
+    Numbers are written without a plus: ``+1`` is a name. A carriage return is written as ``\r``: readers would begin
+    a line there.
     """
     start, text = text.lstrip()[:1], text.replace("\r", "\\r")
     if text[:1] not in ("\t", "\n") and not text.startswith("\\r") and not (start and start in _FORMULA):
@@ -61,4 +62,4 @@ def defused(text: str) -> str:
         float(text)
     except ValueError:
         return "'" + text
-    return text
+    return "'" + text if start == "+" else text

@@ -42,6 +42,11 @@ def forward_work(problem: Problem, positions: Indices) -> Work:
 class _Counter(TorchDispatchMode):
     """Torch's own formulas; its `FlopCounterMode` also hooks every module, and fails on some."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: else torch imports its compiler, for two seconds, to say that it is not to be used here."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations, self.calls, self.nbytes = 0, 0, 0

@@ -149,3 +149,11 @@ def landscape(tmp_path: Path) -> Iterator[Landscape]:
             os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(ValueError):  # its pipes are closed already
             process.communicate()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole folder is run apart from the quick line: by CI after it, or by ``tally.py``."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)

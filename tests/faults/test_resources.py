@@ -69,7 +69,8 @@ def test_a_device_that_is_always_full(landscape: Landscape, trained: Path, tmp_p
 @pytest.mark.parametrize("out", ["/proc/nobody", "/sys/nobody"])
 def test_folders_that_nobody_may_write_to(out: str, landscape: Landscape, trained: Path) -> None:
     """Also not the administrator, for whom permissions mean nothing."""
-    for words in ((*TRAIN, "--out", out), ("domains", trained, "--out", out), ("plot", trained, "--out", out)):
+    readers = [(command, trained, "--out", out) for command in ("domains", "plot", "export")]
+    for words in ((*TRAIN, "--out", out), *readers):
         outcome = landscape(*words)
         assert outcome.code == 2, outcome.err
         assert out in outcome.error
