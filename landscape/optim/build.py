@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..registry import OPTIMIZERS
+from .eager import SGD, Adam, AdamW
 from .engine import ERM, Common
 
-_BASES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_BASES: Mapping[str, Any] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 # Flags whose name says more than the argument's.
 _ARGUMENTS = {"disam_variance": "variance", "langevin_noise": "noise"}
 _COMMON: Mapping[str, Any] = {"bn_second_pass": "freeze", "weight_decay_in_perturbation": False}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from .eager import zero_grad
 from .leftovers import leave
 
 _SETTINGS = "_settings_of_wrappers"  # on a base: what methods have written into its groups
@@ -139,6 +140,10 @@ class Wrapper(torch.optim.Optimizer):
             )
 
     # -- state ---------------------------------------------------------------------------------------------------
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch's."""
+        zero_grad(self, set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
         """All of the state: the base optimizer's and the method's own."""
