@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 from landscape.specs import ProblemSpec, Spec
 
 from .drawing import check_kinds, drawn
@@ -29,9 +29,9 @@ def run_analysis(
     Returns:
         The result's object, or ``{"results": [...]}`` for several targets.
     """
-    from landscape.analysis import analyze
+    from landscape.analyses.analyze import analyze
+    from landscape.base.progress import report
     from landscape.curvature.hessian import NotConverged
-    from landscape.progress import report
 
     check_kinds(common.figure, "--figure")
     objects, results = [], []
@@ -63,8 +63,8 @@ def expand(targets: Iterable[str], checkpoints: str) -> list[Any]:
     Raises:
         UsageError: If there is no target.
     """
-    from landscape.run import Run
-    from landscape.target import Target
+    from landscape.results.run import Run
+    from landscape.results.target import Target
 
     found: list[Any] = []
     for text in targets:

@@ -38,9 +38,9 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
 
 def analyzed(arguments: Any, screen: Screen) -> list[Any]:
     """The standard set of every target, and the training course of every run among them."""
-    from landscape.analysis import standard_set
-    from landscape.course import training_result
-    from landscape.progress import report
+    from landscape.analyses.analyze import standard_set
+    from landscape.base.progress import report
+    from landscape.results.history import training_result
 
     common = arguments.common
     targets = expand(arguments.targets, common.checkpoints)

@@ -10,10 +10,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from landscape.errors import LandscapeError
-from landscape.files import is_out_of_space, jsonable
-from landscape.labels import shown
-from landscape.names import unknown_name
+from landscape.base.errors import LandscapeError
+from landscape.base.files import is_out_of_space, jsonable
+from landscape.base.labels import shown
+from landscape.base.names import unknown_name
 
 from .stopping import stopped_by_signals
 from .streams import provide_streams, say_anything
@@ -91,7 +91,7 @@ def _fail(error: Exception) -> int:
     """Print the one line that says what happened, and return its exit code; of several processes one prints it."""
     line, code = _in_words(error)
     if _several():
-        from landscape.distributed import last_words
+        from landscape.runtime.distributed import last_words
 
         says, code = last_words(line, error, code)
         line = f"{line} [process {os.environ['RANK']}]" if says and not _first() else line if says else ""
@@ -140,7 +140,7 @@ def _run(argv: list[str]) -> int:
     arguments = parse(module.Arguments, rest, command=name, description=module.__doc__ or "")
     if not _first() and name not in _TOGETHER:
         return 0
-    from landscape.allocator import keep_freed_memory
+    from landscape.base.allocator import keep_freed_memory
 
     from .screen import Screen
 
@@ -169,7 +169,7 @@ def _processes(name: str) -> Any:
     """The context in which several processes do the work of a command together."""
     if not _several() or name not in _TOGETHER:
         return contextlib.nullcontext()
-    from landscape.distributed import processes
+    from landscape.runtime.distributed import processes
 
     return processes()
 

@@ -43,12 +43,12 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Train, analyse, draw, report."""
-    from landscape.analysis import standard_set
-    from landscape.course import training_result
-    from landscape.distributed import first
+    from landscape.analyses.analyze import standard_set
+    from landscape.base.progress import report
     from landscape.figures.render import drawable, render
-    from landscape.progress import report
     from landscape.report.report import write_report
+    from landscape.results.history import training_result
+    from landscape.runtime.distributed import first
     from landscape.training.trainer import train
 
     options = arguments.options

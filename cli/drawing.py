@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from landscape.errors import LandscapeError
-from landscape.names import unknown_name
+from landscape.base.errors import LandscapeError
+from landscape.base.names import unknown_name
 from landscape.registry import FIGURES
 
 from .options import DrawnCommon, FigureOptions
@@ -41,9 +41,9 @@ def draw(
 
     With ``keep`` a figure of other targets that stands there under the same name is left alone.
     """
+    from landscape.base.files import remove_stale_temporaries
     from landscape.figures.render import render
-    from landscape.files import remove_stale_temporaries
-    from landscape.staleness import one_look
+    from landscape.results.staleness import one_look
 
     remove_stale_temporaries(out)
     outputs: list[str] = []
@@ -69,7 +69,7 @@ def drawn(found: dict[str, Any], results: Sequence[Any], common: DrawnCommon, sc
 
 def _own_stem(kind: str, results: Sequence[Any], out: Path) -> str:
     """The kind, or, where another figure has that name, the kind and a hash of what is shown."""
-    from landscape.files import stable_hash
+    from landscape.base.files import stable_hash
 
     owners, taken = _owners(out), {p.stem for p in out.glob(f"{kind}.*")}
     if owners.get(kind) == _targets(results) or kind not in taken:
@@ -78,14 +78,14 @@ def _own_stem(kind: str, results: Sequence[Any], out: Path) -> str:
 
 
 def _remember(stem: str, results: Sequence[Any], out: Path) -> None:
-    from landscape.files import write_json
+    from landscape.base.files import write_json
 
     write_json(out / _INDEX, {**_owners(out), stem: _targets(results)})
 
 
 def _owners(out: Path) -> dict[str, Any]:
     """By the name of each figure the targets that it shows."""
-    from landscape.files import read_json
+    from landscape.base.files import read_json
 
     try:
         found = read_json(out / _INDEX)

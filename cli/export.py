@@ -38,9 +38,9 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Write, print the paths."""
-    from landscape.files import remove_stale_temporaries, stable_hash
-    from landscape.labels import file_name
-    from landscape.staleness import changes, one_look
+    from landscape.base.files import remove_stale_temporaries, stable_hash
+    from landscape.base.labels import file_name
+    from landscape.results.staleness import changes, one_look
     from landscape.surfaces.export import export
 
     options = arguments.options

@@ -23,7 +23,7 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Look, print the facts."""
-    from landscape.run import Run
+    from landscape.results.run import Run
 
     path = Path(arguments.target)
     if Run.is_run(path):
@@ -54,7 +54,7 @@ def _told(one: dict[str, Any]) -> str:
 
 
 def _since(kind: str, record: dict[str, Any], stored: Path | None = None) -> dict[str, list[str]]:
-    from landscape.staleness import since_of
+    from landscape.results.staleness import since_of
 
     found = since_of(kind, record, stored)
     return {"stale": list(found.stale), "unknown": list(found.unknown)}
@@ -62,10 +62,10 @@ def _since(kind: str, record: dict[str, Any], stored: Path | None = None) -> dic
 
 def _stored(run: Any, most: int | None) -> list[dict[str, Any]]:
     """What has changed since the stored results of a run were made; of ``most`` the newest are looked at."""
-    from landscape.errors import LandscapeError
-    from landscape.progress import report
-    from landscape.result import Result
-    from landscape.staleness import one_look
+    from landscape.base.errors import LandscapeError
+    from landscape.base.progress import report
+    from landscape.results.result import Result
+    from landscape.results.staleness import one_look
 
     files = sorted((run.path / "results").glob("*.nc"), key=lambda p: (-p.stat().st_mtime_ns, p.name))[:most]
     found: list[dict[str, Any]] = []
@@ -83,7 +83,7 @@ def _stored(run: Any, most: int | None) -> list[dict[str, Any]]:
 
 
 def _run_facts(path: Path, most: int | None) -> dict[str, Any]:
-    from landscape.run import Run
+    from landscape.results.run import Run
 
     run = Run(path)
     record = run.record
@@ -114,7 +114,7 @@ def _run_facts(path: Path, most: int | None) -> dict[str, Any]:
 
 
 def _result_facts(path: Path) -> dict[str, Any]:
-    from landscape.result import Result
+    from landscape.results.result import Result
 
     result = Result.load(path)
     record = result.record
@@ -133,8 +133,8 @@ def _result_facts(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint_facts(text: str) -> dict[str, Any]:
-    from landscape.checkpoint import facts_of
-    from landscape.target import Target
+    from landscape.results.target import Target
+    from landscape.weights.checkpoint import facts_of
 
     path = Target.find(text).checkpoint
     return {"kind": "checkpoint", "path": str(path.absolute()), **facts_of(path)}

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from landscape.errors import UsageError
-from landscape.names import neighbours, unknown_name
+from landscape.base.errors import UsageError
+from landscape.base.names import neighbours, unknown_name
 from landscape.specs import Spec
 from landscape.specs.base import flag
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 from landscape.specs import PathSpec, ProblemSpec
 
 from .analysis import facts
@@ -30,8 +30,8 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Compute, print the barrier and both ends."""
-    from landscape.joint import path
-    from landscape.target import Target
+    from landscape.analyses.joint import path
+    from landscape.results.target import Target
 
     a, common = arguments, arguments.common
     if len(a.targets) != 2:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 
 from .drawing import FOLDER, check_kinds, draw
 from .options import Common, FigureOptions
@@ -39,7 +39,7 @@ class Arguments:
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Draw, print the paths."""
     from landscape.figures.render import drawable
-    from landscape.staleness import one_look
+    from landscape.results.staleness import one_look
 
     options = arguments.options
     check_kinds(options.kind, "--kind")
@@ -55,7 +55,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
 
 def stale_objects(results: Sequence[Any]) -> list[dict[str, Any]]:
     """Of each stored result of which something changed since, or of which nothing is known, what that is."""
-    from landscape.staleness import since
+    from landscape.results.staleness import since
 
     found = [(str(r.path) if r.path else r.record.get("target"), since(r)) for r in results]
     return [{"result": p, "stale": list(s.stale), "unknown": list(s.unknown)} for p, s in found if s.told]
@@ -63,7 +63,7 @@ def stale_objects(results: Sequence[Any]) -> list[dict[str, Any]]:
 
 def holds_results(name: str) -> bool:
     """Whether this is a stored result, or a folder of them that is no run."""
-    from landscape.run import Run
+    from landscape.results.run import Run
 
     path = Path(name)
     return path.suffix in (".nc", ".h5") or (path.is_dir() and not Run.is_run(path) and any(path.glob("*.nc")))
@@ -77,14 +77,14 @@ def collect(names: tuple[str, ...]) -> list[Any]:
     Raises:
         UsageError: If nothing is named, or a name is neither.
     """
-    from landscape.result import Result
-    from landscape.run import Run
+    from landscape.results.result import Result
+    from landscape.results.run import Run
 
     found = []
     for name in names:
         path = Path(name)
         if Run.is_run(path):
-            from landscape.course import training_result
+            from landscape.results.history import training_result
 
             found.append(training_result(Run(path)))
             found += [Result.load(p) for p in sorted((path / "results").glob("*.nc"))]

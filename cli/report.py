@@ -40,10 +40,10 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Analyse what is missing, write the page, print its path."""
-    from landscape.distributed import first
-    from landscape.files import remove_stale_temporaries
+    from landscape.base.files import remove_stale_temporaries
     from landscape.report.report import write_report
-    from landscape.staleness import one_look
+    from landscape.results.staleness import one_look
+    from landscape.runtime.distributed import first
 
     stored = tuple(t for t in arguments.targets if holds_results(t))
     others = tuple(t for t in arguments.targets if t not in stored)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from landscape.errors import LandscapeError
-from landscape.labels import shown
-from landscape.progress import reporting
+from landscape.base.errors import LandscapeError
+from landscape.base.labels import shown
+from landscape.base.progress import reporting
 
 _SECONDS_BETWEEN_LINES = 10.0
 MOST_ROWS = 60  # of a table or a list; what is longer nobody reads on a screen

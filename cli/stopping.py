@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from landscape.stop_signals import stop_signals
+from landscape.base.stop_signals import stop_signals
 
 
 @contextmanager

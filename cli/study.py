@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from landscape.errors import NumericalError, UsageError
+from landscape.base.errors import NumericalError, UsageError
 
 from .options import Common
 from .screen import MOST_ROWS, Screen, number
@@ -69,8 +69,8 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
 
 
 def _plan(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
-    from landscape.study.comparison import undecidable
     from landscape.study.cost import estimate
+    from landscape.study.statistics.comparison import undecidable
     from landscape.study.study import status
 
     doubts = undecidable(experiment.cells, experiment.report)  # before anything is timed: it may be refused

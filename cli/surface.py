@@ -28,7 +28,7 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Compute, print the self-checks."""
-    from landscape.joint import surfaces
+    from landscape.analyses.joint import surfaces
 
     a, common = arguments, arguments.common
     check_kinds(common.figure, "--figure")

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from landscape.stop_signals import on_safe_point, stop_signals
+from landscape.base.stop_signals import on_safe_point, stop_signals
 
 SECONDS = 10.0  # from the first signal to a point where the work can stop
 _SAVING = 600.0  # from there to the end; a large checkpoint on a slow disk takes its time

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from landscape import Result, render
+from landscape.figures.draw.tables import to_csv
 from landscape.figures.render import fitting
-from landscape.figures.tables import to_csv
 from landscape.report.study_tables import tables
 
 HERE = Path(__file__).resolve().parent

@@ -15,23 +15,24 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._deprecated import install
+
 if TYPE_CHECKING:
-    from .allocator import keep_freed_memory as keep_freed_memory
-    from .analysis import analyze as analyze
+    from .analyses.analyze import analyze as analyze
     from .api import open as open
     from .api import run_study as run_study
     from .api import train as train
-    from .course import training_result as training_result
+    from .base.allocator import keep_freed_memory as keep_freed_memory
+    from .base.errors import DataError as DataError
+    from .base.errors import Interrupted as Interrupted
+    from .base.errors import LandscapeError as LandscapeError
+    from .base.errors import NumericalError as NumericalError
+    from .base.errors import ResourceError as ResourceError
+    from .base.errors import UsageError as UsageError
+    from .base.progress import reporting as reporting
     from .curvature.hessian import hessian as hessian
-    from .distributed import processes as processes
+    from .data.examples import Examples as Examples
     from .domainwise.domains import domains as domains
-    from .errors import DataError as DataError
-    from .errors import Interrupted as Interrupted
-    from .errors import LandscapeError as LandscapeError
-    from .errors import NumericalError as NumericalError
-    from .errors import ResourceError as ResourceError
-    from .errors import UsageError as UsageError
-    from .examples import Examples as Examples
     from .figures.render import render as render
     from .figures.summary import summarize as summarize
     from .measures.sharpness import sharpness as sharpness
@@ -53,11 +54,12 @@ if TYPE_CHECKING:
     from .optim import LookSAM as LookSAM
     from .optim import Pieces as Pieces
     from .optim import VREx as VREx
-    from .problem import Problem as Problem
-    from .progress import reporting as reporting
+    from .problem.problem import Problem as Problem
     from .report.report import write_report as write_report
-    from .result import Result as Result
-    from .run import Run as Run
+    from .results.history import training_result as training_result
+    from .results.result import Result as Result
+    from .results.run import Run as Run
+    from .runtime.distributed import processes as processes
     from .specs import DomainsSpec as DomainsSpec
     from .specs import HessianSpec as HessianSpec
     from .specs import PathSpec as PathSpec
@@ -70,8 +72,8 @@ if TYPE_CHECKING:
 
 _WHERE = {
     # what is looked at
-    "Problem": "problem",
-    "Examples": "examples",
+    "Problem": "problem.problem",
+    "Examples": "data.examples",
     "open": "api",
     # analyses
     "hessian": "curvature.hessian",
@@ -79,9 +81,9 @@ _WHERE = {
     "surface": "surfaces.surface",
     "path": "surfaces.path",
     "domains": "domainwise.domains",
-    "analyze": "analysis",
-    "processes": "distributed",
-    "keep_freed_memory": "allocator",
+    "analyze": "analyses.analyze",
+    "processes": "runtime.distributed",
+    "keep_freed_memory": "base.allocator",
     # training
     "train": "api",
     "run_study": "api",
@@ -104,13 +106,13 @@ _WHERE = {
     "BatchLoss": "optim",
     "Pieces": "optim",
     # what comes out, and what is made of it
-    "Result": "result",
-    "Run": "run",
-    "training_result": "course",
+    "Result": "results.result",
+    "Run": "results.run",
+    "training_result": "results.history",
     "render": "figures.render",
     "summarize": "figures.summary",
     "write_report": "report.report",
-    "reporting": "progress",
+    "reporting": "base.progress",
     # specs
     "DomainsSpec": "specs",
     "HessianSpec": "specs",
@@ -120,15 +122,16 @@ _WHERE = {
     "SurfaceSpec": "specs",
     "TrainSpec": "specs",
     # errors, one per exit code
-    "LandscapeError": "errors",
-    "UsageError": "errors",
-    "DataError": "errors",
-    "NumericalError": "errors",
-    "ResourceError": "errors",
-    "Interrupted": "errors",
+    "LandscapeError": "base.errors",
+    "UsageError": "base.errors",
+    "DataError": "base.errors",
+    "NumericalError": "base.errors",
+    "ResourceError": "base.errors",
+    "Interrupted": "base.errors",
 }
 
 __all__ = list(_WHERE)
+install()
 
 
 def __getattr__(name: str) -> Any:

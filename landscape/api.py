@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .course import training_result
+from .analyses.opening import open_problem
+from .base.plugins import library
 from .figures.tensorboard import add_figures
-from .opening import open_problem
-from .plugins import library
-from .problem import Problem
-from .result import Result
-from .run import Run
+from .problem.problem import Problem
+from .results.history import training_result
+from .results.result import Result
+from .results.run import Run
+from .results.target import Target
+from .runtime.caller_context import computing
 from .specs import ProblemSpec, TrainSpec
 from .specs.study import Experiment
 from .study.shipped import find as find_study
 from .study.study import default_folder
 from .study.study import run as do_study
 from .study.study import statistics as study_statistics
-from .surroundings import computing
-from .target import Target
 from .training import trainer
 from .training.events import FOLDER
 
@@ -36,7 +36,7 @@ def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any)
             a bare file needs ``model`` and ``data``.
 
     Raises:
-        UsageError, DataError, NumericalError: As `landscape.opening.open_problem` says.
+        UsageError, DataError, NumericalError: As `landscape.analyses.opening.open_problem` says.
     """
     found = Target.find(str(target.path if isinstance(target, Run) else target))
     return open_problem(found, ProblemSpec(**options), all_domains=all_domains)

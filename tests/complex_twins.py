@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 
 TWINS = [False, True]
 

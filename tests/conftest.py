@@ -15,8 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from landscape.allocator import keep_freed_memory
-from landscape.result import Result
+from landscape.base.allocator import keep_freed_memory
+from landscape.results.result import Result
 
 keep_freed_memory()
 

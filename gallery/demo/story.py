@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from landscape import HessianSpec, Result, SharpnessSpec, SurfaceSpec, TrainSpec, analyze, training_result
+from landscape.analyses.joint import surfaces
 from landscape.api import train_spec
-from landscape.joint import surfaces
 
 
 def compute(settings: dict[str, Any], work: Path, data: Path | None) -> list[Result]:

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..examples import Batch
-from ..losses import IGNORED, LossFunction, batch_weight, class_numbers, mean_loss, prediction
-from ..parameters import as_real
-from ..problem import Problem
-from ..products import Apply, zero
+from ..data.examples import Batch
+from ..data.losses import IGNORED, LossFunction, batch_weight, class_numbers, mean_loss, prediction
+from ..numerics.tensors import as_real
+from ..problem.problem import Problem
+from ..problem.products import Apply, zero
 from .likelihoods import Likelihood, likelihood_of
 
 Factor = Callable[[Problem, Batch, int, Tensor], Callable[[Tensor], Tensor]]

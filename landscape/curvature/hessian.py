@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import NumericalError, UsageError
-from ..problem import Problem
-from ..progress import report
-from ..result import Result
+from ..base.errors import NumericalError, UsageError
+from ..base.progress import report
+from ..problem.problem import Problem
+from ..results.result import Result
+from ..runtime.caller_context import computing
 from ..specs import HessianSpec
-from ..surroundings import computing
-from .journal import Journal
+from .lanczos.journal import Journal
+from .lanczos.warm_start import stored_start
 from .operators import Operator, operator_of
 from .second_opinion import cross_check
+from .spectrum import View, look
 from .stored import dataset, named_vectors, notes
-from .view import View, look
-from .warm_start import stored_start
 
 
 class NotConverged(NumericalError):

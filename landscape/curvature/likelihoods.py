@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import UsageError
-from ..losses import IGNORED, Loss, LossFunction, as_loss
-from ..problem import Problem
+from ..base.errors import UsageError
+from ..data.losses import IGNORED, Loss, LossFunction, as_loss
+from ..problem.problem import Problem
 from ..registry import LOSSES
 
 NATURAL = ("cross_entropy", "token_cross_entropy", "causal_lm", "mse", "bce_with_logits")

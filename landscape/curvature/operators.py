@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from ..problem import Problem
-from ..products import Build, Products, hessian_of_batch
+from ..base.errors import UsageError
+from ..problem.problem import Problem
+from ..problem.products import Build, Products, hessian_of_batch
 from ..specs.analysis import OPERATORS
 from .gauss_newton import fisher, gauss_newton_of_batch, label_slopes, loss_hessian, sampled_fisher
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from ..examples import Batch
-from ..losses import mean_loss
-from ..parameters import preserved_random_state, seed_everything
-from ..problem import Problem
+from ..base.errors import UsageError
+from ..data.examples import Batch
+from ..data.losses import mean_loss
+from ..problem.problem import Problem
+from ..runtime.random_state import preserved_random_state, seed_everything
 from .operators import Operator
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from ..derivatives import derivatives
-from ..errors import NumericalError
-from ..problem import Problem
-from .probes import Probes
+from ..base.errors import NumericalError
+from ..problem.checks.derivatives import derivatives
+from ..problem.problem import Problem
+from .estimators.probes import Probes
 
 SYMMETRY_LIMIT = {torch.float32: 1e-3, torch.float64: 1e-6}
 _LOSS_LIMIT = {torch.float32: 1e-5, torch.float64: 1e-10}

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..problem import Problem
+from ..problem.problem import Problem
 from ..specs import HessianSpec
-from .density import Density
-from .view import View
+from .estimators.density import Density
+from .spectrum import View
 
 
 def notes(problem: Problem, view: View, spec: HessianSpec) -> list[str]:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UsageError
-from ..examples import Examples, Indices
+from ..base.errors import UsageError
 from ..specs.changes import ratio, share
-from ..stores import DatasetStore, TensorStore
+from .examples import Examples, Indices
 from .splits import Splits
+from .stores import DatasetStore, TensorStore
 
 UNKNOWN = "unknown"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UsageError
+from ..base.errors import UsageError
 from .splits import holdout_split
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, UsageError
+from ..base.errors import DataError, UsageError
 from .images import EXTENSIONS, Reader, open_images
 
 Files = list[tuple[Path, int]]

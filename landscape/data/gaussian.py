@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UsageError
+from ..base.errors import UsageError
 
 
 def gaussian_domains(

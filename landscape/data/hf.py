@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from ..plugins import library
+from ..base.errors import UsageError
+from ..base.plugins import library
 
 _NAMES = {"validation": "val", "valid": "val", "dev": "val"}
 

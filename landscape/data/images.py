@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from ..errors import DataError, UsageError
-from ..progress import report
-from ..turns import one_at_a_time
+from ..base.errors import DataError, UsageError
+from ..base.process_state import one_at_a_time
+from ..base.progress import report
 
 # Those of torchvision's ImageFolder, which DomainBed reads with.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")

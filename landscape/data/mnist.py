@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plugins import library
+from ..base.plugins import library
 from .digits import optical_digits, rotation_domains, split_domains
 
 SIDE = 28

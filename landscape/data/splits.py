@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, UsageError
-from ..examples import Examples, distinct_names
-from ..names import unknown_name
-from ..plugins import Plugin, call
+from ..base.errors import DataError, UsageError
+from ..base.names import unknown_name
+from ..base.plugins import Plugin, call
+from .examples import Examples, distinct_names
 
 
 class Splits(dict[str, Examples]):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import read_weights
-from ..fitting import load_into
-from ..problem import Problem
-from ..progress import report
+from ..base.progress import report
+from ..problem.problem import Problem
+from ..weights.checkpoint import read_weights
+from ..weights.load_state_dict import load_into
 
 # What becomes a curve of its own for each domain, where it was measured.
 FIELDS = (

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
-from ..examples import Examples
-from ..problem import Problem
-from ..result import Result
+from ..base.errors import UsageError
+from ..data.examples import Examples
+from ..problem.problem import Problem
+from ..results.result import Result
+from ..runtime.caller_context import computing
 from ..specs import DomainsSpec
-from ..surroundings import computing
 from .curves import FIELDS, along, curves, number
-from .point import look
+from .metrics import look
 
 
 @computing()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..result import Result
-from .looks import ERM, name
-from .measured import FIELDS, Field, Seeds, measurements
+from ..results.result import Result
+from .course.measured import FIELDS, Field, Seeds, measurements
+from .draw.method_styles import ERM, name
 
 _FLATNESS = ("lambda_max", "m_sharpness", "domain_loss_variance")
 _ACCURACY = ("unseen_accuracy", "test_accuracy")

@@ -7,17 +7,17 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UsageError
-from ..files import write_bytes
-from ..names import unknown_name
+from ..base.errors import UsageError
+from ..base.files import write_bytes
+from ..base.names import unknown_name
 from ..registry import FIGURES
-from ..result import Result, shows_stored
-from .drawing import Drawing, Want
-from .movies import gif
-from .provenance import metadata
-from .series import named_apart
-from .style import Style
-from .tables import to_csv
+from ..results.result import Result, shows_stored
+from .draw.drawing import Drawing, Want
+from .draw.movies import gif
+from .draw.provenance import metadata
+from .draw.series import named_apart
+from .draw.style import Style
+from .draw.tables import to_csv
 
 FORMATS = ("pdf", "png", "svg", "html", "gif")
 
@@ -42,7 +42,7 @@ def render(
         results: Any results; those of the right kind are taken.
         out: The folder.
         formats: Of ``pdf``, ``png``, ``svg``; ``html`` for kinds that turn or move, ``gif`` for those that move.
-        venue: Sizes and fonts, a name in `landscape.figures.style.VENUES`.
+        venue: Sizes and fonts, a name in `landscape.figures.draw.style.VENUES`.
         columns: Columns of the page that the figure spans.
         stem: File name without suffix (default: the kind).
 

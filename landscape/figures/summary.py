@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..result import Result
+from ..results.result import Result
 from .comparison import comparison, verdict
-from .looks import name, ordered
-from .measured import FIELDS, Field, common_cell, measurements, member_of
-from .tables import latex_text, to_csv
+from .course.measured import FIELDS, Field, common_cell, measurements, member_of
+from .draw.method_styles import name, ordered
+from .draw.tables import latex_text, to_csv
 
 __all__ = ["cell_text", "comparison", "summarize", "summary_csv", "summary_latex", "verdict"]
 
@@ -20,7 +20,7 @@ def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
     """One row per label, in legend order.
 
     Returns:
-        ``label``, ``name``, ``n_seeds``; per field of `landscape.figures.measured.FIELDS` its ``_mean`` over
+        ``label``, ``name``, ``n_seeds``; per field of `landscape.figures.course.measured.FIELDS` its ``_mean`` over
         seeds, ``_std`` (ddof 1; None for one seed) and ``_n`` (how many seeds have it);
         ``lambda_max_residual`` (the largest), ``m_sharpness_m`` and ``m_sharpness_rho``.
         What was not measured is None. A mean of values that are not all finite is None too.

@@ -6,12 +6,12 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..event_files import EventFile
 from ..registry import FIGURES
-from ..result import Result, shows_stored
-from .drawing import Drawing
+from ..results.result import Result, shows_stored
+from ..storage.event_files import EventFile
+from .draw.drawing import Drawing
+from .draw.style import Style
 from .render import drawable, fitting, image
-from .style import Style
 
 
 @shows_stored

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 
 import torch
 
-from ..errors import UsageError
-from ..intervals import mean_and_stderr
-from ..problem import Problem
-from ..progress import report
+from ..base.errors import UsageError
+from ..base.progress import report
+from ..numerics.intervals import mean_and_stderr
+from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .ball import elementwise
-from .noise import draws
-from .value import Value
+from .engine.measurement import Value
+from .engine.noise import draws
+from .engine.norm_ball import elementwise
 
 
 def average_case(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import read_weights
-from ..devices import type_at
-from ..errors import UsageError
-from ..examples import Batch, forward
-from ..fitting import load_into
-from ..losses import class_numbers, example_trials, prediction
-from ..problem import Problem
+from ..base.errors import UsageError
+from ..data.examples import Batch
+from ..data.losses import class_numbers, example_trials, prediction
+from ..numerics.trees import leaves, map_tensors
+from ..problem.forward import forward
+from ..problem.problem import Problem
+from ..runtime.devices import type_at
 from ..specs import SharpnessSpec
-from ..trees import leaves, map_tensors
-from .value import Value
+from ..weights.checkpoint import read_weights
+from ..weights.load_state_dict import load_into
+from .engine.measurement import Value
 
 
 def parameter_count(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..examples import forward
-from ..losses import prediction
-from ..problem import Problem
+from ..base.errors import UsageError
+from ..data.losses import prediction
+from ..problem.forward import forward
+from ..problem.problem import Problem
 
 RESCALE = (1.0, 2.0, 5.0, 10.0)
 LOGITS = (1.0, 2.0, 4.0)

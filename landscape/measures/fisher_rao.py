@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import NumericalError
-from ..examples import Batch, Indices
-from ..intervals import mean_and_stderr
-from ..losses import example_losses
-from ..parameters import as_real
-from ..problem import Problem
-from ..progress import report
-from ..replacements import require_equal_forms
-from ..second_derivatives import missing_derivative
+from ..autograd.second_derivatives import missing_derivative
+from ..base.errors import NumericalError
+from ..base.progress import report
+from ..data.examples import Batch, Indices
+from ..data.losses import example_losses
+from ..numerics.intervals import mean_and_stderr
+from ..numerics.tensors import as_real
+from ..problem.checks.substitutions import require_equal_forms
+from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .blockwise import over_groups
-from .partition import shares
-from .value import Value
+from .engine.blockwise import over_groups
+from .engine.measurement import Value
+from .engine.partition import shares
 
 
 def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

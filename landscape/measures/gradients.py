@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from ..intervals import mean_and_stderr
-from ..problem import Problem
+from ..base.errors import UsageError
+from ..numerics.intervals import mean_and_stderr
+from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .blockwise import Group, over_groups
-from .partition import partition
-from .value import Value
+from .engine.blockwise import Group, over_groups
+from .engine.measurement import Value
+from .engine.partition import partition
 
 
 def gradient_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from ..examples import Batch, forward
-from ..intervals import mean_and_stderr
-from ..losses import example_losses, mean_loss
-from ..problem import Problem
+from ..base.errors import UsageError
+from ..data.examples import Batch
+from ..data.losses import example_losses, mean_loss
+from ..numerics.intervals import mean_and_stderr
+from ..numerics.trees import row_count, take_rows
+from ..problem.forward import forward
+from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from ..trees import row_count, take_rows
-from .ball import Ball
-from .partition import shares
-from .value import Value
+from .engine.measurement import Value
+from .engine.norm_ball import Ball
+from .engine.partition import shares
 
 
 def input_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

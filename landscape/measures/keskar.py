@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..problem import Problem
-from ..progress import report
+from ..base.progress import report
+from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .noise import draws
-from .value import Value
+from .engine.measurement import Value
+from .engine.noise import draws
 
 _ITERATIONS = 10
 _COLUMNS = 100

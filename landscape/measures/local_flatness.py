@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ..intervals import mean_and_stderr
-from ..problem import Problem
-from ..progress import report
+from ..base.progress import report
+from ..numerics.intervals import mean_and_stderr
+from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .noise import draws
-from .value import Value
+from .engine.measurement import Value
+from .engine.noise import draws
 
 
 def local_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

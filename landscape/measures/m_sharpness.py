@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..intervals import mean_and_stderr
-from ..problem import Problem
-from ..progress import report
+from ..base.progress import report
+from ..numerics.intervals import mean_and_stderr
+from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from . import ball
-from .ascent import Climb, auto_pgd, one_step, projected_ascent
-from .ball import Ball
-from .blockwise import Group, over_groups
-from .partition import partition, shares
-from .value import Value
+from .engine import norm_ball as ball
+from .engine.ascent import Climb, auto_pgd, one_step, projected_ascent
+from .engine.blockwise import Group, over_groups
+from .engine.measurement import Value
+from .engine.norm_ball import Ball
+from .engine.partition import partition, shares
 
 DEFAULT_M = (1, 4, 16, 64, 256)
 
@@ -44,8 +44,8 @@ def block_sharpness(
 
         s_m = Σ_k (|B_k|/n) [max_{u in ball} L_k(w + T ⊙ u) − L_k(w)]
 
-    The blocks partition the problem's examples in one seeded, stratified order (see `landscape.measures.partition`).
-    rho is not rescaled with m; running statistics are fixed (eval mode).
+    The blocks partition the problem's examples in one seeded, stratified order (see
+    `landscape.measures.engine.partition`). rho is not rescaled with m; running statistics are fixed (eval mode).
 
     Args:
         problem: Network, loss and examples.

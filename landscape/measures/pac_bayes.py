@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from ..intervals import mean_and_stderr
-from ..problem import Problem
-from ..progress import report
+from ..base.errors import UsageError
+from ..base.progress import report
+from ..numerics.intervals import mean_and_stderr
+from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .noise import draws
-from .value import Value
+from .engine.measurement import Value
+from .engine.noise import draws
 
 _DROP, _TOLERANCE, _HIGHEST, _HALVINGS, _DRAWS = 0.1, 0.01, 2.0, 15, 10
 

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from ..intervals import mean_and_stderr
-from ..problem import Problem
-from ..progress import report
+from ..base.errors import UsageError
+from ..base.progress import report
+from ..numerics.intervals import mean_and_stderr
+from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .noise import signs
-from .value import Value
+from .engine.measurement import Value
+from .engine.noise import signs
 
 
 def relative_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

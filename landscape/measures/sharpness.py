@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..derivatives import derivatives
-from ..errors import NumericalError
-from ..intervals import mean_and_stderr
-from ..problem import Problem
+from ..base.errors import NumericalError
+from ..numerics.intervals import mean_and_stderr
+from ..problem.checks.derivatives import derivatives
+from ..problem.problem import Problem
 from ..registry import MEASURES
-from ..result import Result
+from ..results.result import Result
+from ..runtime.caller_context import computing
 from ..specs import SharpnessSpec
-from ..surroundings import computing
-from . import partition
 from .controls import controlled, normalized_logits, output_change, outputs, with_output
-from .table import dataset
+from .engine import partition
+from .engine.table import dataset
 
 # A measure that changes by more than this share under a control counts as moved.
 MOVED = 0.01

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
-from ..problem import Problem
+from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .ball import Ball
-from .value import Value
+from .engine.measurement import Value
+from .engine.norm_ball import Ball
 
 
 def surrogate_gap(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:

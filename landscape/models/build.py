@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import UsageError
-from ..examples import Examples
-from ..plugins import Plugin, call
-from ..trees import leaves
+from ..base.errors import UsageError
+from ..base.plugins import Plugin, call
+from ..data.examples import Examples
+from ..numerics.trees import leaves
 
 
 def facts_of(examples: Examples) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..base.errors import UsageError
 from .mlp import activation as make_activation
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from ..checkpoint import read_weights
-from ..checkpoint_folders import weight_files
-from ..errors import LandscapeError, UsageError
-from ..fitting import load_into
-from ..names import neighbours
-from ..plugins import library
+from ..base.errors import LandscapeError, UsageError
+from ..base.names import neighbours
+from ..base.plugins import library
+from ..weights.checkpoint import read_weights
+from ..weights.checkpoint_folders import weight_files
+from ..weights.load_state_dict import load_into
 
 _TIMM_FILES = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
 TASKS = {

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import LandscapeError, UsageError
-from ..examples import Examples, forward
-from ..parameters import evaluation_mode, preserved_random_state, seed_everything
-from ..trees import leaves
+from ..base.errors import LandscapeError, UsageError
+from ..data.examples import Examples
+from ..numerics.trees import leaves
+from ..problem.forward import forward
+from ..problem.modes import evaluation_mode
+from ..runtime.random_state import preserved_random_state, seed_everything
 
 _SHOWN = 3
 

@@ -2,9 +2,9 @@
 
 from .asam import ASAM
 from .averaging import SWA, SWAD
-from .closures import BatchLoss, Pieces
+from .core.closures import BatchLoss, Pieces
+from .core.engine import ERM
 from .disam import DISAM, DISAMGSAM, DISAMSAGM
-from .engine import ERM
 from .entropy_sgd import EntropySGD
 from .fsam import FSAM
 from .gsam import GSAM

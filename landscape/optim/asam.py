@@ -8,11 +8,11 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from ..ascent import ascent_steps
-from ..errors import UsageError
-from .engine import Common
-from .moved import Moved
-from .two_pass import TwoPass
+from ..base.errors import UsageError
+from ..numerics.ascent import ascent_steps
+from .core.engine import Common
+from .core.perturbation import Moved
+from .core.two_pass import TwoPass
 
 
 class ASAM(TwoPass):
@@ -28,7 +28,7 @@ class ASAM(TwoPass):
         base: Makes the step with G; built from ``model.named_parameters()``, since the rule needs names.
         rho: Radius in units of T (released class and CIFAR-10: 0.5; CIFAR-100: 1.0).
         eta: Added to |w| (released class: 0.01; its example script: 0).
-        **common: See `landscape.optim.engine.Common`.
+        **common: See `landscape.optim.core.engine.Common`.
 
     Raises:
         UsageError: If the base optimizer has no parameter names.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .passes import RandomState
+from .core.passes import RandomState
 
 
 class SWA:

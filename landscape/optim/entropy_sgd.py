@@ -7,10 +7,10 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from .closures import Work
-from .common import Common, require_count, require_finite
-from .engine import ERM
-from .moved import Moved
+from .core.closures import Work
+from .core.engine import ERM
+from .core.perturbation import Moved
+from .core.shared_options import Common, require_count, require_finite
 
 
 class EntropySGD(ERM):
@@ -33,7 +33,7 @@ class EntropySGD(ERM):
         langevin_lr: lr_x (paper: 0.1).
         alpha: Weight of the newest x in mu (0.75).
         noise: Thermal noise (paper: 1e-4).
-        **common: See `landscape.optim.engine.Common`; ``micro_batches`` is not defined for it.
+        **common: See `landscape.optim.core.engine.Common`; ``micro_batches`` is not defined for it.
     """
 
     one_pass = False

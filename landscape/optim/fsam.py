@@ -8,12 +8,12 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from ..ascent import EPSILON, norm_one_by_one
-from .closures import Work
-from .common import Common, require_finite
-from .moved import Moved, placed
-from .two_pass import TwoPass
-from .wrapper import by_place
+from ..numerics.ascent import EPSILON, norm_one_by_one
+from .core.closures import Work
+from .core.perturbation import Moved, placed
+from .core.shared_options import Common, require_finite
+from .core.two_pass import TwoPass
+from .core.wrapper import by_place
 
 
 class FSAM(TwoPass):
@@ -30,7 +30,7 @@ class FSAM(TwoPass):
         rho: Radius in weight space (0.05).
         sigma: Share of m that is taken away (1; 0 gives SAM).
         lam: Decay of m (0.9).
-        **common: See `landscape.optim.engine.Common`; ``micro_batches`` is not defined for it.
+        **common: See `landscape.optim.core.engine.Common`; ``micro_batches`` is not defined for it.
     """
 
     keeps_gradient = True

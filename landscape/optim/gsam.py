@@ -8,11 +8,11 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from ..ascent import EPSILON, ascent_steps
-from ..errors import UsageError
-from .common import Common, require_finite
-from .moved import Moved
-from .two_pass import TwoPass, inner
+from ..base.errors import UsageError
+from ..numerics.ascent import EPSILON, ascent_steps
+from .core.perturbation import Moved
+from .core.shared_options import Common, require_finite
+from .core.two_pass import TwoPass, inner
 
 
 class GSAM(TwoPass):
@@ -37,7 +37,7 @@ class GSAM(TwoPass):
         lr_min: The smallest learning rate of the schedule.
         lr_max: The largest, for all groups, where it is not as said above (CyclicLR attached before this keeps its
             peak to itself).
-        **common: See `landscape.optim.engine.Common`.
+        **common: See `landscape.optim.core.engine.Common`.
     """
 
     keeps_gradient = True

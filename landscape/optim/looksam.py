@@ -7,11 +7,11 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from .closures import Work
-from .common import Common, require_count
-from .moved import Moved, placed
-from .two_pass import TwoPass, inner
-from .wrapper import by_place
+from .core.closures import Work
+from .core.perturbation import Moved, placed
+from .core.shared_options import Common, require_count
+from .core.two_pass import TwoPass, inner
+from .core.wrapper import by_place
 
 
 class LookSAM(TwoPass):
@@ -29,7 +29,7 @@ class LookSAM(TwoPass):
         rho: Radius in weight space (kozistr/pytorch_optimizer: 0.1).
         alpha: Weight of the kept part (0.7).
         sam_every: k (10); 1 gives SAM.
-        **common: See `landscape.optim.engine.Common`; ``micro_batches`` is not defined for it.
+        **common: See `landscape.optim.core.engine.Common`; ``micro_batches`` is not defined for it.
     """
 
     keeps_gradient = True

@@ -8,11 +8,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from ..ascent import EPSILON
-from .closures import Work
-from .engine import Common
-from .moved import Moved
-from .two_pass import TwoPass
+from ..numerics.ascent import EPSILON
+from .core.closures import Work
+from .core.engine import Common
+from .core.perturbation import Moved
+from .core.two_pass import TwoPass
 
 
 class SAGM(TwoPass):
@@ -32,7 +32,7 @@ class SAGM(TwoPass):
         rho: Radius in weight space (released code: 0.05, constant).
         alpha: Weight of the gradient matching, in units of a learning rate (released code: 0.001).
         adaptive: e = (rho/(‖|w|⊙g‖ + 1e-12) − alpha)·w²⊙g, as the released code has it.
-        **common: See `landscape.optim.engine.Common`.
+        **common: See `landscape.optim.core.engine.Common`.
     """
 
     def __init__(

@@ -8,16 +8,16 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from ..ascent import EPSILON, ascent_steps, real_view
-from ..distributed import add_up
-from ..errors import UsageError
-from ..second_derivatives import missing_derivative
-from ..substitutes import twice_differentiable
-from .closures import Work
-from .common import Common, require_count, require_one_of
-from .moved import Moved
-from .passes import frozen_running_statistics
-from .two_pass import TwoPass, inner
+from ..autograd.second_derivatives import missing_derivative
+from ..autograd.substitutes import twice_differentiable
+from ..base.errors import UsageError
+from ..numerics.ascent import EPSILON, ascent_steps, real_view
+from ..runtime.distributed import add_up
+from .core.closures import Work
+from .core.passes import frozen_running_statistics
+from .core.perturbation import Moved
+from .core.shared_options import Common, require_count, require_one_of
+from .core.two_pass import TwoPass, inner
 
 
 class SAM(TwoPass):
@@ -41,7 +41,7 @@ class SAM(TwoPass):
             (the paper's section C.6 does not print its step size; this is the common choice).
         order: 2 keeps the derivative of e: G = g' + rho·H·[g'/‖g‖ − ĝ·⟨g,g'⟩/‖g‖²] with ĝ = g/‖g‖, H the
             Hessian at w (the paper's Eq. before 3, section C.4). Needs a `BatchLoss` closure, p = 2, one step.
-        **common: See `landscape.optim.engine.Common`.
+        **common: See `landscape.optim.core.engine.Common`.
     """
 
     def __init__(

@@ -8,9 +8,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from .engine import Common
-from .moved import Moved
-from .two_pass import TwoPass
+from .core.engine import Common
+from .core.perturbation import Moved
+from .core.two_pass import TwoPass
 
 
 class USAM(TwoPass):
@@ -25,7 +25,7 @@ class USAM(TwoPass):
     Args:
         base: Makes the step with G.
         rho: Factor of the gradient. No published default; 0.05 is only SAM's number.
-        **common: See `landscape.optim.engine.Common`.
+        **common: See `landscape.optim.core.engine.Common`.
     """
 
     def __init__(self, base: torch.optim.Optimizer, rho: float = 0.05, **common: Unpack[Common]) -> None:

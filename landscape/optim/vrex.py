@@ -7,9 +7,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from .common import Common, require_finite
+from .core.engine import ERM
+from .core.shared_options import Common, require_finite
 from .disam import climb_weights
-from .engine import ERM
 
 
 class VREx(ERM):
@@ -26,7 +26,7 @@ class VREx(ERM):
         base: Makes the step with G.
         lam: Weight of the variance (the paper's beta, tuned there between 1 and 10,000 once a plain training has
             settled; 1 here, from the first step on).
-        **common: See `landscape.optim.engine.Common`.
+        **common: See `landscape.optim.core.engine.Common`.
     """
 
     needs_domains = True

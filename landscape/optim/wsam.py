@@ -7,11 +7,11 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from .closures import Work
-from .engine import Common
-from .moved import Moved
-from .two_pass import TwoPass
+from ..base.errors import UsageError
+from .core.closures import Work
+from .core.engine import Common
+from .core.perturbation import Moved
+from .core.two_pass import TwoPass
 
 
 class WSAM(TwoPass):
@@ -29,7 +29,7 @@ class WSAM(TwoPass):
         rho: Radius in weight space (0.05).
         gamma: Weight of the sharpness in [0, 1) (0.9; the authors recommend 0.8 to 0.95). 0 gives the base.
         decouple: Keep the sharpness out of the base optimizer's momentum and scaling (the authors' default).
-        **common: See `landscape.optim.engine.Common`; ``micro_batches`` only when coupled.
+        **common: See `landscape.optim.core.engine.Common`; ``micro_batches`` only when coupled.
     """
 
     keeps_gradient = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..names import Entry, Registry
+from ..base.names import Entry, Registry
 
 MEASURES = Registry(
     "measure",

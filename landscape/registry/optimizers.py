@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..names import Entry, Registry
+from ..base.names import Entry, Registry
 
 _TWO_PASSES = ("bn_second_pass", "weight_decay_in_perturbation")
 
@@ -10,17 +10,17 @@ OPTIMIZERS = Registry(
     "optimizer",
     {
         "sgd": Entry(
-            "landscape.optim.engine:ERM",
+            "landscape.optim.core.engine:ERM",
             "stochastic gradient descent with momentum (ERM)",
             {"formula": "w ← w − lr·buf, buf ← momentum·buf + g + wd·w", "cost": "1", "paper": "–"},
         ),
         "adam": Entry(
-            "landscape.optim.engine:ERM",
+            "landscape.optim.core.engine:ERM",
             "Adam with L2 decay in the gradient (ERM)",
             {"formula": "w ← w − lr·m̂/(√v̂ + eps)", "cost": "1", "paper": "arXiv 1412.6980"},
         ),
         "adamw": Entry(
-            "landscape.optim.engine:ERM",
+            "landscape.optim.core.engine:ERM",
             "Adam with decoupled weight decay (ERM)",
             {"formula": "w ← (1 − lr·wd)·w − lr·m̂/(√v̂ + eps)", "cost": "1", "paper": "arXiv 1711.05101"},
         ),

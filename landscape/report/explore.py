@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
-from ..figures.domain_curves import loss_lines
-from ..figures.interactive import axes_text
-from ..figures.looks import name
-from ..figures.panels import Panel, Panels
+from ..base.errors import UsageError
+from ..figures.course.training import domain_lines
+from ..figures.draw.interactive import axes_text
+from ..figures.draw.method_styles import name
+from ..figures.draw.panels import Panel, Panels
+from ..figures.draw.series import by_label, stack
+from ..figures.draw.style import Style
+from ..figures.per_domain.domain_curves import loss_lines
 from ..figures.render import fitting
-from ..figures.series import by_label, stack
-from ..figures.style import Style
-from ..figures.training import domain_lines
 from ..registry import FIGURES
-from ..result import Result
+from ..results.result import Result
 
 # Browsers keep at most 16 WebGL contexts; a surface needs one.
 MOST_SURFACES = 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..files import write_bytes
+from ..base.files import write_bytes
 
 
 def write_page(template: str, out: Path, **values: Any) -> None:

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from ..errors import UsageError
+from ..base.errors import UsageError
 from ..figures.comparison import comparison, verdict
-from ..figures.provenance import versions
+from ..figures.draw.provenance import versions
+from ..figures.draw.series import named_apart
+from ..figures.draw.style import Style
 from ..figures.render import fitting
-from ..figures.series import named_apart
-from ..figures.style import Style
 from ..figures.summary import summarize
-from ..result import Result, shows_stored
-from ..staleness import changes, one_look
+from ..results.result import Result, shows_stored
+from ..results.staleness import changes, one_look
 from .explore import explorable, script_json
 from .page import write_page
 from .sections import CAPTIONS, downloads, plots, provenance, table_cells, table_head

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UsageError
-from ..figures.drawing import Drawing
-from ..figures.looks import ordered
-from ..figures.measured import FIELDS
+from ..base.errors import UsageError
+from ..figures.course.measured import FIELDS
+from ..figures.draw.drawing import Drawing
+from ..figures.draw.method_styles import ordered
+from ..figures.draw.style import Style
 from ..figures.render import fitting, image
-from ..figures.style import Style
 from ..figures.summary import cell_text, summary_csv, summary_latex
 from ..registry import FIGURES
-from ..result import Result
-from ..staleness import since
+from ..results.result import Result
+from ..results.staleness import since
 
 # Titles, and what each figure shows and does not show. surface3d has its own section.
 CAPTIONS = {

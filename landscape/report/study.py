@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..figures.provenance import versions
+from ..base.files import write_bytes
+from ..figures.draw.provenance import versions
+from ..figures.draw.style import Style
+from ..figures.draw.tables import to_csv, to_latex
 from ..figures.render import render
-from ..figures.style import Style
-from ..figures.tables import to_csv, to_latex
-from ..files import write_bytes
-from ..result import Result
+from ..results.result import Result
 from ..study.findings import about, caveats, compared_sentence, who_is_in
 from .page import write_page
 from .sections import plots

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-from ..errors import UsageError
+from ..base.errors import UsageError
 from ..registry import MEASURES
 from .base import Spec, check_choice, check_distinct, check_number, flag
 

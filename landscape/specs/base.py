@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from ..errors import UsageError
-from ..files import stable_hash
-from ..names import unknown_name
+from ..base.errors import UsageError
+from ..base.files import stable_hash
+from ..base.names import unknown_name
 
 
 def flag(name: str) -> str:

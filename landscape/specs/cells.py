@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
 
-from ..errors import UsageError
-from ..files import stable_hash
-from ..names import unknown_name
+from ..base.errors import UsageError
+from ..base.files import stable_hash
+from ..base.names import unknown_name
 from ..registry import OPTIMIZERS
 from .seeds import SeedsSpec
 from .tables import placed, table_of, tables_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import UsageError
+from ..base.errors import UsageError
 
 
 def share(text: str, flag_name: str, kinds: tuple[str, ...]) -> tuple[str, float]:

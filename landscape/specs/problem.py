@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from ..errors import UsageError
+from ..base.errors import UsageError
 from .base import Spec, check_choice, check_number, key_values
 
 DTYPES = ("float32", "float64")

@@ -21,9 +21,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from ..files import stable_hash
-from ..names import unknown_name
+from ..base.errors import UsageError
+from ..base.files import stable_hash
+from ..base.names import unknown_name
 from ..registry import MEASURES
 from .analysis import DomainsSpec, HessianSpec, SharpnessSpec
 from .base import Spec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import UsageError
+from ..base.errors import UsageError
 from ..registry import DIRECTIONS
 from .base import Spec, check_choice, check_distinct, check_number
 

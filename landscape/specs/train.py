@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ..errors import UsageError
+from ..base.errors import UsageError
 from ..registry import OPTIMIZERS
 from .base import Spec, check_choice, check_distinct, check_number, flag, key_values
 from .changes import check_changes

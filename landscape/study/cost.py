@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import LandscapeError
-from ..parameters import preserved_random_state
-from ..progress import report
-from ..run import Run
+from ..base.errors import LandscapeError
+from ..base.progress import report
+from ..results.run import Run
+from ..runtime.random_state import preserved_random_state
 from ..specs import TrainSpec
 from ..specs.cells import Cell
 from ..specs.study import Analysis, Experiment

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, UsageError
-from ..files import folder_lock, make_folder, read_json, write_json
-from ..run import Run
+from ..base.errors import DataError, UsageError
+from ..base.files import folder_lock, make_folder, read_json, write_json
+from ..results.run import Run
 from ..specs.cells import Cell, spread
 from ..specs.seeds import SeedsSpec
 from ..specs.study import Analysis, Experiment

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..analysis import analyze
-from ..errors import Interrupted, LandscapeError, is_out_of_memory
-from ..files import folder_lock, is_out_of_space
-from ..parameters import preserved_random_state
-from ..run import Run
+from ..analyses.analyze import analyze
+from ..base.errors import Interrupted, LandscapeError, is_out_of_memory
+from ..base.files import folder_lock, is_out_of_space
+from ..results.run import Run
+from ..results.target import Target
+from ..runtime.random_state import preserved_random_state
 from ..specs.cells import Cell
 from ..specs.study import Analysis
 from ..specs.train import TrainSpec
-from ..target import Target
 from ..training.setup import Ingredients, open_ingredients, seen_positions
 from ..training.signals import StopFlag
 from ..training.trainer import config_hash, train_one

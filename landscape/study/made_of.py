@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from ..code_files import version
+from ..base.code_files import version
+from ..base.errors import LandscapeError
+from ..base.files import stable_hash
+from ..base.names import Registry
+from ..base.plugins import resolve
 from ..data.splits import open_data
-from ..errors import LandscapeError
-from ..files import stable_hash
-from ..identity import ALGORITHMS
-from ..names import Registry
-from ..origins import LIBRARIES
-from ..plugins import resolve
 from ..registry import DATA, LOSSES, MODELS
+from ..results.identity import ALGORITHMS
+from ..results.provenance import LIBRARIES
 from ..specs import ProblemSpec, key_values
 from ..specs.cells import Cell
 from ..specs.study import Analysis

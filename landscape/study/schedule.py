@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..allocator import keep_freed_memory
-from ..errors import Interrupted, UsageError
-from ..plugins import library
-from ..progress import report
+from ..base.allocator import keep_freed_memory
+from ..base.errors import Interrupted, UsageError
+from ..base.plugins import library
+from ..base.progress import report
 from ..training.signals import StopFlag, stop_on_signals
 from .folder import Record
 from .job import Job, give_up, work

@@ -6,8 +6,8 @@ import tomllib
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from ..errors import UsageError
-from ..names import neighbours
+from ..base.errors import UsageError
+from ..base.names import neighbours
 
 
 def shipped() -> dict[str, dict[str, str]]:

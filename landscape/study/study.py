@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
-from ..result import Result
+from ..base.errors import UsageError
+from ..results.result import Result
 from ..specs.study import Experiment, StudyReportSpec
-from .comparison import compared, undecidable
-from .correlation import correlations, radii
 from .folder import StudyFolder, state, wanted
 from .job import Job
 from .made_of import current
 from .schedule import do, threads_per_worker
+from .statistics.comparison import compared, undecidable
+from .statistics.correlation import correlations, radii
 from .table import Table, collect
 
 log = logging.getLogger(__name__)

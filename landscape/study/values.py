@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..result import Result
-from ..run import Run
+from ..results.result import Result
+from ..results.run import Run
 from ..specs.study import Analysis
 
 Numbers = dict[str, float | None]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..parameters import as_real
-from ..problem import Problem
-from .batchnorm import batchnorm_layers
-from .directions import Direction
-from .random_directions import expected_cosine, filter_norm_error
-from .walker import Walker
+from ..numerics.tensors import as_real
+from ..problem.problem import Problem
+from .directions.direction import Direction
+from .directions.random import expected_cosine, filter_norm_error
+from .evaluate.batchnorm import batchnorm_layers
+from .evaluate.evaluator import Walker
 
 
 def axis_checks(problem: Problem, directions: Sequence[Direction]) -> dict[str, Any]:

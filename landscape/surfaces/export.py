@@ -13,11 +13,11 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from ..errors import UsageError
-from ..files import atomic_path, write_bytes
-from ..labels import defused, file_name, file_names, shown
-from ..names import unknown_name
-from ..result import Result, shows_stored
+from ..base.errors import UsageError
+from ..base.files import atomic_path, write_bytes
+from ..base.labels import defused, file_name, file_names, shown
+from ..base.names import unknown_name
+from ..results.result import Result, shows_stored
 
 _OWN_MEMBERS = ("record", "names")
 

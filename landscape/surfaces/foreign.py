@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, UsageError
-from ..hdf5 import read_hdf5
-from ..result import Result
+from ..base.errors import DataError, UsageError
+from ..results.result import Result
+from ..storage.hdf5 import read_hdf5
 from .checks import value_checks
 
 

@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..distributed import alone
-from ..errors import UsageError
-from ..problem import Problem
-from ..result import Result
+from ..base.errors import UsageError
+from ..problem.problem import Problem
+from ..results.result import Result
+from ..runtime.caller_context import computing
+from ..runtime.distributed import alone
 from ..specs import PathSpec
-from ..surroundings import computing
-from .alignment import align
-from .batchnorm import calibrating
+from .align.alignment import align
 from .checks import statistics_checks
-from .curves import point_on, train_bend
-from .directions import inner
-from .metrics import point_metrics
-from .rows import Rows, conditions
-from .snapshots import Snapshot
-from .walker import Walker, state_of, statistics_policy, walking
+from .directions.curves import point_on, train_bend
+from .directions.direction import inner
+from .directions.snapshots import Snapshot
+from .evaluate.batchnorm import calibrating
+from .evaluate.evaluator import Walker, state_of, statistics_policy, walking
+from .evaluate.metrics import point_metrics
+from .evaluate.row_cache import Rows, conditions
 
 
 @computing()
@@ -51,8 +51,8 @@ def path(
         other: B, or its file.
         spec: Form of the path; or give its fields as keywords (``kind="bezier"``).
         seed: Of the training of a curve.
-        training: `landscape.surfaces.batchnorm.calibration_problem`, for ``recalibrate`` (None: the problem's own
-            examples) and for curves.
+        training: `landscape.surfaces.evaluate.batchnorm.calibration_problem`, for ``recalibrate`` (None: the
+            problem's own examples) and for curves.
         store: Folder in which finished points wait.
         **options: Fields of `PathSpec`.
 
@@ -78,7 +78,7 @@ def path(
         raise UsageError("the two checkpoints are equal", str(other.facts.get("target", "B")), "name two")
     policy = statistics_policy(problem, spec.bn, between=True)
     if spec.kind != "line" and training is None:
-        fix = "pass training=calibration_problem(problem, examples) of landscape.surfaces.batchnorm"
+        fix = "pass training=calibration_problem(problem, examples) of landscape.surfaces.evaluate.batchnorm"
         raise UsageError("a curve needs training examples", f"kind={spec.kind!r}", fix)
     bend, history = train_bend(training, a, b, spec, seed) if spec.kind != "line" and training else ([], [])
     training, notes = calibrating(problem, policy, training)

@@ -13,22 +13,22 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..distributed import alone
-from ..errors import UsageError
-from ..problem import Problem
-from ..progress import report
-from ..result import Result
+from ..base.errors import UsageError
+from ..base.progress import report
+from ..problem.problem import Problem
+from ..results.result import Result
+from ..runtime.distributed import alone
 from ..specs import SurfaceSpec
-from .axes import directions_of
-from .batchnorm import calibrating, running_statistics
 from .checks import statistics_checks
-from .directions import Direction, centre_of, inner, named_tensors
-from .grid import covering_values, grid_passes
-from .picture import picture
-from .rows import Rows, conditions
-from .snapshots import Snapshot
-from .trajectory import project
-from .walker import Walker, state_of, statistics_policy, walking
+from .directions.direction import Direction, centre_of, inner, named_tensors
+from .directions.parse import directions_of
+from .directions.snapshots import Snapshot
+from .directions.trajectory import project
+from .evaluate.assemble import picture
+from .evaluate.batchnorm import calibrating, running_statistics
+from .evaluate.evaluator import Walker, state_of, statistics_policy, walking
+from .evaluate.grid import covering_values, grid_passes
+from .evaluate.row_cache import Rows, conditions
 
 _COLLINEAR = 1e-6
 

@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from ..derivatives import derivatives
-from ..distributed import alone
-from ..errors import NumericalError, UsageError
-from ..problem import Problem
-from ..result import Result
+from ..base.errors import NumericalError, UsageError
+from ..problem.checks.derivatives import derivatives
+from ..problem.problem import Problem
+from ..results.result import Result
+from ..runtime.caller_context import computing
+from ..runtime.distributed import alone
 from ..specs import SurfaceSpec
-from ..surroundings import computing
-from .axes import directions_of
-from .batchnorm import calibrating
 from .checks import statistics_checks
-from .directions import Direction, inner, named_tensors
-from .grid import axis_values, grid_passes
-from .picture import Passes, picture
-from .random_directions import draw
-from .reach import Reach, chance_loss, find_reach
-from .rows import Rows, conditions
-from .walker import Walker, state_of, statistics_policy, walking
+from .directions.direction import Direction, inner, named_tensors
+from .directions.parse import directions_of
+from .directions.random import draw
+from .evaluate.assemble import Passes, picture
+from .evaluate.auto_range import Reach, chance_loss, find_reach
+from .evaluate.batchnorm import calibrating
+from .evaluate.evaluator import Walker, state_of, statistics_policy, walking
+from .evaluate.grid import axis_values, grid_passes
+from .evaluate.row_cache import Rows, conditions
 
 
 @computing()
@@ -56,8 +56,8 @@ def surface(
         per_domain: Not needed here: losses per domain are always stored.
         directions: Directions already made, one per axis, instead of those that ``spec`` names.
         test: `problem.on` the examples of the test split, for metrics of it.
-        training: `landscape.surfaces.batchnorm.calibration_problem`, for ``bn="recalibrate"`` (None: the problem's
-            own examples).
+        training: `landscape.surfaces.evaluate.batchnorm.calibration_problem`, for ``bn="recalibrate"`` (None: the
+            problem's own examples).
         reaches: How far each axis goes, where that was found before (``range="auto"``).
         store: Folder in which finished rows wait; a call with the same arguments goes on there. None: memory.
         **options: Fields of `SurfaceSpec`.

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UsageError
-from ..examples import Batch
-from ..parameters import continuous
-from ..trees import leaves, map_tensors, take_rows
+from ..base.errors import UsageError
+from ..data.examples import Batch
+from ..numerics.tensors import continuous
+from ..numerics.trees import leaves, map_tensors, take_rows
 
 
 @dataclass(frozen=True)

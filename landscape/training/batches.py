@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..digests import Indices
-from ..distributed import stretch
-from ..examples import Batch, Examples
-from ..parameters import seed_everything
-from ..stop_signals import stop_signals
-from ..stores import DatasetStore, collate
+from ..base.stop_signals import stop_signals
+from ..data.digests import Indices
+from ..data.examples import Batch, Examples
+from ..data.stores import DatasetStore, collate
+from ..runtime.distributed import stretch
+from ..runtime.random_state import seed_everything
 
 
 class BatchOrder:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data.examples import Examples
+from ..data.losses import LossFunction, NoTarget
 from ..data.splits import Splits
-from ..evaluation import Evaluation, evaluate
-from ..examples import Examples
-from ..losses import LossFunction, NoTarget
+from ..problem.evaluation import Evaluation, evaluate
 
 
 class Scorer:

@@ -23,30 +23,31 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import read_weights
+from ..base.errors import Interrupted, NumericalError, UsageError
+from ..base.files import stable_hash, write_json
+from ..base.progress import report
+from ..base.stop_signals import safe_point
 from ..curvature.hessian import hessian
 from ..data.changes import changed
-from ..devices import moved, pick_device, type_at
-from ..distributed import any_process, decided, first, place, require_equal
-from ..errors import Interrupted, NumericalError, UsageError
-from ..evaluation import check_fit
-from ..event_files import EventFile
-from ..examples import Batch, forward
-from ..files import stable_hash, write_json
-from ..fitting import load_into
-from ..norms import right_for_one_example
+from ..data.examples import Batch
+from ..numerics.norms import right_for_one_example
+from ..numerics.trees import map_tensors
 from ..optim.averaging import SWA, SWAD, recalibrate_statistics
-from ..optim.build import build_optimizer
-from ..optim.passes import RandomState
-from ..parameters import seed_everything
-from ..problem import Problem
-from ..progress import report
-from ..run import Run
+from ..optim.core.build import build_optimizer
+from ..optim.core.passes import RandomState
+from ..problem.evaluation import check_fit
+from ..problem.forward import forward
+from ..problem.problem import Problem
+from ..results.run import Run
+from ..runtime.devices import moved, pick_device, type_at
+from ..runtime.distributed import any_process, decided, first, place, require_equal
+from ..runtime.random_state import seed_everything
 from ..specs import HessianSpec, TrainSpec
 from ..specs.train import interval, probe
-from ..stop_signals import safe_point
-from ..trees import map_tensors
-from ..weights import save_weights, weights_hash
+from ..storage.event_files import EventFile
+from ..weights.checkpoint import read_weights
+from ..weights.load_state_dict import load_into
+from ..weights.weights import save_weights, weights_hash
 from .augment import Mixed, augment
 from .batches import BalancedOrder, BatchOrder, OwnPart, batches
 from .evaluation import Scorer

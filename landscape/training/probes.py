@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ascent import ascent_step, global_norm
+from ..autograd.substitutes import twice_differentiable
+from ..numerics.ascent import ascent_step, global_norm
+from ..numerics.tensors import as_real
+from ..optim.core.passes import RandomState, frozen_running_statistics
+from ..optim.core.two_pass import inner
 from ..optim.disam import climb_weights
-from ..optim.passes import RandomState, frozen_running_statistics
-from ..optim.two_pass import inner
-from ..parameters import as_real
-from ..substitutes import twice_differentiable
 from .steps import BatchLosses
 
 _INNER_STEPS = 20

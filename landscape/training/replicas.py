@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..distributed import add_up, first, place
-from ..parameters import continuous
+from ..numerics.tensors import continuous
+from ..runtime.distributed import add_up, first, place
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import UsageError
-from ..run import Run
+from ..base.errors import UsageError
+from ..results.run import Run
 
 
 def select_checkpoint(run: Run, rule: str) -> dict[str, Any]:

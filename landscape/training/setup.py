@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..base.errors import UsageError
+from ..base.plugins import Plugin, resolve
+from ..data.losses import LossFunction, as_loss
 from ..data.splits import Splits, open_data
-from ..errors import UsageError
-from ..identity import ALGORITHMS
-from ..losses import LossFunction, as_loss
 from ..models.build import build_model, default_model, facts_of
-from ..optim.build import method_defaults
-from ..origins import origins
-from ..parameters import seed_everything
-from ..plugins import Plugin, resolve
+from ..optim.core.build import method_defaults
 from ..registry import DATA, LOSSES, MODELS, OPTIMIZERS
+from ..results.identity import ALGORITHMS
+from ..results.provenance import origins
+from ..runtime.random_state import seed_everything
 from ..specs import TrainSpec, key_values
 
 DEFAULT_BATCH = 64

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ..stop_signals import stop_signals
+from ..base.stop_signals import stop_signals
 
 
 class StopFlag:

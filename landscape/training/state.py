@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..errors import DataError
-from ..files import atomic_path
+from ..base.errors import DataError
+from ..base.files import atomic_path
 
 if TYPE_CHECKING:
     from .loop import Training

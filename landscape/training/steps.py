@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..distributed import add_up
-from ..errors import UsageError
-from ..examples import forward
-from ..losses import LossFunction, domain_means, example_losses, example_weights, mean_loss, weighted_mean
-from ..optim.closures import BatchLoss, Pieces
-from ..trees import divisible
+from ..base.errors import UsageError
+from ..data.losses import LossFunction, domain_means, example_losses, example_weights, mean_loss, weighted_mean
+from ..numerics.trees import divisible
+from ..optim.core.closures import BatchLoss, Pieces
+from ..problem.forward import forward
+from ..runtime.distributed import add_up
 from .augment import Mixed
 
 

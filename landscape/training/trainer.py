@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..distributed import barrier, decided, first, place, require_equal
-from ..errors import UsageError
-from ..files import stable_hash
-from ..labels import file_names
-from ..parameters import preserved_random_state
-from ..progress import report
-from ..run import Run
+from ..base.errors import UsageError
+from ..base.files import stable_hash
+from ..base.labels import file_names
+from ..base.progress import report
+from ..results.run import Run
+from ..runtime.caller_context import computing
+from ..runtime.distributed import barrier, decided, first, place, require_equal
+from ..runtime.random_state import preserved_random_state
 from ..specs import TrainSpec
-from ..surroundings import computing
 from .loop import Training
 from .selection import select_across_runs, select_checkpoint
 from .setup import Ingredients, check_examples, open_ingredients, resolved_spec

@@ -15,7 +15,7 @@ from harness import bar, beside_stored, interleaved, options, publish, ratio, ta
 from networks import Work, chosen
 
 import landscape
-from landscape.derivatives import derivatives
+from landscape.problem.checks.derivatives import derivatives
 
 MOST = 0.05
 

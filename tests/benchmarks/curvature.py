@@ -31,16 +31,16 @@ from scipy.sparse.linalg import eigsh
 from scipy.stats import wasserstein_distance
 
 import landscape
-from landscape.checkpoint import read_weights
-from landscape.curvature.density import density, run_of
-from landscape.curvature.hutchinson import sample
-from landscape.curvature.lanczos import lanczos
+from landscape.curvature.estimators.density import density, run_of
+from landscape.curvature.estimators.hutchinson import sample
+from landscape.curvature.estimators.probes import Probes
+from landscape.curvature.estimators.sketches import hutch_pp, xtrace
+from landscape.curvature.lanczos.eigenpairs import lanczos
 from landscape.curvature.operators import operator_of
-from landscape.curvature.probes import Probes
 from landscape.curvature.second_opinion import cross_check
-from landscape.curvature.sketches import hutch_pp, xtrace
-from landscape.fitting import load_into
 from landscape.models.resnet import resnet20
+from landscape.weights.checkpoint import read_weights
+from landscape.weights.load_state_dict import load_into
 
 DATA = Path(os.environ["LANDSCAPE_TEST_DATA"])
 EXAMPLES = int(os.environ.get("EXAMPLES", "512"))

@@ -31,7 +31,7 @@ from networks import Work, chosen
 from peers import Pairs, Solver, as_they_need, curvature_peers, eigsh_over, installed, solvers
 
 import landscape
-from landscape.curvature.lanczos import lanczos
+from landscape.curvature.lanczos.eigenpairs import lanczos
 from landscape.curvature.operators import Operator, operator_of
 
 LIMIT = 60

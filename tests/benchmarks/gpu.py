@@ -35,12 +35,12 @@ from agreement import distances
 
 import landscape
 from landscape.curvature.operators import operator_of
-from landscape.devices import pick_device
-from landscape.measures.ball import Ball
+from landscape.measures.engine.norm_ball import Ball
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.models.resnet import resnet20
 from landscape.models.vit import Block
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
+from landscape.runtime.devices import pick_device
 
 
 class Clock:
@@ -169,7 +169,7 @@ def surface(problem: Problem, clock: Clock, points: int) -> dict[str, Any]:
 
 
 def blocks(problem: Problem, clock: Clock, m: int) -> dict[str, Any]:
-    """m-sharpness by the two ways of `landscape.measures.blockwise`, and by the one that its rule picks."""
+    """m-sharpness by the two ways of `landscape.measures.engine.blockwise`, and by the one that its rule picks."""
     ways = {"rule": None, "loop": "loop", "stack": "stack"}
     calls = {n: lambda way=way: block_sharpness(problem, [Ball(0.05)], m=m, way=way) for n, way in ways.items()}
     return {"m": m, "examples": problem.n_examples, "seconds": clock.seconds(calls)}

@@ -26,9 +26,9 @@ from networks import Work, mlp, random_resnet20, vit
 from torch import nn
 
 import landscape
-from landscape import distributed
-from landscape.curvature.lanczos import lanczos
+from landscape.curvature.lanczos.eigenpairs import lanczos
 from landscape.curvature.operators import operator_of
+from landscape.runtime import distributed
 
 GIGABYTE = 1024**3
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from landscape.allocator import keep_freed_memory
+from landscape.base.allocator import keep_freed_memory
 
 HERE = Path(__file__).parent
 LIBRARY = str(HERE.parent.parent / "landscape")

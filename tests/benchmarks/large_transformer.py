@@ -20,11 +20,11 @@ import torch
 from harness import bar, publish, ratio, table
 from torch import Tensor, nn
 
-from landscape.curvature.lanczos import lanczos
+from landscape.base.progress import reporting
+from landscape.curvature.lanczos.eigenpairs import lanczos
 from landscape.curvature.operators import operator_of
 from landscape.models.vit import Block
-from landscape.problem import Problem
-from landscape.progress import reporting
+from landscape.problem.problem import Problem
 
 
 class Transformer(nn.Module):

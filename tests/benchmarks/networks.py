@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import landscape
-from landscape.checkpoint import read_weights
 from landscape.data.digits import digits
-from landscape.fitting import load_into
 from landscape.models.mlp import mlp as build_mlp
 from landscape.models.resnet import resnet20 as build_resnet20
 from landscape.models.vit import Block
 from landscape.models.vit import vit as build_vit
+from landscape.weights.checkpoint import read_weights
+from landscape.weights.load_state_dict import load_into
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from harness import bar, interleaved, options, publish, ratio, ratios, table
 from networks import passes
 from torch import nn
 
-from landscape.examples import Batch
+from landscape.data.examples import Batch
 from landscape.models.resnet import resnet20
-from landscape.optim.build import build_optimizer
+from landscape.optim.core.build import build_optimizer
 from landscape.registry import OPTIMIZERS
 from landscape.training.augment import Mixed
 from landscape.training.steps import BatchLosses

@@ -27,7 +27,7 @@ from networks import Work
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from landscape.parameters import seed_everything
+from landscape.runtime.random_state import seed_everything
 
 Product = Callable[[Tensor], Tensor]
 Pairs = tuple[list[float], list[Tensor]]

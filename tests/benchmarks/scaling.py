@@ -28,10 +28,10 @@ from gpu import Language, residual_network
 from harness import publish, table
 
 import landscape
-from landscape import distributed
-from landscape.curvature.krylov import Krylov
+from landscape.curvature.lanczos.krylov import Krylov
 from landscape.curvature.operators import operator_of
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
+from landscape.runtime import distributed
 
 PROCESSES = (1, 2, 8, 64)
 LAYERS, WIDTH = 6, 256  # of the transformer that is measured
@@ -94,7 +94,7 @@ def transformer() -> Problem:
 
 def measured(problem: Problem) -> dict[str, float]:
     """Seconds of passes over all examples, and what the kept graphs hold."""
-    from landscape.measures.work import forward_work
+    from landscape.measures.engine.flops import forward_work
 
     v = torch.sin(torch.arange(problem.n_parameters, dtype=torch.float32))
     with operator_of(problem, memory=2**40) as kept:

@@ -4,8 +4,8 @@
 
 Work: float32, N random examples, blocks of m. Floor: bare torch, one gradient and one forward per example, in
 batches of max(m, 256). Blocks: the same, block by block. Loop and stacked: the two ways of
-`landscape.measures.blockwise`; rule: the one that it picks by itself. Each repetition times all of them one after
-the other; shown are the least times over the repetitions and their ratios (other work on a machine only adds),
+`landscape.measures.engine.blockwise`; rule: the one that it picks by itself. Each repetition times all of them one
+after the other; shown are the least times over the repetitions and their ratios (other work on a machine only adds),
 stored are all. Targets: rule at most 1.25 times the floor for m >= 64; rule at least 5 times faster than the loop for
 m <= 4 on the MLP and on the small convnet (8x8 images). `--only` measures some networks, `--short` a few rows.
 """
@@ -24,15 +24,15 @@ import torch.nn.functional as F
 from harness import bar, beside_stored, publish, ratio, table
 from torch import nn
 
-from landscape.measures.ball import Ball
-from landscape.measures.blockwise import STACK_BELOW, rule
+from landscape.measures.engine.blockwise import STACK_BELOW, rule
+from landscape.measures.engine.flops import forward_work
+from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.partition import partition
 from landscape.measures.m_sharpness import block_sharpness
-from landscape.measures.partition import partition
-from landscape.measures.work import forward_work
 from landscape.models.convnet import ConvNet
 from landscape.models.mlp import MLP
 from landscape.models.resnet import resnet20
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "MLP 64-64-64-10": (lambda: MLP((64, 64, 64, 10), "relu"), (1, 8, 8)),
@@ -158,7 +158,8 @@ def main() -> None:
     text = (
         f"{where} time, the least of the rounds, in which all ways take turns.\n\n"
         "Floor: one gradient and one forward per example in batches of max(m, 256), bare torch. Blocks: the same "
-        "block by block. Loop, stacked: the two ways of `landscape.measures.blockwise`; rule: what it picks.\n\n"
+        "block by block. Loop, stacked: the two ways of `landscape.measures.engine.blockwise`; rule: what it "
+        "picks.\n\n"
     )
     head = ["network", "m", "MFLOP/block", "floor ms", "blocks ms", "loop ms", "stacked ms", "rule ms (picked)"]
     text += table([*head, "rule/floor", "rule/blocks", "loop/rule"], [_cells(r) for r in rows])

@@ -30,15 +30,15 @@ import torch
 from harness import bar, machine, publish, ratio, table
 
 import landscape
-from landscape.checkpoint import read_weights
-from landscape.fitting import load_into
 from landscape.models.resnet import resnet20
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 from landscape.specs import SurfaceSpec
-from landscape.surfaces import adaptive
-from landscape.surfaces.axes import directions_of
-from landscape.surfaces.grid import axis_values
+from landscape.surfaces.directions.parse import directions_of
+from landscape.surfaces.evaluate import adaptive
+from landscape.surfaces.evaluate.grid import axis_values
 from landscape.surfaces.surface import surface
+from landscape.weights.checkpoint import read_weights
+from landscape.weights.load_state_dict import load_into
 
 POINTS = 21
 DATA = Path(os.environ.get("LANDSCAPE_TEST_DATA", "/nowhere"))

@@ -208,8 +208,8 @@ def test_full_batch_steps_float64_init(landscape, runs: Path) -> None:
     words = ("train", "--model", "mlp", "--model-arg", "hidden=[8]", "--holdout", "0", "--batch-size", "full")
     said = landscape(*words, "--steps", 3, "--dtype", "float64", "--init", init, "--save-every", "1steps", "--json")
     assert said.code == 0, said.err
-    from landscape.checkpoint import read_weights
-    from landscape.run import Run
+    from landscape.results.run import Run
+    from landscape.weights.checkpoint import read_weights
 
     run = Run(said.json["runs"][0]["path"])
     assert list(run.checkpoints()) == [0, 1, 2, 3]

@@ -54,7 +54,7 @@ def test_a_stream_is_analysed_as_far_as_asked_and_not_trained_on(here: Path, lan
     assert said.code == 2
     assert "a Stream has no fixed examples" in said.err
     assert "list(itertools.islice(dataset, N))" in said.err
-    from landscape.result import Result
+    from landscape.results.result import Result
 
     assert landscape("train", "--model", "m.py:net", "--data", "m.py:tensors", "--epochs", 1).code == 0
     bare = next((here / "runs/sgd-seed0/checkpoints").glob("*.safetensors"))

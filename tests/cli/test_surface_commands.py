@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landscape.result import Result
+from landscape.results.result import Result
 
 SMALL = ("--examples", 60, "--json")
 
@@ -120,8 +120,8 @@ def test_metrics_of_the_test_split_and_special_axes(landscape, runs: Path) -> No
 
 
 def test_an_interrupted_surface_goes_on(landscape, runs: Path, monkeypatch) -> None:
-    from landscape.surfaces import rows
-    from landscape.surfaces.tally import Tally
+    from landscape.surfaces.evaluate import row_cache as rows
+    from landscape.surfaces.evaluate.accumulator import Tally
 
     words = ("surface", runs / "sam-seed0", "--points", 9, *SMALL)
     plain, calls = Tally.look, []

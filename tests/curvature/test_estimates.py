@@ -8,14 +8,14 @@ import torch
 from cases import dense, domain_data, oracle_4b, problem_of, small_mlp
 from scipy.stats import wasserstein_distance
 
-from landscape.curvature.density import Density, density, quadrature, run_of
+from landscape.curvature.estimators.density import Density, density, quadrature, run_of
+from landscape.curvature.estimators.hutchinson import sample
+from landscape.curvature.estimators.probes import Probes
+from landscape.curvature.estimators.sketches import hutch_pp, xtrace
 from landscape.curvature.hessian import hessian
-from landscape.curvature.hutchinson import sample
-from landscape.curvature.lanczos import lanczos
-from landscape.curvature.probes import Probes
-from landscape.curvature.sketches import hutch_pp, xtrace
-from landscape.curvature.subspace import Subspace
-from landscape.problem import Problem
+from landscape.curvature.lanczos.eigenpairs import lanczos
+from landscape.curvature.lanczos.subspace import Subspace
+from landscape.problem.problem import Problem
 
 from .test_lanczos import diagonal, rotated
 

@@ -10,12 +10,12 @@ from figures import made
 from torch import Tensor
 
 from landscape.curvature.hessian import hessian
-from landscape.curvature.lanczos import lanczos
+from landscape.curvature.lanczos.eigenpairs import lanczos
 from landscape.domainwise.domains import domains
-from landscape.figures import eigenvalues
-from landscape.figures.style import Style
+from landscape.figures.curvature import eigenvalues
+from landscape.figures.draw.style import Style
 from landscape.figures.summary import summarize
-from landscape.result import Result
+from landscape.results.result import Result
 
 N = 60
 DATA = (torch.zeros(4, 1).double(), torch.zeros(4).double())

@@ -21,9 +21,9 @@ from cases import (
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
+from landscape.base.errors import LandscapeError, NumericalError, UsageError
 from landscape.curvature.hessian import NotConverged, hessian
-from landscape.errors import LandscapeError, NumericalError, UsageError
-from landscape.products import Products
+from landscape.problem.products import Products
 from landscape.specs import HessianSpec
 
 PRINTED = 6e-13  # the references print twelve decimals

@@ -10,14 +10,14 @@ import pytest
 import torch
 from cases import domain_data, problem_of, small_mlp
 
-from landscape.curvature import journal
+from landscape.base.errors import Interrupted
 from landscape.curvature.hessian import NotConverged, hessian
-from landscape.curvature.journal import Journal, journal_name
+from landscape.curvature.lanczos import journal
+from landscape.curvature.lanczos.journal import Journal, journal_name
 from landscape.curvature.operators import operator_of
-from landscape.errors import Interrupted
-from landscape.problem import Problem
-from landscape.products import Products
-from landscape.result import Result
+from landscape.problem.problem import Problem
+from landscape.problem.products import Products
+from landscape.results.result import Result
 
 EVERYTHING = {"top": 3, "bottom": 1, "tol": 1e-5, "trace": True, "trace_rtol": 0.3, "density": True}
 
@@ -138,8 +138,8 @@ def test_the_folder_is_named_after_all_that_decides_the_bits():
 
 _KILLED = """
 import os, sys
-from landscape.curvature import journal
-from landscape.products import Products
+from landscape.curvature.lanczos import journal
+from landscape.problem.products import Products
 from landscape_cli.app import main
 
 journal._SECONDS_BETWEEN_WRITES = 0.0

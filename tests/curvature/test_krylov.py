@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from landscape.curvature import krylov
-from landscape.curvature.krylov import Krylov
-from landscape.curvature.lanczos import lanczos
-from landscape.curvature.probes import rademacher
-from landscape.errors import NumericalError
+from landscape.base.errors import NumericalError
+from landscape.curvature.estimators.probes import rademacher
+from landscape.curvature.lanczos import krylov
+from landscape.curvature.lanczos.eigenpairs import lanczos
+from landscape.curvature.lanczos.krylov import Krylov
 
 from .test_lanczos import check_pairs, diagonal, rotated, run
 

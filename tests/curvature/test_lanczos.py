@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from landscape.curvature.lanczos import Spectrum, lanczos
+from landscape.curvature.lanczos.eigenpairs import Spectrum, lanczos
 
 
 def diagonal(*heads: float, bulk: tuple[float, float, int] = (0, 1, 2000)) -> Tensor:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from cases import domain_data, problem_of, small_mlp
 from torch import Tensor, nn
 
+from landscape.base.errors import UsageError
 from landscape.curvature.operators import operator_of
-from landscape.errors import UsageError
 
 
 def by_hand(model: nn.Module, x: Tensor, chosen: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from cases import Limited, dense, domain_data, mean_cross_entropy, problem_of, s
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
+from landscape.base.errors import UsageError
 from landscape.curvature.operators import operator_of
-from landscape.errors import UsageError
-from landscape.losses import nll
-from landscape.products import Products, hessian_of_batch
+from landscape.data.losses import nll
+from landscape.problem.products import Products, hessian_of_batch
 
 
 def pooled() -> tuple[nn.Module, Tensor, Tensor]:

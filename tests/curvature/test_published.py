@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import landscape
-from landscape.checkpoint import read_weights
-from landscape.fitting import load_into
 from landscape.models.resnet import resnet20, resnet32
+from landscape.weights.checkpoint import read_weights
+from landscape.weights.load_state_dict import load_into
 
 REFERENCES = json.loads(Path(__file__).with_name("reference_published.json").read_text())
 DATA = Path(os.environ.get("LANDSCAPE_TEST_DATA", "/nowhere"))

@@ -9,10 +9,10 @@ import pytest
 import torch
 from cases import oracle_4a, problem_of
 
-from landscape.curvature import view
+from landscape.base.errors import NumericalError, UsageError
+from landscape.curvature import spectrum as view
 from landscape.curvature.hessian import hessian
-from landscape.errors import NumericalError, UsageError
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 from landscape.specs import HessianSpec
 
 TOP = [0.652884967124, 0.462143280189, 0.346861713777]

@@ -8,11 +8,11 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from landscape.base.errors import DataError, UsageError
 from landscape.data import digits as digits_module
 from landscape.data.digits import digits, digits_rotated
 from landscape.data.gaussian import gaussian_domains
 from landscape.data.splits import Splits, holdout_split
-from landscape.errors import DataError, UsageError
 
 DIGITS = load_digits()
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from landscape.base.errors import DataError, UsageError
+from landscape.base.plugins import resolve
 from landscape.data.folders import class_folders, domain_folders, domainbed_split
 from landscape.data.splits import Splits, open_data
-from landscape.errors import DataError, UsageError
 from landscape.models.build import facts_of
-from landscape.plugins import resolve
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 from landscape.registry import DATA
 
 

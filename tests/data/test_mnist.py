@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from landscape.base.errors import UsageError
+from landscape.base.plugins import resolve
 from landscape.data.mnist import mnist5k_rotated, two_digits
 from landscape.data.splits import holdout_split, open_data
-from landscape.errors import UsageError
-from landscape.plugins import resolve
 from landscape.registry import DATA
 
 

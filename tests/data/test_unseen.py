@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from landscape.course import training_result
+from landscape.base.errors import DataError, UsageError
 from landscape.data.changes import changed
 from landscape.data.splits import Splits
-from landscape.errors import DataError, UsageError
-from landscape.figures.training import domain_lines
-from landscape.run import Run
+from landscape.figures.course.training import domain_lines
+from landscape.results.history import training_result
+from landscape.results.run import Run
 from landscape.specs import TrainSpec
 from landscape.training.evaluation import Scorer
 from landscape.training.setup import seen_positions
@@ -78,7 +78,7 @@ def test_scores_are_pooled_apart():
     splits = of(train="ab", test="bc")
     torch.manual_seed(0)
     model = nn.Linear(4, 2)
-    from landscape.losses import cross_entropy
+    from landscape.data.losses import cross_entropy
 
     scorer = Scorer(splits, splits.unseen(()), cross_entropy, torch.device("cpu"), torch.float32)
     scores = scorer.score(model)
@@ -117,9 +117,9 @@ def test_a_figure_of_the_training_knows_it(run: Run):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_an_analysis_tells_them_apart(run: Run, split: str):
     import landscape
-    from landscape.opening import opened
+    from landscape.analyses.opening import opened
+    from landscape.results.target import Target
     from landscape.specs import ProblemSpec
-    from landscape.target import Target
 
     problem, splits = opened(Target.find(str(run.path)), ProblemSpec(split=split), all_domains=True, trust=True)
     result = landscape.domains(problem, splits=splits)

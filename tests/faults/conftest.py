@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-COMMAND = str(Path(sys.executable).with_name("landscape"))
+from .ready import COMMAND, ready
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,11 @@ class Landscape:
         return path
 
     def start(self, *words: object, preexec: object = None, **env: str) -> subprocess.Popen[str]:
+        """The command as a process: a new one if it is to have limits or an environment of its own."""
+        if preexec is None and not env:
+            process = ready().start([str(w) for w in words], self.folder, self.env)
+            self.started.append(process)
+            return process
         process = subprocess.Popen(
             [COMMAND, *map(str, words)],
             cwd=self.folder,

@@ -43,8 +43,8 @@ def require_clean(error: Any, where: str = "") -> None:
 
 def checkpoint(data: bytes) -> str:
     """Read a checkpoint; the first byte says what its file is called."""
-    from landscape.checkpoint import read_weights
-    from landscape.errors import LandscapeError
+    from landscape.base.errors import LandscapeError
+    from landscape.weights.checkpoint import read_weights
 
     names = ("c.pt", "c.safetensors", "c.pkl", "c")
     with _file(data[1:], names[data[0] % 4] if data else "c.pt") as path, warnings.catch_warnings():
@@ -65,7 +65,7 @@ def configuration(data: bytes) -> str:
 
     from landscape_cli.parsing import parse
 
-    from landscape.errors import UsageError
+    from landscape.base.errors import UsageError
 
     names = ("train", "hessian", "sharpness", "surface", "domains", "path", "analyze")
     name = names[data[0] % len(names)] if data else "train"
@@ -81,7 +81,7 @@ def configuration(data: bytes) -> str:
 
 def experiment(data: bytes) -> str:
     """Read the file of a study."""
-    from landscape.errors import UsageError
+    from landscape.base.errors import UsageError
     from landscape.specs.study import Experiment
 
     with _file(data[1:], "study.toml") as path:
@@ -99,7 +99,7 @@ def words(data: bytes) -> str:
 
     from landscape_cli.parsing import parse
 
-    from landscape.errors import LandscapeError
+    from landscape.base.errors import LandscapeError
 
     said = data.decode("utf-8", errors="replace").split("\n")
     arguments = importlib.import_module("landscape_cli.train").Arguments
@@ -116,8 +116,8 @@ def words(data: bytes) -> str:
 
 def plugin(data: bytes) -> str:
     """Resolve a name that stands in a file and that nobody typed: nothing may be imported."""
-    from landscape.errors import UsageError
-    from landscape.plugins import resolve
+    from landscape.base.errors import UsageError
+    from landscape.base.plugins import resolve
     from landscape.registry import DATA, LOSSES, MODELS
 
     name = data[1:].decode("utf-8", errors="surrogateescape")
@@ -138,8 +138,8 @@ def plugin(data: bytes) -> str:
 
 def record(data: bytes) -> str:
     """Read a run folder whose run.json and log are a stranger's."""
-    from landscape.errors import LandscapeError
-    from landscape.run import Run
+    from landscape.base.errors import LandscapeError
+    from landscape.results.run import Run
 
     text, _, log = data.partition(b"\0")
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
@@ -167,8 +167,8 @@ def record(data: bytes) -> str:
 
 def result(data: bytes) -> str:
     """Read a stored result."""
-    from landscape.errors import LandscapeError
-    from landscape.result import Result
+    from landscape.base.errors import LandscapeError
+    from landscape.results.result import Result
 
     with _file(data, "r.nc") as path:
         try:

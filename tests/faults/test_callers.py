@@ -30,12 +30,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import landscape
-from landscape.errors import LandscapeError, UsageError
-from landscape.plugins import resolve
-from landscape.problem import Problem
+from landscape.autograd.substitutes import twice_differentiable
+from landscape.base.errors import LandscapeError, UsageError
+from landscape.base.plugins import resolve
+from landscape.problem.problem import Problem
 from landscape.registry import MODELS
-from landscape.result import Result
-from landscape.substitutes import twice_differentiable
+from landscape.results.result import Result
 
 _DRAWN = torch.Generator().manual_seed(1)
 INPUTS = torch.randn(12, 4, generator=_DRAWN)

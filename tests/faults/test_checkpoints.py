@@ -84,7 +84,7 @@ def flipped(path: Path) -> None:
 
 
 def flipped_own(path: Path) -> None:
-    from landscape.weights import save_tensors
+    from landscape.weights.weights import save_tensors
 
     save_tensors(path, STATE)
     content = bytearray(path.read_bytes())
@@ -328,7 +328,7 @@ def test_a_checkpoint_of_another_device_is_read_on_the_cpu(landscape: Landscape,
 
 
 def test_trailing_junk_is_allowed(tmp_path: Path) -> None:
-    from landscape.checkpoint import read_weights
+    from landscape.weights.checkpoint import read_weights
 
     content = saved(tmp_path / "c.pt", STATE)
     (tmp_path / "c.pt").write_bytes(content + b"junk")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from landscape.result import Result
+from landscape.results.result import Result
 
 from .conftest import COMMAND, Landscape, assert_same_run
 

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
 import landscape
-from landscape import netcdf
 from landscape.specs import DomainsSpec, HessianSpec, PathSpec, ProblemSpec, SharpnessSpec, SurfaceSpec, TrainSpec
+from landscape.storage import netcdf
 
 from . import fuzz_targets
 from .hostile_hdf5 import RECORD, surface
@@ -146,7 +146,7 @@ def experiments(draw: st.DrawFn) -> bytes:
 
 
 def check_experiment(made: bytes) -> None:
-    from landscape.errors import UsageError
+    from landscape.base.errors import UsageError
     from landscape.specs.study import Experiment
 
     for size in ("full", "tiny"):
@@ -173,7 +173,7 @@ NAMES = st.one_of(
 
 
 def check_spec(kind: type, mapping: dict[str, Any]) -> None:
-    from landscape.errors import UsageError
+    from landscape.base.errors import UsageError
 
     try:
         spec = typing.cast(Any, kind).from_dict(mapping, "c.toml")
@@ -232,8 +232,8 @@ def test_the_targets_accept_what_is_sound() -> None:
 
 def test_a_string_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None:
     """Found by the search below: a pickle of a few bytes whose string says that it has 10^18 characters."""
-    from landscape.checkpoint import read_weights
-    from landscape.errors import DataError
+    from landscape.base.errors import DataError
+    from landscape.weights.checkpoint import read_weights
 
     for opcode, width in ((b"\x8d", 8), (b"\x8e", 8), (b"X", 4), (b"B", 4)):
         (tmp_path / "w.pt").write_bytes(b"\x80\x02" + opcode + b"\x1e" * width + b"text")

@@ -24,9 +24,9 @@ from cases import OUT_OF_MEMORY
 from torch import Tensor, nn
 
 import landscape
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 from landscape.registry import MEASURES
-from landscape.surfaces.snapshots import Snapshot
+from landscape.surfaces.directions.snapshots import Snapshot
 
 from .operations import wave
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from landscape_cli.app import main
 
 import landscape
+from landscape.base.labels import defused, file_name, file_names, shown
+from landscape.figures.draw.tables import to_csv
 from landscape.figures.render import drawable, render
-from landscape.figures.tables import to_csv
-from landscape.labels import defused, file_name, file_names, shown
-from landscape.result import Result
+from landscape.results.result import Result
 from landscape.surfaces.export import export
 
 HOSTILE = (

@@ -20,10 +20,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landscape import hdf5, netcdf
-from landscape.errors import DataError
+from landscape.base.errors import DataError
 from landscape.figures.render import drawable, render
-from landscape.result import Result
+from landscape.results.result import Result
+from landscape.storage import hdf5, netcdf
 from landscape.surfaces.export import export
 from landscape.surfaces.foreign import read_surface_h5
 
@@ -150,11 +150,11 @@ def test_flips_of_old_results_neither_hang_nor_grow(count: int, tmp_path: Path, 
         import sys, time, resource
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-        from landscape import hdf5
+        from landscape.storage import hdf5
         from tests.faults.test_result_files import flips
         from tests.faults.fuzz_targets import require_clean
-        from landscape.errors import DataError
-        from landscape.result import Result
+        from landscape.base.errors import DataError
+        from landscape.results.result import Result
         hdf5.SECONDS = 1.0
         path, slowest, ends = Path("flipped.nc"), 0.0, {{"read": 0, "refused": 0}}
         for made in flips(7, {count}, Path("old.nc").read_bytes()):
@@ -196,8 +196,8 @@ def test_reading_takes_little_memory(tmp_path: Path) -> None:
     program = """
         import os
         from pathlib import Path
-        from landscape import hdf5
-        from landscape.result import Result
+        from landscape.storage import hdf5
+        from landscape.results.result import Result
         Result.load("old.nc"), Result.load("new.nc")
         for name in ("bomb.h5", "compressed.h5"):
             try:
@@ -301,7 +301,7 @@ def test_a_file_that_hangs_does_not_outlive_sigterm(landscape: Landscape, record
     """The command is told to stop while the other process walks in circles: both end."""
     hostile_hdf5.old_result(landscape.folder / "old.nc")
     landscape.file(
-        "sitecustomize.py", f"from landscape import hdf5\nhdf5._PROGRAM = {_HANGS!r}\nhdf5.SECONDS = 500.0"
+        "sitecustomize.py", f"from landscape.storage import hdf5\nhdf5._PROGRAM = {_HANGS!r}\nhdf5.SECONDS = 500.0"
     )
     process = landscape.start("info", "old.nc", PYTHONPATH=str(landscape.folder))
     child = None
@@ -511,9 +511,9 @@ def test_any_netcdf_program_reads_them(tmp_path: Path) -> None:
 def test_a_result_of_another_name_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Copied over by hand or by a stranger, it is whole, and the answer to another question."""
     import landscape
-    from landscape.analysis import analyze
+    from landscape.analyses.analyze import analyze
+    from landscape.results.target import Target
     from landscape.specs import HessianSpec
-    from landscape.target import Target
 
     (run,) = landscape.train(optimizer=("sgd",), data="gaussian-domains", epochs=1, out=tmp_path, device="cpu")
     right = analyze("hessian", Target.find(str(run.path)), spec=HessianSpec(top=1))

@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 from landscape_cli.app import main
 
-from landscape.result import Result
+from landscape.results.result import Result
 
 pytestmark = pytest.mark.slow
 

@@ -14,12 +14,12 @@ import torch
 from cases import problem_of
 from torch import Tensor
 
+from landscape.base.errors import NumericalError, UsageError
 from landscape.curvature.gauss_newton import gauss_newton_of_batch, loss_hessian
 from landscape.curvature.self_checks import check_custom_functions
-from landscape.derivatives import derivatives
-from landscape.errors import NumericalError, UsageError
-from landscape.problem import Problem
-from landscape.products import Products
+from landscape.problem.checks.derivatives import derivatives
+from landscape.problem.problem import Problem
+from landscape.problem.products import Products
 
 from .operations import LABELS, OPERATIONS, wave
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from landscape.result import Result
+from landscape.results.result import Result
 
 from .conftest import Landscape, assert_same_run, steps, wait_for
 from .test_stopped_studies import PLUGIN as STUDY_PLUGIN

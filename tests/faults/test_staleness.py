@@ -14,8 +14,8 @@ import torch
 from landscape_cli.app import main
 
 import landscape
-from landscape.analysis import analyze
-from landscape.result import Result
+from landscape.analyses.analyze import analyze
+from landscape.results.result import Result
 from landscape.specs import HessianSpec, ProblemSpec
 
 PLUGIN = """
@@ -96,7 +96,7 @@ def test_info_plot_and_report_say_what_changed(
 def test_versions_and_results_of_before(
     stored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from landscape import identity
+    from landscape.results import identity
 
     now = identity.ALGORITHMS["hessian"]
     monkeypatch.setitem(identity.ALGORITHMS, "hessian", now + 1)  # type: ignore[index]
@@ -124,7 +124,7 @@ def test_places_that_a_strangers_record_names_are_not_waited_for(
 
 @pytest.mark.case(126)
 def test_a_folder_too_large_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from landscape import origins
+    from landscape.results import provenance as origins
 
     for i in range(30):
         (tmp_path / f"{i}").touch()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape.result import Result
+from landscape.results.result import Result
 
 from .conftest import Landscape, wait_for
 

@@ -143,8 +143,8 @@ def test_a_second_ctrl_c_leaves_at_once(landscape: Landscape, tmp_path: Path, un
 
 @pytest.mark.case(58)
 def test_a_reader_never_sees_half_a_file(landscape: Landscape, tmp_path: Path) -> None:
-    from landscape.checkpoint import read_weights
-    from landscape.run import Run
+    from landscape.results.run import Run
+    from landscape.weights.checkpoint import read_weights
 
     (tmp_path / "plug.py").write_text(PLUGIN)
     process = landscape.start(*TRAIN, *STEPS, "--save-every", "1steps", SLOW="0.01")

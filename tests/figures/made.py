@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from landscape.result import Result
+from landscape.results.result import Result
 
 HOSTILE = ["</script><img src=x onerror=alert(1)>", "_x", r"$\frac{$", "数字領域", "=cmd|' /C calc'!A0", "a" * 200]
 

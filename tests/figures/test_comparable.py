@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from figures import made
-from landscape.figures.comparable import CONDITIONS, comparable
-from landscape.figures.drawing import Drawing
+from landscape.figures.draw.comparable import CONDITIONS, comparable
+from landscape.figures.draw.drawing import Drawing
+from landscape.figures.draw.style import Style
 from landscape.figures.render import fitting
-from landscape.figures.style import Style
 from landscape.registry import FIGURES
-from landscape.result import Result
+from landscape.results.result import Result
 
 
 def of(label: str, seed: int, **conditions: object) -> Result:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from figures import made
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
+from landscape.figures.draw.style import Style
 from landscape.figures.render import fitting, image, render
-from landscape.figures.style import Style
 from landscape.registry import FIGURES
 
 

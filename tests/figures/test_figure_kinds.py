@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from figures import made
-from landscape.errors import UsageError
-from landscape.figures.axes import axis_text
-from landscape.figures.drawing import Drawing
-from landscape.figures.looks import FIXED, looks, ordered
+from landscape.base.errors import UsageError
+from landscape.figures.draw.axis_labels import axis_text
+from landscape.figures.draw.drawing import Drawing
+from landscape.figures.draw.method_styles import FIXED, looks, ordered
+from landscape.figures.draw.scales import common_range, log_losses
+from landscape.figures.draw.style import VENUES, Style
+from landscape.figures.draw.text import safe
 from landscape.figures.render import fitting
-from landscape.figures.scales import common_range, log_losses
-from landscape.figures.style import VENUES, Style
-from landscape.figures.text import safe
 from landscape.registry import FIGURES
-from landscape.result import Result
+from landscape.results.result import Result
 
 KINDS = [k for k in FIGURES if not k.startswith("study-")]  # a study is a result of its own; see test_study_figures
 
@@ -287,7 +287,7 @@ def test_settings_of_the_session_stay_as_they_were() -> None:
 
 
 def test_rows_can_be_read_back_by_any_csv_reader() -> None:
-    from landscape.figures.tables import to_csv
+    from landscape.figures.draw.tables import to_csv
 
     text = to_csv([{"a": "=1+1", "b": 0.1}, {"a": "-x", "b": None, "c": True}, {"a": "@y", "b": -2.0}])
     rows = list(csv.DictReader(io.StringIO(text)))

@@ -7,12 +7,12 @@ import pytest
 import xarray as xr
 
 from figures import made
-from landscape.figures.axes import axis_text
-from landscape.figures.merge_tree import _places
+from landscape.figures.draw.axis_labels import axis_text
+from landscape.figures.draw.style import Style
 from landscape.figures.render import drawable, fitting
-from landscape.figures.style import Style
+from landscape.figures.surface.merge_tree import _places
 from landscape.registry import FIGURES
-from landscape.result import Result
+from landscape.results.result import Result
 from landscape.surfaces.topology import basins
 
 

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from figures import made
-from landscape.errors import UsageError
-from landscape.figures.drawing import Drawing
+from landscape.base.errors import UsageError
+from landscape.figures.draw.drawing import Drawing
+from landscape.figures.draw.style import Style
 from landscape.figures.render import drawable, fitting, render
-from landscape.figures.style import Style
 from landscape.registry import FIGURES
-from landscape.result import Result
+from landscape.results.result import Result
 
 LATER = made.plane("sam", 3).data["loss"].values
 

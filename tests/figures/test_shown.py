@@ -9,13 +9,13 @@ import pytest
 from matplotlib.colors import to_hex
 
 from figures import made
-from landscape.figures.drawing import Drawing
-from landscape.figures.looks import FIXED
+from landscape.figures.draw.drawing import Drawing
+from landscape.figures.draw.method_styles import FIXED
+from landscape.figures.draw.series import by_label, named_apart
+from landscape.figures.draw.style import Style
 from landscape.figures.render import fitting
-from landscape.figures.series import by_label, named_apart
-from landscape.figures.style import Style
 from landscape.registry import FIGURES
-from landscape.result import Result
+from landscape.results.result import Result
 
 
 def draw(kind: str, results: list[Result]) -> Drawing:

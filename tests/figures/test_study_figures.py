@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from study.planted import grid, table
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
+from landscape.figures.draw.style import Style
 from landscape.figures.render import drawable, fitting, image, render
-from landscape.figures.style import Style
 from landscape.registry import FIGURES
 from landscape.report.study import write_study_report
 from landscape.report.study_tables import tables
-from landscape.result import Result
+from landscape.results.result import Result
 from landscape.specs.study import StudyReportSpec
 from landscape.study.study import describe
 

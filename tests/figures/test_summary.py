@@ -8,7 +8,7 @@ import pytest
 from figures import made
 from landscape.figures.comparison import sign_flip_p
 from landscape.figures.summary import comparison, summarize, summary_csv, summary_latex, verdict
-from landscape.result import Result
+from landscape.results.result import Result
 
 
 def told(results: list[Result]) -> str:

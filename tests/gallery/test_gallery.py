@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from landscape.figures.provenance import sources
+from landscape.figures.draw.provenance import sources
+from landscape.figures.draw.style import Style
+from landscape.figures.draw.tables import to_csv
 from landscape.figures.render import fitting
-from landscape.figures.style import Style
-from landscape.figures.tables import to_csv
 from landscape.models.resnet import resnet20, resnet32
 from landscape.registry import FIGURES
 from landscape.report.study_tables import tables

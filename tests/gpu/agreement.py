@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import landscape
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 from landscape.registry import OPTIMIZERS
 
 # Distances relative to the largest entry that are rounding, by floating type. What iterates (eigenvalues, ascents,

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import landscape
-from landscape.devices import pick_device
-from landscape.errors import UsageError
-from landscape.problem import Problem
+from landscape.base.errors import UsageError
+from landscape.problem.problem import Problem
+from landscape.runtime.devices import pick_device
 
 from .agreement import images, network
 
@@ -46,7 +46,7 @@ def test_micro_batches_halve_when_memory_runs_out():
 
 
 def test_a_basis_that_does_not_fit_moves_to_the_host(monkeypatch: pytest.MonkeyPatch):
-    from landscape.curvature import view as module
+    from landscape.curvature import spectrum as module
 
     problem = Problem(network(), images(), device="cuda", dtype="float64")
     expected = landscape.hessian(problem, top=2)

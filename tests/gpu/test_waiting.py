@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from landscape.curvature.krylov import Krylov
+from landscape.curvature.lanczos.krylov import Krylov
 from landscape.curvature.operators import OPERATORS, operator_of
-from landscape.problem import Problem
-from landscape.surfaces.random_directions import draw
-from landscape.surfaces.walker import walking
+from landscape.problem.problem import Problem
+from landscape.surfaces.directions.random import draw
+from landscape.surfaces.evaluate.evaluator import walking
 
 from .agreement import images, network
 
@@ -86,7 +86,7 @@ def test_a_krylov_step_reads_its_coefficients_and_nothing_else(problem: Problem,
         finally:
             torch.cuda.set_sync_debug_mode(before)
 
-    monkeypatch.setattr("landscape.curvature.krylov.read", read)
+    monkeypatch.setattr("landscape.curvature.lanczos.krylov.read", read)
     start = torch.randn(1, problem.n_parameters, dtype=torch.float64, device="cuda")
     with operator_of(problem) as operator:
         space = Krylov(operator, start, lambda: start[0])

@@ -10,13 +10,13 @@ import torch
 from cases import Coordinates, domain_data, problem_of, relu_study_net, small_mlp
 from scipy.optimize import minimize
 
-from landscape.ascent import ascent_step
-from landscape.errors import UsageError
-from landscape.measures.ascent import auto_pgd, one_step, projected_ascent
-from landscape.measures.ball import Ball, asam, elementwise
+from landscape.base.errors import UsageError
+from landscape.measures.engine.ascent import auto_pgd, one_step, projected_ascent
+from landscape.measures.engine.norm_ball import Ball, asam, elementwise
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.measures.sharpness import sharpness
-from landscape.problem import Problem
+from landscape.numerics.ascent import ascent_step
+from landscape.problem.problem import Problem
 
 
 def norm(u: torch.Tensor, p: str) -> torch.Tensor:

@@ -11,14 +11,14 @@ import torch
 from cases import OUT_OF_MEMORY, domain_data, mean_cross_entropy, problem_of, small_mlp
 from torch import Tensor, nn
 
-from landscape.measures import ascent
-from landscape.measures.ball import Ball, asam
-from landscape.measures.blockwise import Looped, Stacked, rule
+from landscape.measures.engine import ascent
+from landscape.measures.engine.blockwise import Looped, Stacked, rule
+from landscape.measures.engine.flops import forward_work
+from landscape.measures.engine.norm_ball import Ball, asam
+from landscape.measures.engine.partition import describe, partition
 from landscape.measures.m_sharpness import block_sharpness
-from landscape.measures.partition import describe, partition
-from landscape.measures.work import forward_work
 from landscape.models.convnet import ConvNet
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 
 
 def convnet() -> Problem:

@@ -9,12 +9,12 @@ import torch
 from cases import assert_untouched, problem_of, relu_study_net, small_mlp, snapshot
 from torch import nn
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 from landscape.measures.controls import controlled, normalized_logits, rescalable, with_output
 from landscape.measures.sharpness import sharpness
 from landscape.models.convnet import ConvNet
 from landscape.models.resnet import resnet20
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 
 
 def study(alpha: float = 1.0) -> Problem:

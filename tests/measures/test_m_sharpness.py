@@ -20,13 +20,13 @@ from cases import (
 )
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError
-from landscape.measures import ball
-from landscape.measures.ball import Ball
+from landscape.base.errors import NumericalError, UsageError
+from landscape.measures.engine import norm_ball as ball
+from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.partition import blocks
 from landscape.measures.m_sharpness import Sharpness, block_sharpness
-from landscape.measures.partition import blocks
 from landscape.measures.sharpness import sharpness
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 from landscape.specs import SharpnessSpec
 
 

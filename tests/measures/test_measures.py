@@ -22,12 +22,12 @@ from cases import (
 )
 from torch import Tensor, nn
 
-from landscape.errors import UsageError
-from landscape.measures.noise import draws
+from landscape.base.errors import UsageError
+from landscape.measures.engine.noise import draws
+from landscape.measures.engine.partition import partition
 from landscape.measures.pac_bayes import noise_scale
-from landscape.measures.partition import partition
 from landscape.measures.sharpness import sharpness
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
 from landscape.registry import MEASURES
 from landscape.specs import SharpnessSpec
 

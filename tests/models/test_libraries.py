@@ -9,9 +9,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
+from landscape.base.plugins import library, resolve
 from landscape.models.build import build_model
-from landscape.plugins import library, resolve
 from landscape.registry import DATA, MODELS
 
 

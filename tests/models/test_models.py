@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from cases import problem_of
 from torch import nn
 
-from landscape.checkpoint import read_weights
+from landscape.base.errors import UsageError
+from landscape.base.plugins import Plugin
+from landscape.data.examples import Examples
 from landscape.data.splits import Splits
-from landscape.errors import UsageError
-from landscape.examples import Examples
-from landscape.fitting import load_into
 from landscape.models.build import build_model, default_model, facts_of
 from landscape.models.convnet import convnet
 from landscape.models.mlp import mlp
 from landscape.models.resnet import resnet20, resnet32
 from landscape.models.vit import Block, vit
-from landscape.plugins import Plugin
+from landscape.weights.checkpoint import read_weights
+from landscape.weights.load_state_dict import load_into
 
 MATERIAL = Path(os.environ.get("LANDSCAPE_TEST_DATA", "/nowhere"))
 

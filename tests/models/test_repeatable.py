@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import landscape
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 
 HEAD = """
 import random

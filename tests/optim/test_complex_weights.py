@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from landscape.ascent import ascent_step, global_norm, norm_one_by_one
+from landscape.numerics.ascent import ascent_step, global_norm, norm_one_by_one
 from landscape.optim import SAM, BatchLoss, Pieces
-from landscape.optim.two_pass import inner
+from landscape.optim.core.two_pass import inner
 
 from .problems import METHODS, MICRO, NEED_DOMAINS, ONE_PASS
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError
+from landscape.base.errors import NumericalError, UsageError
 from landscape.optim import ASAM, DISAM, FSAM, SAM, BatchLoss
 
 from .problems import (

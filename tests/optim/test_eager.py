@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from landscape.optim import eager
+from landscape.optim.core import eager
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.1}),
@@ -73,7 +73,7 @@ def test_they_can_be_copied_and_stored(name: str) -> None:
 def test_a_training_does_not_import_the_compiler() -> None:
     program = """
         import sys, torch, landscape
-        from landscape.optim.build import build_optimizer
+        from landscape.optim.core.build import build_optimizer
         model = torch.nn.Linear(3, 2)
         for name in ("sgd", "sam", "asam", "gsam", "sagm"):
             made = build_optimizer(name, model.named_parameters(), base="sgd", lr=0.1, momentum=0.9, weight_decay=0,

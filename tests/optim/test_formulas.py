@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import landscape
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 
 from . import formulas
 

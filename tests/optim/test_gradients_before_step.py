@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError
+from landscape.base.errors import NumericalError, UsageError
 from landscape.optim import ERM, SAM, BatchLoss
 
 from .problems import METHODS, NEED_DOMAINS, assert_same_bits, batch, close, closure_of, pieces_closure, sgd, smooth

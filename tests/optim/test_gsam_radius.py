@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as S
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 from landscape.optim import DISAMGSAM, GSAM, BatchLoss
 
 RHO, LOW = 0.05, 0.01

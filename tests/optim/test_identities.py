@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from cases import mean_cross_entropy
 from torch import Tensor, nn
 
-from landscape.examples import Batch
+from landscape.data.examples import Batch
 from landscape.optim import (
     ASAM,
     DISAM,
@@ -28,7 +28,7 @@ from landscape.optim import (
     LookSAM,
     VREx,
 )  # fmt: skip
-from landscape.optim.build import build_optimizer
+from landscape.optim.core.build import build_optimizer
 from landscape.optim.disam import climb_weights
 from landscape.registry import OPTIMIZERS
 from landscape.training.augment import Mixed

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError
+from landscape.base.errors import NumericalError, UsageError
 from landscape.optim import SAM, BatchLoss, Pieces
 
 from .problems import METHODS, NEED_DOMAINS, ONE_PASS, Nothing, closure_of, sgd, smooth

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.optim import SAM, BatchLoss, Pieces
-from landscape.optim.passes import RandomState
+from landscape.optim.core.passes import RandomState
 
 from .problems import METHODS, ONE_PASS
 

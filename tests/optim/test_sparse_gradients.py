@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 from landscape.optim import ERM, SAM, BatchLoss, Pieces
 
 from .problems import METHODS, NEED_DOMAINS, Nothing

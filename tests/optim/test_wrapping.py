@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler as S
 from torch.optim.swa_utils import SWALR, AveragedModel
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 from landscape.optim import ASAM, ERM, FSAM, GSAM, SAGM, SAM, WSAM, BatchLoss, EntropySGD, LookSAM, VREx
 
 from .problems import METHODS, Nothing, assert_same_bits, close, closure_of, sgd, smooth

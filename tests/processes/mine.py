@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from cases import domain_data, small_mlp
 from torch import Tensor, nn
 
-from landscape.soundness import FEW
+from landscape.problem.checks.consistency import FEW
 
 RANK = os.environ.get("RANK")
 calls = 0

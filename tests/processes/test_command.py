@@ -15,8 +15,8 @@ import pytest
 import torch
 from landscape_cli.app import main
 
-from landscape.result import Result
-from landscape.run import Run
+from landscape.results.result import Result
+from landscape.results.run import Run
 
 from .launch import ENTRANCE, HERE, LIMIT, environment, job, landscape
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from landscape import distributed
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
+from landscape.runtime import distributed
 
 from .launch import answers
 

@@ -14,10 +14,10 @@ from cases import domain_data, problem_of, small_mlp
 from torch import nn
 
 import landscape
-from landscape import distributed
+from landscape.base.errors import UsageError
 from landscape.curvature.operators import operator_of
-from landscape.errors import UsageError
-from landscape.problem import Problem
+from landscape.problem.problem import Problem
+from landscape.runtime import distributed
 
 FOLDER = Path(sys.argv[1])
 

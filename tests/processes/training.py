@@ -12,8 +12,8 @@ import torch
 from cases import domain_data, small_mlp
 
 import landscape
-from landscape import distributed
 from landscape.registry import OPTIMIZERS
+from landscape.runtime import distributed
 
 FOLDER = Path(sys.argv[1])
 

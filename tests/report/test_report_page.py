@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from figures import made
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 from landscape.figures.comparison import comparison, verdict
 from landscape.figures.summary import summarize, summary_csv, summary_latex
 from landscape.report.report import write_report
 from landscape.report.sections import CAPTIONS
-from landscape.result import Result
+from landscape.results.result import Result
 
 
 class Page(HTMLParser):

@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 from study.planted import column, grid, table
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 from landscape.specs.study import StudyReportSpec
-from landscape.study.comparison import compared, undecidable
-from landscape.study.correlation import correlations, radii
 from landscape.study.findings import about, compared_sentence, findings
+from landscape.study.statistics.comparison import compared, undecidable
+from landscape.study.statistics.correlation import correlations, radii
 from landscape.study.verdicts import CANNOT_TELL, sentence
 
 QUICK = StudyReportSpec(outcomes=("gap_loss",), bootstrap=600, permutations=400)

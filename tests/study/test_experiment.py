@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 from landscape.specs.cells import spread
 from landscape.specs.seeds import SeedsSpec
 from landscape.specs.study import Experiment
-from landscape.study.comparison import undecidable
 from landscape.study.shipped import find, shipped
+from landscape.study.statistics.comparison import undecidable
 
 BASE = """
 name = "x"

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from landscape.study.factors import groups, nested, varying
-from landscape.study.granulated import granulated
-from landscape.study.ranks import kendall
+from landscape.study.statistics.granulated import granulated
+from landscape.study.statistics.ranks import kendall
 
 
 def simpson() -> tuple[np.ndarray, np.ndarray, dict[str, list]]:

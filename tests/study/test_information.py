@@ -7,7 +7,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from landscape.study.information import Conditioned
+from landscape.study.statistics.information import Conditioned
 
 
 def by_enumeration(measure, gap, given) -> float | None:

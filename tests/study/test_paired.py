@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from landscape.study.paired import effect, holm, sign_flip_p, size_interval
 from landscape.study.repeatability import icc
+from landscape.study.statistics.paired import effect, holm, sign_flip_p, size_interval
 
 
 @pytest.mark.parametrize("n", [3, 5, 6, 9])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from landscape.study.ranks import (
+from landscape.study.statistics.ranks import (
     cluster_counts,
     interval,
     kendall,

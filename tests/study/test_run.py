@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from landscape.analysis import analyze
-from landscape.errors import Interrupted, ResourceError, UsageError
-from landscape.files import folder_lock
-from landscape.run import Run
+from landscape.analyses.analyze import analyze
+from landscape.base.errors import Interrupted, ResourceError, UsageError
+from landscape.base.files import folder_lock
+from landscape.results.run import Run
 from landscape.specs import ProblemSpec, SharpnessSpec
 from landscape.specs.study import Experiment
 from landscape.study import job as job_module

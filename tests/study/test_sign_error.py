@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from landscape.study.sign_error import detectable_gap, environments, hoeffding_weight, summary
+from landscape.study.statistics.sign_error import detectable_gap, environments, hoeffding_weight, summary
 
 
 @pytest.mark.parametrize(("n", "points"), [(1000, 6.2), (2000, 4.4), (10000, 2.0)])

@@ -9,13 +9,13 @@ from cases import Coordinates, domain_data, problem_of, small_mlp
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from landscape.figures import merge_tree
-from landscape.figures.panels import Panels
-from landscape.figures.style import Style
-from landscape.result import Result
-from landscape.surfaces import adaptive
+from landscape.figures.draw.panels import Panels
+from landscape.figures.draw.style import Style
+from landscape.figures.surface import merge_tree
+from landscape.results.result import Result
 from landscape.surfaces.checks import value_checks
-from landscape.surfaces.directions import Direction
+from landscape.surfaces.directions.direction import Direction
+from landscape.surfaces.evaluate import adaptive
 from landscape.surfaces.surface import surface
 from landscape.surfaces.topology import _eight, _triangulated, basins, describe
 

@@ -7,13 +7,13 @@ import torch
 from cases import problem_of, relu_study_net, small_mlp
 from torch import Tensor, nn
 
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 from landscape.models.convnet import convnet
 from landscape.models.resnet import CifarResNet
-from landscape.surfaces.alignment import align
-from landscape.surfaces.channels import Units, exchangeable_units
+from landscape.surfaces.align.alignment import align
+from landscape.surfaces.align.channels import Units, exchangeable_units
+from landscape.surfaces.directions.snapshots import Snapshot
 from landscape.surfaces.path import path
-from landscape.surfaces.snapshots import Snapshot
 
 
 def images(channels: int = 3, n: int = 12, size: int = 8) -> tuple[Tensor, Tensor]:

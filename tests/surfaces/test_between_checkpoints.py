@@ -10,24 +10,24 @@ import torch
 from cases import Coordinates, assert_untouched, domain_data, problem_of, small_mlp, snapshot
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError
-from landscape.problem import Problem
+from landscape.base.errors import NumericalError, UsageError
+from landscape.problem.problem import Problem
 from landscape.specs import PathSpec, SurfaceSpec
-from landscape.surfaces.batchnorm import (
+from landscape.surfaces.directions.curves import point_on, share_of_bend
+from landscape.surfaces.directions.snapshots import Snapshot
+from landscape.surfaces.directions.trajectory import components, evenly, gram_matrix, project
+from landscape.surfaces.evaluate.batchnorm import (
     batchnorm_layers,
     calibration_problem,
     preserved_statistics,
     recalibrate,
     running_statistics,
 )
-from landscape.surfaces.curves import point_on, share_of_bend
+from landscape.surfaces.evaluate.evaluator import walking
 from landscape.surfaces.path import path, path_values
 from landscape.surfaces.planes import plane, plane_axes
-from landscape.surfaces.snapshots import Snapshot
 from landscape.surfaces.surface import surface
-from landscape.surfaces.trajectory import components, evenly, gram_matrix, project
-from landscape.surfaces.walker import walking
-from landscape.weights import save_weights
+from landscape.weights.weights import save_weights
 
 NO_INPUT = (torch.zeros(3, 1).double(), torch.zeros(3).double())
 
@@ -375,7 +375,7 @@ def test_coordinates_and_distance_off_the_plane():
 
 def test_oblique_axes_are_projected_by_least_squares():
     problem = point([0.0, 0.0, 0.0], echo)
-    from landscape.surfaces.directions import Direction
+    from landscape.surfaces.directions.direction import Direction
 
     axes = [
         Direction("a", [torch.tensor([[1.0, 0, 0]]).double()]),
@@ -390,7 +390,7 @@ def test_the_gram_matrix_does_not_depend_on_blocks(monkeypatch):
     problem, runs, _ = planted()
     every = [s for run in runs for s in run]
     rows = torch.cat([s.weights()[0] for s in every]) - 1
-    monkeypatch.setattr("landscape.surfaces.trajectory._BLOCK", 3)
+    monkeypatch.setattr("landscape.surfaces.directions.trajectory._BLOCK", 3)
     assert gram_matrix(problem, every) == pytest.approx((rows @ rows.T).numpy(), abs=1e-12)
 
 

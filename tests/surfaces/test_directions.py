@@ -6,9 +6,9 @@ import torch
 from cases import domain_data, problem_of, small_mlp
 from torch import Tensor, nn
 
-from landscape.problem import Problem
-from landscape.surfaces.directions import Direction
-from landscape.surfaces.random_directions import draw
+from landscape.problem.problem import Problem
+from landscape.surfaces.directions.direction import Direction
+from landscape.surfaces.directions.random import draw
 
 
 class Zoo(nn.Module):

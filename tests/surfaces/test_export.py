@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cases import domain_data, problem_of, small_mlp
 
-from landscape.errors import DataError, UsageError
+from landscape.base.errors import DataError, UsageError
 from landscape.surfaces.export import export
 from landscape.surfaces.foreign import read_surface_h5
 from landscape.surfaces.surface import surface

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape.specs import SurfaceSpec
-from landscape.surfaces import adaptive
-from landscape.surfaces.directions import Direction
-from landscape.surfaces.grid import covering_values, grid_passes
-from landscape.surfaces.reach import chance_loss, find_reach
-from landscape.surfaces.rows import Rows
+from landscape.surfaces.directions.direction import Direction
+from landscape.surfaces.evaluate import adaptive
+from landscape.surfaces.evaluate.auto_range import chance_loss, find_reach
+from landscape.surfaces.evaluate.evaluator import walking
+from landscape.surfaces.evaluate.grid import covering_values, grid_passes
+from landscape.surfaces.evaluate.row_cache import Rows
 from landscape.surfaces.surface import surface
-from landscape.surfaces.walker import walking
 
 NO_INPUT = (torch.zeros(3, 1).double(), torch.zeros(3).double())
 
@@ -253,7 +253,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize("policy", ["keep", "recalibrate"])
 def test_no_grid_point_waits_for_the_device(policy: str):
-    from landscape.surfaces.batchnorm import calibration_problem
+    from landscape.surfaces.evaluate.batchnorm import calibration_problem
     from surfaces.test_between_checkpoints import batchnorm_net
 
     problem = problem_of(batchnorm_net(), domain_data(), batch_size=16)

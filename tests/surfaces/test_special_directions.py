@@ -8,15 +8,15 @@ import torch
 from cases import dense, domain_data, problem_of, small_mlp
 from torch import nn
 
-from landscape.errors import DataError, NumericalError, UsageError
-from landscape.problem import Problem
+from landscape.base.errors import DataError, NumericalError, UsageError
+from landscape.problem.problem import Problem
 from landscape.specs import SurfaceSpec
 from landscape.specs.surface import parse_direction
-from landscape.surfaces.axes import directions_of
-from landscape.surfaces.directions import Direction, named_tensors, read_direction
-from landscape.surfaces.random_directions import draw, expected_cosine, filter_norm_error
+from landscape.surfaces.directions.direction import Direction, named_tensors, read_direction
+from landscape.surfaces.directions.parse import directions_of
+from landscape.surfaces.directions.random import draw, expected_cosine, filter_norm_error
 from landscape.surfaces.surface import surface
-from landscape.weights import save_tensors, save_weights
+from landscape.weights.weights import save_tensors, save_weights
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError
-from landscape.result import Result
-from landscape.surfaces.directions import Direction
-from landscape.surfaces.grid import axis_values
-from landscape.surfaces.random_directions import draw
+from landscape.base.errors import NumericalError
+from landscape.results.result import Result
+from landscape.surfaces.directions.direction import Direction
+from landscape.surfaces.directions.random import draw
+from landscape.surfaces.evaluate.grid import axis_values
 from landscape.surfaces.surface import surface
 
 NO_INPUT = (torch.zeros(3, 1).double(), torch.zeros(3).double())

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from landscape.curvature.hessian import hessian
 from landscape.curvature.operators import operator_of
-from landscape.measures.ball import Ball
-from landscape.measures.blockwise import _agree
+from landscape.measures.engine.blockwise import _agree
+from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.partition import partition
 from landscape.measures.m_sharpness import block_sharpness
-from landscape.measures.partition import partition
-from landscape.problem import Problem
+from landscape.numerics.trees import map_tensors
+from landscape.problem.problem import Problem
 from landscape.surfaces.surface import surface
-from landscape.trees import map_tensors
 
 from .networks import EXAMPLES, NETWORKS, Network
 from .plain import Plain, relative

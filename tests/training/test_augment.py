@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from landscape.examples import Batch
+from landscape.data.examples import Batch
 from landscape.training.augment import augment
 
 

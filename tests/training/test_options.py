@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 import landscape
+from landscape.base.errors import UsageError
 from landscape.data.changes import changed
 from landscape.data.splits import Splits
-from landscape.errors import UsageError
 from landscape.training.loop import Training
 
 

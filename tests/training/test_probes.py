@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from landscape.examples import Batch
-from landscape.optim.passes import RandomState
+from landscape.data.examples import Batch
+from landscape.optim.core.passes import RandomState
 from landscape.training.augment import Mixed
 from landscape.training.probes import PROBES, Point, take
 from landscape.training.steps import BatchLosses

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from landscape.api import train
-from landscape.errors import UsageError
+from landscape.base.errors import UsageError
 
 SETTINGS = {"data": "digits-rotated", "optimizer": ("sam",), "epochs": 2, "batch_size": 256, "holdout": ("75",)}
 SETTINGS |= {"data_arg": ("angles=[0,75]",), "probe": ("surrogate-gap@every=2",)}
@@ -53,7 +53,7 @@ def test_event_files_change_nothing_else(tmp_path: Path):
 
 
 def test_a_continued_run_hides_what_older_files_hold_of_later_steps(tmp_path: Path):
-    from landscape.event_files import EventFile
+    from landscape.storage.event_files import EventFile
 
     first = EventFile(tmp_path)
     for step in range(5):

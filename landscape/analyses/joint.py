@@ -1,0 +1,224 @@
+"""Analyses of several checkpoints at once: surfaces on one range, planes through them, and paths between two."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from ..base.errors import UsageError
+from ..base.files import make_folder, remove_stale_temporaries
+from ..problem.problem import Problem
+from ..results.identity import identity, key
+from ..results.provenance import weights_state
+from ..results.result import Result
+from ..results.run import step_of
+from ..results.target import Target
+from ..runtime.caller_context import computing
+from ..runtime.distributed import alone, decided
+from ..runtime.random_state import preserved_random_state
+from ..specs import PathSpec, ProblemSpec, Spec, SurfaceSpec
+from ..specs.surface import parse_direction
+from ..surfaces.auxiliary_problems import companions, ingredients
+from ..surfaces.directions.parse import directions_of
+from ..surfaces.directions.snapshots import Snapshot
+from ..surfaces.directions.trajectory import evenly
+from ..surfaces.evaluate.auto_range import Reach
+from ..surfaces.evaluate.evaluator import statistics_policy, walking
+from ..surfaces.evaluate.row_cache import discard
+from ..surfaces.path import path as path_between
+from ..surfaces.planes import plane
+from ..surfaces.surface import axis_reach
+from .analyze import analyze, is_stored, keep, with_files
+from .opening import open_problem, splits_of
+
+log = logging.getLogger(__name__)
+
+
+@computing()
+def surfaces(
+    targets: Sequence[Target | str],
+    problem_spec: ProblemSpec | None = None,
+    spec: SurfaceSpec | None = None,
+    *,
+    out: Path | str | None = None,
+    force: bool = False,
+    trust: bool = False,
+) -> list[Result]:
+    """Surfaces of several targets that can be compared, or the one plane that goes through them.
+
+    Args:
+        targets: With ``plane``, three checkpoints, and others to be projected; with ``pca:K`` directions, runs whose
+            checkpoints are projected (``RUN@step=N``: those up to N; a bare file: itself).
+        problem_spec: Which examples, parameters, precision.
+        spec: Where to look. ``range="auto"`` gives all targets the largest range that any of them needs.
+        out: Folder of the results.
+        force: Compute anew.
+        trust: Import plug-ins that only a run names.
+
+    Raises:
+        UsageError: If there are too few targets.
+    """
+    found = [Target.find(t) if isinstance(t, str) else t for t in targets]
+    problem_spec, spec = problem_spec or ProblemSpec(), spec or SurfaceSpec()
+    pca = any(parse_direction(word)[0] == "pca" for word in spec.axes)
+    if pca and spec.dim != 2:
+        raise UsageError("principal components are drawn as a plane", "--dim 1", "use --dim 2")
+    if spec.plane and len(found) < 3:
+        raise UsageError(f"{len(found)} target(s) do not span a plane", "--plane", "name three checkpoints")
+    if spec.plane or pca:
+        return [_plane(found, problem_spec, spec, out=out, force=force, trust=trust)]
+    reaches: list[Reach] | None = None
+    if spec.range == "auto" and len(found) > 1:
+        reaches = _shared_reaches(found, problem_spec, with_files(spec), trust=trust)
+    return [
+        analyze("surface", t, problem_spec, spec, out=out, force=force, trust=trust, reaches=reaches) for t in found
+    ]
+
+
+@computing()
+def path(
+    first: Target | str,
+    second: Target | str,
+    problem_spec: ProblemSpec | None = None,
+    spec: PathSpec | None = None,
+    *,
+    out: Path | str | None = None,
+    force: bool = False,
+    trust: bool = False,
+) -> Result:
+    """The loss between two targets, on the data of the first.
+
+    Args:
+        first: A.
+        second: B, a checkpoint of the same network.
+        problem_spec: Which examples, precision.
+        spec: Form of the path.
+        out: Folder of the result.
+        force: Compute anew.
+        trust: Import plug-ins that only a run names.
+    """
+    first, second = [Target.find(t) if isinstance(t, str) else t for t in (first, second)]
+    problem_spec, spec = problem_spec or ProblemSpec(), spec or PathSpec()
+    first.facts()
+    problem = open_problem(first, problem_spec, trust=trust)
+    other = _snapshot(second, second.checkpoint, problem)
+    beside = companions(problem, spec, splits_of(first, problem_spec, problem, trust=trust), between=True)
+
+    def compute(store: Path) -> Result:
+        return path_between(problem, other, spec, seed=problem_spec.seed, training=beside["training"], store=store)
+
+    others = [other.facts["weights_hash"], *ingredients(spec, beside)]
+    return _stored("path", [first, second], problem, problem_spec, spec, others, compute, out=out, force=force)
+
+
+def _plane(
+    targets: Sequence[Target],
+    problem_spec: ProblemSpec,
+    spec: SurfaceSpec,
+    *,
+    out: Path | str | None,
+    force: bool,
+    trust: bool,
+) -> Result:
+    for target in targets:
+        target.facts()
+    problem = open_problem(targets[0], problem_spec, trust=trust)
+    if spec.plane:
+        runs = [[_snapshot(t, t.checkpoint, problem)] for t in targets[1:]]
+    else:
+        files = [_files(t) for t in targets]
+        count = min(map(len, files))
+        runs = [
+            [_snapshot(t, f, problem) for f in evenly(found, count)] for t, found in zip(targets, files, strict=True)
+        ]
+        if len({len(f) for f in files}) > 1:
+            log.info("every run is shown with %d checkpoints, as many as the shortest has", count)
+    beside = companions(problem, spec, splits_of(targets[0], problem_spec, problem, trust=trust), between=True)
+
+    def compute(store: Path) -> Result:
+        return plane(problem, spec, runs, seed=problem_spec.seed, store=store, **beside)
+
+    hashes = [[s.facts["weights_hash"] for s in run] for run in runs]
+    others = [hashes, *ingredients(spec, beside)]
+    return _stored("plane", targets, problem, problem_spec, spec, others, compute, out=out, force=force)
+
+
+def _stored(
+    kind: str,
+    targets: Sequence[Target],
+    problem: Problem,
+    problem_spec: ProblemSpec,
+    spec: Spec,
+    others: Sequence[object],
+    compute: Callable[[Path], Result],
+    *,
+    out: Path | str | None,
+    force: bool,
+) -> Result:
+    """The stored result of equal ingredients, or a computed one, stored in the folder of the only run there is."""
+    homes = {t.results for t in targets}
+    folder = make_folder(Path(out).absolute() if out else homes.pop() if len(homes) == 1 else _COMMON.absolute())
+    remove_stale_temporaries(folder)
+    found = identity(kind, problem, spec, problem_spec, others)
+    file = folder / f"{kind}-{key(kind, found)}.nc"
+    if not force and decided(lambda: is_stored(file, kind, found)):
+        log.info("stored result, same weights, network, data and options: %s", file)
+        return Result.load(file)
+    store = file.with_suffix(".rows")
+    with preserved_random_state():
+        result = compute(store)
+    named = {"target": str(targets[0].checkpoint), "run": targets[0].facts(), "split": problem_spec.split}
+    result.record |= {
+        **named,
+        "targets": [str(t.checkpoint) for t in targets],
+        "problem_spec": problem_spec.to_dict(),
+        "identity": found,
+        "origins": _origins(problem, targets),
+    }
+    if kind == "path":
+        result.record |= {"a": str(targets[0].checkpoint), "b": str(targets[1].checkpoint)}
+    keep(result, file)
+    discard(store)
+    return result
+
+
+def _origins(problem: Problem, targets: Sequence[Target]) -> dict[str, object] | None:
+    if problem.origins is None:
+        return None
+    files = dict.fromkeys(t.checkpoint for t in targets)
+    return {**problem.origins, "weights": [[str(file), weights_state(file)] for file in files]}
+
+
+_COMMON = Path("landscape-results")
+
+
+def _files(target: Target) -> list[Path]:
+    """The checkpoints of a run up to the target's own; a file that is none of the run's steps alone."""
+    if target.run is None or step_of(target.checkpoint) is None:
+        return [target.checkpoint]
+    return [p for p in target.run.checkpoints().values() if p.name <= target.checkpoint.name]
+
+
+def _snapshot(target: Target, file: Path, problem: Problem) -> Snapshot:
+    facts = Target(file, target.run).facts()
+    label = facts["optimizer"] if facts else file.name
+    return Snapshot.read(file, problem, {"run": facts, "label": label, "step": facts["step"] if facts else None})
+
+
+@alone()
+def _shared_reaches(
+    targets: Sequence[Target], problem_spec: ProblemSpec, spec: SurfaceSpec, *, trust: bool
+) -> list[Reach]:
+    """The range that lets every target reach chance, per axis: the search of the one that needs most."""
+    found: list[list[Reach]] = []
+    for target in targets:
+        problem = open_problem(target, problem_spec, trust=trust)
+        beside = companions(problem, spec, splits_of(target, problem_spec, problem, trust=trust))
+        policy = statistics_policy(problem, spec.bn, between=False)
+        axes = directions_of(problem, spec, problem_spec.seed)
+        with torch.no_grad(), walking(problem, policy, None, beside["training"]) as walker:
+            found.append([axis_reach(walker, d) for d in axes])
+    return [max(axis, key=lambda r: r.value) for axis in zip(*found, strict=True)]

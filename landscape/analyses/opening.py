@@ -1,0 +1,143 @@
+"""From a target to its problem: the network it names at its weights, its data, its loss."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import UsageError
+from ..base.names import Registry
+from ..base.plugins import Plugin, resolve
+from ..data.changes import changed
+from ..data.examples import Examples
+from ..data.images import NORMALIZATIONS
+from ..data.splits import open_data
+from ..models.build import build_model, facts_of
+from ..models.repeatable import require_repeatable
+from ..problem.checks.cautions import image_scale
+from ..problem.problem import Problem
+from ..registry import DATA, LOSSES, MODELS
+from ..results.provenance import origins
+from ..results.run import Run
+from ..results.target import Target
+from ..runtime.random_state import preserved_random_state, seed_everything
+from ..specs import ProblemSpec, key_values
+from ..weights.checkpoint import read_weights
+from ..weights.load_state_dict import load_into
+
+
+def open_problem(
+    target: Target | str, spec: ProblemSpec | None = None, *, all_domains: bool = False, trust: bool = False
+) -> Problem:
+    """Build the problem a target stands for: its network at its weights, its data, its loss.
+
+    Args:
+        target: What to open.
+        spec: Overrides and choices; a run says model, data and loss itself, a bare file needs them.
+        all_domains: Take the domains the run held out, too.
+        trust: Import plug-ins that only the run names.
+
+    Raises:
+        UsageError: If the target does not say enough, or a plug-in is not trusted.
+        DataError: If weights or data do not fit.
+        NumericalError: If the weights are not finite.
+    """
+    target = Target.find(target) if isinstance(target, str) else target
+    return opened(target, spec or ProblemSpec(), all_domains=all_domains, trust=trust)[0]
+
+
+def opened(
+    target: Target, spec: ProblemSpec, *, all_domains: bool, trust: bool, first: int | None = None
+) -> tuple[Problem, dict[str, Examples]]:
+    """The problem, and the examples of the same domains in the other splits (as many as in the problem at most).
+
+    Of data that is a stream the ``first`` examples are read; None reads as many as ``spec`` asks for.
+    """
+    recorded = target.run.spec if target.run else {}
+    facts = target.run.record.get("ingredients", {}).get("facts", {}) if target.run else {}
+    with preserved_random_state():
+        seed_everything(0, "open")
+        data = _named("data", spec.data, recorded, DATA, trust)
+        data_arg = spec.data_arg or (() if spec.data else recorded.get("data_arg", ()))
+        splits = open_data(data, key_values(data_arg, "data_arg"), first or spec.examples)
+        if target.run and not spec.data:  # the examples as the run was trained on them
+            splits = changed(splits, recorded, recorded.get("holdout", ()), recorded["seed"][0]).splits
+        splits.check_domains(spec.domain, "--domain")
+        splits.split(spec.split)
+        holdout = tuple(recorded.get("holdout", ())) if not spec.data else ()
+        wanted = spec.domain or tuple(d for d in splits.domains or () if all_domains or d not in holdout)
+        selected = {k: e.of_domains(wanted) if wanted and e.domains else e for k, e in splits.items()}
+        examples = selected.pop(spec.split)
+        if not len(examples):
+            raise UsageError(
+                "no example is left", f"--split {spec.split} --domain {' '.join(wanted)}", "choose others"
+            )
+        if spec.examples is not None:
+            examples = examples.subset(spec.examples, spec.seed)
+            selected = {k: e.subset(min(spec.examples, len(e)), spec.seed) for k, e in selected.items()}
+        loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
+        plugin = _named("model", spec.model, recorded, MODELS, trust)
+        model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
+        build = functools.partial(
+            build_model, plugin, key_values(model_arg, "model_arg"), facts or facts_of(splits["train"])
+        )
+        model = build()
+        kept = load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
+        require_repeatable(model, build, kept, examples, plugin.name)
+        problem = Problem(
+            model,
+            examples,
+            loss.call,
+            params=spec.params,
+            batch_size=spec.batch_size,
+            device=spec.device,
+            dtype=spec.dtype,
+            unseen=[d for d in splits.unseen(holdout) if d in wanted],
+            mode=spec.mode,
+            replay_seed=spec.replay_seed,
+            loss_over=spec.loss_over,
+            copy=False,  # built here, for nobody else
+        )
+    problem.loss_name = loss.name
+    problem.origins = origins({"data": data, "model": plugin, "loss": loss}, [target.checkpoint])
+    problem.start = _start(target.run)
+    if not (target.run and target.run.spec.get("init") is None and not spec.data):  # else it was trained as it is
+        given = NORMALIZATIONS.get(str(examples.facts.get("normalize")))
+        problem.cautions += image_scale(model, examples.facts, given, plugin.name)
+    return problem, {k: e for k, e in selected.items() if len(e)}
+
+
+def _start(run: Run | None) -> Path | None:
+    """The checkpoint that a run's training started from, if it has kept one."""
+    if run is None:
+        return None
+    return run.checkpoints().get(0) or (Path(run.spec["init"]) if run.spec.get("init") else None)
+
+
+def _named(what: str, given: str | None, recorded: Mapping[str, Any], registry: Registry, trust: bool) -> Plugin:
+    name = given or recorded.get(what)
+    if name is None:
+        raise UsageError(
+            f"a bare checkpoint does not say its {what}",
+            f"--{what}",
+            f"name one: {', '.join(registry)}, or file.py:callable",
+        )
+    return resolve(name, registry, from_record=given is None, trust=trust)
+
+
+def splits_of(
+    target: Target, problem_spec: ProblemSpec, problem: Problem, *, trust: bool = False
+) -> Callable[[str], Examples]:
+    """From the name of a split to its examples: of the same domains, and at most as many as the problem asks for."""
+
+    def of(name: str) -> Examples:
+        if name == problem_spec.split:
+            return problem.examples
+        asked = problem_spec.with_(split=name, examples=None)
+        found = opened(target, asked, all_domains=False, trust=trust, first=problem_spec.examples)[0].examples
+        few = problem_spec.examples is not None and problem_spec.examples < len(found)
+        return found.subset(problem_spec.examples or 0, problem_spec.seed) if few else found
+
+    return of

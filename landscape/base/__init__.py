@@ -1,0 +1,1 @@
+"""Plain Python without torch: errors, names, files and locks, plug-ins, progress, signals."""

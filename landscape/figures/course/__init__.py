@@ -1,0 +1,1 @@
+"""Figures of trainings: how they went and how they ended."""

@@ -1,0 +1,87 @@
+"""The largest and fifth eigenvalue and their ratio over training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...results.result import Result
+from ..draw.drawing import Drawing, Row, Want, styled
+from ..draw.method_styles import looks, name
+from ..draw.style import Style
+from ..draw.text import safe
+
+
+class _Course(Want):
+    def of(self, results: Sequence[Result], figure: str) -> list[Result]:
+        fit = super().of(results, figure)
+        places = {(r.label, _step(r)) for r in fit}
+        return fit if len(places) > len({label for label, _ in places}) else super().of([], figure)
+
+
+WANTS = _Course(
+    "hessian", "compute them with `landscape hessian RUN --checkpoints all`", "eigenvalues", frozenset({"rank"})
+)
+QUANTITIES = {"lambda_1": r"$\lambda_1$", "lambda_5": r"$\lambda_5$", "ratio": r"$\lambda_1 / \lambda_5$"}
+
+
+@styled
+def draw(results: Sequence[Result], style: Style) -> Drawing:
+    """Draw lambda_1, lambda_5 and their ratio over the steps of training, one line per optimizer.
+
+    What to read: whether curvature rises until the edge of stability (dashed: 2/eta of the run, without momentum),
+    and whether a method lowers the whole top of the spectrum or the largest eigenvalue alone (the ratio). A line is
+    the mean over seeds, a dot one checkpoint of one seed; a cross did not converge.
+    """
+    lines: dict[str, dict[int, list[Result]]] = {}
+    for r in results:
+        lines.setdefault(r.label, {}).setdefault(_step(r), []).append(r)
+    figure = style.figure(height=style.width * 0.36)
+    axes = figure.subplots(1, len(QUANTITIES))
+    for panel, title in zip(axes, QUANTITIES.values(), strict=True):
+        panel.set(xlabel="step", ylabel=title, yscale="log")
+    rows: list[Row] = []
+    handles = []
+    for label, look in looks(lines).items():
+        for panel, quantity in zip(axes, QUANTITIES, strict=True):
+            found = [
+                (step, _value(r, quantity), bool(r.data["converged"].values.all()))
+                for step, members in sorted(lines[label].items())
+                for r in members
+            ]
+            found = [f for f in found if np.isfinite(f[1])]
+            if not found:
+                continue
+            steps = sorted({f[0] for f in found})
+            means = [float(np.mean([v for s, v, _ in found if s == step])) for step in steps]
+            (line,) = panel.plot(steps, means, color=look.colour, lw=1)
+            for step, value, sure in found:
+                panel.plot(step, value, look.marker if sure else "x", color=look.colour, ms=0.3 * style.text)
+                rows.append({"label": label, "step": step, "quantity": quantity, "value": value, "converged": sure})
+            if quantity == "lambda_1":
+                handles.append((line, label))
+                _edge(panel, [r for members in lines[label].values() for r in members], look.colour)
+    style.legend(figure, [h for h, _ in handles], [safe(name(label)) for _, label in handles])
+    return Drawing(figure, rows, ("line: mean over seeds, dot: one seed",))
+
+
+def _step(result: Result) -> int:
+    return int((result.record.get("run") or {}).get("step") or 0)
+
+
+def _value(result: Result, quantity: str) -> float:
+    values = result.data["eigenvalues"].values.astype(float)
+    first, fifth = values[0], values[4] if len(values) >= 5 else np.nan
+    value = {"lambda_1": first, "lambda_5": fifth, "ratio": first / fifth if fifth > 0 else np.nan}[quantity]
+    return float(value) if value > 0 else float("nan")
+
+
+def _edge(panel: Any, members: Sequence[Result], colour: str) -> None:
+    """2/eta at every checkpoint; it hardly stretches the axis, for it has no bound where the learning rate ends."""
+    edges = {_step(r): e["gd"] for r in members if (e := r.record.get("edges_of_stability"))}
+    limits = panel.get_ylim()
+    if edges:
+        panel.plot(sorted(edges), [edges[s] for s in sorted(edges)], color=colour, lw=0.6, ls="--")
+        panel.set_ylim(limits[0], max(limits[1], 1.2 * min(edges.values())))

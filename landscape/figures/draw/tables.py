@@ -1,0 +1,73 @@
+"""Comma-separated values that a spreadsheet opens without running anything."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...base.labels import defused
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, a column per key in order of first appearance.
+
+    Numbers keep every digit. None is an empty cell. Text that a spreadsheet would take for a formula gets an
+    apostrophe in front.
+    """
+    names = list(dict.fromkeys(k for row in rows for k in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_cell(n) for n in names])
+    writer.writerows([_cell(row.get(n)) for n in names] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return defused(value)
+    return repr(value)
+
+
+def to_latex(headers: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Cells as a table with booktabs rules; the first column is left-aligned."""
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex_text(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(headers) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(latex_text, headers)) + r" \\",
+            r"\midrule",
+            *(" & ".join(map(latex_text, row)) + r" \\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    "±": r"$\pm$",
+    "–": "--",
+    "τ": r"$\tau$",
+    "Ψ": r"$\Psi$",
+    "λ": r"$\lambda$",
+    "ρ": r"$\rho$",
+}
+
+
+def latex_text(text: str) -> str:
+    """Any text as LaTeX that shows it."""
+    return "".join(_LATEX.get(c) or ("\\" + c if c in "&%$#_{}" else c) for c in text)

@@ -1,0 +1,1 @@
+"""Figures of domains, seen and unseen."""

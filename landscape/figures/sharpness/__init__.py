@@ -1,0 +1,1 @@
+"""Figures of m-sharpness and its relatives."""

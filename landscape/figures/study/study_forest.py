@@ -1,0 +1,77 @@
+"""Rank correlations of every measure with every gap, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...results.result import Result
+from ..draw.drawing import Drawing, Row, styled
+from ..draw.style import Style
+from ..draw.text import safe
+from .study_parts import WANTS, known_outcomes, nothing, one, rows_of, title
+
+__all__ = ["WANTS", "draw"]
+
+
+@styled
+def draw(results: Sequence[Result], style: Style) -> Drawing:
+    """Draw a panel per outcome, a line per measure.
+
+    What to read: an interval that crosses the line at 0 says nothing about the sign; inside the grey band are
+    correlations that unrelated rankings have, too. Filled points have a verdict, open ones are "cannot tell". Squares
+    below the line are predictors that look at no landscape; a measure has to beat them.
+    """
+    result, notes = one(results)
+    record = result.record
+    outcomes = known_outcomes(record)
+    kinds = {r["measure"]: r["kind"] for r in record["correlations"] if r["tau"] is not None}
+    order = {"measure": 0, "course": 1, "baseline": 2}
+    measures = sorted(kinds, key=lambda m: order[kinds[m]])
+    figure = style.figure((1.45 * len(measures) + 6) * style.small / 72)
+    if not outcomes or not measures:
+        nothing(figure, "no measure was correlated with an outcome")
+        return Drawing(figure, [], tuple(notes))
+    panels = figure.subplots(1, len(outcomes), sharey=True, squeeze=False)[0]
+    table: list[Row] = []
+    for axes, outcome in zip(panels, outcomes, strict=True):
+        correlated = rows_of(record, outcome)
+        bands = [r["permuted_band"] for r in correlated.values()]
+        band = max(bands, default=0.0)
+        axes.axvspan(-band, band, color="0.9", lw=0)
+        axes.axvline(0, color="0.3", lw=0.6)
+        for place, measure in enumerate(measures):
+            row = correlated.get(measure)
+            if row is None:
+                continue
+            tells = row["verdict"] != "cannot tell"
+            colour = {"predicts": "#D55E00", "predicts the opposite": "#0072B2"}.get(row["verdict"], "#000000")
+            shape = "o" if kinds[measure] == "measure" else "s"
+            if row["tau_low"] is not None:
+                axes.plot([row["tau_low"], row["tau_high"]], [place, place], color=colour, lw=0.9)
+            axes.plot(
+                row["tau"],
+                place,
+                shape,
+                color=colour,
+                mfc=colour if tells else "white",
+                ms=0.33 * style.text,
+                mew=0.7,
+            )
+            fields = ("tau", "tau_low", "tau_high", "permuted_band", "p_permutation", "p_holm", "verdict", "n")
+            table.append(
+                {"outcome": outcome, "measure": measure, "kind": kinds[measure]} | {f: row[f] for f in fields}
+            )
+        axes.set(xlim=(-1.05, 1.05), xlabel="Kendall's τ")
+        axes.set_title(safe(title(outcome)).replace(", ", ",\n"), fontsize=style.small)
+        axes.set_xticks([-1, 0, 1])
+    split = sum(k == "measure" for k in kinds.values()) - 0.5
+    for axes in panels:
+        axes.axhline(split, color="0.5", lw=0.5, ls=":")
+    panels[0].set_yticks(range(len(measures)), [safe(m, 40) for m in measures])
+    panels[0].set_ylim(len(measures) - 0.5, -0.5)
+    notes += [
+        "bars: 95 % cluster-bootstrap intervals; grey: |τ| that 95 % of permuted gaps stay below (the widest of all "
+        "measures)",
+        "orange: sharper is worse, blue: sharper is better, open: cannot tell; squares: no look at the landscape",
+    ]
+    return Drawing(figure, table, tuple(notes))

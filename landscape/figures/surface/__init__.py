@@ -1,0 +1,1 @@
+"""Figures of loss surfaces, paths and planes."""

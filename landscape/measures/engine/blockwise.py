@@ -1,0 +1,278 @@
+"""Losses and gradients of many blocks, each block at a point of its own.
+
+A `Group` is a run of equal blocks that are asked together. Two ways answer: `Looped` takes one block after the
+other, through the micro-batches of `Problem`; `Stacked` takes all blocks of the group in one call of
+``torch.func.vmap``, with a row of weights for each. Stacking saves the fixed cost of calls, which rules as long
+as each does little work; with large blocks the batched kernels (grouped convolutions above all) are slower than
+the plain ones. `STACK_BELOW` is where the two cross, as measured by ``tests/benchmarks/sharpness.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+
+from ...base.errors import LandscapeError, is_out_of_memory
+from ...base.process_state import one_at_a_time
+from ...base.progress import report
+from ...data.examples import Indices
+from ...data.losses import mean_loss
+from ...numerics.trees import map_tensors
+from ...problem.forward import forward
+from ...problem.problem import Problem
+from ...runtime.distributed import alone, laid_end_to_end, place, stretch, together
+from ...runtime.precision import full_precision
+from .flops import Work, forward_work
+
+log = logging.getLogger(__name__)
+
+_WORK: WeakKeyDictionary[torch.nn.Module, Work] = WeakKeyDictionary()  # of one example's forward pass
+_STACKABLE: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+
+# Operations (2 per multiply-add) that a call in a block's forward pass does on average, up to which stacking is the
+# faster way. Measured on CPUs; the figure for GPUs, where the fixed cost of a call weighs more, is a guess that the
+# same benchmark can replace.
+STACK_BELOW = {"cpu": 2.5e6, "cuda": 2.5e8}
+# Bytes of a group's rows of weights, and of what its forward pass returns: on a CPU they should stay in its cache.
+_ROW_BYTES = {"cpu": 2**22, "cuda": 2**28}
+_FORWARD_BYTES = {"cpu": 2**24, "cuda": 2**30}
+_LEAST = 8  # blocks in a group: fewer do not pay
+_AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
+
+
+class Group(Protocol):
+    """Some blocks of equal size. Points are absolute weights, one row per block, ``(blocks, n_parameters)``."""
+
+    sizes: list[int]
+
+    def losses(self, points: Tensor) -> Tensor:
+        """Loss of each block at its point, ``(blocks,)``, float64."""
+        ...
+
+    def losses_and_gradients(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with gradients, ``(blocks, n_parameters)``; one row of points stands for all blocks."""
+        ...
+
+
+class Looped:
+    """One block, through the problem's own passes."""
+
+    def __init__(self, problem: Problem, positions: Indices) -> None:
+        self.block = problem.of_examples(positions)
+        self.sizes = [len(positions)]
+
+    def losses(self, points: Tensor) -> Tensor:
+        """See `Group`."""
+        with self._at(points):
+            return self.block.loss_tensor()[None]
+
+    def losses_and_gradients(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Group`."""
+        with self._at(points), torch.enable_grad():
+            loss, gradient = self.block.loss_and_gradient()
+        return loss[None], gradient[None]
+
+    @contextmanager
+    def _at(self, points: Tensor) -> Iterator[None]:
+        if points.data_ptr() == self.block.weights.data_ptr():
+            yield
+            return
+        with self.block.excursion():
+            self.block.space.write(points[0])
+            yield
+
+
+class Stacked:
+    """Several blocks of equal size in one vectorised call."""
+
+    def __init__(self, problem: Problem, parts: Sequence[Indices]) -> None:
+        self.problem = problem
+        batch = problem.examples.batch(np.concatenate(parts)).to(problem.device, problem.dtype)
+        shape = (len(parts), len(parts[0]))
+
+        def rows(tensor: Tensor) -> Tensor:
+            return tensor.reshape(*shape, *tensor.shape[1:])
+
+        self.inputs, self.targets = map_tensors(batch.inputs, rows), map_tensors(batch.targets, rows)
+        self.sizes = [len(p) for p in parts]
+
+    def losses(self, points: Tensor) -> Tensor:
+        """See `Group`."""
+        with torch.no_grad(), full_precision(self.problem.device):
+            values: Tensor = vmap(self._loss, (0, 0, 0))(points, self.inputs, self.targets)
+        return values.double()
+
+    def losses_and_gradients(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Group`."""
+        shared = len(points) == 1
+        call = vmap(grad_and_value(self._loss), (None if shared else 0, 0, 0))
+        with full_precision(self.problem.device):
+            gradients, values = call(points[0] if shared else points, self.inputs, self.targets)
+        return values.detach().double(), gradients.detach()
+
+    def _loss(self, point: Tensor, inputs: Any, targets: Any) -> Tensor:
+        parameters = dict(zip(self.problem.space.names, self.problem.space.own(point), strict=True))
+        output = output_at(self.problem, parameters, inputs)
+        return mean_loss(self.problem.loss_function, output, targets)
+
+
+def output_at(problem: Problem, tensors: Mapping[str, Tensor], inputs: Any) -> Any:
+    """The network's output with the parameters called so, as a function that ``torch.func`` can transform."""
+    named = {f"model.{k}": v for k, v in tensors.items()}
+    return functional_call(_Forward(problem.model), named, (inputs,))
+
+
+class _Forward(torch.nn.Module):
+    """`forward` as a module, since inputs may be a tensor, a tuple or a dictionary."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Any) -> Any:
+        """The model's output."""
+        return forward(self.model, inputs)
+
+
+def groups(problem: Problem, parts: Sequence[Indices], way: str | None = None) -> Iterator[Group]:
+    """Cut blocks into groups, in order.
+
+    Args:
+        problem: Network, loss and examples.
+        parts: Positions of each block; only the last may differ in size.
+        way: ``"loop"`` or ``"stack"``; None takes the one that is faster by the measured rule.
+    """
+    way = way or rule(problem, parts)
+    if way == "loop":
+        _ = problem.weighted  # asked once, not for each block
+        yield from (Looped(problem, part) for part in parts)
+        return
+    m = len(parts[0])
+    even = [p for p in parts if len(p) == m]
+    kind, forward_bytes = _kind(problem), _work_of_one(problem).nbytes * m
+    many = max(_LEAST, min(_ROW_BYTES[kind] // problem.weights.nbytes, _FORWARD_BYTES[kind] // forward_bytes))
+    for start in range(0, len(even), many):
+        yield Stacked(problem, even[start : start + many])
+    for part in parts[len(even) :]:
+        yield Looped(problem, part)
+
+
+def rule(problem: Problem, parts: Sequence[Indices]) -> str:
+    """``"stack"`` if a block's calls are little work each and the network can be stacked, else ``"loop"``.
+
+    The network is looked at once; the answer for it is kept as long as the network is.
+    """
+    m = len(parts[0])
+    if problem.mode == "train":  # what a layer does to a batch, or a draw, is not the same for many at once
+        return "loop"
+    if len(parts) < 2 or m > problem.batch_size or problem.weights.nbytes > _ROW_BYTES[_kind(problem)]:
+        return "loop"
+    work = _work_of_one(problem)
+    if work.operations * m > STACK_BELOW[_kind(problem)] * work.calls:
+        return "loop"
+    if problem.model not in _STACKABLE:
+        _STACKABLE[problem.model] = _agree(problem, parts[:2] if len(parts[1]) == m else parts[:1])
+    return "stack" if _STACKABLE[problem.model] else "loop"
+
+
+def _work_of_one(problem: Problem) -> Work:
+    if problem.model not in _WORK:
+        _WORK[problem.model] = forward_work(problem, np.arange(1))
+    return _WORK[problem.model]
+
+
+def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
+    """Whether stacking works for this network and loss: on the first blocks it must give what the loop gives.
+
+    Also with a row of weights for each block, which lies in memory otherwise than one for all. An operation that
+    ``vmap`` itself takes example by example, and warns about, is not worth it.
+    """
+    centre = problem.weights[None]
+    group = Stacked(problem, parts)
+    try:
+        with one_at_a_time(), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="There is a performance drop")
+            stacked = group.losses_and_gradients(centre)
+            if len(parts) > 1:
+                group.losses_and_gradients(centre.repeat(len(parts), 1))
+            plain = group.losses(centre.repeat(len(parts), 1))  # a forward may ask whether gradients are wanted
+    except Exception as error:
+        if isinstance(error, LandscapeError) or is_out_of_memory(error):
+            raise
+        log.info("blocks are taken one by one: the network cannot be vectorised (%s)", str(error).split("\n")[0])
+        return False
+    for k, part in enumerate(parts):
+        loss, gradient = Looped(problem, part).losses_and_gradients(centre)
+        tolerance = _AGREEMENT[problem.dtype]
+        scale = torch.linalg.vector_norm(gradient) + tolerance
+        if not (
+            all(
+                torch.allclose(values[k], loss[0], rtol=tolerance, atol=tolerance, equal_nan=True)
+                for values in (stacked[0], plain)
+            )
+            and float(torch.linalg.vector_norm(stacked[1][k] - gradient[0]) / scale) <= tolerance
+        ):
+            log.warning("blocks are taken one by one: vectorised, the network gives other numbers")
+            return False
+    return True
+
+
+def _kind(problem: Problem) -> str:
+    return problem.device.type if problem.device.type in STACK_BELOW else "cuda"
+
+
+def over_groups(
+    problem: Problem, parts: Sequence[Indices], function: Callable[[Group], Tensor], way: str | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """What ``function`` gives for each group, ``(..., blocks)``, and how many blocks are done.
+
+    A group that does not fit into memory is halved. Several processes share the blocks, and give each other what
+    they found at the end; blocks that are fewer than processes are taken one by one, each by all of them together.
+    """
+    if together() and len(parts) < place()[1]:
+        yield from _in_order(problem, parts, function, "loop")
+    elif together():
+        own = parts[stretch(len(parts))]
+        with alone():
+            found = []
+            for done, values in _in_order(problem, own, function, way):
+                found.append(values)
+                report(f"blocks of process {place()[0]}", done, len(own))
+        whole = laid_end_to_end(torch.cat(found, dim=-1).movedim(-1, 0), len(parts), problem.device)
+        yield len(parts), whole.movedim(0, -1)
+    else:
+        yield from _in_order(problem, parts, function, way)
+
+
+def _in_order(
+    problem: Problem, parts: Sequence[Indices], function: Callable[[Group], Tensor], way: str | None
+) -> Iterator[tuple[int, Tensor]]:
+    done = 0
+    for group in groups(problem, parts, way):
+        for values in _halving(problem, parts, done, group, function):
+            done += values.shape[-1]
+            yield done, values
+
+
+def _halving(
+    problem: Problem, parts: Sequence[Indices], start: int, group: Group, function: Callable[[Group], Tensor]
+) -> Iterator[Tensor]:
+    try:
+        yield function(group)
+    except (RuntimeError, MemoryError) as error:
+        count = len(group.sizes)
+        if isinstance(error, LandscapeError) or not is_out_of_memory(error) or count == 1:
+            raise
+        log.warning("out of memory: %d blocks at once instead of %d, same result", count // 2, count)
+        half = count // 2
+        for a, b in ((start, start + half), (start + half, start + count)):
+            yield from _halving(problem, parts, a, Stacked(problem, parts[a:b]), function)

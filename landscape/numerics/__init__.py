@@ -1,0 +1,1 @@
+"""Pure functions of tensors and numbers that know nothing of networks."""

@@ -1,0 +1,322 @@
+"""The engine under every method: an optimizer around an optimizer, with a closure that is called once per pass.
+
+``step(closure)`` calls the closure at the weights of each pass. The closure may follow torch's convention (zero
+the gradients, compute the loss, call ``backward``, return the loss), or return a `BatchLoss` or `Pieces` *without*
+calling ``backward``; then the optimizer differentiates what its method needs.
+
+A step is made of the gradients of its own passes. What is in ``.grad`` before it (left by the last step, or by a
+``backward`` of one's own) does not count if the closure zeroes it, and is refused if the closure adds onto it, since
+the passes at other weights would lack it; with ``ERM``, which has one pass, it is added as in torch. So clipping
+between a ``backward`` and ``step(closure)`` has no effect (use ``clip``), and a batch is accumulated by returning
+`Pieces`, or by going through its micro-batches inside the closure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...base.errors import NumericalError, UsageError
+from ...numerics.ascent import global_norm, real_view
+from ...runtime.distributed import add_up
+from .closures import BatchLoss, Closure, Pieces, Work
+from .leftovers import Leftovers, leave, no_gradient
+from .passes import frozen_running_statistics
+from .perturbation import Moved
+from .shared_options import CHOICES, Common, require_one_of
+from .sparse import SparseGradients
+from .wrapper import Wrapper
+
+__all__ = ["ERM", "BatchLoss", "Closure", "Common", "Moved", "Pieces"]
+
+
+class ERM(Wrapper):
+    """Empirical risk minimization: one pass, then the base optimizer's step; the base of all methods.
+
+    Args:
+        base: The optimizer that makes the step. Parameter groups and state are shared with it, so a learning-rate
+            scheduler may be attached to either.
+        common: What every method understands; see `Common`.
+        **settings: Method parameters; each parameter group may override them.
+
+    Raises:
+        UsageError: If the base cannot be wrapped: it calls the closure itself (LBFGS), is differentiable, maximizes
+            under a method that seeks flat minima, or has a setting of the same name.
+    """
+
+    one_pass = True
+    _step_supports_amp_scaling = True  # so that a scaler's step() can be told from the user's, and refused
+    found_inf: Tensor
+    grad_scale: Tensor
+
+    def __init__(self, base: torch.optim.Optimizer, common: Common | None = None, **settings: float) -> None:
+        common = common or {}
+        unknown = set(common) - set(Common.__annotations__)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {min(unknown)!r}")
+        for key, choices in CHOICES.items():
+            require_one_of(key, common.get(key, choices[0]), choices)
+        super().__init__(base, settings, common.get("weight_decay_in_perturbation", False))
+        self.clip: float | None = common.get("clip")
+        self.scaler: Any = common.get("scaler")
+        self.replay = common.get("replay", True)
+        self.freeze_statistics = common.get("bn_second_pass", "freeze") == "freeze"
+        self.micro_batches = common.get("micro_batches", False)
+        self.ddp: Any = common.get("ddp")
+        self.per_replica = common.get("perturbation", "synchronised") == "per-replica"
+        self.gradient_evaluations = 0
+        """Gradients of the batch in the last step."""
+        self.step_was_skipped = False
+        """Whether the last step was skipped because of an overflow (with a scaler)."""
+        self._sparse = SparseGradients()
+        self._watch = True
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
+        """Make one step and return the loss at the weights before it, shape ``()``.
+
+        Raises:
+            UsageError: If there is no closure, it returns no loss, leaves no gradient, or adds onto gradients that
+                were there before; no weight has changed then.
+            NumericalError: If a gradient is not finite (without a scaler); no weight has changed then.
+        """
+        name = type(self).__name__
+        if "found_inf" in self.__dict__:  # what torch's scaler sets on an optimizer that says it can take it
+            del self.found_inf, self.grad_scale
+            fix = f"give it to the constructor, {name}(base, scaler=scaler), and call step(closure)"
+            raise UsageError("a GradScaler cannot scale a step of several passes from outside", name, fix)
+        if closure is None:
+            raise UsageError("step() needs a closure", name, "pass a function that computes the loss")
+        for group in self.param_groups:  # one may have come to the base meanwhile
+            self.adopt(group)
+        self._sparse = SparseGradients()
+        with self._locally():
+            work = self._called(closure)
+        try:
+            return self._step(work)
+        finally:
+            leave(self.parameters())
+
+    def _step(self, work: Work) -> Tensor:
+        self._gradient_scale = float(self.scaler.get_scale()) if self.scaler is not None else 1.0
+        self._checked = torch.zeros(())
+        self.gradient_evaluations = 0
+        with self._locally():
+            loss = self._whole_update(work)
+        if self.ddp is not None and self.per_replica:
+            self._average_over_replicas()
+        norm = self._seen(self._norm())
+        if not self._proceed():
+            return loss
+        if self.clip is not None:
+            factor = (self.clip / (norm + 1e-6)).clamp(max=1.0)
+            for gradient in self.update_parts():
+                gradient.mul_(factor.to(gradient.device, gradient.dtype))
+        self.base_step()
+        return loss
+
+    def update_gradient(self, work: Work) -> Tensor:
+        """Leave the gradient that the base optimizer shall receive in ``.grad``; return the loss, shape ``()``."""
+        return self.differentiate(work)
+
+    def update_parts(self) -> list[Tensor]:
+        """The tensors of this step's update, which clipping scales and replicas average."""
+        return [m.gradient for m in self.moved()]
+
+    def base_step(self) -> None:
+        """Move the weights with the update gradient, and keep what the method remembers."""
+        self._sparse.to_sparse()
+        self.base.step()
+
+    def domain_weights(self, losses: Tensor, counts: Tensor | None) -> Tensor | None:
+        """Weights c_i of the domain losses in the first pass, which differentiates L + sum_i c_i L_i."""
+        raise NotImplementedError
+
+    # -- what methods are made of --------------------------------------------------------------------------------
+
+    def differentiate(self, work: Work, *, first: bool = True, onto: bool = False) -> Tensor:
+        """One pass: the gradient at the present weights goes to ``.grad``, unscaled; returns the loss, ``()``.
+
+        Args:
+            work: The batch.
+            first: Whether this is the first pass of the step, with its domain weights and statistics; the
+                others see the same random numbers.
+            onto: Add the gradient to what ``.grad`` holds.
+        """
+        if not first and self.replay:
+            work.replay()
+        frozen = contextlib.nullcontext() if first or not self.freeze_statistics else frozen_running_statistics()
+        earlier = [(m, m.gradient) for m in self.moved()] if onto and work.shared else []
+        if work.shared or not (onto or work.fills_gradients):
+            self.zero_grad(set_to_none=True)
+        total: Tensor | None = None
+        with torch.enable_grad(), frozen:
+            for loss, objective in work.next(self.domain_weights if first and self.needs_domains else None):
+                if objective is not None:
+                    (objective if self.scaler is None else self.scaler.scale(objective)).backward()
+                total = loss if total is None else total + loss
+        assert total is not None
+        if work.fills_gradients and not self.moved() and any(p.requires_grad for p in self.parameters()):
+            raise no_gradient(type(self).__name__)
+        self._sparse.to_dense(self.parameters())
+        if work.shared:
+            total = self.sum_over_processes(total)
+            for m, gradient in earlier:
+                m.gradient = gradient if m.parameter.grad is None else gradient.add_(m.gradient)
+        self.gradient_evaluations += 1
+        for m in self.moved():
+            if self.scaler is not None:
+                m.gradient.mul_(1 / self._gradient_scale)
+            if m.group.get("perturbed_weight_decay"):
+                m.gradient.add_(m.weights, alpha=m.group["perturbed_weight_decay"])
+        return total
+
+    def moved(self) -> list[Moved]:
+        """The parameters that have a gradient, in order."""
+        found = []
+        for group in self.param_groups:
+            names = group.get("param_names") or [None] * len(group["params"])
+            found += [Moved(p, group, n) for p, n in zip(group["params"], names, strict=True) if p.grad is not None]
+        return found
+
+    def newcomers(self, moved: list[Moved]) -> list[Moved]:
+        """Parameters that this pass has reached and no earlier one: their gradient there was zero."""
+        known = {m.parameter for m in moved}
+        return [m for m in self.moved() if m.parameter not in known]
+
+    @contextlib.contextmanager
+    def away(self, moved: list[Moved]) -> Iterator[list[Tensor]]:
+        """Move the weights in the block; they return into the same storage, bit for bit, whatever happens.
+
+        Yields:
+            The weights before it, one per parameter; both lists may be lengthened alike inside.
+        """
+        home = [m.weights.clone() for m in moved]
+        try:
+            yield home
+        finally:
+            for m, w in zip(moved, home, strict=True):
+                m.weights.copy_(w)
+
+    def gradient_norm(self, gradients: list[Tensor]) -> Tensor:
+        """L2 norm over all parameters of all groups, shape ``()``; remembered for the check before the step."""
+        return self._seen(global_norm(gradients) if gradients else torch.zeros(()))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _called(self, closure: Closure) -> Work:
+        """The closure after its first call, and after a look at what it made of the gradients before it."""
+        watch, self._watch = self._watch, True
+        with Leftovers(self.parameters(), watch) as leftovers, torch.enable_grad():
+            work = Work(closure)
+        name = type(self).__name__
+        if not work.fills_gradients:
+            leftovers.require_own(name)
+        elif not self.needs_domains:  # which such a closure cannot give, as the first pass says
+            leftovers.require_differentiated(name)
+            if not self.one_pass:
+                leftovers.require_zeroed(name)
+        # A closure that replaces gradients, or leaves them to the optimizer, will do so again.
+        self._watch = work.fills_gradients and (not leftovers.replaced if leftovers.any else watch)
+        return work
+
+    def _whole_update(self, work: Work) -> Tensor:
+        if work.pieces is None or not self.micro_batches:
+            with work.as_one_pass():
+                return self.update_gradient(work)
+        loss, sums = torch.tensor(0.0), dict[nn.Parameter, tuple[Moved, Tensor]]()
+        for call, share in zip(work.pieces, work.pieces.shares, strict=True):
+            evaluations, self.gradient_evaluations = self.gradient_evaluations, 0
+            with torch.enable_grad():
+                piece = Work(call)
+            with piece.as_one_pass():
+                loss = loss + share * self.update_gradient(piece)
+            self.gradient_evaluations = max(evaluations, self.gradient_evaluations)
+            for m in self.moved():
+                if m.parameter in sums:
+                    sums[m.parameter][1].add_(m.gradient, alpha=share)
+                else:
+                    sums[m.parameter] = m, m.gradient.mul_(share)
+            self.zero_grad(set_to_none=True)
+        for m, gradient in sums.values():
+            m.gradient = gradient
+        return self.sum_over_processes(loss) if work.shared else loss
+
+    def sum_over_processes(self, loss: Tensor) -> Tensor:
+        """Add up what the processes have left in ``.grad``, and their shares of the loss, which is returned.
+
+        A parameter that no process has reached stays without a gradient, as it would with one process.
+        """
+        parameters = self.parameters()
+        reached = torch.tensor([float(p.grad is not None) for p in parameters])  # on the CPU: no GPU is waited for
+        add_up([reached])
+        loss = loss.detach().clone()
+        sums = [loss]
+        for parameter, anywhere in zip(parameters, reached.tolist(), strict=True):
+            if anywhere:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                sums.append(real_view(parameter.grad))
+        add_up(sums)
+        return loss
+
+    def _norm(self) -> Tensor:
+        gradients = [m.gradient for m in self.moved()]
+        return global_norm(gradients) if gradients else torch.zeros(())
+
+    def _seen(self, norm: Tensor) -> Tensor:
+        # One check per step instead of one per pass: on a GPU each would wait for the device.
+        self._checked = self._checked.to(norm.device) + norm * 0
+        return norm
+
+    def _proceed(self) -> bool:
+        """Whether every norm of this step was finite; tells the scaler."""
+        if self.scaler is not None:
+            # A stand-in whose gradient is finite exactly when all passes were: the scaler's own public way to
+            # learn of an overflow, once per step however many passes there were.
+            stand_in = nn.Parameter(torch.zeros((), device=self._checked.device))
+            stand_in.grad = self._checked.float()
+            self.scaler.unscale_(torch.optim.SGD([stand_in]))
+            self.scaler.update()
+        finite = bool(torch.isfinite(self._checked))
+        self.step_was_skipped = not finite
+        if not finite and self.scaler is None:
+            raise NumericalError(
+                "the gradient is not finite", type(self).__name__, "lower the learning rate; no weight was changed"
+            )
+        return finite
+
+    def _locally(self) -> Any:
+        return self.ddp.no_sync() if self.ddp is not None and self.per_replica else contextlib.nullcontext()
+
+    def _average_over_replicas(self) -> None:
+        import torch.distributed as dist
+
+        replicas = dist.get_world_size(self.ddp.process_group)
+        for gradient in self.update_parts():
+            dist.all_reduce(gradient, group=self.ddp.process_group)
+            gradient.div_(replicas)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of the state: the base optimizer's, the method's own, and the scaler's."""
+        state = super().state_dict()
+        return state if self.scaler is None else {**state, "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave, or a plain base optimizer's state; see `Wrapper.load_state_dict`."""
+        super().load_state_dict(state_dict)
+        if self.scaler is not None and "scaler" in state_dict:
+            self.scaler.load_state_dict(state_dict["scaler"])
+
+    def no_micro_batches(self) -> UsageError:
+        """The error of a method that remembers its gradients from step to step."""
+        name = type(self).__name__
+        return UsageError(f"{name} has no perturbation per micro-batch", "micro_batches", "accumulate instead")

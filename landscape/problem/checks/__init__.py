@@ -1,0 +1,1 @@
+"""What is looked at before any number about a problem is believed."""

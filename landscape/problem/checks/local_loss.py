@@ -1,0 +1,181 @@
+"""The loss of a few examples near a problem's weights, for checks of its derivatives in float64.
+
+Near, and not there: at the weights themselves a unit may stand exactly at a kink (a ReLU of zeros), and a gradient
+may be too small to be compared with anything. Directions move each parameter in proportion to its own size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...autograd.second_derivatives import custom_functions
+from ...autograd.substitutes import twice_differentiable
+from ...numerics.trees import leaves
+from ...runtime.precision import full_precision
+from ...runtime.random_state import preserved_random_state
+
+if TYPE_CHECKING:
+    from ..problem import Problem
+
+EXAMPLES = 4
+_AWAY = 0.01  # from the weights, relative to each parameter's size
+
+
+class Point:
+    """The loss of a few examples near a problem's weights, along one random direction.
+
+    Args:
+        problem: The problem, whose parameters are moved.
+        dtype: Type that its network has now.
+    """
+
+    def __init__(self, problem: Problem, dtype: torch.dtype) -> None:
+        positions = np.unique(np.linspace(0, problem.n_examples - 1, EXAMPLES).astype(int))
+        self.problem, self.names = problem, problem.space.names
+        self.tensors: list[Tensor] = list(problem.space.tensors)
+        self.batch = problem.examples.batch(positions).to(problem.device, dtype)
+        self.examples, self.batch_dtype = len(positions), dtype
+        self._generator = generator = torch.Generator(problem.device).manual_seed(0)
+
+        def drawn() -> list[Tensor]:
+            return [
+                torch.randn(t.shape, generator=generator, dtype=t.dtype, device=t.device) * s
+                for t, s in zip(self.tensors, self.sizes, strict=True)
+            ]
+
+        self.sizes = _sizes(self.tensors)
+        self.centre = [t + _AWAY * d for t, d in zip(self.tensors, drawn(), strict=True)]
+        self.direction = drawn()
+        for tensor, row in _padding(problem.model, self.tensors):
+            self.direction[tensor][row] = 0  # constant, as torch has it
+        self.go(0.0)
+
+    def go(self, step: float, only: Sequence[int] | None = None) -> None:
+        """Move to centre + step · direction, along some of the parameters only."""
+        with torch.no_grad():
+            torch._foreach_copy_(self.tensors, self.centre)
+            moving = range(len(self.tensors)) if only is None else only
+            torch._foreach_add_([self.tensors[i] for i in moving], [self.direction[i] for i in moving], alpha=step)
+
+    def turn(self) -> None:
+        """Take another random direction: some entries the other way."""
+        for d in self.direction:
+            signs = torch.randint(0, 2, d.shape, generator=self._generator, device=d.device)
+            d.mul_(2 * signs - 1)
+
+    def loss(self) -> Tensor:
+        """Mean loss here, shape ``()``, without a graph."""
+        with torch.no_grad():
+            return self.problem.batch_loss(self.batch)
+
+    def rounding(self) -> float:
+        """How far a loss made of outputs as large as those here may be off by rounding alone."""
+        with torch.no_grad():
+            found = self.problem.output(self.batch)
+        found = found if isinstance(found, (Tensor, tuple, list, Mapping)) else getattr(found, "__dict__", {})
+        sizes = [t.abs() for t in leaves(found) if t.is_floating_point() or t.is_complex()]
+        largest = max((float(t[t.isfinite()].max()) for t in sizes if bool(t.isfinite().any())), default=0.0)
+        return largest * torch.finfo(self.batch_dtype).eps
+
+    def loss_with_equal_forms(self, only: Sequence[str] | None = None) -> tuple[Tensor, set[str]]:
+        """The same as curvature products compute it, and the names of what was replaced.
+
+        Args:
+            only: Names of operations to replace; None: all.
+        """
+        used: set[str] = set()
+        with torch.no_grad(), twice_differentiable(used, only):
+            return self.problem.batch_loss(self.batch), used
+
+    def gradient(self) -> list[Tensor]:
+        """As autograd has it, each part times the size of its parameter."""
+        with torch.enable_grad():
+            return self._scaled(self._grad(self.problem.batch_loss(self.batch)))
+
+    def product(self) -> list[Tensor]:
+        """The Hessian of the loss here times the direction, as curvature products have it; scaled likewise."""
+        with torch.enable_grad():
+            with self.problem.twice_differentiable():
+                loss = self.problem.batch_loss(self.batch)
+            custom_functions(loss)
+            first = self._grad(loss, create_graph=True)
+            live = [i for i, g in enumerate(first) if g is not None and g.requires_grad]
+            if not live:
+                return self._scaled([None] * len(first))
+            outer: Any = [first[i] for i in live]
+            along = [self.direction[i] for i in live]
+            return self._scaled(torch.autograd.grad(outer, self.tensors, along, allow_unused=True))
+
+    def quotient(
+        self, ask: Callable[[], list[Tensor]], step: float, only: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """Central difference of what ``ask`` gives."""
+        ends = []
+        for sign in (1, -1):
+            self.go(sign * step, only)
+            ends.append(ask())
+        self.go(0.0)
+        return [(a - b) / (2 * step) for a, b in zip(*ends, strict=True)]
+
+    def _grad(self, loss: Tensor, *, create_graph: bool = False) -> Sequence[Tensor | None]:
+        if not loss.requires_grad:
+            return [None] * len(self.tensors)
+        return torch.autograd.grad(loss, self.tensors, create_graph=create_graph, allow_unused=True)
+
+    def _scaled(self, parts: Sequence[Tensor | None]) -> list[Tensor]:
+        dense = (
+            torch.zeros_like(t) if p is None else p.detach().to_dense() if p.is_sparse else p.detach()
+            for p, t in zip(parts, self.tensors, strict=True)
+        )
+        return [p * s for p, s in zip(dense, self.sizes, strict=True)]
+
+
+@contextmanager
+def near(problem: Problem, dtype: torch.dtype) -> Iterator[Point]:
+    """A point near the weights, the network in ``dtype`` so long; afterwards it is what it was, bit for bit.
+
+    The network itself is cast and not a copy of it: what its closures and hooks hold goes along.
+    """
+    with preserved_random_state(), full_precision(problem.device), _elsewhere(problem.model, dtype):
+        yield Point(problem, dtype)
+
+
+@contextmanager
+def _elsewhere(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Parameters and buffers as copies in another type."""
+    complex_type = torch.complex128 if dtype == torch.float64 else torch.complex64
+    before = [(t, t.data) for t in (*model.parameters(), *model.buffers())]
+    try:
+        for tensor, data in before:
+            kind = dtype if data.is_floating_point() else complex_type if data.is_complex() else data.dtype
+            tensor.data = data.to(kind, copy=True)
+        yield
+    finally:
+        for tensor, data in before:
+            tensor.data = data
+            # A graph that was kept lost its leaf when the type changed: to it the weights were written to.
+            torch.autograd.graph.increment_version(tensor)
+
+
+def _sizes(tensors: Sequence[Tensor]) -> list[float]:
+    """Root mean square of each parameter; of all together where one is zero, and 1 where all are."""
+    squares = torch.stack([t.detach().abs().square().sum().double() for t in tensors]).tolist()
+    counts = [max(1, t.numel()) for t in tensors]
+    whole = math.sqrt(sum(squares) / sum(counts)) or 1.0
+    return [math.sqrt(s / n) or whole for s, n in zip(squares, counts, strict=True)]
+
+
+def _padding(model: nn.Module, tensors: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
+    """Rows of embeddings that torch never trains: number of the parameter, and the row."""
+    place = {id(t): i for i, t in enumerate(tensors)}
+    embeddings = (m for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)))
+    for module in embeddings:
+        if module.padding_idx is not None and id(module.weight) in place:
+            yield place[id(module.weight)], module.padding_idx

@@ -1,0 +1,581 @@
+"""`Problem`: one point (a network at fixed weights) and one function (its mean loss over fixed examples).
+
+Everything the toolkit measures is asked of a Problem: loss, gradient, curvature products, losses per domain.
+All are exact means over the examples, whatever the micro-batches, and none of them touches the caller's model:
+a Problem works on its own copy.
+"""
+
+from __future__ import annotations
+
+import copy as shallow
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..autograd.second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
+from ..autograd.substitutes import plain_checkpoints, settle_embeddings, twice_differentiable
+from ..base.errors import NumericalError, ResourceError, UsageError, is_out_of_memory
+from ..data.examples import Batch, Examples, Indices
+from ..data.losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss, no_target
+from ..numerics.norms import right_for_one_example
+from ..runtime.caller_context import computing
+from ..runtime.devices import floating_type, moved, pick_device
+from ..runtime.distributed import place, require_equal, together
+from ..runtime.random_state import preserved_random_state
+from ..runtime.shared_memory import refuse_shared_memory
+from ..weights.weights import weights_hash
+from .checks.cautions import misuse
+from .checks.consistency import require_sound, spread
+from .copying import copied, require_faithful
+from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
+from .fingerprint import fingerprint
+from .forward import forward
+from .modes import require_fixed, set_mode
+from .parameters import ParameterSpace
+from .passes import Passes, refuse_autocast
+from .products import Products, require_finite
+from .stale_caches import forget_kept_values
+from .wrappers import unwrapped
+
+DEFAULT_BATCH = 512
+_MEMORY_BYTES = 4 * 2**30  # of examples kept in host memory; more is read from the data set in every pass
+
+
+class Problem(Passes):
+    """A network at fixed weights and its mean loss over fixed examples.
+
+    Args:
+        model: The network. It is copied, and the copy is compared with it; the caller's object stays as it is.
+        data: A pair of tensors ``(inputs, targets)``, a ``torch.utils.data.Dataset``, a mapping from domain
+            names to either, or `Examples`. Read once, so random augmentation is frozen.
+        loss: Registered name, or a callable ``(output, target)`` giving per-example losses ``(n,)`` or their mean.
+        params: Regular expression; only matching parameters move, the others are constants.
+        loss_over: ``example``: the mean loss is over examples, and a loss that is no such mean is refused. ``batch``:
+            it is over fixed batches of ``batch_size`` examples of one domain each, in the recorded order, so that
+            losses that couple a batch (contrastive ones, Dice, sums) are exact functions of the weights, too.
+        batch_size: Micro-batch; changes memory and rounding only, unless the loss is over batches. Halves itself when
+            memory runs out.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:i`` or a ``torch.device``.
+        dtype: Floating type of weights, inputs and losses; None keeps the model's (float32 for half types).
+        unseen: Names of domains that the network was not trained on, to be told apart in reports.
+        mode: ``eval``, or ``train`` (see `landscape.problem.modes`), where the loss depends on the micro-batches.
+        replay_seed: Random numbers that every pass in train mode draws; without it nothing may draw any.
+        copy: False takes the object itself, whose precision, device and modes change: for a network that nobody else
+            uses, or one that cannot be copied.
+
+    Raises:
+        UsageError: If nothing can move, the device does not exist, the forward is random in train mode, a copy of the
+            network does not compute with its own weights, or the loss is no mean over examples.
+        DataError: If the data cannot be understood, or does not fit the model.
+        NumericalError: If two passes over the same examples differ.
+    """
+
+    @computing()
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        loss: str | LossFunction = "cross_entropy",
+        *,
+        params: str | None = None,
+        batch_size: int | None = None,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype | str | None = None,
+        unseen: Sequence[str] = (),
+        mode: str = "eval",
+        replay_seed: int | None = None,
+        loss_over: str = "example",
+        copy: bool = True,
+        _sound: bool = False,  # known of the problem that this one is made from
+    ) -> None:
+        if loss_over not in ("example", "batch"):
+            raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
+        unwrapped_model = unwrapped(model)
+        lazy = [k for k, p in (*model.named_parameters(), *model.named_buffers()) if nn.parameter.is_lazy(p)]
+        if lazy:
+            fix = "pass one batch through it first"
+            raise UsageError(f"it has no weights yet: {', '.join(lazy[:5])}", type(unwrapped_model).__name__, fix)
+        _refuse_inference_tensors(unwrapped_model)
+        refuse_shared_memory(unwrapped_model)
+        self.weights_hash = weights_hash(unwrapped_model)
+        self.network_hash = fingerprint(unwrapped_model)
+        self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+        self.loss_function = as_loss(loss)
+        self.loss_hash = fingerprint(loss, weights_of=unwrapped_model)
+        self.loss_over = loss_over
+        where, kind = pick_device(device), floating_type(unwrapped_model, dtype)
+        refuse_autocast(where)
+        examples = self._in_order(Examples.of(data).in_memory(_MEMORY_BYTES))
+        super().__init__(
+            moved(self._own(unwrapped_model, examples) if copy else unwrapped_model, where, kind),
+            examples,
+            device=where,
+            dtype=kind,
+            batch_size=batch_size or DEFAULT_BATCH,
+            mode=mode,
+            fixed_batches=mode == "train" or loss_over == "batch",
+        )
+        self.replay_seed = replay_seed
+        set_mode(self.model, mode, replay_seed)
+        if mode == "eval":
+            refuse_batch_statistics(self.model)
+        self.settled = settle_embeddings(self.model)
+        right_for_one_example(self.model)
+        self.space = ParameterSpace(self.model, params)
+        moving = set(self.space.names)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in moving)
+            parameter.grad = None
+        self.forgotten = forget_kept_values(self.model, lambda: self.output(self.some(1 if mode == "eval" else 2)))
+        self.params, self.unseen = params, tuple(unseen)
+        self.cautions: list[str] = []  # what whoever made the problem found odd
+        self.misused: list[str] = []
+        self.start: Path | None = None  # the checkpoint that training started from, where it is known
+        self.origins: dict[str, Any] | None = None  # where code, weights and data lay, where they were opened by name
+        with self._one_example_fits():
+            check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
+        self._centre = self.space.current()
+        self.replaced: set[str] = set()
+        self.custom_functions: tuple[str, ...] | None = None
+        if mode == "train" and replay_seed is None:
+            first = self.some(2)
+            require_fixed(self.model, lambda: self.output(first))
+        if not _sound:
+            with self._one_example_fits():
+                require_sound(self)
+        if together():
+            self._require_whole_batches()
+            fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
+            require_equal("weights and examples", [self.weights_hash, self.data_hash], fix)
+
+    def __repr__(self) -> str:
+        domains = f" in {len(self.present_domains())} domains" if self.examples.domains else ""
+        return (
+            f"<Problem {type(self.model).__name__}: {self.n_parameters:,} parameters, {self.loss_name} over "
+            f"{self.n_examples:,} examples{domains}, {str(self.dtype).removeprefix('torch.')} on {self.device}>"
+        )
+
+    def _own(self, model: nn.Module, examples: Examples) -> nn.Module:
+        """A copy of the network that computes with its own weights.
+
+        Raises:
+            UsageError: If it does not.
+        """
+        own = copied(model)
+        if len(examples):
+            here = next((p for p in model.parameters() if not p.is_meta), torch.zeros(()))
+            kind = here.abs().dtype if here.is_floating_point() or here.is_complex() else torch.get_default_dtype()
+            batch = examples.batch(spread(len(examples), 2)).to(here.device, kind)
+
+            def loss_of(network: nn.Module) -> Tensor:
+                with plain_checkpoints():  # `autograd.grad` refuses to go through the others
+                    return mean_loss(self.loss_function, forward(network, batch.inputs), batch.targets)
+
+            require_faithful(model, own, loss_of)
+        return own
+
+    @contextmanager
+    def _one_example_fits(self) -> Iterator[None]:
+        """Say it in words where a pass over one example runs out of memory."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            fix = "use a smaller model or a larger device"
+            raise ResourceError("out of memory with one example at a time", str(self.device), fix) from error
+
+    def _in_order(self, examples: Examples) -> Examples:
+        """The examples, where the loss is over batches domain by domain: no batch mixes two."""
+        if self.loss_over == "example" or bool((np.diff(examples.domain) >= 0).all()):
+            return examples
+        return examples.select(np.argsort(examples.domain, kind="stable"))
+
+    @property
+    def _within_domains(self) -> bool:
+        return self.loss_over == "batch"
+
+    def _require_whole_batches(self) -> None:
+        """Refuse to share batches of several domains out over processes, which takes batches of one size."""
+        if self.loss_over == "batch" and len(np.unique(self.examples.domain)) > 1:
+            raise UsageError("batches end where a domain does", "--loss-over batch", "use one process, or one domain")
+
+    # -- what it is ---------------------------------------------------------------------------------------
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters that move, as real numbers: a complex one counts as two."""
+        return self.space.size
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights at the centre as one vector ``(n_parameters,)``; do not write to it."""
+        return self._centre
+
+    @cached_property
+    def data_hash(self) -> str:
+        """SHA-256 of the exact examples, in order, with their domains."""
+        return self.examples.fingerprint()
+
+    @cached_property
+    def weighted(self) -> bool:
+        """Whether examples weigh differently in the mean loss; the same for every part of the examples."""
+        return self.loss_over == "example" and example_weights(self.loss_function, self.some(1).targets) is not None
+
+    @cached_property
+    def total_weight(self) -> float:
+        """What the mean loss divides by: examples, or the predictions in them that count, or batches."""
+        if self.loss_over == "batch":
+            return float(sum(1 for _ in self.examples.cuts(self.batch_size, within_domains=True)))
+        if not self.weighted:
+            return float(self.n_examples)
+
+        def contribution(batch: Batch) -> list[Tensor]:
+            return [torch.as_tensor(batch_weight(self.loss_function, batch.targets), dtype=torch.float64)]
+
+        total = float(self._sum(contribution)[0])
+        if not total:
+            raise no_target()
+        return total
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance: what was analysed, on what, with which versions."""
+        counts = np.bincount(self.examples.domain, minlength=len(self.examples.domain_names))
+        return {
+            "n_examples": self.n_examples,
+            "data_hash": self.data_hash,
+            "data_facts": dict(self.examples.facts) or None,
+            "weights_hash": self.weights_hash,
+            "n_parameters": self.n_parameters,
+            "model": type(self.model).__name__,
+            "loss_function": self.loss_name,
+            "loss_over": self.loss_over,
+            "network_hash": self.network_hash,
+            "loss_hash": self.loss_hash,
+            "params": self.params,
+            "parameter_names": list(self.space.names),
+            "replaced": sorted(self.replaced),
+            "settled_embeddings": self.settled,
+            "forgotten_values": self.forgotten,
+            "cautions": [*self.cautions, *self.misused],
+            "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
+            "mode": self.mode,
+            "replay_seed": self.replay_seed,
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "micro_batch": self.batch_size,
+            "processes": place()[1],
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+        }
+
+    def of_domain(self, name: str) -> Problem:
+        """The same network with the loss of one domain alone.
+
+        Raises:
+            UsageError: If there is no such domain, or it has no example here.
+        """
+        members = np.flatnonzero(self.examples.domain == self.examples.domain_index(name))
+        if not len(members):
+            raise UsageError(f"domain {name!r} has no example in this selection", "--per-domain", "raise --examples")
+        return self.of_examples(members)
+
+    def of_examples(self, positions: Indices) -> Problem:
+        """The same network (shared, not copied) with the loss over the examples at ``positions``."""
+        return self.on(self.examples.select(positions))
+
+    @computing()
+    def on(self, examples: Examples, where: str = "the data set") -> Problem:
+        """The same network (shared, not copied) with the loss over other examples, called ``where`` in messages.
+
+        Raises:
+            DataError: If they do not fit the network.
+        """
+        other = shallow.copy(self)
+        for name in ("data_hash", "total_weight"):
+            other.__dict__.pop(name, None)
+        # A part of what did not fit is not read either: all parts together would not fit.
+        part = examples.store is self.examples.store
+        read = examples if part else examples.in_memory(_MEMORY_BYTES)
+        other.examples, other._batches = self._in_order(read), None
+        if not part:
+            loss, kind = self.loss_function, self.dtype
+            check_fit(self.model, other.examples, loss, device=self.device, dtype=kind, where=where)
+        return other
+
+    @computing()
+    def with_model(self, model: nn.Module) -> Problem:
+        """Another network of the same kind (copied) over the same examples, with the same loss and choices."""
+        other = Problem(
+            model,
+            self.examples,
+            self.loss_function,
+            params=self.params,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+            unseen=self.unseen,
+            mode=self.mode,
+            replay_seed=self.replay_seed,
+            loss_over=self.loss_over,
+            _sound=True,
+        )
+        other.loss_name, other.start, other.cautions = self.loss_name, self.start, self.cautions
+        other._batches = self._batches
+        return other
+
+    @computing()
+    def of_parameters(self, names: Sequence[str]) -> Problem:
+        """The same network (shared, not copied) in which only the named parameters move.
+
+        Raises:
+            UsageError: If none of them moves here.
+        """
+        other = shallow.copy(self)
+        other.params = "^(?:" + "|".join(re.escape(name) for name in names) + ")$"
+        other.space = ParameterSpace(self.model, other.params)
+        other._centre = other.space.current()
+        return other
+
+    @computing()
+    def twin(self) -> nn.Module:
+        """A copy of the network, proved to compute with its own weights.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        return self._own(self.model, self.examples)
+
+    @computing()
+    def in_double(self, count: int) -> Problem:
+        """A float64 copy of the network with the loss over the first ``count`` examples."""
+        first = self.examples.select(np.arange(count))
+        return Problem(
+            self.model,
+            first,
+            self.loss_function,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=torch.float64,
+            mode=self.mode,
+            replay_seed=self.replay_seed,
+            loss_over=self.loss_over,
+            _sound=True,
+        )
+
+    def present_domains(self) -> list[str]:
+        """Names of the domains that have examples, or [] where the data has no domains."""
+        return (
+            [self.examples.domain_names[i] for i in np.unique(self.examples.domain)] if self.examples.domains else []
+        )
+
+    # -- what it answers ------------------------------------------------------------------------------------
+
+    @computing()
+    def sums(self) -> Tensor:
+        """The pass's `batch_sums` at the current weights, ``(5, domains)``, without waiting for the device."""
+        with torch.no_grad():
+            return self._sum(lambda batch: [self._evaluate_batch(batch)])[0]
+
+    @computing()
+    def evaluate(self) -> Evaluation:
+        """Loss and accuracy over the examples and per domain, at the current weights, from one pass.
+
+        Non-finite losses are returned as they are.
+        """
+        return evaluation_from_sums(self.sums(), self.examples.domain_names)
+
+    def _evaluate_batch(self, batch: Batch) -> Tensor:
+        sums = pass_sums(self.output, self.loss_function, batch, len(self.examples.domain_names))
+        if self.loss_over == "batch":  # of one domain: it counts as one
+            here = int(batch.domain[0])
+            sums[0, here] = self.batch_loss(batch).double()
+            sums[2, here] = 1
+        return sums
+
+    @computing()
+    def loss(self) -> float:
+        """Mean loss over the examples at the current weights."""
+        return self.evaluate().loss
+
+    @computing()
+    def gradient(self) -> Tensor:
+        """Gradient of the mean loss, shape ``(n_parameters,)``."""
+        return self.loss_and_gradient()[1]
+
+    @computing()
+    def loss_and_gradient(self) -> tuple[Tensor, Tensor]:
+        """Mean loss, shape ``()``, float64, and its gradient, shape ``(n_parameters,)``, from one pass.
+
+        Raises:
+            NumericalError: If an operation of the model has no derivative.
+        """
+
+        def contribution(batch: Batch) -> list[Tensor]:
+            loss = self.batch_sum(batch)
+            return [loss.detach().double(), self._flat_gradient(loss)]
+
+        try:
+            with torch.enable_grad():  # also inside an `excursion`
+                loss, gradient = self._sum(contribution)
+        except RuntimeError as error:
+            raise missing_derivative(error, "gradient") from error
+        return loss / self.total_weight, gradient / self.total_weight
+
+    @computing()
+    def hvp(self, vector: Tensor) -> Tensor:
+        """Hessian of the mean loss times ``vector`` ``(n_parameters,)``, by double backward (reverse over reverse).
+
+        For many products take `landscape.curvature.operators.operator_of`, which keeps the graphs between them.
+
+        Raises:
+            NumericalError: If an operation of the model has no second derivative, or the product is not finite.
+        """
+        product = Products(self, memory=0)(vector)
+        require_finite([float(torch.linalg.vector_norm(product))], self)
+        return product
+
+    @computing()
+    def loss_tensor(self) -> Tensor:
+        """Mean loss at the current weights, shape ``()``, float64, on the device and without waiting for it."""
+        with torch.no_grad():
+            return self._sum(lambda batch: [self.batch_sum(batch).double()])[0] / self.total_weight
+
+    @computing()
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """Mean loss of one batch at the current weights, shape ``()``, with its graph."""
+        return mean_loss(self.loss_function, self.output(batch), batch.targets)
+
+    @computing()
+    def batch_sum(self, batch: Batch) -> Tensor:
+        """Weighted sum of a batch's losses, shape ``()``, with its graph; all add up to mean × `total_weight`."""
+        loss = self.batch_loss(batch)
+        return loss if self.loss_over == "batch" else loss * batch_weight(self.loss_function, batch.targets)
+
+    def require_examples(self, what: str) -> None:
+        """Refuse what needs the losses of single examples where the loss is over batches.
+
+        Raises:
+            UsageError: Naming what needs them.
+        """
+        if self.loss_over == "batch":
+            raise UsageError(f"{what} is made of single examples", "--loss-over batch", "leave it out here")
+
+    @computing()
+    def example_losses(self) -> Tensor | None:
+        """Loss of each example at the current weights, ``(n_examples,)``; None if the loss gives only the mean."""
+        if self.loss_over == "batch":
+            return None
+
+        def gives_them() -> bool:
+            batch = self.some(2)  # BatchNorm in train mode wants two
+            return example_losses(self.loss_function, self.output(batch), batch.targets) is not None
+
+        with torch.no_grad():
+            return self.per_example(self._losses_of) if self.within_memory(gives_them) else None
+
+    @computing()
+    def example_weights(self) -> Tensor | None:
+        """What each example weighs in the mean loss, ``(n_examples,)``; None where all weigh the same."""
+
+        def of(batch: Batch) -> Tensor:
+            weights = example_weights(self.loss_function, batch.targets)
+            assert weights is not None
+            return weights
+
+        return self.per_example(of) if self.weighted else None
+
+    def _losses_of(self, batch: Batch) -> Tensor:
+        values = example_losses(self.loss_function, self.output(batch), batch.targets)
+        assert values is not None
+        return values
+
+    @computing()
+    def unused_parameters(self) -> list[str]:
+        """Names of parameters that the loss of the first micro-batch does not reach."""
+
+        def of_first_batch() -> list[str]:
+            with torch.enable_grad():
+                loss = self.batch_loss(self.some(self.batch_size))
+                if not loss.requires_grad:
+                    return list(self.space.names)
+                gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
+            return [n for n, g in zip(self.space.names, gradient, strict=True) if g is None]
+
+        return self.within_memory(of_first_batch)
+
+    # -- going somewhere and coming back ---------------------------------------------------------------------
+
+    @contextmanager
+    def excursion(self) -> Iterator[list[Tensor]]:
+        """Let the weights move inside the block; afterwards they are the centre's again, bit for bit.
+
+        Yields:
+            The parameter tensors, complex ones as their real parts, to be written in place.
+        """
+        with computing():
+            tensors = self.space.views
+            try:
+                with torch.no_grad():
+                    yield tensors
+            finally:
+                self.space.write(self._centre)
+
+    @computing()
+    def require_finite(self) -> Evaluation:
+        """Evaluate, and refuse a point where the loss is not a number.
+
+        Raises:
+            NumericalError: If the loss is NaN or infinite.
+        """
+        with preserved_random_state():
+            evaluation = self.evaluate()
+        if not np.isfinite(evaluation.loss):
+            raise NumericalError(
+                f"the loss at the weights is {evaluation.loss}",
+                f"{self.n_examples} examples",
+                "check weights and data",
+            )
+        self.misused = misuse(self.loss_function, lambda: self.some(64).targets, evaluation)
+        return evaluation
+
+    # -- passes over the examples ------------------------------------------------------------------------------
+
+    @contextmanager
+    def twice_differentiable(self) -> Iterator[None]:
+        """Forward passes inside have second derivatives that exist and are right; what was replaced is recorded."""
+        with twice_differentiable(self.replaced):
+            yield
+
+    def note_custom_functions(self, loss: Tensor) -> None:
+        """Look once through the graph of a loss for custom functions, whose second derivative may be wrong.
+
+        Raises:
+            NumericalError: If one has none.
+        """
+        if self.custom_functions is None:
+            self.custom_functions = custom_functions(loss)
+
+    def _flat_gradient(self, scalar: Tensor) -> Tensor:
+        if not scalar.requires_grad:
+            return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
+        return self.space.flatten(torch.autograd.grad(scalar, self.space.tensors, allow_unused=True))
+
+
+def _refuse_inference_tensors(model: nn.Module) -> None:
+    """Refuse weights that were made in ``torch.inference_mode``: torch builds no graph with them.
+
+    Raises:
+        UsageError: Naming the first.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_inference():
+            fix = "build the network outside of it (and copy its weights there), or under torch.no_grad"
+            raise UsageError("it was made in torch.inference_mode and has no derivatives", name, fix)

@@ -1,0 +1,1 @@
+"""What is kept: runs, results, how they are found again, and what has changed since."""

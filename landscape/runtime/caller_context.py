@@ -1,0 +1,53 @@
+"""What a caller may be in when it calls: ``torch.inference_mode``, a default device, one of several threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ..base.errors import UsageError
+from ..base.process_state import one_at_a_time
+
+_FORKED_AMONG_THREADS: list[int] = []
+_TASKS = Path("/proc/self/task")
+
+
+def _before_fork() -> None:
+    _BEFORE[:] = [len(list(_TASKS.iterdir())) if _TASKS.is_dir() else 2]  # 2: nobody knows
+
+
+def _after_fork() -> None:
+    if _BEFORE[0] > 1:
+        _FORKED_AMONG_THREADS.append(os.getpid())
+
+
+_BEFORE = [1]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """One computation of this process at a time, outside of ``torch.inference_mode``. Also a decorator.
+
+    A graph that is built in inference mode has no derivatives, and what is kept of it spoils what comes later.
+
+    Raises:
+        UsageError: If tensors are made on the meta device here, where they hold no numbers; or in a forked process
+            that torch is to use several threads in: it has none of those that it remembers, and waits for ever.
+    """
+    if _FORKED_AMONG_THREADS and torch.get_num_threads() > 1:
+        fix = "call torch.set_num_threads(1) in it first, or start it with the method spawn"
+        raise UsageError("torch's threads are not there any more", "a forked process", fix)
+    if torch.get_default_device().type == "meta":
+        raise UsageError("tensors hold no numbers there", 'default device "meta"', "call it outside of that")
+    with one_at_a_time():
+        if not torch.is_inference_mode_enabled():
+            yield
+            return
+        with torch.inference_mode(False):
+            yield

@@ -1,0 +1,1 @@
+"""Pure functions of columns: correlations, paired tests, intervals."""

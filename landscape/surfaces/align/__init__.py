@@ -1,0 +1,1 @@
+"""Networks laid over each other by permuting hidden units."""

@@ -1,0 +1,57 @@
+"""The examples that a surface or a path needs besides those it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..data.examples import Examples
+from ..problem.problem import Problem
+from ..specs import PathSpec, Spec, SurfaceSpec
+from ..specs.surface import parse_direction
+from ..weights.checkpoint import read_weights
+from ..weights.weights import tensors_hash
+from .evaluate.batchnorm import calibration_problem
+from .evaluate.evaluator import statistics_policy
+
+_CALIBRATION = 2000
+
+
+def companions(
+    problem: Problem, spec: SurfaceSpec | PathSpec, split: Callable[[str], Examples], *, between: bool = False
+) -> dict[str, Problem | None]:
+    """The test split where metrics ask for it, and training examples where statistics or a curve need them.
+
+    Args:
+        problem: What is measured.
+        spec: Says what is needed.
+        split: From the name of a split to its examples.
+        between: Whether it goes from checkpoint to checkpoint (`statistics_policy`).
+
+    Returns:
+        ``test`` and ``training``, problems that share the network of ``problem``, or None. At most 2,000 training
+        examples are taken, or as many as the problem has, in a seeded and stratified choice.
+    """
+    test = training = None
+    if isinstance(spec, SurfaceSpec) and spec.wants_test:
+        test = problem.on(split("test"), "split 'test'")
+    curve = isinstance(spec, PathSpec) and spec.kind != "line"
+    if curve or statistics_policy(problem, spec.bn, between) == "recalibrate":
+        found, most = split("train"), max(_CALIBRATION, problem.n_examples)
+        training = calibration_problem(problem, found if len(found) <= most else found.subset(most, 0))
+    return {"test": test, "training": training}
+
+
+def ingredients(spec: Spec, beside: Mapping[str, Any]) -> list[Any]:
+    """What decides a result beyond the problem and the spec: other examples, files of directions, shared ranges."""
+    if not isinstance(spec, (SurfaceSpec, PathSpec)):
+        return []
+    others: list[Any] = [beside[k].data_hash if beside.get(k) else None for k in ("test", "training")]
+    for word in spec.axes if isinstance(spec, SurfaceSpec) else ():
+        kind, argument = parse_direction(word)
+        if kind in ("checkpoint", "file"):
+            others.append(tensors_hash(read_weights(Path(argument)).tensors))
+    if beside.get("reaches"):
+        others.append([r.value for r in beside["reaches"]])
+    return others
