@@ -48,7 +48,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     from landscape.figures.render import drawable, render
     from landscape.report.report import write_report
     from landscape.results.history import training_result
-    from landscape.runtime.distributed import first
+    from landscape.runtime.distributed import is_main_process
     from landscape.training.trainer import train
 
     options = arguments.options
@@ -70,13 +70,13 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
         results += [*standard_set(str(one.path), force=options.force), training_result(one)]
     report("analyses", len(runs), len(runs))
     outputs: list[Path] = []
-    kinds = drawable(results) if first() else []
+    kinds = drawable(results) if is_main_process() else []
     for i, kind in enumerate(kinds):
         report("figures", i, len(kinds), kind)
         outputs += render(kind, results, options.out / "figures")
     report("figures", len(kinds), len(kinds))
     page = options.out / "report.html"
-    if first():
+    if is_main_process():
         write_report(results, page, title="SGD, SAM, SAGM and DISAM on rotated digits")
     show_summary(results, screen)
     screen.path("figures", (options.out / "figures").absolute())

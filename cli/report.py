@@ -43,7 +43,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     from landscape.base.files import remove_stale_temporaries
     from landscape.report.report import write_report
     from landscape.results.staleness import one_look
-    from landscape.runtime.distributed import first
+    from landscape.runtime.distributed import is_main_process
 
     stored = tuple(t for t in arguments.targets if holds_results(t))
     others = tuple(t for t in arguments.targets if t not in stored)
@@ -51,7 +51,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     if others or not stored:
         results = results + analyzed(replace(arguments, targets=others), screen)
     page = arguments.options.page.absolute()
-    if first():
+    if is_main_process():
         remove_stale_temporaries(page.parent)
         write_report(results, page, title=arguments.options.title)
     screen.path("report", page)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._deprecated import install
+from ._deprecated import install, renamed
 
 if TYPE_CHECKING:
     from .analyses.analyze import analyze as analyze
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from .optim import BatchLoss as BatchLoss
     from .optim import EntropySGD as EntropySGD
     from .optim import LookSAM as LookSAM
-    from .optim import Pieces as Pieces
+    from .optim import MicroBatches as MicroBatches
     from .optim import VREx as VREx
     from .problem.problem import Problem as Problem
     from .report.report import write_report as write_report
@@ -104,7 +104,7 @@ _WHERE = {
     "SWA": "optim",
     "SWAD": "optim",
     "BatchLoss": "optim",
-    "Pieces": "optim",
+    "MicroBatches": "optim",
     # what comes out, and what is made of it
     "Result": "results.result",
     "Run": "results.run",
@@ -136,7 +136,7 @@ install()
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
-        raise AttributeError(f"module 'landscape' has no attribute {name!r}")
+        return renamed(__name__)(name)
     found = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
     globals()[name] = found
     return found

@@ -206,6 +206,25 @@ NAMES = {
     "parameters:seed_everything": "runtime.random_state",
     "parameters:unwrapped": "problem.wrappers",
 }
+# Public names that are called otherwise, in packages that are where they were: package:old -> new name.
+RENAMED = {
+    "landscape:Pieces": "MicroBatches",
+    "landscape.optim:Pieces": "MicroBatches",
+}
+# Methods and attributes of public classes: class -> old -> new.
+METHODS = {
+    "Problem": {
+        "excursion": "temporary_weights",
+        "in_double": "to_float64",
+        "note_custom_functions": "check_custom_autograd_functions",
+        "of_domain": "restrict_to_domain",
+        "of_examples": "restrict_to_examples",
+        "of_parameters": "restrict_to_parameters",
+        "on": "with_examples",
+        "some": "head",
+        "within_memory": "retry_on_oom",
+    },
+}
 _FORMER = {f"landscape.{new}": f"landscape.{old}" for old, new in MOVED.items()}
 
 
@@ -224,6 +243,29 @@ def names_of_before(package: str) -> Callable[[str], Any]:
         return _found(old, name)
 
     return find
+
+
+def renamed(package: str) -> Callable[[str], Any]:
+    """``__getattr__`` for a package some of whose names are called otherwise now."""
+
+    def find(name: str) -> Any:
+        if f"{package}:{name}" not in RENAMED:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        new = RENAMED[f"{package}:{name}"]
+        _warn(f"{package}.{name}", f"{package}.{new}")
+        return getattr(importlib.import_module(package), new)
+
+    return find
+
+
+def renamed_member(owner: Any, name: str) -> Any:
+    """``__getattr__`` for an object of a public class some of whose members are called otherwise now."""
+    for kind in type(owner).__mro__:
+        if name in METHODS.get(kind.__name__, {}):
+            new = METHODS[kind.__name__][name]
+            _warn(f"{kind.__name__}.{name}", f"{kind.__name__}.{new}")
+            return getattr(owner, new)
+    raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
 
 
 def install() -> None:

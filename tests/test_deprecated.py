@@ -8,8 +8,9 @@ import sys
 import warnings
 
 import pytest
+import torch
 
-from landscape import _deprecated
+from landscape import Problem, _deprecated
 
 
 @pytest.mark.parametrize("old", sorted(_deprecated.MOVED))
@@ -54,3 +55,20 @@ def test_the_library_itself_uses_no_old_name():
     """Its own imports would warn, and pytest turns that into an error; nothing else asks for `former`."""
     assert _deprecated.former("landscape.data.losses") == "landscape.losses"
     assert _deprecated.former("torch.nn") == "torch.nn"
+
+
+@pytest.mark.parametrize("name", sorted(_deprecated.RENAMED))
+def test_public_names_that_are_called_otherwise(name: str):
+    package, _, word = name.partition(":")
+    module = importlib.import_module(package)
+    with pytest.warns(DeprecationWarning, match=rf"{package}\.{_deprecated.RENAMED[name]}"):
+        assert getattr(module, word) is getattr(module, _deprecated.RENAMED[name])
+
+
+@pytest.mark.parametrize("name", sorted(_deprecated.METHODS["Problem"]))
+def test_methods_of_a_problem_that_are_called_otherwise(name: str):
+    problem = Problem(torch.nn.Linear(2, 2), (torch.ones(3, 2), torch.tensor([0, 1, 0])), "cross_entropy")
+    new = _deprecated.METHODS["Problem"][name]
+    with pytest.warns(DeprecationWarning, match=rf"Problem\.{name} has moved to Problem\.{new}"):
+        assert getattr(problem, name) == getattr(problem, new)
+    assert not hasattr(problem, "nothing_of_this_name")

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ..base.errors import UsageError
-from ..base.files import make_folder, remove_stale_temporaries
 from ..problem.problem import Problem
-from ..results.identity import identity, key
-from ..results.provenance import weights_state
 from ..results.result import Result
 from ..results.run import step_of
 from ..results.target import Target
 from ..runtime.caller_context import computing
-from ..runtime.distributed import alone, decided
-from ..runtime.random_state import preserved_random_state
-from ..specs import PathSpec, ProblemSpec, Spec, SurfaceSpec
+from ..runtime.distributed import no_sharding
+from ..specs import PathSpec, ProblemSpec, SurfaceSpec
 from ..specs.surface import parse_direction
-from ..surfaces.auxiliary_problems import companions, ingredients
+from ..surfaces.auxiliary_problems import auxiliary_problems, identity_parts
 from ..surfaces.directions.parse import directions_of
 from ..surfaces.directions.snapshots import Snapshot
 from ..surfaces.directions.trajectory import evenly
 from ..surfaces.evaluate.auto_range import Reach
-from ..surfaces.evaluate.evaluator import statistics_policy, walking
-from ..surfaces.evaluate.row_cache import discard
+from ..surfaces.evaluate.evaluator import evaluating, statistics_policy
 from ..surfaces.path import path as path_between
 from ..surfaces.planes import plane
 from ..surfaces.surface import axis_reach
-from .analyze import analyze, is_stored, keep, with_files
+from .analyze import analyze
+from .computation import Computation, results_folder
 from .opening import open_problem, splits_of
+from .prepare import with_files
 
 log = logging.getLogger(__name__)
 
@@ -103,15 +100,21 @@ def path(
     first, second = [Target.find(t) if isinstance(t, str) else t for t in (first, second)]
     problem_spec, spec = problem_spec or ProblemSpec(), spec or PathSpec()
     first.facts()
+    folder = results_folder([first, second], out)
     problem = open_problem(first, problem_spec, trust=trust)
     other = _snapshot(second, second.checkpoint, problem)
-    beside = companions(problem, spec, splits_of(first, problem_spec, problem, trust=trust), between=True)
+    beside = auxiliary_problems(problem, spec, splits_of(first, problem_spec, problem, trust=trust), between=True)
 
     def compute(store: Path) -> Result:
         return path_between(problem, other, spec, seed=problem_spec.seed, training=beside["training"], store=store)
 
-    others = [other.facts["weights_hash"], *ingredients(spec, beside)]
-    return _stored("path", [first, second], problem, problem_spec, spec, others, compute, out=out, force=force)
+    others = [other.facts["weights_hash"], *identity_parts(spec, beside)]
+    ends = [str(t.checkpoint) for t in (first, second)]
+    named = {"targets": ends, "a": ends[0], "b": ends[1]}
+    made = Computation(
+        "path", [first, second], problem, problem_spec, spec, compute, others, placed=lambda _record, _run: named
+    )
+    return made.result(folder, force=force)
 
 
 def _plane(
@@ -125,6 +128,7 @@ def _plane(
 ) -> Result:
     for target in targets:
         target.facts()
+    folder = results_folder(targets, out)
     problem = open_problem(targets[0], problem_spec, trust=trust)
     if spec.plane:
         runs = [[_snapshot(t, t.checkpoint, problem)] for t in targets[1:]]
@@ -136,63 +140,20 @@ def _plane(
         ]
         if len({len(f) for f in files}) > 1:
             log.info("every run is shown with %d checkpoints, as many as the shortest has", count)
-    beside = companions(problem, spec, splits_of(targets[0], problem_spec, problem, trust=trust), between=True)
+    beside = auxiliary_problems(
+        problem, spec, splits_of(targets[0], problem_spec, problem, trust=trust), between=True
+    )
 
     def compute(store: Path) -> Result:
         return plane(problem, spec, runs, seed=problem_spec.seed, store=store, **beside)
 
     hashes = [[s.facts["weights_hash"] for s in run] for run in runs]
-    others = [hashes, *ingredients(spec, beside)]
-    return _stored("plane", targets, problem, problem_spec, spec, others, compute, out=out, force=force)
-
-
-def _stored(
-    kind: str,
-    targets: Sequence[Target],
-    problem: Problem,
-    problem_spec: ProblemSpec,
-    spec: Spec,
-    others: Sequence[object],
-    compute: Callable[[Path], Result],
-    *,
-    out: Path | str | None,
-    force: bool,
-) -> Result:
-    """The stored result of equal ingredients, or a computed one, stored in the folder of the only run there is."""
-    homes = {t.results for t in targets}
-    folder = make_folder(Path(out).absolute() if out else homes.pop() if len(homes) == 1 else _COMMON.absolute())
-    remove_stale_temporaries(folder)
-    found = identity(kind, problem, spec, problem_spec, others)
-    file = folder / f"{kind}-{key(kind, found)}.nc"
-    if not force and decided(lambda: is_stored(file, kind, found)):
-        log.info("stored result, same weights, network, data and options: %s", file)
-        return Result.load(file)
-    store = file.with_suffix(".rows")
-    with preserved_random_state():
-        result = compute(store)
-    named = {"target": str(targets[0].checkpoint), "run": targets[0].facts(), "split": problem_spec.split}
-    result.record |= {
-        **named,
-        "targets": [str(t.checkpoint) for t in targets],
-        "problem_spec": problem_spec.to_dict(),
-        "identity": found,
-        "origins": _origins(problem, targets),
-    }
-    if kind == "path":
-        result.record |= {"a": str(targets[0].checkpoint), "b": str(targets[1].checkpoint)}
-    keep(result, file)
-    discard(store)
-    return result
-
-
-def _origins(problem: Problem, targets: Sequence[Target]) -> dict[str, object] | None:
-    if problem.origins is None:
-        return None
-    files = dict.fromkeys(t.checkpoint for t in targets)
-    return {**problem.origins, "weights": [[str(file), weights_state(file)] for file in files]}
-
-
-_COMMON = Path("landscape-results")
+    others = [hashes, *identity_parts(spec, beside)]
+    named = {"targets": [str(t.checkpoint) for t in targets]}
+    made = Computation(
+        "plane", targets, problem, problem_spec, spec, compute, others, placed=lambda _record, _run: named
+    )
+    return made.result(folder, force=force)
 
 
 def _files(target: Target) -> list[Path]:
@@ -208,7 +169,7 @@ def _snapshot(target: Target, file: Path, problem: Problem) -> Snapshot:
     return Snapshot.read(file, problem, {"run": facts, "label": label, "step": facts["step"] if facts else None})
 
 
-@alone()
+@no_sharding()
 def _shared_reaches(
     targets: Sequence[Target], problem_spec: ProblemSpec, spec: SurfaceSpec, *, trust: bool
 ) -> list[Reach]:
@@ -216,9 +177,9 @@ def _shared_reaches(
     found: list[list[Reach]] = []
     for target in targets:
         problem = open_problem(target, problem_spec, trust=trust)
-        beside = companions(problem, spec, splits_of(target, problem_spec, problem, trust=trust))
+        beside = auxiliary_problems(problem, spec, splits_of(target, problem_spec, problem, trust=trust))
         policy = statistics_policy(problem, spec.bn, between=False)
         axes = directions_of(problem, spec, problem_spec.seed)
-        with torch.no_grad(), walking(problem, policy, None, beside["training"]) as walker:
+        with torch.no_grad(), evaluating(problem, policy, None, beside["training"]) as walker:
             found.append([axis_reach(walker, d) for d in axes])
     return [max(axis, key=lambda r: r.value) for axis in zip(*found, strict=True)]

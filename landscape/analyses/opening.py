@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..base.plugins import Plugin, resolve
 from ..data.changes import changed
 from ..data.examples import Examples
 from ..data.images import NORMALIZATIONS
-from ..data.splits import open_data
+from ..data.splits import Splits, open_data
 from ..models.build import build_model, facts_of
 from ..models.repeatable import require_repeatable
 from ..problem.checks.cautions import image_scale
@@ -48,40 +49,66 @@ def open_problem(
     return opened(target, spec or ProblemSpec(), all_domains=all_domains, trust=trust)[0]
 
 
-def opened(
-    target: Target, spec: ProblemSpec, *, all_domains: bool, trust: bool, first: int | None = None
-) -> tuple[Problem, dict[str, Examples]]:
-    """The problem, and the examples of the same domains in the other splits (as many as in the problem at most).
+@dataclass(frozen=True)
+class Selection:
+    """The examples that a target and a spec stand for.
 
-    Of data that is a stream the ``first`` examples are read; None reads as many as ``spec`` asks for.
+    Attributes:
+        splits: All that the data have, as the run was trained on them.
+        examples: Those of the spec's split, of the wanted domains, and as many as it asks for.
+        others: Those of the same domains in the other splits, as many as in the problem at most.
+        data: Where they come from.
+        wanted: Domains.
+        holdout: Domains that the run held out.
     """
+
+    splits: Splits
+    examples: Examples
+    others: dict[str, Examples]
+    data: Plugin
+    wanted: tuple[str, ...]
+    holdout: tuple[str, ...]
+
+
+def selected(
+    target: Target, spec: ProblemSpec, *, all_domains: bool, trust: bool, first: int | None = None
+) -> Selection:
+    """The examples of a target; of data that is a stream the ``first``, or as many as ``spec`` asks for."""
+    recorded = target.run.spec if target.run else {}
+    data = _named("data", spec.data, recorded, DATA, trust)
+    data_arg = spec.data_arg or (() if spec.data else recorded.get("data_arg", ()))
+    splits = open_data(data, key_values(data_arg, "data_arg"), first or spec.examples)
+    if target.run and not spec.data:  # the examples as the run was trained on them
+        splits = changed(splits, recorded, recorded.get("holdout", ()), recorded["seed"][0]).splits
+    splits.check_domains(spec.domain, "--domain")
+    splits.split(spec.split)
+    holdout = tuple(recorded.get("holdout", ())) if not spec.data else ()
+    wanted = spec.domain or tuple(d for d in splits.domains or () if all_domains or d not in holdout)
+    found = {k: e.of_domains(wanted) if wanted and e.domains else e for k, e in splits.items()}
+    examples = found.pop(spec.split)
+    if not len(examples):
+        raise UsageError("no example is left", f"--split {spec.split} --domain {' '.join(wanted)}", "choose others")
+    if spec.examples is not None:
+        examples = examples.subset(spec.examples, spec.seed)
+        found = {k: e.subset(min(spec.examples, len(e)), spec.seed) for k, e in found.items()}
+    return Selection(splits, examples, found, data, wanted, holdout)
+
+
+def opened(
+    target: Target, spec: ProblemSpec, *, all_domains: bool, trust: bool
+) -> tuple[Problem, dict[str, Examples]]:
+    """The problem, and the examples of the same domains in the other splits (as many as in the problem at most)."""
     recorded = target.run.spec if target.run else {}
     facts = target.run.record.get("ingredients", {}).get("facts", {}) if target.run else {}
     with preserved_random_state():
         seed_everything(0, "open")
-        data = _named("data", spec.data, recorded, DATA, trust)
-        data_arg = spec.data_arg or (() if spec.data else recorded.get("data_arg", ()))
-        splits = open_data(data, key_values(data_arg, "data_arg"), first or spec.examples)
-        if target.run and not spec.data:  # the examples as the run was trained on them
-            splits = changed(splits, recorded, recorded.get("holdout", ()), recorded["seed"][0]).splits
-        splits.check_domains(spec.domain, "--domain")
-        splits.split(spec.split)
-        holdout = tuple(recorded.get("holdout", ())) if not spec.data else ()
-        wanted = spec.domain or tuple(d for d in splits.domains or () if all_domains or d not in holdout)
-        selected = {k: e.of_domains(wanted) if wanted and e.domains else e for k, e in splits.items()}
-        examples = selected.pop(spec.split)
-        if not len(examples):
-            raise UsageError(
-                "no example is left", f"--split {spec.split} --domain {' '.join(wanted)}", "choose others"
-            )
-        if spec.examples is not None:
-            examples = examples.subset(spec.examples, spec.seed)
-            selected = {k: e.subset(min(spec.examples, len(e)), spec.seed) for k, e in selected.items()}
+        chosen = selected(target, spec, all_domains=all_domains, trust=trust)
+        examples, data = chosen.examples, chosen.data
         loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
         plugin = _named("model", spec.model, recorded, MODELS, trust)
         model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
         build = functools.partial(
-            build_model, plugin, key_values(model_arg, "model_arg"), facts or facts_of(splits["train"])
+            build_model, plugin, key_values(model_arg, "model_arg"), facts or facts_of(chosen.splits["train"])
         )
         model = build()
         kept = load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
@@ -94,7 +121,7 @@ def opened(
             batch_size=spec.batch_size,
             device=spec.device,
             dtype=spec.dtype,
-            unseen=[d for d in splits.unseen(holdout) if d in wanted],
+            unseen=[d for d in chosen.splits.unseen(chosen.holdout) if d in chosen.wanted],
             mode=spec.mode,
             replay_seed=spec.replay_seed,
             loss_over=spec.loss_over,
@@ -106,7 +133,7 @@ def opened(
     if not (target.run and target.run.spec.get("init") is None and not spec.data):  # else it was trained as it is
         given = NORMALIZATIONS.get(str(examples.facts.get("normalize")))
         problem.cautions += image_scale(model, examples.facts, given, plugin.name)
-    return problem, {k: e for k, e in selected.items() if len(e)}
+    return problem, {k: e for k, e in chosen.others.items() if len(e)}
 
 
 def _start(run: Run | None) -> Path | None:
@@ -136,7 +163,9 @@ def splits_of(
         if name == problem_spec.split:
             return problem.examples
         asked = problem_spec.with_(split=name, examples=None)
-        found = opened(target, asked, all_domains=False, trust=trust, first=problem_spec.examples)[0].examples
+        with preserved_random_state():
+            seed_everything(0, "open")
+            found = selected(target, asked, all_domains=False, trust=trust, first=problem_spec.examples).examples
         few = problem_spec.examples is not None and problem_spec.examples < len(found)
         return found.subset(problem_spec.examples or 0, problem_spec.seed) if few else found
 

@@ -178,7 +178,7 @@ class _Substitute(TorchFunctionMode):
         return found
 
 
-def settle_embeddings(model: nn.Module) -> list[str]:
+def apply_embedding_max_norm(model: nn.Module) -> list[str]:
     """Renormalise all rows of embeddings with ``max_norm`` once, in place, and make their forward leave them alone.
 
     Otherwise every forward pass, also without gradients, changes the weights it is asked about. Rows that no

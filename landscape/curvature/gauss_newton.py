@@ -45,7 +45,7 @@ def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], App
         with problem.twice_differentiable():
             returned = prediction(problem.output(batch))
             output = as_real(returned)
-        problem.note_custom_functions(output)
+        problem.check_custom_autograd_functions(output)
         if not output.requires_grad:
             return zero(problem)
         u = torch.zeros_like(output, requires_grad=True)

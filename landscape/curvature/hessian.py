@@ -19,7 +19,7 @@ from .lanczos.journal import Journal
 from .lanczos.warm_start import stored_start
 from .operators import Operator, operator_of
 from .second_opinion import cross_check
-from .spectrum import View, look
+from .spectrum import CurvatureReport, analyze_spectrum
 from .stored import dataset, named_vectors, notes
 
 
@@ -71,17 +71,19 @@ def hessian(
 
     with journal.until_interrupted():
         with journal.of(_operator(problem, spec, seed), "whole") as operator:
-            whole = look(problem, operator, spec, seed, start=start, check=True)
+            whole = analyze_spectrum(problem, operator, spec, seed, start=start, check=True)
             opinions = {
                 name: cross_check(name, problem, operator, top=spec.top, scale=whole.spectrum.scale, seed=seed)
                 for name in spec.cross_check
             }
             count = operator.count
         domains = (
-            {n: part(f"domain {n}", problem.of_domain(n)) for n in problem.present_domains()} if per_domain else None
+            {n: part(f"domain {n}", problem.restrict_to_domain(n)) for n in problem.present_domains()}
+            if per_domain
+            else None
         )
         layers = (
-            {n: part(f"layer {n}", problem.of_parameters(names)) for n, names in _layers(problem).items()}
+            {n: part(f"layer {n}", problem.restrict_to_parameters(names)) for n, names in _layers(problem).items()}
             if spec.per_layer
             else None
         )
@@ -124,12 +126,12 @@ def _operator(problem: Problem, spec: HessianSpec, seed: int) -> Operator:
     return operator_of(problem, spec.operator, memory=memory, seed=seed, samples=spec.label_samples)
 
 
-def _part(problem: Problem, spec: HessianSpec, seed: int, journal: Journal, name: str) -> View:
+def _part(problem: Problem, spec: HessianSpec, seed: int, journal: Journal, name: str) -> CurvatureReport:
     """The same for a domain, a layer or a subset, where fewer parameters may ask for fewer pairs."""
     n = problem.n_parameters
     fitting = spec.with_(top=min(spec.top, n), bottom=min(spec.bottom, n))
     with journal.of(_operator(problem, spec, seed), name) as operator:
-        return look(problem, operator, fitting, seed, start=None, check=False)
+        return analyze_spectrum(problem, operator, fitting, seed, start=None, check=False)
 
 
 def _layers(problem: Problem) -> dict[str, list[str]]:
@@ -152,7 +154,9 @@ def _subsamples(
     for k in range(count):
         report("subsets", k, count)
         members = np.sort(order[k * size : (k + 1) * size])
-        views.append(part(f"subset {k}", problem.of_examples(members), spec.with_(density=False, diagonal=False)))
+        views.append(
+            part(f"subset {k}", problem.restrict_to_examples(members), spec.with_(density=False, diagonal=False))
+        )
 
     def spread(values: list[Any]) -> dict[str, Any]:
         table = np.array(values, dtype=float)

@@ -11,7 +11,7 @@ Of the mean loss over the examples of a `Problem`, exact over ragged micro-batch
 ``gradient-covariance``   (1/N) Σ (gᵢ − g)(gᵢ − g)ᵀ
 ========================  ==========================================================================
 
-Whole network or parameter subset: as the problem says. One domain: ``problem.of_domain(name)``. Several domains
+Whole network or parameter subset: as the problem says. One domain: ``problem.restrict_to_domain(name)``. Several domains
 with weights: ``operator_of(problem, domain_weights={...})``.
 """
 
@@ -197,5 +197,8 @@ def operator_of(
     if memory is not None:
         options["memory"] = memory // len(domain_weights)
     return Mixture(
-        [(w, CurvatureOperator(problem.of_domain(name), kind, **options)) for name, w in domain_weights.items()]
+        [
+            (w, CurvatureOperator(problem.restrict_to_domain(name), kind, **options))
+            for name, w in domain_weights.items()
+        ]
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..base.progress import report
 from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
-from ..runtime.distributed import least
+from ..runtime.distributed import all_reduce_min
 from ..runtime.memory import free_memory
 from ..runtime.random_state import preserved_random_state, seed_everything
 from ..specs import HessianSpec
@@ -38,7 +38,7 @@ _ENOUGH = 24  # with fewer, restarts cost more than a basis in host memory, whic
 
 
 @dataclass(frozen=True)
-class View:
+class CurvatureReport:
     """What was found for one loss: of all examples, a domain or a subset, in all or some parameters.
 
     Attributes:
@@ -56,9 +56,9 @@ class View:
     facts: dict[str, Any]
 
 
-def look(
+def analyze_spectrum(
     problem: Problem, operator: Operator, spec: HessianSpec, seed: int, *, start: Tensor | None, check: bool
-) -> View:
+) -> CurvatureReport:
     """Everything about one loss.
 
     Args:
@@ -129,7 +129,7 @@ def look(
         "hvp_count": operator.count,
     }
     facts = {**operator.facts(), "basis_on": str(device), "basis_limit": limit, "basis_products_kept": images}
-    return View(record, spectrum, sampled, curve, facts)
+    return CurvatureReport(record, spectrum, sampled, curve, facts)
 
 
 def _basis_plan(problem: Problem, spec: HessianSpec) -> tuple[torch.device, int, bool]:
@@ -139,7 +139,7 @@ def _basis_plan(problem: Problem, spec: HessianSpec) -> tuple[torch.device, int,
 
     def rows(device: torch.device) -> int:
         budget = free_memory(device) / 4 if spec.memory is None else spec.memory * 2**30 / 2
-        return least(int(budget // (8 * problem.n_parameters)))  # every process restarts where the others do
+        return all_reduce_min(int(budget // (8 * problem.n_parameters)))  # every process restarts where the others do
 
     device, host = problem.device, torch.device("cpu")
     if device != host and rows(device) < min(enough, rows(host)):

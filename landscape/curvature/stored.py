@@ -11,10 +11,10 @@ from torch import Tensor
 from ..problem.problem import Problem
 from ..specs import HessianSpec
 from .estimators.density import Density
-from .spectrum import View
+from .spectrum import CurvatureReport
 
 
-def notes(problem: Problem, view: View, spec: HessianSpec) -> list[str]:
+def notes(problem: Problem, view: CurvatureReport, spec: HessianSpec) -> list[str]:
     """What a reader should know, a sentence each."""
     said, spectrum = [], view.spectrum
     top = spectrum.top.values
@@ -80,7 +80,7 @@ def dataset(record: dict[str, Any], curve: Density | None) -> Any:
     return xr.Dataset(variables, coordinates)
 
 
-def named_vectors(problem: Problem, view: View) -> dict[str, Tensor]:
+def named_vectors(problem: Problem, view: CurvatureReport) -> dict[str, Tensor]:
     """Eigenvectors as ``v1.NAME...`` (largest) and ``s1.NAME...`` (smallest), and the diagonal, per parameter."""
     rows = [
         *((f"v{i}", v) for i, v in enumerate(view.spectrum.top.vectors, 1)),

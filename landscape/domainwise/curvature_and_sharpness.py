@@ -96,6 +96,6 @@ def sharpness(
 def _losses_at(problem: Problem, gradient: Tensor, rho: float) -> list[float]:
     """Loss of each domain one ascent step along ``gradient`` away."""
     (step,) = ascent_step([gradient], rho)
-    with problem.excursion():
+    with problem.temporary_weights():
         problem.space.write(problem.weights + step.to(problem.weights))
         return [d.loss for d in problem.evaluate().domains.values()]

@@ -39,7 +39,7 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
     evaluation = problem.require_finite()
     table = losses(problem, evaluation)
     names = list(table)
-    parts = {n: problem.of_domain(n) if problem.examples.domains else problem for n in names}
+    parts = {n: problem.restrict_to_domain(n) if problem.examples.domains else problem for n in names}
     gradients = _gradients(parts)
     norms, cosine = cosines(gradients)
     seen = np.array([table[n]["seen"] for n in names])
@@ -66,7 +66,7 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
     }
     for split, examples in splits.items():
         try:
-            found["splits"][split] = _of_split(problem.on(examples, f"split {split!r}"))
+            found["splits"][split] = _of_split(problem.with_examples(examples, f"split {split!r}"))
         except NoTarget as error:  # a test split often has no labels; the others need not wait for them
             found["notes"].append(f"split {split} is left out: {error.what}")
     if spec.sharpness:

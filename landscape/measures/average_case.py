@@ -17,22 +17,22 @@ from ..base.progress import report
 from ..numerics.intervals import mean_and_stderr
 from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .engine.measurement import Value
+from .engine.measurement import Measurement
 from .engine.noise import draws
 from .engine.norm_ball import elementwise
 
 
-def average_case(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def average_case(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """Mean rise under isotropic noise of standard deviation rho (c = 1); standard error over the draws."""
     yield from _measure(problem, spec, seed, adaptive=False)
 
 
-def average_case_adaptive(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def average_case_adaptive(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """Mean rise under noise of standard deviation rho·|w|, weight by weight; standard error over the draws."""
     yield from _measure(problem, spec, seed, adaptive=True)
 
 
-def _measure(problem: Problem, spec: SharpnessSpec, seed: int, *, adaptive: bool) -> Iterator[Value]:
+def _measure(problem: Problem, spec: SharpnessSpec, seed: int, *, adaptive: bool) -> Iterator[Measurement]:
     if spec.p == "1":
         raise UsageError("average-case sharpness is defined for p = 2 and inf", "--p 1", "choose 2 or inf")
     count = spec.draws or 100
@@ -41,9 +41,9 @@ def _measure(problem: Problem, spec: SharpnessSpec, seed: int, *, adaptive: bool
     for rho in spec.rho or ((0.1,) if adaptive else (0.01,)):
         rises = []
         for i, z in enumerate(draws(problem, count, seed, "average-case", uniform=spec.p == "inf")):
-            with problem.excursion():
+            with problem.temporary_weights():
                 problem.space.write(problem.weights + rho * scale * z)
                 rises.append(problem.loss_tensor() - before)
             report(f"average-case sharpness, rho = {rho:g}", i + 1, count)
         value, stderr = mean_and_stderr(torch.stack(rises).cpu())
-        yield Value(value=value, stderr=stderr, n_blocks=count, rho=rho, p=spec.p, adaptive=adaptive)
+        yield Measurement(value=value, stderr=stderr, n_blocks=count, rho=rho, p=spec.p, adaptive=adaptive)

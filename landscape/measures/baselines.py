@@ -20,22 +20,22 @@ from ..runtime.devices import type_at
 from ..specs import SharpnessSpec
 from ..weights.checkpoint import read_weights
 from ..weights.load_state_dict import load_into
-from .engine.measurement import Value
+from .engine.measurement import Measurement
 
 
-def parameter_count(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def parameter_count(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """How many parameters move."""
     del spec, seed
-    yield Value(value=float(problem.n_parameters))
+    yield Measurement(value=float(problem.n_parameters))
 
 
-def weight_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def weight_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """‖w‖₂ over all moving parameters."""
     del spec, seed
-    yield Value(value=float(torch.linalg.vector_norm(problem.weights.double())), p="2")
+    yield Measurement(value=float(torch.linalg.vector_norm(problem.weights.double())), p="2")
 
 
-def distance_from_start(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def distance_from_start(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """‖w − w₀‖₂ from the weights w₀ that training started from: the run's checkpoint of step 0, or ``--start``."""
     del seed
     start = Path(spec.start) if spec.start else problem.start
@@ -49,10 +49,10 @@ def distance_from_start(problem: Problem, spec: SharpnessSpec, seed: int) -> Ite
     load_into(model, read_weights(start), start)
     there = problem.with_model(model).weights
     distance = float(torch.linalg.vector_norm((problem.weights - there).double()))
-    yield Value(value=distance, p="2", facts={"start": str(start)})
+    yield Measurement(value=distance, p="2", facts={"start": str(start)})
 
 
-def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """The 10th percentile over examples of f_y(x) − max_{j≠y} f_j(x) (Jiang et al. 2020); ``mean`` beside it."""
     del spec, seed
     if problem.examples.classes() is None:
@@ -73,10 +73,10 @@ def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
         margins = problem.per_example(of).double().cpu().numpy()
     margins = margins[~np.isnan(margins)]
     facts = {"mean": float(margins.mean()), "negative_share": float((margins < 0).mean())}
-    yield Value(value=float(np.percentile(margins, 10)), n_blocks=len(margins), facts=facts)
+    yield Measurement(value=float(np.percentile(margins, 10)), n_blocks=len(margins), facts=facts)
 
 
-def log_spectral_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def log_spectral_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """Σ over layers of log ‖W‖₂, the logarithm of the product of spectral norms (filters flattened to rows).
 
     Of a complex layer it is the norm of the complex matrix.
@@ -87,15 +87,15 @@ def log_spectral_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
         raise UsageError("no layer has a weight matrix", "--measure log-spectral-norm", "choose another measure")
     norms = [float(torch.linalg.matrix_norm(w.to(type_at(w, torch.float64)), 2)) for w in layers]
     if min(norms) == 0:
-        yield Value(value=None, facts={"note": "a layer is zero"})
+        yield Measurement(value=None, facts={"note": "a layer is zero"})
     else:
-        yield Value(value=sum(math.log(n) for n in norms), facts={"layers": len(norms)})
+        yield Measurement(value=sum(math.log(n) for n in norms), facts={"layers": len(norms)})
 
 
 _NORMALISING = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
 
 
-def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """√ of the sum of squared weights along all paths (Neyshabur et al. 2015): squared weights, an input of ones.
 
     Defined for networks of linear layers, pooling and ReLU-like activations; a layer that normalises is refused.
@@ -119,4 +119,4 @@ def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Valu
         for parameter in model.parameters():
             parameter.square_()
         total = prediction(forward(model, map_tensors(first.inputs, torch.ones_like))).double().sum()
-    yield Value(value=math.sqrt(max(float(total), 0.0)), p="2")
+    yield Measurement(value=math.sqrt(max(float(total), 0.0)), p="2")

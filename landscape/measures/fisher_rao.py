@@ -19,11 +19,11 @@ from ..problem.checks.substitutions import require_equal_forms
 from ..problem.problem import Problem
 from ..specs import SharpnessSpec
 from .engine.blockwise import over_groups
-from .engine.measurement import Value
+from .engine.measurement import Measurement
 from .engine.partition import shares
 
 
-def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """Mean over examples of ⟨w, ∇l_i(w)⟩², the labels being those of the data; standard error over the examples.
 
     An example weighs what it weighs in the mean loss, an ignored one nothing. Constant under rescaling of positively
@@ -35,7 +35,9 @@ def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Val
     weights = shares(problem, _singles(problem))
     value, stderr = mean_and_stderr(squares, weights)
     report("Fisher-Rao norm", 1, 1)
-    yield Value(value=value, stderr=stderr, n_blocks=int(np.count_nonzero(weights)), facts={"labels": "empirical"})
+    yield Measurement(
+        value=value, stderr=stderr, n_blocks=int(np.count_nonzero(weights)), facts={"labels": "empirical"}
+    )
 
 
 def slopes(problem: Problem) -> Tensor:

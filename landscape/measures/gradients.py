@@ -13,17 +13,17 @@ from ..numerics.intervals import mean_and_stderr
 from ..problem.problem import Problem
 from ..specs import SharpnessSpec
 from .engine.blockwise import Group, over_groups
-from .engine.measurement import Value
+from .engine.measurement import Measurement
 from .engine.partition import partition
 
 
-def gradient_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def gradient_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """‖∇L(w)‖₂ over all examples."""
     del spec, seed
-    yield Value(value=float(torch.linalg.vector_norm(problem.gradient().double())), p="2")
+    yield Measurement(value=float(torch.linalg.vector_norm(problem.gradient().double())), p="2")
 
 
-def gradient_variance(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def gradient_variance(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """Var{∇L(w; B)} over batches of m examples, what the figures of DISAM call sharpness (arXiv 2405.18861, C.3).
 
     The sample variance summed over the weights, Σ_k ‖g_k − ḡ‖²/(K − 1), over the K whole blocks of the partition; a
@@ -35,7 +35,7 @@ def gradient_variance(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
         if len(parts) < 2:
             raise UsageError(f"m={m} leaves one block of {problem.n_examples} examples", "--m", "use a smaller m")
         centre = problem.weights[None]
-        middle = problem.of_examples(np.concatenate(parts)).gradient()
+        middle = problem.restrict_to_examples(np.concatenate(parts)).gradient()
 
         def distances(group: Group, centre: Tensor = centre, middle: Tensor = middle) -> Tensor:
             return (group.losses_and_gradients(centre)[1] - middle).double().square().sum(1)
@@ -43,4 +43,4 @@ def gradient_variance(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
         squares = torch.cat([v for _, v in over_groups(problem, parts, distances)]).cpu().numpy()
         correction = len(parts) / (len(parts) - 1)
         value, stderr = mean_and_stderr(squares * correction)
-        yield Value(value=value, stderr=stderr, n_blocks=len(parts), m=m)
+        yield Measurement(value=value, stderr=stderr, n_blocks=len(parts), m=m)

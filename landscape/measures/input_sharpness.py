@@ -18,12 +18,12 @@ from ..numerics.trees import row_count, take_rows
 from ..problem.forward import forward
 from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .engine.measurement import Value
-from .engine.norm_ball import Ball
+from .engine.measurement import Measurement
+from .engine.norm_ball import NormBall
 from .engine.partition import shares
 
 
-def input_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def input_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """mean_i [max_{‖d‖_p ≤ rho·‖x_i‖_p} l_i(x_i + d) − l_i(x_i)], by one step or ``--inner-steps`` projected ones.
 
     rho is relative to each example's own norm, so that it compares with a step of the weights of the same
@@ -34,15 +34,15 @@ def input_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterato
     steps = spec.inner_steps or 1
     weights = shares(problem, [np.array([i]) for i in range(problem.n_examples)])
     for rho in spec.rho or (0.01,):
-        rises = problem.per_example(partial(_rises, problem, Ball(rho, spec.p), steps))
+        rises = problem.per_example(partial(_rises, problem, NormBall(rho, spec.p), steps))
         value, stderr = mean_and_stderr(rises.double().cpu(), weights)
         facts = {"relative_radius": rho}
-        yield Value(
+        yield Measurement(
             value=value, stderr=stderr, n_blocks=problem.n_examples, rho=rho, p=spec.p, adaptive=False, facts=facts
         )
 
 
-def _rises(problem: Problem, ball: Ball, steps: int, batch: Batch) -> Tensor:
+def _rises(problem: Problem, ball: NormBall, steps: int, batch: Batch) -> Tensor:
     x = batch.inputs
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise UsageError("the inputs are no single floating tensor", "--measure input-sharpness", "leave it out")

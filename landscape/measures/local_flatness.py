@@ -14,11 +14,11 @@ from ..base.progress import report
 from ..numerics.intervals import mean_and_stderr
 from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .engine.measurement import Value
+from .engine.measurement import Measurement
 from .engine.noise import draws
 
 
-def local_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def local_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """F_gamma for every radius gamma (``--rho``), over 100 directions, the same for every network.
 
     A gamma means something between networks of equal weight norm only, so ``relative_radius`` = gamma/‖w‖ is beside
@@ -31,7 +31,7 @@ def local_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator
     for i, z in enumerate(draws(problem, count, seed, "local flatness")):
         unit = z / torch.linalg.vector_norm(z)
         for g, gamma in enumerate(gammas):
-            with problem.excursion():
+            with problem.temporary_weights():
                 problem.space.write(problem.weights + gamma * unit)
                 rises[g, i] = problem.loss_tensor() - before
         report("local flatness", i + 1, count)
@@ -39,4 +39,4 @@ def local_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator
         value, stderr = mean_and_stderr(row)
         low, high = np.percentile(row, [5, 95])
         facts = {"relative_radius": gamma / norm, "p05": float(low), "p95": float(high)}
-        yield Value(value=value, stderr=stderr, n_blocks=count, rho=gamma, p="2", adaptive=False, facts=facts)
+        yield Measurement(value=value, stderr=stderr, n_blocks=count, rho=gamma, p="2", adaptive=False, facts=facts)

@@ -15,8 +15,8 @@ from ..specs import SharpnessSpec
 from .engine import norm_ball as ball
 from .engine.ascent import Climb, auto_pgd, one_step, projected_ascent
 from .engine.blockwise import Group, over_groups
-from .engine.measurement import Value
-from .engine.norm_ball import Ball
+from .engine.measurement import Measurement
+from .engine.norm_ball import NormBall
 from .engine.partition import partition, shares
 
 DEFAULT_M = (1, 4, 16, 64, 256)
@@ -33,7 +33,7 @@ class Sharpness:
 
 def block_sharpness(
     problem: Problem,
-    balls: Sequence[Ball],
+    balls: Sequence[NormBall],
     *,
     m: int,
     climb: Climb = one_step,
@@ -82,7 +82,7 @@ def sizes(problem: Problem, spec: SharpnessSpec) -> tuple[int, ...]:
     return spec.m or tuple(m for m in DEFAULT_M if m <= problem.n_examples)
 
 
-def m_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def m_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """Mean over blocks of max_{‖e_k‖_p ≤ rho} L_k(w + e_k) − L_k(w) (arXiv 2010.01412, section 4.1).
 
     By one ascent step; ``--inner-steps`` and ``--maximizer apgd`` seek the maximum harder. ``--adaptive`` measures
@@ -92,7 +92,7 @@ def m_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Va
     yield from _values(problem, spec, seed, scale, spec.rho or (0.05,), sizes(problem, spec), climb_of(spec))
 
 
-def asam_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def asam_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """The same in the ball of the authors' ASAM, ‖e / T‖_p ≤ rho with T = |w| + eta for weights and 1 for biases.
 
     Source: Kwon et al. 2021, arXiv 2102.11600; T as in SamsungLabs/ASAM.
@@ -101,7 +101,7 @@ def asam_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator
     yield from _values(problem, spec, seed, scale, spec.rho or (0.5,), sizes(problem, spec), climb_of(spec))
 
 
-def worst_case_adaptive(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def worst_case_adaptive(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """Worst-case adaptive sharpness, ‖e / |w|‖_p ≤ rho, by 20 steps of Auto-PGD on blocks of 128 examples.
 
     Source: Andriushchenko et al. 2023, arXiv 2302.07011. The ascent runs in the coordinates e/|w|, where the ball is
@@ -128,15 +128,15 @@ def _values(
     rhos: Sequence[float],
     m: Sequence[int],
     climb: Climb,
-) -> Iterator[Value]:
+) -> Iterator[Measurement]:
     for size in m:
-        found = block_sharpness(problem, [Ball(r, spec.p, scale) for r in rhos], m=size, climb=climb, seed=seed)
+        found = block_sharpness(problem, [NormBall(r, spec.p, scale) for r in rhos], m=size, climb=climb, seed=seed)
         last = partition(problem, size, seed)[-1]
         for rho, s in zip(rhos, found, strict=True):
             facts: dict[str, float] = {"last_block": len(last)}
             if scale is None:
                 facts["relative_radius"] = rho / float(torch.linalg.vector_norm(problem.weights.double()))
-            yield Value(
+            yield Measurement(
                 value=s.value,
                 stderr=s.stderr,
                 n_blocks=s.n_blocks,

@@ -20,18 +20,18 @@ from ..base.progress import report
 from ..numerics.intervals import mean_and_stderr
 from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .engine.measurement import Value
+from .engine.measurement import Measurement
 from .engine.noise import draws
 
 _DROP, _TOLERANCE, _HIGHEST, _HALVINGS, _DRAWS = 0.1, 0.01, 2.0, 15, 10
 
 
-def pac_bayes_sigma(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def pac_bayes_sigma(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """The sigma whose noise N(0, sigma²) on every weight lowers the accuracy by 0.1 on average; larger is flatter."""
     yield _search(problem, spec, seed, magnitude_aware=False)
 
 
-def pac_bayes_sigma_magnitude(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def pac_bayes_sigma_magnitude(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """The same with noise of standard deviation sigma·|w| + 0.001, weight by weight."""
     yield _search(problem, spec, seed, magnitude_aware=True)
 
@@ -43,7 +43,7 @@ def noise_scale(problem: Problem, sigma: float, *, magnitude_aware: bool) -> Ten
     return torch.full_like(problem.weights, sigma)
 
 
-def _search(problem: Problem, spec: SharpnessSpec, seed: int, *, magnitude_aware: bool) -> Value:
+def _search(problem: Problem, spec: SharpnessSpec, seed: int, *, magnitude_aware: bool) -> Measurement:
     accuracy = problem.evaluate().accuracy
     if accuracy is None:
         raise UsageError("PAC-Bayes sigma needs classes to lose accuracy on", "--measure", "choose another measure")
@@ -54,7 +54,7 @@ def _search(problem: Problem, spec: SharpnessSpec, seed: int, *, magnitude_aware
         scale = noise_scale(problem, sigma, magnitude_aware=magnitude_aware)
         lost = []
         for z in draws(problem, count, seed, "pac-bayes"):
-            with problem.excursion():
+            with problem.temporary_weights():
                 problem.space.write(problem.weights + scale * z)
                 found = problem.evaluate().accuracy
                 assert found is not None
@@ -78,13 +78,13 @@ def _search(problem: Problem, spec: SharpnessSpec, seed: int, *, magnitude_aware
     }
     if not reached:
         facts["note"] = f"noise of sigma = {_HIGHEST:g} lowers the accuracy by only {drop:.3g}"
-        return Value(value=None, n_blocks=count, facts=facts)
+        return Measurement(value=None, n_blocks=count, facts=facts)
     n, norm = problem.n_examples, float(torch.linalg.vector_norm(problem.weights.double()))
     facts["flatness"] = math.sqrt(1 / sigma**2 / n)
     facts["bound"] = math.sqrt((norm**2 / (4 * sigma**2) + math.log(n / sigma) + 10) / n)
     slope = (drops(1.1 * sigma)[0] - drops(0.9 * sigma)[0]) / (0.2 * sigma)
     # The error of sigma is the error of the drop divided by how fast the drop grows (delta method).
     stderr = spread / slope if spread is not None and slope > 0 else None
-    return Value(
+    return Measurement(
         value=sigma, stderr=stderr if stderr is None or np.isfinite(stderr) else None, n_blocks=count, facts=facts
     )

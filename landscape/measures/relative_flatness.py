@@ -20,11 +20,11 @@ from ..base.progress import report
 from ..numerics.intervals import mean_and_stderr
 from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .engine.measurement import Value
+from .engine.measurement import Measurement
 from .engine.noise import signs
 
 
-def relative_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def relative_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """Kappa of every layer whose weight is a matrix or a filter bank; exact, or over ``--draws`` (100) probes."""
     parts = zip(problem.space.named(problem.weights).items(), problem.space.dimensions, strict=True)
     layers = {name: weight for (name, weight), dimensions in parts if dimensions >= 2}
@@ -37,7 +37,7 @@ def relative_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
         if left.shape[1] * rows.shape[1] <= probes:
             columns = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
             total = sum(_quadratic(problem, name, torch.outer(a, e)) for a in left.T for e in columns)
-            yield Value(value=float(total), facts={"layer": name, "estimator": "exact"})
+            yield Measurement(value=float(total), facts={"layer": name, "estimator": "exact"})
         else:
             values = []
             for k in range(probes):
@@ -47,7 +47,7 @@ def relative_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
                 report(f"relative flatness of {name}", k + 1, probes)
             value, stderr = mean_and_stderr(values)
             facts = {"layer": name, "estimator": "Hutchinson"}
-            yield Value(value=value, stderr=stderr, n_blocks=probes, facts=facts)
+            yield Measurement(value=value, stderr=stderr, n_blocks=probes, facts=facts)
         report("relative flatness", i + 1, len(layers))
 
 

@@ -74,7 +74,9 @@ def sharpness(
         problem = with_output(problem, normalized_logits)
     measures = measure(problem, spec, seed)
     domains = (
-        {n: measure(problem.of_domain(n), spec, seed) for n in problem.present_domains()} if per_domain else None
+        {n: measure(problem.restrict_to_domain(n), spec, seed) for n in problem.present_domains()}
+        if per_domain
+        else None
     )
     record = {
         "target": None,

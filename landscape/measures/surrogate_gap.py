@@ -8,11 +8,11 @@ import torch
 
 from ..problem.problem import Problem
 from ..specs import SharpnessSpec
-from .engine.measurement import Value
-from .engine.norm_ball import Ball
+from .engine.measurement import Measurement
+from .engine.norm_ball import NormBall
 
 
-def surrogate_gap(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Value]:
+def surrogate_gap(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """H = L(w + rho·g/‖g‖) − L(w), g the gradient over all examples.
 
     ``rayleigh`` = 2(h − rho‖g‖)/rho² tends to gᵀHg/‖g‖² as rho → 0, at most lambda_1; ``curvature`` = 2h/rho² is what
@@ -22,12 +22,12 @@ def surrogate_gap(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[
     before, gradient = problem.loss_and_gradient()
     norm = float(torch.linalg.vector_norm(gradient.double()))
     for rho in spec.rho or (0.05,):
-        with problem.excursion():
-            problem.space.write(problem.weights + Ball(rho).steepest(gradient[None])[0])
+        with problem.temporary_weights():
+            problem.space.write(problem.weights + NormBall(rho).steepest(gradient[None])[0])
             gap = float(problem.loss_tensor() - before)
         facts = {
             "gradient_norm": norm,
             "rayleigh": 2 * (gap - rho * norm) / rho**2 if rho else None,
             "curvature": 2 * gap / rho**2 if rho else None,
         }
-        yield Value(value=gap, rho=rho, p="2", adaptive=False, facts=facts)
+        yield Measurement(value=gap, rho=rho, p="2", adaptive=False, facts=facts)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..numerics.ascent import ascent_steps
-from .core.engine import Common
-from .core.perturbation import Moved
+from .core.engine import SharedOptions
+from .core.perturbation import ParamWithGrad
 from .core.two_pass import TwoPass
 
 
@@ -28,14 +28,14 @@ class ASAM(TwoPass):
         base: Makes the step with G; built from ``model.named_parameters()``, since the rule needs names.
         rho: Radius in units of T (released class and CIFAR-10: 0.5; CIFAR-100: 1.0).
         eta: Added to |w| (released class: 0.01; its example script: 0).
-        **common: See `landscape.optim.core.engine.Common`.
+        **common: See `landscape.optim.core.engine.SharedOptions`.
 
     Raises:
         UsageError: If the base optimizer has no parameter names.
     """
 
     def __init__(
-        self, base: torch.optim.Optimizer, rho: float = 0.5, eta: float = 0.01, **common: Unpack[Common]
+        self, base: torch.optim.Optimizer, rho: float = 0.5, eta: float = 0.01, **common: Unpack[SharedOptions]
     ) -> None:
         super().__init__(base, common, rho=rho, eta=eta)
 
@@ -49,7 +49,9 @@ class ASAM(TwoPass):
                 "build it with model.named_parameters()",
             )
 
-    def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
+    def perturbation(
+        self, moved: list[ParamWithGrad], gradients: list[Tensor], home: list[Tensor]
+    ) -> Iterator[Tensor]:
         """The ascent step in units of T."""
         self.gradient_norm(gradients)
 

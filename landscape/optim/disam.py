@@ -85,7 +85,7 @@ class DISAM(DomainClimb, SAM):
         rho: Radius in weight space (paper: 0.05).
         lam: Weight of the variance (paper: 0.1, stable in 0.1 to 0.7).
         variance: ``"domain"`` (paper) or ``"sample"`` (released code).
-        **common: See `landscape.optim.core.engine.Common`; SAM's options too.
+        **common: See `landscape.optim.core.engine.SharedOptions`; SAM's options too.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class DISAMGSAM(DomainClimb, GSAM):
         alpha: Weight of the gap (0.4, as for GSAM).
         lam: Weight of the variance (paper: 0.1).
         variance: ``"domain"`` (paper) or ``"sample"`` (released code).
-        **common: GSAM's other options, and `landscape.optim.core.engine.Common`.
+        **common: GSAM's other options, and `landscape.optim.core.engine.SharedOptions`.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class DISAMSAGM(DomainClimb, SAGM):
         alpha: Weight of the gradient matching (0.001).
         lam: Weight of the variance (paper: 0.1).
         variance: ``"domain"`` (paper) or ``"sample"`` (released code).
-        **common: SAGM's other options, and `landscape.optim.core.engine.Common`.
+        **common: SAGM's other options, and `landscape.optim.core.engine.SharedOptions`.
     """
 
     def __init__(

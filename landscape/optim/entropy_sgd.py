@@ -7,10 +7,10 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from .core.closures import Work
+from .core.closures import ClosurePasses
 from .core.engine import ERM
-from .core.perturbation import Moved
-from .core.shared_options import Common, require_count, require_finite
+from .core.perturbation import ParamWithGrad
+from .core.shared_options import SharedOptions, require_count, require_finite
 
 
 class EntropySGD(ERM):
@@ -33,7 +33,7 @@ class EntropySGD(ERM):
         langevin_lr: lr_x (paper: 0.1).
         alpha: Weight of the newest x in mu (0.75).
         noise: Thermal noise (paper: 1e-4).
-        **common: See `landscape.optim.core.engine.Common`; ``micro_batches`` is not defined for it.
+        **common: See `landscape.optim.core.engine.SharedOptions`; ``micro_batches`` is not defined for it.
     """
 
     one_pass = False
@@ -47,7 +47,7 @@ class EntropySGD(ERM):
         langevin_steps: int = 20,
         langevin_lr: float = 0.1,
         noise: float = 1e-4,
-        **common: Unpack[Common],
+        **common: Unpack[SharedOptions],
     ) -> None:
         require_count("langevin_steps", langevin_steps)
         require_finite(langevin_lr=langevin_lr, noise=noise)
@@ -58,7 +58,7 @@ class EntropySGD(ERM):
         # Noise of its own stream: replaying the closure's random numbers must not repeat it.
         self._seed, self._steps = int(torch.randint(2**62, ())), 0
 
-    def update_gradient(self, work: Work) -> Tensor:
+    def update_gradient(self, work: ClosurePasses) -> Tensor:
         """L passes of Langevin dynamics around w; gamma·(w − mu) is left in ``.grad``."""
         loss = self.differentiate(work)
         moved = self.moved()
@@ -83,7 +83,7 @@ class EntropySGD(ERM):
 
     def _langevin_step(
         self,
-        moved: list[Moved],
+        moved: list[ParamWithGrad],
         home: list[Tensor],
         mu: list[Tensor],
         generator: torch.Generator,

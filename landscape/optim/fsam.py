@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..numerics.ascent import EPSILON, norm_one_by_one
-from .core.closures import Work
-from .core.perturbation import Moved, placed
-from .core.shared_options import Common, require_finite
+from .core.closures import ClosurePasses
+from .core.perturbation import ParamWithGrad, placed
+from .core.shared_options import SharedOptions, require_finite
 from .core.two_pass import TwoPass
 from .core.wrapper import by_place
 
@@ -30,7 +30,7 @@ class FSAM(TwoPass):
         rho: Radius in weight space (0.05).
         sigma: Share of m that is taken away (1; 0 gives SAM).
         lam: Decay of m (0.9).
-        **common: See `landscape.optim.core.engine.Common`; ``micro_batches`` is not defined for it.
+        **common: See `landscape.optim.core.engine.SharedOptions`; ``micro_batches`` is not defined for it.
     """
 
     keeps_gradient = True
@@ -41,7 +41,7 @@ class FSAM(TwoPass):
         rho: float = 0.05,
         sigma: float = 1.0,
         lam: float = 0.9,
-        **common: Unpack[Common],
+        **common: Unpack[SharedOptions],
     ) -> None:
         require_finite(lam=lam)
         super().__init__(base, common, rho=rho, sigma=sigma)
@@ -51,16 +51,18 @@ class FSAM(TwoPass):
         self._mean: dict[nn.Parameter, Tensor] = {}
         self._last: dict[nn.Parameter, Tensor] = {}
 
-    def update_gradient(self, work: Work) -> Tensor:
+    def update_gradient(self, work: ClosurePasses) -> Tensor:
         """Both passes; a step without any gradient, or one that was skipped, leaves nothing to remember."""
         self._last = {}
         return super().update_gradient(work)
 
-    def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
+    def perturbation(
+        self, moved: list[ParamWithGrad], gradients: list[Tensor], home: list[Tensor]
+    ) -> Iterator[Tensor]:
         """The step along r."""
         self.gradient_norm(gradients)
 
-        def own(m: Moved, g: Tensor) -> Tensor:
+        def own(m: ParamWithGrad, g: Tensor) -> Tensor:
             mean = self._mean.get(m.parameter)
             return g if mean is None else g - m.group["sigma"] * mean
 
@@ -68,7 +70,7 @@ class FSAM(TwoPass):
         for m, g in zip(moved, gradients, strict=True):
             yield own(m, g) * (m.group["rho"] / (norm + EPSILON)).to(g.device, g.dtype)
 
-    def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
+    def combine(self, moved: list[ParamWithGrad], gradients: list[Tensor]) -> None:
         """G is the gradient there; the one here is remembered for the average."""
         self._last = dict(zip((m.parameter for m in moved), gradients, strict=True))
 

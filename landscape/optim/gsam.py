@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..numerics.ascent import EPSILON, ascent_steps
-from .core.perturbation import Moved
-from .core.shared_options import Common, require_finite
+from .core.perturbation import ParamWithGrad
+from .core.shared_options import SharedOptions, require_finite
 from .core.two_pass import TwoPass, inner
 
 
@@ -37,7 +37,7 @@ class GSAM(TwoPass):
         lr_min: The smallest learning rate of the schedule.
         lr_max: The largest, for all groups, where it is not as said above (CyclicLR attached before this keeps its
             peak to itself).
-        **common: See `landscape.optim.core.engine.Common`.
+        **common: See `landscape.optim.core.engine.SharedOptions`.
     """
 
     keeps_gradient = True
@@ -52,7 +52,7 @@ class GSAM(TwoPass):
         adaptive: bool = False,
         lr_min: float = 0.0,
         lr_max: float | None = None,
-        **common: Unpack[Common],
+        **common: Unpack[SharedOptions],
     ) -> None:
         require_finite(rho_min=rho_min or 0.0, lr_min=lr_min, lr_max=lr_max or 0.0)
         super().__init__(base, common, rho=rho, alpha=alpha)
@@ -83,13 +83,15 @@ class GSAM(TwoPass):
         share = (float(group["lr"]) - self.lr_min) / (peak - self.lr_min)
         return self.rho_min + (rho - self.rho_min) * min(max(share, 0.0), 1.0)
 
-    def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
+    def perturbation(
+        self, moved: list[ParamWithGrad], gradients: list[Tensor], home: list[Tensor]
+    ) -> Iterator[Tensor]:
         """SAM's step at the scheduled radius."""
         self.gradient_norm(gradients)
         scaling = (lambda i: home[i].abs()) if self.adaptive else None
         return ascent_steps(gradients, [self.radius(m.group) for m in moved], scaling=scaling)
 
-    def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
+    def combine(self, moved: list[ParamWithGrad], gradients: list[Tensor]) -> None:
         """Take away alpha times the part of g that is orthogonal to g'."""
         there = [m.gradient for m in moved]
         n, n_there = self.gradient_norm(gradients), self.gradient_norm(there)

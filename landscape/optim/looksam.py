@@ -7,9 +7,9 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from .core.closures import Work
-from .core.perturbation import Moved, placed
-from .core.shared_options import Common, require_count
+from .core.closures import ClosurePasses
+from .core.perturbation import ParamWithGrad, placed
+from .core.shared_options import SharedOptions, require_count
 from .core.two_pass import TwoPass, inner
 from .core.wrapper import by_place
 
@@ -29,7 +29,7 @@ class LookSAM(TwoPass):
         rho: Radius in weight space (kozistr/pytorch_optimizer: 0.1).
         alpha: Weight of the kept part (0.7).
         sam_every: k (10); 1 gives SAM.
-        **common: See `landscape.optim.core.engine.Common`; ``micro_batches`` is not defined for it.
+        **common: See `landscape.optim.core.engine.SharedOptions`; ``micro_batches`` is not defined for it.
     """
 
     keeps_gradient = True
@@ -41,7 +41,7 @@ class LookSAM(TwoPass):
         alpha: float = 0.7,
         *,
         sam_every: int = 10,
-        **common: Unpack[Common],
+        **common: Unpack[SharedOptions],
     ) -> None:
         require_count("sam_every", sam_every)
         super().__init__(base, common, rho=rho, alpha=alpha)
@@ -51,7 +51,7 @@ class LookSAM(TwoPass):
         self._steps = 0
         self._sideways: dict[nn.Parameter, Tensor] = {}
 
-    def update_gradient(self, work: Work) -> Tensor:
+    def update_gradient(self, work: ClosurePasses) -> Tensor:
         """Two passes at a SAM step, else one."""
         self._next: dict[nn.Parameter, Tensor] | None = None
         if self._steps % self.sam_every == 0:
@@ -66,7 +66,7 @@ class LookSAM(TwoPass):
                 m.gradient.add_(self._sideways[m.parameter] * factor)
         return loss
 
-    def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
+    def combine(self, moved: list[ParamWithGrad], gradients: list[Tensor]) -> None:
         """G is g'; its part orthogonal to g is kept."""
         there = [m.gradient for m in moved]
         squared = inner(gradients, gradients)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..numerics.ascent import EPSILON
-from .core.closures import Work
-from .core.engine import Common
-from .core.perturbation import Moved
+from .core.closures import ClosurePasses
+from .core.engine import SharedOptions
+from .core.perturbation import ParamWithGrad
 from .core.two_pass import TwoPass
 
 
@@ -32,7 +32,7 @@ class SAGM(TwoPass):
         rho: Radius in weight space (released code: 0.05, constant).
         alpha: Weight of the gradient matching, in units of a learning rate (released code: 0.001).
         adaptive: e = (rho/(‖|w|⊙g‖ + 1e-12) − alpha)·w²⊙g, as the released code has it.
-        **common: See `landscape.optim.core.engine.Common`.
+        **common: See `landscape.optim.core.engine.SharedOptions`.
     """
 
     def __init__(
@@ -42,12 +42,14 @@ class SAGM(TwoPass):
         alpha: float = 1e-3,
         *,
         adaptive: bool = False,
-        **common: Unpack[Common],
+        **common: Unpack[SharedOptions],
     ) -> None:
         super().__init__(base, common, rho=rho, alpha=alpha)
         self.adaptive = adaptive
 
-    def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
+    def perturbation(
+        self, moved: list[ParamWithGrad], gradients: list[Tensor], home: list[Tensor]
+    ) -> Iterator[Tensor]:
         """``(rho / ‖g‖ − alpha) · g``, both parts times w² if adaptive."""
         norm = self.gradient_norm(
             [g * w.abs() for g, w in zip(gradients, home, strict=True)] if self.adaptive else gradients
@@ -56,7 +58,7 @@ class SAGM(TwoPass):
             e = g * (m.group["rho"] / (norm + EPSILON) - m.group["alpha"]).to(g.device, g.dtype)
             yield e * w * w if self.adaptive else e
 
-    def update_gradient(self, work: Work) -> Tensor:
+    def update_gradient(self, work: ClosurePasses) -> Tensor:
         """Both passes; where the loss is differentiated here, g' is added onto g in ``.grad``: no copy of g."""
         stays = not work.fills_gradients and self.scaler is None
         loss = self.differentiate(work)

@@ -12,11 +12,11 @@ from ..autograd.second_derivatives import missing_derivative
 from ..autograd.substitutes import twice_differentiable
 from ..base.errors import UsageError
 from ..numerics.ascent import EPSILON, ascent_steps, real_view
-from ..runtime.distributed import add_up
-from .core.closures import Work
+from ..runtime.distributed import all_reduce_sum_
+from .core.closures import ClosurePasses
 from .core.passes import frozen_running_statistics
-from .core.perturbation import Moved
-from .core.shared_options import Common, require_count, require_one_of
+from .core.perturbation import ParamWithGrad
+from .core.shared_options import SharedOptions, require_count, require_one_of
 from .core.two_pass import TwoPass, inner
 
 
@@ -41,7 +41,7 @@ class SAM(TwoPass):
             (the paper's section C.6 does not print its step size; this is the common choice).
         order: 2 keeps the derivative of e: G = g' + rho·H·[g'/‖g‖ − ĝ·⟨g,g'⟩/‖g‖²] with ĝ = g/‖g‖, H the
             Hessian at w (the paper's Eq. before 3, section C.4). Needs a `BatchLoss` closure, p = 2, one step.
-        **common: See `landscape.optim.core.engine.Common`.
+        **common: See `landscape.optim.core.engine.SharedOptions`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SAM(TwoPass):
         p: str = "2",
         ascent_steps: int = 1,
         order: Literal[1, 2] = 1,
-        **common: Unpack[Common],
+        **common: Unpack[SharedOptions],
     ) -> None:
         require_one_of("p", p, ("1", "2", "inf"))
         require_one_of("order", order, (1, 2))
@@ -66,13 +66,15 @@ class SAM(TwoPass):
             )
         self.keeps_gradient = order == 2
 
-    def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
+    def perturbation(
+        self, moved: list[ParamWithGrad], gradients: list[Tensor], home: list[Tensor]
+    ) -> Iterator[Tensor]:
         """The step of length rho / n in the chosen ball."""
         self.gradient_norm(gradients)
         scaling = (lambda i: home[i].abs()) if self.adaptive else None
         return ascent_steps(gradients, [m.group["rho"] / self.climbs for m in moved], p=self.p, scaling=scaling)
 
-    def update_gradient(self, work: Work) -> Tensor:
+    def update_gradient(self, work: ClosurePasses) -> Tensor:
         """All passes; with ``order=2`` also the derivative of the perturbation."""
         self._work = work
         try:
@@ -80,7 +82,7 @@ class SAM(TwoPass):
         finally:
             del self._work
 
-    def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
+    def combine(self, moved: list[ParamWithGrad], gradients: list[Tensor]) -> None:
         """Nothing to do, but for ``order=2``: add (∂e/∂w)ᵀ g', one curvature product at the unperturbed weights."""
         if self.order == 1:
             return
@@ -92,7 +94,9 @@ class SAM(TwoPass):
         for m, hv in zip(moved, self.curvature_product(self._work, moved, vector), strict=True):
             m.gradient.add_(hv)
 
-    def curvature_product(self, work: Work, moved: list[Moved], vector: list[Tensor]) -> list[Tensor]:
+    def curvature_product(
+        self, work: ClosurePasses, moved: list[ParamWithGrad], vector: list[Tensor]
+    ) -> list[Tensor]:
         """H v of the batch loss at the present weights, by a double backward pass; one tensor per parameter.
 
         Raises:
@@ -119,6 +123,6 @@ class SAM(TwoPass):
                 for t, s in zip(total, second, strict=True):
                     t.add_(real_view(s))
         if work.shared:
-            add_up(total)
+            all_reduce_sum_(total)
         self.gradient_evaluations += 1
         return total

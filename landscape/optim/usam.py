@@ -8,8 +8,8 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from .core.engine import Common
-from .core.perturbation import Moved
+from .core.engine import SharedOptions
+from .core.perturbation import ParamWithGrad
 from .core.two_pass import TwoPass
 
 
@@ -25,13 +25,15 @@ class USAM(TwoPass):
     Args:
         base: Makes the step with G.
         rho: Factor of the gradient. No published default; 0.05 is only SAM's number.
-        **common: See `landscape.optim.core.engine.Common`.
+        **common: See `landscape.optim.core.engine.SharedOptions`.
     """
 
-    def __init__(self, base: torch.optim.Optimizer, rho: float = 0.05, **common: Unpack[Common]) -> None:
+    def __init__(self, base: torch.optim.Optimizer, rho: float = 0.05, **common: Unpack[SharedOptions]) -> None:
         super().__init__(base, common, rho=rho)
 
-    def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
+    def perturbation(
+        self, moved: list[ParamWithGrad], gradients: list[Tensor], home: list[Tensor]
+    ) -> Iterator[Tensor]:
         """``rho · g``."""
         for m, g in zip(moved, gradients, strict=True):
             yield g * m.group["rho"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .core.engine import ERM
-from .core.shared_options import Common, require_finite
+from .core.shared_options import SharedOptions, require_finite
 from .disam import climb_weights
 
 
@@ -26,12 +26,12 @@ class VREx(ERM):
         base: Makes the step with G.
         lam: Weight of the variance (the paper's beta, tuned there between 1 and 10,000 once a plain training has
             settled; 1 here, from the first step on).
-        **common: See `landscape.optim.core.engine.Common`.
+        **common: See `landscape.optim.core.engine.SharedOptions`.
     """
 
     needs_domains = True
 
-    def __init__(self, base: torch.optim.Optimizer, lam: float = 1.0, **common: Unpack[Common]) -> None:
+    def __init__(self, base: torch.optim.Optimizer, lam: float = 1.0, **common: Unpack[SharedOptions]) -> None:
         require_finite(lam=lam)
         super().__init__(base, common)
         self.lam = lam

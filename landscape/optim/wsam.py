@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import UsageError
-from .core.closures import Work
-from .core.engine import Common
-from .core.perturbation import Moved
+from .core.closures import ClosurePasses
+from .core.engine import SharedOptions
+from .core.perturbation import ParamWithGrad
 from .core.two_pass import TwoPass
 
 
@@ -29,7 +29,7 @@ class WSAM(TwoPass):
         rho: Radius in weight space (0.05).
         gamma: Weight of the sharpness in [0, 1) (0.9; the authors recommend 0.8 to 0.95). 0 gives the base.
         decouple: Keep the sharpness out of the base optimizer's momentum and scaling (the authors' default).
-        **common: See `landscape.optim.core.engine.Common`; ``micro_batches`` only when coupled.
+        **common: See `landscape.optim.core.engine.SharedOptions`; ``micro_batches`` only when coupled.
     """
 
     keeps_gradient = True
@@ -41,7 +41,7 @@ class WSAM(TwoPass):
         gamma: float = 0.9,
         *,
         decouple: bool = True,
-        **common: Unpack[Common],
+        **common: Unpack[SharedOptions],
     ) -> None:
         super().__init__(base, common, rho=rho, gamma=gamma)
         self.decouple, self._plain = decouple, dict[nn.Parameter, Tensor]()
@@ -54,12 +54,12 @@ class WSAM(TwoPass):
         if not 0 <= group["gamma"] < 1:
             raise UsageError(f"gamma is {group['gamma']}", "WSAM", "give a number from 0 on and below 1")
 
-    def update_gradient(self, work: Work) -> Tensor:
+    def update_gradient(self, work: ClosurePasses) -> Tensor:
         """Both passes; what a skipped step has left is forgotten."""
         self._plain = {}
         return super().update_gradient(work)
 
-    def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
+    def combine(self, moved: list[ParamWithGrad], gradients: list[Tensor]) -> None:
         """The gradient of the weighted objective, g + a·(g' − g)."""
         for m, g in zip(moved, gradients, strict=True):
             a = m.group["gamma"] / (1 - m.group["gamma"])

@@ -29,7 +29,7 @@ from ..data.losses import (
     token_cross_entropy,
 )
 from ..numerics.trees import divisible, leaves, row_count
-from ..runtime.distributed import add_up, stretch
+from ..runtime.distributed import all_reduce_sum_, shard
 from ..runtime.random_state import preserved_random_state
 from .forward import forward
 from .modes import evaluation_mode
@@ -176,10 +176,10 @@ def evaluate(
     """
     total = torch.zeros(QUANTITIES, len(examples.domain_names), dtype=torch.float64, device=device)
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():
-        for raw in examples.batches(batch_size, stretch(len(examples))):
+        for raw in examples.batches(batch_size, shard(len(examples))):
             batch = raw.to(device, dtype)
             total += pass_sums(lambda b: forward(model, b.inputs), loss, batch, len(examples.domain_names))
-    add_up([total])
+    all_reduce_sum_([total])
     return evaluation_from_sums(total, examples.domain_names)
 
 

@@ -17,7 +17,7 @@ from ..autograd.substitutes import plain_checkpoints
 from ..base.errors import ResourceError, UsageError, is_out_of_memory
 from ..data.examples import Batch, Examples
 from ..runtime.caller_context import computing
-from ..runtime.distributed import laid_end_to_end, stretch, summed
+from ..runtime.distributed import all_gather_rows, all_reduce_parts, shard
 from ..runtime.precision import full_precision
 from .forward import forward
 
@@ -66,7 +66,7 @@ class Passes:
     @property
     def stretch(self) -> slice:
         """The examples that this process sums over; where batches are fixed it takes whole ones."""
-        return stretch(self.n_examples, self._unit)
+        return shard(self.n_examples, self._unit)
 
     @property
     def _unit(self) -> int:
@@ -79,13 +79,13 @@ class Passes:
 
     def summed(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Sums over the examples from each process's sums over its `stretch`; no parts where that is empty."""
-        return summed(parts, -(-self.n_examples // self._unit), self.device)
+        return all_reduce_parts(parts, -(-self.n_examples // self._unit), self.device)
 
     def batches(self) -> Iterator[Batch]:
         """All examples in order, in micro-batches on the device; each of several processes sees all of them."""
         yield from self._moved(slice(0, self.n_examples))
 
-    def some(self, count: int) -> Batch:
+    def head(self, count: int) -> Batch:
         """The first ``count`` examples (or as many as there are) as one batch on the device, in every process."""
         return self.examples.batch(np.arange(min(count, self.n_examples))).to(self.device, self.dtype)
 
@@ -114,7 +114,7 @@ class Passes:
         """What ``function`` gives for the examples of each micro-batch, laid end to end: ``(n_examples, ...)``."""
         own = self._own_sum(lambda batch: [[function(batch).detach()]])
         part = torch.cat(own[0]) if own else None
-        return laid_end_to_end(part, self.n_examples, self.device, self._unit)
+        return all_gather_rows(part, self.n_examples, self.device, self._unit)
 
     def _sum(self, contribution: Callable[[Batch], Sequence[Tensor]]) -> list[Tensor]:
         """What ``contribution`` gives, summed over the micro-batches of all processes."""
@@ -134,9 +134,9 @@ class Passes:
                 total = list(parts) if not total else [operator.add(t, p) for t, p in zip(total, parts, strict=True)]
             return total
 
-        return self.within_memory(whole)
+        return self.retry_on_oom(whole)
 
-    def within_memory(self, work: Callable[[], T]) -> T:
+    def retry_on_oom(self, work: Callable[[], T]) -> T:
         """Do ``work``; when memory runs out, do it again with smaller micro-batches."""
         while True:
             try:

@@ -13,21 +13,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._deprecated import renamed_member
 from ..autograd.second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
-from ..autograd.substitutes import plain_checkpoints, settle_embeddings, twice_differentiable
+from ..autograd.substitutes import apply_embedding_max_norm, plain_checkpoints, twice_differentiable
 from ..base.errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from ..data.examples import Batch, Examples, Indices
 from ..data.losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss, no_target
 from ..numerics.norms import right_for_one_example
 from ..runtime.caller_context import computing
 from ..runtime.devices import floating_type, moved, pick_device
-from ..runtime.distributed import place, require_equal, together
+from ..runtime.distributed import is_distributed, rank_and_world_size, require_equal
 from ..runtime.random_state import preserved_random_state
 from ..runtime.shared_memory import refuse_shared_memory
 from ..weights.weights import weights_hash
@@ -126,14 +127,14 @@ class Problem(Passes):
         set_mode(self.model, mode, replay_seed)
         if mode == "eval":
             refuse_batch_statistics(self.model)
-        self.settled = settle_embeddings(self.model)
+        self.settled = apply_embedding_max_norm(self.model)
         right_for_one_example(self.model)
         self.space = ParameterSpace(self.model, params)
         moving = set(self.space.names)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in moving)
             parameter.grad = None
-        self.forgotten = forget_kept_values(self.model, lambda: self.output(self.some(1 if mode == "eval" else 2)))
+        self.forgotten = forget_kept_values(self.model, lambda: self.output(self.head(1 if mode == "eval" else 2)))
         self.params, self.unseen = params, tuple(unseen)
         self.cautions: list[str] = []  # what whoever made the problem found odd
         self.misused: list[str] = []
@@ -145,12 +146,12 @@ class Problem(Passes):
         self.replaced: set[str] = set()
         self.custom_functions: tuple[str, ...] | None = None
         if mode == "train" and replay_seed is None:
-            first = self.some(2)
+            first = self.head(2)
             require_fixed(self.model, lambda: self.output(first))
         if not _sound:
             with self._one_example_fits():
                 require_sound(self)
-        if together():
+        if is_distributed():
             self._require_whole_batches()
             fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
             require_equal("weights and examples", [self.weights_hash, self.data_hash], fix)
@@ -209,6 +210,11 @@ class Problem(Passes):
 
     # -- what it is ---------------------------------------------------------------------------------------
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            return renamed_member(self, name)
+
     @property
     def n_parameters(self) -> int:
         """Number of parameters that move, as real numbers: a complex one counts as two."""
@@ -227,7 +233,7 @@ class Problem(Passes):
     @cached_property
     def weighted(self) -> bool:
         """Whether examples weigh differently in the mean loss; the same for every part of the examples."""
-        return self.loss_over == "example" and example_weights(self.loss_function, self.some(1).targets) is not None
+        return self.loss_over == "example" and example_weights(self.loss_function, self.head(1).targets) is not None
 
     @cached_property
     def total_weight(self) -> float:
@@ -271,12 +277,12 @@ class Problem(Passes):
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "micro_batch": self.batch_size,
-            "processes": place()[1],
+            "processes": rank_and_world_size()[1],
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
         }
 
-    def of_domain(self, name: str) -> Problem:
+    def restrict_to_domain(self, name: str) -> Problem:
         """The same network with the loss of one domain alone.
 
         Raises:
@@ -285,14 +291,14 @@ class Problem(Passes):
         members = np.flatnonzero(self.examples.domain == self.examples.domain_index(name))
         if not len(members):
             raise UsageError(f"domain {name!r} has no example in this selection", "--per-domain", "raise --examples")
-        return self.of_examples(members)
+        return self.restrict_to_examples(members)
 
-    def of_examples(self, positions: Indices) -> Problem:
+    def restrict_to_examples(self, positions: Indices) -> Problem:
         """The same network (shared, not copied) with the loss over the examples at ``positions``."""
-        return self.on(self.examples.select(positions))
+        return self.with_examples(self.examples.select(positions))
 
     @computing()
-    def on(self, examples: Examples, where: str = "the data set") -> Problem:
+    def with_examples(self, examples: Examples, where: str = "the data set") -> Problem:
         """The same network (shared, not copied) with the loss over other examples, called ``where`` in messages.
 
         Raises:
@@ -332,7 +338,7 @@ class Problem(Passes):
         return other
 
     @computing()
-    def of_parameters(self, names: Sequence[str]) -> Problem:
+    def restrict_to_parameters(self, names: Sequence[str]) -> Problem:
         """The same network (shared, not copied) in which only the named parameters move.
 
         Raises:
@@ -354,7 +360,7 @@ class Problem(Passes):
         return self._own(self.model, self.examples)
 
     @computing()
-    def in_double(self, count: int) -> Problem:
+    def to_float64(self, count: int) -> Problem:
         """A float64 copy of the network with the loss over the first ``count`` examples."""
         first = self.examples.select(np.arange(count))
         return Problem(
@@ -423,7 +429,7 @@ class Problem(Passes):
             return [loss.detach().double(), self._flat_gradient(loss)]
 
         try:
-            with torch.enable_grad():  # also inside an `excursion`
+            with torch.enable_grad():  # also inside `temporary_weights`
                 loss, gradient = self._sum(contribution)
         except RuntimeError as error:
             raise missing_derivative(error, "gradient") from error
@@ -475,11 +481,11 @@ class Problem(Passes):
             return None
 
         def gives_them() -> bool:
-            batch = self.some(2)  # BatchNorm in train mode wants two
+            batch = self.head(2)  # BatchNorm in train mode wants two
             return example_losses(self.loss_function, self.output(batch), batch.targets) is not None
 
         with torch.no_grad():
-            return self.per_example(self._losses_of) if self.within_memory(gives_them) else None
+            return self.per_example(self._losses_of) if self.retry_on_oom(gives_them) else None
 
     @computing()
     def example_weights(self) -> Tensor | None:
@@ -503,18 +509,18 @@ class Problem(Passes):
 
         def of_first_batch() -> list[str]:
             with torch.enable_grad():
-                loss = self.batch_loss(self.some(self.batch_size))
+                loss = self.batch_loss(self.head(self.batch_size))
                 if not loss.requires_grad:
                     return list(self.space.names)
                 gradient = torch.autograd.grad(loss, self.space.tensors, allow_unused=True)
             return [n for n, g in zip(self.space.names, gradient, strict=True) if g is None]
 
-        return self.within_memory(of_first_batch)
+        return self.retry_on_oom(of_first_batch)
 
     # -- going somewhere and coming back ---------------------------------------------------------------------
 
     @contextmanager
-    def excursion(self) -> Iterator[list[Tensor]]:
+    def temporary_weights(self) -> Iterator[list[Tensor]]:
         """Let the weights move inside the block; afterwards they are the centre's again, bit for bit.
 
         Yields:
@@ -543,7 +549,7 @@ class Problem(Passes):
                 f"{self.n_examples} examples",
                 "check weights and data",
             )
-        self.misused = misuse(self.loss_function, lambda: self.some(64).targets, evaluation)
+        self.misused = misuse(self.loss_function, lambda: self.head(64).targets, evaluation)
         return evaluation
 
     # -- passes over the examples ------------------------------------------------------------------------------
@@ -554,7 +560,7 @@ class Problem(Passes):
         with twice_differentiable(self.replaced):
             yield
 
-    def note_custom_functions(self, loss: Tensor) -> None:
+    def check_custom_autograd_functions(self, loss: Tensor) -> None:
         """Look once through the graph of a loss for custom functions, whose second derivative may be wrong.
 
         Raises:

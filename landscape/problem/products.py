@@ -39,7 +39,7 @@ def hessian_of_batch(problem: Problem, batch: Batch, first_example: int) -> Appl
     space = problem.space
     with problem.twice_differentiable():
         loss = problem.batch_sum(batch)
-    problem.note_custom_functions(loss)
+    problem.check_custom_autograd_functions(loss)
     if not loss.requires_grad:
         return zero(problem)
     gradient = torch.autograd.grad(loss, space.tensors, create_graph=True, allow_unused=True)
@@ -109,7 +109,7 @@ class Products:
         while True:
             try:
                 self._forget_stale()
-                with torch.enable_grad(), full_precision(problem.device):  # also inside an `excursion`
+                with torch.enable_grad(), full_precision(problem.device):  # also inside `temporary_weights`
                     return self._sum(parts)
             except (RuntimeError, MemoryError) as error:
                 if self._kept or self.budget:

@@ -14,7 +14,7 @@ _MOST = 4  # measures beside the outcomes in the table of methods
 
 
 @dataclass(frozen=True)
-class Table:
+class HtmlTable:
     """One table.
 
     Attributes:
@@ -34,7 +34,7 @@ class Table:
     rows: list[dict[str, Any]]
 
 
-def tables(record: Row) -> Iterator[Table]:
+def tables(record: Row) -> Iterator[HtmlTable]:
     """All tables that the study allows."""
     for outcome in record["outcomes"]:
         rows = [r for r in record["correlations"] if r["outcome"] == outcome["outcome"]]
@@ -49,7 +49,7 @@ def tables(record: Row) -> Iterator[Table]:
         yield _pairs(record)
 
 
-def _correlations(outcome: Row, rows: Sequence[Row]) -> Table:
+def _correlations(outcome: Row, rows: Sequence[Row]) -> HtmlTable:
     name = OUTCOME_WORDS.get(outcome["outcome"], outcome["outcome"])
     cells = [
         [
@@ -94,10 +94,10 @@ def _correlations(outcome: Row, rows: Sequence[Row]) -> Table:
         "permutation test, corrected by Holm over all measures and outcomes."
     )
     flat = [{k: v for k, v in r.items() if not isinstance(v, (list, dict))} for r in rows]
-    return Table(f"correlations-{outcome['outcome']}", f"What predicts {name}", caption, head, cells, flat)
+    return HtmlTable(f"correlations-{outcome['outcome']}", f"What predicts {name}", caption, head, cells, flat)
 
 
-def _settings(record: Row) -> Table:
+def _settings(record: Row) -> HtmlTable:
     rows = [
         {"outcome": r["outcome"], "measure": r["measure"], "tau": r["tau"], **g, "inner": " ".join(g["inner"])}
         for r in record["correlations"]
@@ -117,10 +117,10 @@ def _settings(record: Row) -> Table:
         "hyper-parameters without it."
     )
     head = ["measure, outcome", "τ of all", *("seeds" if f == "seed" else f for f in factors), "Ψ"]
-    return Table("settings", "One hyper-parameter at a time", caption, head, cells, rows)
+    return HtmlTable("settings", "One hyper-parameter at a time", caption, head, cells, rows)
 
 
-def _sign_errors(record: Row) -> Table:
+def _sign_errors(record: Row) -> HtmlTable:
     rows, cells = [], []
     for r in record["correlations"]:
         found = r["sign_error"]
@@ -147,10 +147,10 @@ def _sign_errors(record: Row) -> Table:
         "or small test sets may be all of them."
     )
     head = ["measure, outcome", "environments", "worst", "90th percentile", "mean", "the worst one"]
-    return Table("sign-errors", "Where measures order wrongly", caption, head, cells, rows)
+    return HtmlTable("sign-errors", "Where measures order wrongly", caption, head, cells, rows)
 
 
-def _methods(record: Row) -> Table:
+def _methods(record: Row) -> HtmlTable:
     competitors = record["comparison"]["competitors"]
     there = [q for q in competitors[0]["values"] if any(c["values"][q]["n"] for c in competitors)]
     measures = [r["measure"] for r in record["correlations"] if r["kind"] == "measure"]
@@ -173,10 +173,10 @@ def _methods(record: Row) -> Table:
     heads = [q.replace("_", " ") + (" (%)" if q.endswith("accuracy") else "") for q in shown]
     caption = "Mean ± sample standard deviation (ddof = 1) over n models, all configurations and seeds together."
     head = ["method", "n", *heads, "gradient evaluations", "seconds"]
-    return Table("methods", "Methods", caption, head, cells, rows)
+    return HtmlTable("methods", "Methods", caption, head, cells, rows)
 
 
-def _pairs(record: Row) -> Table:
+def _pairs(record: Row) -> HtmlTable:
     comparison = record["comparison"]
     rows, cells = [], []
     for p in comparison["pairs"]:
@@ -203,7 +203,7 @@ def _pairs(record: Row) -> Table:
         "interval; p: exact sign-flip permutation of the mean, corrected by Holm over all rows."
     )
     head = ["method, quantity", "pairs", "higher", "difference", "95 % interval", "d", "of d", "p", "verdict"]
-    return Table("pairs", "Methods, pair by pair", caption, head, cells, rows)
+    return HtmlTable("pairs", "Methods, pair by pair", caption, head, cells, rows)
 
 
 def _both(row: Row) -> str:

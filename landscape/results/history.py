@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import DataError, LandscapeError
-from ..storage.record_form import Logged
+from ..storage.record_form import LoggedRecord
 from ..storage.stored_form import require_fields
 from .result import Result
 from .run import Run
@@ -27,7 +27,7 @@ def training_result(run: Run) -> Result:
     """
     try:
         lines = run.metrics()
-        require_fields("a line of the log", lines, list[Logged])
+        require_fields("a line of the log", lines, list[LoggedRecord])
         return _result(run, lines)
     except (LookupError, TypeError, ValueError) as error:
         if isinstance(error, LandscapeError):

@@ -20,8 +20,8 @@ from typing import Any
 
 from ..base.errors import DataError, UsageError
 from ..base.files import folder_lock, make_folder, read_json, remove_stale_temporaries, write_bytes, write_json
-from ..runtime.distributed import first
-from ..storage.record_form import Folder
+from ..runtime.distributed import is_main_process
+from ..storage.record_form import FolderRecord
 from ..storage.stored_form import require_fields
 
 _STEP = re.compile(r"step-(\d+)\.safetensors")
@@ -66,7 +66,7 @@ class Run:
             )
         record = read_json(file)
         try:
-            require_fields("run.json does not describe a run", record, Folder)
+            require_fields("run.json does not describe a run", record, FolderRecord)
         except ValueError as error:
             raise DataError(str(error), str(file), "restore it, or train anew") from None
         return dict(record)
@@ -160,7 +160,7 @@ class Run:
         Raises:
             UsageError: If another process writes here, or the path cannot be a folder.
         """
-        if not first():
+        if not is_main_process():
             yield
             return
         with folder_lock(self.path):
@@ -170,7 +170,7 @@ class Run:
 
     def start(self, record: Mapping[str, Any]) -> None:
         """Write ``run.json`` and empty the run of anything older."""
-        if not first():
+        if not is_main_process():
             return
         for name in ("checkpoints", "state", "results", "figures"):
             shutil.rmtree(self.path / name, ignore_errors=True)
@@ -180,7 +180,7 @@ class Run:
 
     def update(self, **changes: Any) -> None:
         """Change fields of ``run.json``."""
-        if first():
+        if is_main_process():
             write_json(self.path / "run.json", {**self.record, **changes})
 
     def checkpoint_path(self, step: int) -> Path:
@@ -194,7 +194,7 @@ class Run:
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop logged lines after ``step``: they are about to be made again."""
-        if not first():
+        if not is_main_process():
             return
         lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.metrics() if line.get("step", 0) <= step]
         write_bytes(self.path / "metrics.jsonl", "".join(lines).encode())

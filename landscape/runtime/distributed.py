@@ -96,7 +96,7 @@ def processes() -> Iterator[None]:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def no_sharding() -> Iterator[None]:
     """Let sums inside the block be those of this process, over all examples."""
     token = _separate.set(True)
     try:
@@ -106,7 +106,7 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def jointly() -> Iterator[None]:
+def sharding() -> Iterator[None]:
     """Within `alone`, share sums again."""
     token = _separate.set(False)
     try:
@@ -118,29 +118,29 @@ def jointly() -> Iterator[None]:
 # -- who does what ---------------------------------------------------------------------------------------------------
 
 
-def place() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """Rank of this process and number of processes that compute together."""
     job = _job.get()
     return (0, 1) if job is None else (job.rank, job.world)
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes."""
-    return place()[0] == 0
+    return rank_and_world_size()[0] == 0
 
 
-def together() -> bool:
+def is_distributed() -> bool:
     """Whether sums are shared with other processes here."""
-    return place()[1] > 1 and not _separate.get()
+    return rank_and_world_size()[1] > 1 and not _separate.get()
 
 
-def stretch(n: int, unit: int = 1) -> slice:
+def shard(n: int, unit: int = 1) -> slice:
     """This process's stretch of ``n`` things in order, in whole ``unit`` s; the first processes' are the longer ones.
 
     Everything where sums are not shared. Nothing is taken twice and nothing is left out, so shards may be uneven,
     and empty where there are fewer things than processes.
     """
-    rank, world = place() if together() else (0, 1)
+    rank, world = rank_and_world_size() if is_distributed() else (0, 1)
     units = -(-n // unit)
     each, more = divmod(units, world)
     start = rank * each + min(rank, more)
@@ -177,12 +177,12 @@ def own_gpu(named: int | None) -> int | None:
 # -- sums ------------------------------------------------------------------------------------------------------------
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
+def all_reduce_sum_(tensors: Sequence[Tensor]) -> None:
     """Add the tensors of all processes to each other, in place; shapes and types are the same everywhere.
 
     Tensors of one type and device travel together, in buckets.
     """
-    if not together():
+    if not is_distributed():
         return
     bucket: list[Tensor] = []
     for tensor in tensors:
@@ -206,29 +206,29 @@ def _send(bucket: Sequence[Tensor]) -> None:
             tensor.copy_(part.view(tensor.shape))
 
 
-def summed(parts: Sequence[Tensor], of: int, device: torch.device) -> list[Tensor]:
+def all_reduce_parts(parts: Sequence[Tensor], of: int, device: torch.device) -> list[Tensor]:
     """Sums over processes of what each has summed over its stretch of ``of`` units; the arguments are left alone.
 
     A process whose stretch is empty passes no parts and learns their shapes from the first.
     """
-    if not together():
+    if not is_distributed():
         return list(parts)
     whole = [p.detach().clone(memory_format=torch.contiguous_format) for p in _filled(parts, of, device)]
-    add_up(whole)
+    all_reduce_sum_(whole)
     return whole
 
 
 def _filled(parts: Sequence[Tensor], of: int, device: torch.device) -> Sequence[Tensor]:
     """The parts, or zeros in their place where this process has none."""
-    if of >= place()[1]:
+    if of >= rank_and_world_size()[1]:
         return parts
-    said: Any = told([[list(p.shape), str(p.dtype).removeprefix("torch.")] for p in parts])
+    said: Any = broadcast([[list(p.shape), str(p.dtype).removeprefix("torch.")] for p in parts])
     return parts or [torch.zeros(shape, dtype=getattr(torch, str(dtype)), device=device) for shape, dtype in said]
 
 
-def laid_end_to_end(part: Tensor | None, of: int, device: torch.device, unit: int = 1) -> Tensor:
+def all_gather_rows(part: Tensor | None, of: int, device: torch.device, unit: int = 1) -> Tensor:
     """Rows for ``of`` things from each process's rows for its stretch of them, ``(of, ...)``, bit for bit."""
-    if not together():
+    if not is_distributed():
         assert part is not None
         return part
     (own,) = _filled([] if part is None else [part], -(-of // unit), device)
@@ -236,35 +236,35 @@ def laid_end_to_end(part: Tensor | None, of: int, device: torch.device, unit: in
     kind = torch.uint8 if own.dtype == torch.bool else own.dtype
     whole = torch.zeros((of, *own.shape[1:]), dtype=kind, device=device)
     if part is not None:
-        whole[stretch(of, unit)] = part.to(kind)
-    add_up([whole])
+        whole[shard(of, unit)] = part.to(kind)
+    all_reduce_sum_([whole])
     return whole.to(own.dtype)
 
 
 # -- words -----------------------------------------------------------------------------------------------------------
 
 
-def told(value: T) -> T:
+def broadcast(value: T) -> T:
     """What the first process passes here, as JSON; the others' arguments do not matter."""
-    return value if place()[1] == 1 else json.loads(_sent(json.dumps(jsonable(value)).encode(), 0))
+    return value if rank_and_world_size()[1] == 1 else json.loads(_sent(json.dumps(jsonable(value)).encode(), 0))
 
 
-def decided(function: Callable[[], T]) -> T:
+def run_on_main(function: Callable[[], T]) -> T:
     """Let the first process decide: its answer (anything JSON can say), or its error, everywhere.
 
     What is read from a folder that the first process writes into is asked in this way.
     """
-    if place()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return function()
     answer: Any = None
     error: LandscapeError | None = None
-    if first():
+    if is_main_process():
         try:
             answer = [function(), None]
         except LandscapeError as raised:
             error = raised
             answer = [None, [type(raised).__name__, raised.what, raised.where, raised.fix]]
-    value, failure = told(answer)
+    value, failure = broadcast(answer)
     if error is not None:
         raise error
     if failure is not None:
@@ -273,24 +273,24 @@ def decided(function: Callable[[], T]) -> T:
     return value  # type: ignore[no-any-return]
 
 
-def gathered(own: bytes) -> list[bytes]:
+def all_gather_bytes(own: bytes) -> list[bytes]:
     """The bytes of every process, in the order of their ranks."""
-    rank, world = place()
+    rank, world = rank_and_world_size()
     return [own] if world == 1 else [_sent(own if rank == r else b"", r) for r in range(world)]
 
 
 def any_process(flag: bool) -> bool:
     """Whether the flag is raised in any process; each must ask."""
-    if place()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return flag
     raised = torch.tensor([float(flag)])
     _all_reduce(raised)
     return bool(raised.item() > 0)
 
 
-def least(value: int) -> int:
+def all_reduce_min(value: int) -> int:
     """The smallest value of all processes."""
-    if place()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return value
     found = torch.tensor([value])
     _all_reduce(found, "MIN")
@@ -303,10 +303,12 @@ def require_equal(what: str, value: Any, fix: str) -> None:
     Raises:
         UsageError: In every process, if the value of one differs from the first one's.
     """
-    if together():
+    if is_distributed():
         digest = hashlib.sha256(json.dumps(jsonable(value), sort_keys=True).encode()).hexdigest()
-        if any_process(told(digest) != digest):
-            raise UsageError(f"the processes do not have the same {what}", f"{place()[1]} processes", fix)
+        if any_process(broadcast(digest) != digest):
+            raise UsageError(
+                f"the processes do not have the same {what}", f"{rank_and_world_size()[1]} processes", fix
+            )
 
 
 def barrier() -> None:

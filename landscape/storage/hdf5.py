@@ -68,7 +68,7 @@ def _arrays(header: dict[str, Any], content: bytes) -> Arrays:
     return made
 
 
-class _Reader:
+class _Hdf5Reader:
     """The other process: a path goes in, a header in JSON and bytes come out."""
 
     def __init__(self) -> None:
@@ -157,16 +157,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 _LOCK = [threading.Lock()]
-_READERS: list[_Reader] = []
+_READERS: list[_Hdf5Reader] = []
 
 
-def _reader() -> _Reader:
+def _reader() -> _Hdf5Reader:
     """The process of this one, started where there is none."""
     if _READERS and (_READERS[0].owner != os.getpid() or _READERS[0].process.poll() is not None):
         _READERS.clear()
     if not _READERS:
         try:
-            _READERS.append(_Reader())
+            _READERS.append(_Hdf5Reader())
         except EOFError:
             raise ValueError("the process that reads it did not start; is h5py installed?") from None
     return _READERS[0]

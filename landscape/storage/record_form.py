@@ -16,7 +16,7 @@ Texts = list[str] | None
 Facts = dict[str, Any] | None
 
 
-class Run(TypedDict, total=False):
+class RunRecord(TypedDict, total=False):
     """The training that a checkpoint comes from, at its step."""
 
     path: str | None
@@ -34,7 +34,7 @@ class Run(TypedDict, total=False):
     lam: Number
 
 
-class Origins(TypedDict, total=False):
+class OriginsRecord(TypedDict, total=False):
     """Where code, weights and data lay, and what they were."""
 
     code: dict[str, list[tuple[str, str | None]]]
@@ -43,17 +43,17 @@ class Origins(TypedDict, total=False):
     data: dict[str, str | int | None]
 
 
-class Common(TypedDict, total=False):
+class CommonRecord(TypedDict, total=False):
     """What every record may have."""
 
     target: str | None
     targets: Texts
     label: str | None
-    run: Run | None
+    run: RunRecord | None
     spec: Facts
     problem_spec: Facts
     identity: Facts
-    origins: Origins | None
+    origins: OriginsRecord | None
     weights_hash: str | None
     data_hash: str | None
     network_hash: str | None
@@ -85,14 +85,14 @@ class Common(TypedDict, total=False):
     replaced: Texts
 
 
-class Trace(TypedDict, total=False):
+class TraceRecord(TypedDict, total=False):
     """A stochastic trace."""
 
     estimate: Number
     stderr: Number
 
 
-class Density(TypedDict, total=False):
+class DensityRecord(TypedDict, total=False):
     """A spectral density as quadrature: nodes and weights of all probes."""
 
     nodes: Required[Numbers]
@@ -101,16 +101,16 @@ class Density(TypedDict, total=False):
     probes: int | None
 
 
-class Spectrum(TypedDict, total=False):
+class SpectrumRecord(TypedDict, total=False):
     """The spectrum of one domain or layer."""
 
     eigenvalues: Numbers
     residuals: Numbers
     converged: list[bool | None] | None
-    trace: Trace | None
+    trace: TraceRecord | None
 
 
-class Hessian(Common, total=False):
+class HessianRecord(CommonRecord, total=False):
     """A spectrum of the whole."""
 
     loss: Number
@@ -122,13 +122,13 @@ class Hessian(Common, total=False):
     smallest_converged: list[bool] | None
     lambda_ratio: Number
     edges_of_stability: dict[str, Number] | None
-    trace: Trace | None
-    density: Density | None
-    domains: dict[str, Spectrum] | None
-    layers: dict[str, Spectrum] | None
+    trace: TraceRecord | None
+    density: DensityRecord | None
+    domains: dict[str, SpectrumRecord] | None
+    layers: dict[str, SpectrumRecord] | None
 
 
-class Measure(TypedDict, total=False):
+class MeasureRecord(TypedDict, total=False):
     """One measured sharpness."""
 
     measure: Required[str]
@@ -142,7 +142,7 @@ class Measure(TypedDict, total=False):
     gamma: Number
 
 
-class Control(TypedDict, total=False):
+class ControlRecord(TypedDict, total=False):
     """Sharpness of networks that compute the same function."""
 
     kind: str | None
@@ -151,17 +151,17 @@ class Control(TypedDict, total=False):
     layers: list[dict[str, Any]] | None
 
 
-class Sharpness(Common, total=False):
+class SharpnessRecord(CommonRecord, total=False):
     """Measures of sharpness."""
 
     loss: Number
-    measures: list[Measure] | None
-    control: Control | None
+    measures: list[MeasureRecord] | None
+    control: ControlRecord | None
     domains: Facts
     subsets: list[Any] | dict[str, Any] | None
 
 
-class Axis(TypedDict, total=False):
+class AxisRecord(TypedDict, total=False):
     """A direction of a surface."""
 
     direction: Required[str]
@@ -175,12 +175,12 @@ class Axis(TypedDict, total=False):
     one_dimensional: str | None
 
 
-class Surface(Common, total=False):
+class SurfaceRecord(CommonRecord, total=False):
     """Losses over a line or a plane through one checkpoint."""
 
     kind: str | None
     shape: list[int] | None
-    axes: list[Axis] | None
+    axes: list[AxisRecord] | None
     directions: str | None
     cosine: Number
     expected_cosine: Number
@@ -196,37 +196,37 @@ class Surface(Common, total=False):
     topology: Facts
 
 
-class Checkpoint(TypedDict, total=False):
+class CheckpointRecord(TypedDict, total=False):
     """A point on a plane."""
 
     label: Required[str]
-    run: Run | None
+    run: RunRecord | None
     step: int | None
     target: str | None
     weights_hash: str | None
 
 
-class Plane(Surface, total=False):
+class PlaneRecord(SurfaceRecord, total=False):
     """Losses over the plane of several checkpoints."""
 
-    checkpoints: Required[list[Checkpoint]]
+    checkpoints: Required[list[CheckpointRecord]]
     plane: str | None
     same_start: bool | None
 
 
-class Path(Common, total=False):
+class PathRecord(CommonRecord, total=False):
     """Losses between two checkpoints."""
 
     a: str | None
     b: str | None
-    b_run: Run | None
+    b_run: RunRecord | None
     kind: str | None
     barrier: Number
     t: Numbers
     loss: Numbers
 
 
-class Matrix(TypedDict, total=False):
+class MatrixRecord(TypedDict, total=False):
     """Numbers between domains."""
 
     names: Texts
@@ -235,20 +235,20 @@ class Matrix(TypedDict, total=False):
     rho: Number
 
 
-class Domains(Common, total=False):
+class DomainsRecord(CommonRecord, total=False):
     """Losses of domains, at one checkpoint or along a training."""
 
     domains: Facts
     loss: Number
     loss_mean: Number
     loss_range: Number
-    gradient_cosine: Matrix | None
-    cross_sharpness: Matrix | None
+    gradient_cosine: MatrixRecord | None
+    cross_sharpness: MatrixRecord | None
     worst_domain: Facts
     curves: Facts
 
 
-class Final(TypedDict, total=False):
+class FinalRecord(TypedDict, total=False):
     """What a training ended with."""
 
     train_loss: Number
@@ -263,16 +263,16 @@ class Final(TypedDict, total=False):
     domains: dict[str, dict[str, Any]] | None
 
 
-class Training(Common, total=False):
+class TrainingRecord(CommonRecord, total=False):
     """The course of a training."""
 
     status: str | None
-    final: Final | None
+    final: FinalRecord | None
     holdout: Texts
     unseen: Texts
 
 
-class Correlation(TypedDict, total=False):
+class CorrelationRecord(TypedDict, total=False):
     """A measure against an outcome."""
 
     measure: Required[str]
@@ -296,7 +296,7 @@ class Correlation(TypedDict, total=False):
     warnings: Texts
 
 
-class Comparison(TypedDict, total=False):
+class ComparisonRecord(TypedDict, total=False):
     """Methods against a baseline, in pairs."""
 
     baseline: str | None
@@ -306,16 +306,16 @@ class Comparison(TypedDict, total=False):
     notes: Texts
 
 
-class Study(Common, total=False):
+class StudyRecord(CommonRecord, total=False):
     """A study and its statistics."""
 
     study: str | None
     title: str | None
     claim: str | None
-    correlations: Required[list[Correlation]]
+    correlations: Required[list[CorrelationRecord]]
     outcomes: Required[list[dict[str, Any]]]
     models: Required[list[dict[str, Any]]]
-    comparison: Comparison | None
+    comparison: ComparisonRecord | None
     controls: list[dict[str, Any]] | None
     radii: list[dict[str, Any]] | None
     uniform: list[dict[str, Any]] | None
@@ -328,7 +328,7 @@ class Study(Common, total=False):
 Whole = int | None
 
 
-class Share(TypedDict, total=False):
+class ShareRecord(TypedDict, total=False):
     """What an evaluation says of one domain."""
 
     seen: bool | None
@@ -336,7 +336,7 @@ class Share(TypedDict, total=False):
     train_accuracy: Number
 
 
-class Settings(TypedDict, total=False):
+class SettingsRecord(TypedDict, total=False):
     """What a run.json says that its training was asked for."""
 
     optimizer: Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -372,7 +372,7 @@ class Settings(TypedDict, total=False):
     order_seed: Whole
 
 
-class Ingredients(TypedDict, total=False):
+class IngredientsRecord(TypedDict, total=False):
     """What a training was made of."""
 
     data: Facts
@@ -382,28 +382,28 @@ class Ingredients(TypedDict, total=False):
     data_hash: dict[str, Any] | str | None
 
 
-class Folder(TypedDict, total=False):
+class FolderRecord(TypedDict, total=False):
     """A run.json."""
 
-    spec: Required[Settings]
+    spec: Required[SettingsRecord]
     status: str | None
     steps: Whole
-    final: Final | None
-    ingredients: Ingredients | None
+    final: FinalRecord | None
+    ingredients: IngredientsRecord | None
     weights_hash: str | None
     versions: dict[str, str | None] | None
-    origins: Origins | None
+    origins: OriginsRecord | None
 
 
-class Evaluation(TypedDict, total=False):
+class EvaluationRecord(TypedDict, total=False):
     """Losses of one evaluation during training."""
 
     train_loss: Number
     train_accuracy: Number
-    domains: dict[str, Share] | None
+    domains: dict[str, ShareRecord] | None
 
 
-class Logged(TypedDict, total=False):
+class LoggedRecord(TypedDict, total=False):
     """One line of a log."""
 
     step: Required[int]
@@ -411,17 +411,17 @@ class Logged(TypedDict, total=False):
     loss: Number
     lr: Number
     probes: dict[str, dict[str, Number]] | None
-    evaluation: Evaluation | None
+    evaluation: EvaluationRecord | None
 
 
 RECORDS: dict[str, Any] = {
-    "hessian": Hessian,
-    "sharpness": Sharpness,
-    "surface": Surface,
-    "plane": Plane,
-    "path": Path,
-    "domains": Domains,
-    "domain-curves": Domains,
-    "training": Training,
-    "study": Study,
+    "hessian": HessianRecord,
+    "sharpness": SharpnessRecord,
+    "surface": SurfaceRecord,
+    "plane": PlaneRecord,
+    "path": PathRecord,
+    "domains": DomainsRecord,
+    "domain-curves": DomainsRecord,
+    "training": TrainingRecord,
+    "study": StudyRecord,
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .record_form import RECORDS, Common
+from .record_form import RECORDS, CommonRecord
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -105,7 +105,7 @@ def require_form(kind: Any, data: xr.Dataset, record: Any) -> None:
     """
     if not isinstance(kind, str) or not isinstance(record, dict):
         raise ValueError("its kind is no text or its record no object")
-    require_fields(f"the record of a {kind}", record, RECORDS.get(kind, Common))
+    require_fields(f"the record of a {kind}", record, RECORDS.get(kind, CommonRecord))
     for name in _NEEDED.get(kind, ()):
         if name not in data:
             raise ValueError(f"the arrays of a {kind}: there is no {name!r}")

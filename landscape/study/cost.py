@@ -19,7 +19,7 @@ from ..runtime.random_state import preserved_random_state
 from ..specs import TrainSpec
 from ..specs.cells import Cell
 from ..specs.study import Analysis, Experiment
-from ..training.setup import Ingredients, batch_size, open_ingredients, seen_positions
+from ..training.setup import TrainingInputs, batch_size, open_inputs, seen_positions
 from ..training.signals import StopFlag
 from ..training.trainer import train_one
 from .folder import StudyFolder, state, wanted
@@ -127,7 +127,7 @@ def _kind(spec: TrainSpec) -> Any:
 
 def _probe(spec: TrainSpec, folder: Path) -> tuple[_Pace, Run]:
     few = spec.with_(epochs=None, steps=_STEPS, stop_at=None, select="last", average="none")
-    ingredients = open_ingredients(few)
+    ingredients = open_inputs(few)
     started = time.perf_counter()
     run = train_one(few, ingredients, folder, StopFlag())
     total = time.perf_counter() - started
@@ -138,7 +138,7 @@ def _probe(spec: TrainSpec, folder: Path) -> tuple[_Pace, Run]:
     return _Pace(step, evaluation, _per_epoch(few, ingredients)), run
 
 
-def _per_epoch(spec: TrainSpec, ingredients: Ingredients) -> int:
+def _per_epoch(spec: TrainSpec, ingredients: TrainingInputs) -> int:
     n = len(seen_positions(ingredients.splits, "train", spec.holdout))
     return -(-n // batch_size(spec, n))
 

@@ -18,7 +18,7 @@ from ..runtime.random_state import preserved_random_state
 from ..specs.cells import Cell
 from ..specs.study import Analysis
 from ..specs.train import TrainSpec
-from ..training.setup import Ingredients, open_ingredients, seen_positions
+from ..training.setup import TrainingInputs, open_inputs, seen_positions
 from ..training.signals import StopFlag
 from ..training.trainer import config_hash, train_one
 from . import values
@@ -143,9 +143,9 @@ def _pretrained(folder: StudyFolder, spec: TrainSpec, stop: StopFlag) -> Path:
     return run.checkpoint()
 
 
-def _trained(run: Run, spec: TrainSpec, stop: StopFlag) -> Ingredients:
+def _trained(run: Run, spec: TrainSpec, stop: StopFlag) -> TrainingInputs:
     """Train what is missing of a run, and return what it was made of."""
-    ingredients = open_ingredients(spec)
+    ingredients = open_inputs(spec)
     # The folder is the study's own: what lies there without a run.json was left by a kill, and a half-done run
     # of another release or of other data cannot be continued.
     fresh = not Run.is_run(run.path) or run.record.get("config_hash") != config_hash(spec, ingredients)

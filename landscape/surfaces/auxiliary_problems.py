@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.examples import Examples
 from ..problem.problem import Problem
-from ..specs import PathSpec, Spec, SurfaceSpec
+from ..specs import PathSpec, SurfaceSpec
 from ..specs.surface import parse_direction
 from ..weights.checkpoint import read_weights
 from ..weights.weights import tensors_hash
+from .evaluate.auto_range import Reach
 from .evaluate.batchnorm import calibration_problem
 from .evaluate.evaluator import statistics_policy
 
 _CALIBRATION = 2000
 
 
-def companions(
+def auxiliary_problems(
     problem: Problem, spec: SurfaceSpec | PathSpec, split: Callable[[str], Examples], *, between: bool = False
 ) -> dict[str, Problem | None]:
     """The test split where metrics ask for it, and training examples where statistics or a curve need them.
@@ -35,7 +36,7 @@ def companions(
     """
     test = training = None
     if isinstance(spec, SurfaceSpec) and spec.wants_test:
-        test = problem.on(split("test"), "split 'test'")
+        test = problem.with_examples(split("test"), "split 'test'")
     curve = isinstance(spec, PathSpec) and spec.kind != "line"
     if curve or statistics_policy(problem, spec.bn, between) == "recalibrate":
         found, most = split("train"), max(_CALIBRATION, problem.n_examples)
@@ -43,15 +44,15 @@ def companions(
     return {"test": test, "training": training}
 
 
-def ingredients(spec: Spec, beside: Mapping[str, Any]) -> list[Any]:
+def identity_parts(
+    spec: SurfaceSpec | PathSpec, beside: Mapping[str, Problem | None], reaches: Sequence[Reach] | None = None
+) -> list[Any]:
     """What decides a result beyond the problem and the spec: other examples, files of directions, shared ranges."""
-    if not isinstance(spec, (SurfaceSpec, PathSpec)):
-        return []
-    others: list[Any] = [beside[k].data_hash if beside.get(k) else None for k in ("test", "training")]
+    others: list[Any] = [p.data_hash if (p := beside[k]) else None for k in ("test", "training")]
     for word in spec.axes if isinstance(spec, SurfaceSpec) else ():
         kind, argument = parse_direction(word)
         if kind in ("checkpoint", "file"):
             others.append(tensors_hash(read_weights(Path(argument)).tensors))
-    if beside.get("reaches"):
-        others.append([r.value for r in beside["reaches"]])
+    if reaches:
+        others.append([r.value for r in reaches])
     return others

@@ -13,7 +13,7 @@ from ..problem.problem import Problem
 from .directions.direction import Direction
 from .directions.random import expected_cosine, filter_norm_error
 from .evaluate.batchnorm import batchnorm_layers
-from .evaluate.evaluator import Walker
+from .evaluate.evaluator import Evaluator
 
 
 def axis_checks(problem: Problem, directions: Sequence[Direction]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def value_checks(loss: Any, coordinates: dict[str, Any], centre: float, evaluate
     }
 
 
-def statistics_checks(walker: Walker) -> dict[str, Any]:
+def statistics_checks(walker: Evaluator) -> dict[str, Any]:
     """How BatchNorm was treated, and what its statistics were estimated from."""
     used = walker.training if walker.policy == "recalibrate" else None
     return {

@@ -15,7 +15,7 @@ from ..base.errors import UsageError
 from ..problem.problem import Problem
 from ..results.result import Result
 from ..runtime.caller_context import computing
-from ..runtime.distributed import alone
+from ..runtime.distributed import no_sharding
 from ..specs import PathSpec
 from .align.alignment import align
 from .checks import statistics_checks
@@ -23,13 +23,13 @@ from .directions.curves import point_on, train_bend
 from .directions.direction import inner
 from .directions.snapshots import Snapshot
 from .evaluate.batchnorm import calibrating
-from .evaluate.evaluator import Walker, state_of, statistics_policy, walking
+from .evaluate.evaluator import Evaluator, evaluating, state_of, statistics_policy
 from .evaluate.metrics import point_metrics
-from .evaluate.row_cache import Rows, conditions
+from .evaluate.row_cache import RowCache, cache_key
 
 
 @computing()
-@alone()
+@no_sharding()
 def path(
     problem: Problem,
     other: Snapshot | Path | str,
@@ -83,9 +83,9 @@ def path(
     bend, history = train_bend(training, a, b, spec, seed) if spec.kind != "line" and training else ([], [])
     training, notes = calibrating(problem, policy, training)
     t = path_values(spec)
-    with walking(problem, policy, None, training) as walker:
+    with evaluating(problem, policy, None, training) as walker:
         plain_b = _own(walker, b, statistics)
-        rows = Rows(store, conditions(walker, [], [spec.to_dict(), seed, dict(other.facts), spec.align]))
+        rows = RowCache(store, cache_key(walker, [], [spec.to_dict(), seed, dict(other.facts), spec.align]))
 
         def point(i: int) -> Any:
             here = point_on(spec.kind, float(t[i]), a, b, bend)
@@ -150,7 +150,7 @@ def path_values(spec: PathSpec) -> Any:
     return np.arange(-extra, last + extra + 1) / last
 
 
-def _own(walker: Walker, weights: Sequence[Tensor], statistics: Mapping[str, Tensor]) -> float:
+def _own(walker: Evaluator, weights: Sequence[Tensor], statistics: Mapping[str, Tensor]) -> float:
     """The loss of a checkpoint as it is, with its own statistics."""
     policy, walker.policy = walker.policy, "keep"
     try:

@@ -17,7 +17,7 @@ from ..base.errors import UsageError
 from ..base.progress import report
 from ..problem.problem import Problem
 from ..results.result import Result
-from ..runtime.distributed import alone
+from ..runtime.distributed import no_sharding
 from ..specs import SurfaceSpec
 from .checks import statistics_checks
 from .directions.direction import Direction, centre_of, inner, named_tensors
@@ -26,9 +26,9 @@ from .directions.snapshots import Snapshot
 from .directions.trajectory import project
 from .evaluate.assemble import picture
 from .evaluate.batchnorm import calibrating, running_statistics
-from .evaluate.evaluator import Walker, state_of, statistics_policy, walking
+from .evaluate.evaluator import Evaluator, evaluating, state_of, statistics_policy
 from .evaluate.grid import covering_values, grid_passes
-from .evaluate.row_cache import Rows, conditions
+from .evaluate.row_cache import RowCache, cache_key
 
 _COLLINEAR = 1e-6
 
@@ -74,7 +74,7 @@ def plane_axes(problem: Problem, second: Snapshot, third: Snapshot) -> list[Dire
     ]
 
 
-@alone()
+@no_sharding()
 def plane(
     problem: Problem,
     spec: SurfaceSpec,
@@ -118,10 +118,10 @@ def plane(
     size = 2 * spec.points - 1 if spec.adaptive_grid else spec.points
     x, y = (covering_values(size, [at[k] for at, _, _ in (*placed, *origin)]) for k in (0, 1))
     training, notes = calibrating(problem, policy, training)
-    with walking(problem, policy, test, training) as walker:
+    with evaluating(problem, policy, test, training) as walker:
         centre = walker.evaluation(walker.at([])).loss
         measured = [_measure(walker, s, at, axes) for s, (at, _, _) in zip(snapshots, placed, strict=True)]
-        rows = Rows(store, conditions(walker, axes, [spec.to_dict(), seed, x.tolist(), y.tolist()]))
+        rows = RowCache(store, cache_key(walker, axes, [spec.to_dict(), seed, x.tolist(), y.tolist()]))
         passes = rows.until_interrupted(lambda: grid_passes(walker, spec, x, y, axes, rows))
         checks = statistics_checks(walker)
     variables, coordinates, record = picture(problem, spec, seed, axes, passes, plain=plain, centre=centre, test=test)
@@ -150,7 +150,7 @@ def plane(
 
 
 def _measure(
-    walker: Walker, snapshot: Snapshot, at: Sequence[float], axes: Sequence[Direction]
+    walker: Evaluator, snapshot: Snapshot, at: Sequence[float], axes: Sequence[Direction]
 ) -> tuple[float, float]:
     """The loss of a checkpoint at its own weights, and that of the plane at its projection, under one policy."""
     weights, statistics = snapshot.load()

@@ -14,22 +14,22 @@ from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
 from ..results.result import Result
 from ..runtime.caller_context import computing
-from ..runtime.distributed import alone
+from ..runtime.distributed import no_sharding
 from ..specs import SurfaceSpec
 from .checks import statistics_checks
 from .directions.direction import Direction, inner, named_tensors
 from .directions.parse import directions_of
 from .directions.random import draw
-from .evaluate.assemble import Passes, picture
+from .evaluate.assemble import PlanePasses, picture
 from .evaluate.auto_range import Reach, chance_loss, find_reach
 from .evaluate.batchnorm import calibrating
-from .evaluate.evaluator import Walker, state_of, statistics_policy, walking
+from .evaluate.evaluator import Evaluator, evaluating, state_of, statistics_policy
 from .evaluate.grid import axis_values, grid_passes
-from .evaluate.row_cache import Rows, conditions
+from .evaluate.row_cache import RowCache, cache_key
 
 
 @computing()
-@alone()
+@no_sharding()
 def surface(
     problem: Problem,
     spec: SurfaceSpec | None = None,
@@ -80,12 +80,12 @@ def surface(
         what = "BatchNorm statistics can be interpolated between checkpoints only"
         raise UsageError(what, "--bn interpolate", "use keep or recalibrate, or checkpoint: directions")
     training, notes = calibrating(problem, policy, training)
-    with walking(problem, policy, test, training) as walker:
+    with evaluating(problem, policy, test, training) as walker:
         centre = _centre(walker, plain.loss)
         if spec.range == "auto" and reaches is None:
             reaches = [axis_reach(walker, d) for d in axes]
         lengths = [r.value for r in reaches] if reaches else [float(spec.range)] * spec.dim
-        rows = Rows(store, conditions(walker, axes, [spec.to_dict(), seed, lengths]))
+        rows = RowCache(store, cache_key(walker, axes, [spec.to_dict(), seed, lengths]))
         passes = rows.until_interrupted(lambda: _evaluate(walker, spec, seed, axes, lengths, rows))
         checks = statistics_checks(walker)
     variables, coordinates, record = picture(problem, spec, seed, axes, passes, plain=plain, centre=centre, test=test)
@@ -111,7 +111,7 @@ def surface(
     return Result("surface", data, record, vectors=named_tensors(problem, axes))
 
 
-def axis_reach(walker: Walker, direction: Direction) -> Reach:
+def axis_reach(walker: Evaluator, direction: Direction) -> Reach:
     """How far one direction goes until the loss is at chance."""
     classes = walker.problem.examples.classes()
     centre = walker.evaluation(walker.at([])).loss
@@ -131,7 +131,7 @@ def _derivatives(problem: Problem, axes: Sequence[Direction]) -> dict[str, Any] 
     return derivatives(problem).record() if kinds & {"grad", "sam", "asam", "domain-grad"} else None
 
 
-def _centre(walker: Walker, plain: float) -> float:
+def _centre(walker: Evaluator, plain: float) -> float:
     """The loss at the centre, evaluated twice.
 
     Raises:
@@ -150,8 +150,13 @@ def _centre(walker: Walker, plain: float) -> float:
 
 
 def _evaluate(
-    walker: Walker, spec: SurfaceSpec, seed: int, axes: Sequence[Direction], lengths: Sequence[float], rows: Rows
-) -> Passes:
+    walker: Evaluator,
+    spec: SurfaceSpec,
+    seed: int,
+    axes: Sequence[Direction],
+    lengths: Sequence[float],
+    rows: RowCache,
+) -> PlanePasses:
     if spec.dim == 1:
         x = axis_values(spec.points, lengths[0])
 
@@ -159,10 +164,10 @@ def _evaluate(
             return walker.over([[(float(step), direction)] for step in x])
 
         if spec.repeats == 1:
-            return Passes(("x",), {"x": x}, rows.compute("slice", ["slice"], lambda _: line(axes[0]))[0])
+            return PlanePasses(("x",), {"x": x}, rows.compute("slice", ["slice"], lambda _: line(axes[0]))[0])
         names = [f"slice{r:04d}" for r in range(spec.repeats)]
         lines = rows.compute("slices", names, lambda r: line(_drawn(walker.problem, spec, seed, r)))
-        return Passes(("repeat", "x"), {"x": x}, np.stack(lines))
+        return PlanePasses(("repeat", "x"), {"x": x}, np.stack(lines))
     size = 2 * spec.points - 1 if spec.adaptive_grid else spec.points
     x, y = (axis_values(size, length) for length in lengths)
     return grid_passes(walker, spec, x, y, axes, rows)

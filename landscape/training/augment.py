@@ -17,7 +17,7 @@ from ..numerics.trees import leaves, map_tensors, take_rows
 
 
 @dataclass(frozen=True)
-class Mixed:
+class MixupBatch:
     """A batch whose inputs are blended with others: its loss is ``share·loss(y) + (1 − share)·loss(partner)``.
 
     Attributes:
@@ -30,16 +30,16 @@ class Mixed:
     partner: Any = None
     share: float = 1.0
 
-    def piece(self, start: int, stop: int) -> Mixed:
+    def piece(self, start: int, stop: int) -> MixupBatch:
         """Some of its examples."""
         rows = torch.arange(start, stop, device=self.batch.domain.device)
         batch = Batch(
             take_rows(self.batch.inputs, rows), take_rows(self.batch.targets, rows), self.batch.domain[start:stop]
         )
-        return Mixed(batch, None if self.partner is None else take_rows(self.partner, rows), self.share)
+        return MixupBatch(batch, None if self.partner is None else take_rows(self.partner, rows), self.share)
 
 
-def augment(batch: Batch, names: Sequence[str], seed: int) -> Mixed:
+def augment(batch: Batch, names: Sequence[str], seed: int) -> MixupBatch:
     """Augment a batch on the CPU.
 
     Args:
@@ -57,13 +57,13 @@ def augment(batch: Batch, names: Sequence[str], seed: int) -> Mixed:
     if "cutout" in names:
         batch = replace(batch, inputs=_cutout(_images(batch), generator))
     if "mixup" not in names:
-        return Mixed(batch)
+        return MixupBatch(batch)
     if not all(map(continuous, leaves(batch.inputs))):
         raise UsageError("mixup blends inputs and these are no numbers", "--augment mixup", "drop it")
     share = float(torch.rand((), generator=generator))
     partner = torch.randperm(len(batch), generator=generator)
     inputs = map_tensors(batch.inputs, lambda t: share * t + (1 - share) * t[partner])
-    return Mixed(replace(batch, inputs=inputs), take_rows(batch.targets, partner), share)
+    return MixupBatch(replace(batch, inputs=inputs), take_rows(batch.targets, partner), share)
 
 
 def _images(batch: Batch) -> Tensor:

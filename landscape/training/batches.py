@@ -13,7 +13,7 @@ from ..base.stop_signals import stop_signals
 from ..data.digests import Indices
 from ..data.examples import Batch, Examples
 from ..data.stores import DatasetStore, collate
-from ..runtime.distributed import stretch
+from ..runtime.distributed import shard
 from ..runtime.random_state import seed_everything
 
 
@@ -76,7 +76,7 @@ class BalancedOrder:
         return np.concatenate(pieces) if pieces else members[:0]
 
 
-class OwnPart:
+class RankShard:
     """Of every batch of an order the stretch of this process; the whole batch where nothing is left for it.
 
     Args:
@@ -89,7 +89,7 @@ class OwnPart:
 
     def stretch(self, n: int) -> slice:
         """What of a batch of ``n`` is this process's; empty where nothing is."""
-        return stretch(n, self.unit(n))
+        return shard(n, self.unit(n))
 
     def positions(self, step: int) -> Indices:
         """Positions of the examples of ``step`` (counted from 0)."""
@@ -117,7 +117,7 @@ def _ignore_signals(_: int) -> None:
 
 
 def batches(
-    examples: Examples, order: BatchOrder | BalancedOrder | OwnPart, first: int, last: int, *, workers: int
+    examples: Examples, order: BatchOrder | BalancedOrder | RankShard, first: int, last: int, *, workers: int
 ) -> Iterator[Batch]:
     """The batches of steps ``first`` to ``last - 1``, on the CPU.
 

@@ -40,7 +40,7 @@ from ..problem.forward import forward
 from ..problem.problem import Problem
 from ..results.run import Run
 from ..runtime.devices import moved, pick_device, type_at
-from ..runtime.distributed import any_process, decided, first, place, require_equal
+from ..runtime.distributed import any_process, is_main_process, rank_and_world_size, require_equal, run_on_main
 from ..runtime.random_state import seed_everything
 from ..specs import HessianSpec, TrainSpec
 from ..specs.train import interval, probe
@@ -48,13 +48,13 @@ from ..storage.event_files import EventFile
 from ..weights.checkpoint import read_weights
 from ..weights.load_state_dict import load_into
 from ..weights.weights import save_weights, weights_hash
-from .augment import Mixed, augment
-from .batches import BalancedOrder, BatchOrder, OwnPart, batches
+from .augment import MixupBatch, augment
+from .batches import BalancedOrder, BatchOrder, RankShard, batches
 from .evaluation import Scorer
 from .events import FOLDER, scalars
-from .probes import Point, take
+from .probes import AscentPoint, take
 from .replicas import share_buffers
-from .setup import Ingredients, batch_size, method_settings, piece_size, seen_positions, torch_dtype
+from .setup import TrainingInputs, batch_size, method_settings, piece_size, seen_positions, torch_dtype
 from .signals import StopFlag
 from .state import load_state, save_state
 from .steps import BatchLosses
@@ -80,7 +80,7 @@ class Training:
         UsageError: If the settings do not fit the data or the model.
     """
 
-    def __init__(self, spec: TrainSpec, ingredients: Ingredients, run: Run, stop: StopFlag) -> None:
+    def __init__(self, spec: TrainSpec, ingredients: TrainingInputs, run: Run, stop: StopFlag) -> None:
         self.spec, self.run, self.stop = spec, run, stop
         self.loss = ingredients.loss_function
         self.device, self.dtype = pick_device(spec.device), torch_dtype(spec.dtype)
@@ -89,7 +89,7 @@ class Training:
         splits = self.changes.splits
         self.examples = splits["train"].select(seen_positions(splits, "train", spec.holdout))
         self.order = self._order(batch_size(spec, len(self.examples)))
-        self.part = OwnPart(self.order, lambda n: spec.m or 1) if place()[1] > 1 else None
+        self.part = RankShard(self.order, lambda n: spec.m or 1) if rank_and_world_size()[1] > 1 else None
         self.total = spec.steps or (spec.epochs or 1) * self.order.per_epoch
         self.model = moved(ingredients.new_model(self.seed), self.device, self.dtype)
         if spec.init is not None:
@@ -162,14 +162,14 @@ class Training:
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
-    def go(self) -> None:
+    def fit(self) -> None:
         """Train to the end, from the saved state if there is one.
 
         Raises:
             Interrupted: After saving, when a signal came.
             NumericalError: If the loss or a gradient is not finite.
         """
-        if decided(self.run.state_path.exists):
+        if run_on_main(self.run.state_path.exists):
             load_state(self, self.run.state_path)
             self.run.keep_metrics_until(self.step)
             log.info("continuing %s at step %d of %d", self.run.path, self.step, self.total)
@@ -180,7 +180,7 @@ class Training:
         self._record_changes()
         started, saved_at = time.monotonic() - self.seconds, time.monotonic()
         self._train_mode()
-        log_file = self.run.path / "metrics.jsonl" if first() else os.devnull
+        log_file = self.run.path / "metrics.jsonl" if is_main_process() else os.devnull
         # Augmentation mixes and draws for a batch as a whole, which then is cut.
         order = self.part if self.part and not self.spec.augment else self.order
         with open(log_file, "a", encoding="utf-8") as metrics, self._event_file():
@@ -214,7 +214,7 @@ class Training:
                 if done:
                     break
                 stop = self._asked_to_stop()
-                if first() and (saves or stop or time.monotonic() - saved_at > _STATE_EVERY_SECONDS):
+                if is_main_process() and (saves or stop or time.monotonic() - saved_at > _STATE_EVERY_SECONDS):
                     save_state(self, self.run.state_path)
                     saved_at = time.monotonic()
                 if stop:
@@ -235,7 +235,7 @@ class Training:
     def _one_step(self, raw: Batch) -> dict[str, Any]:
         batch, shared = self._own(self._augmented(raw))
         # Each process's examples have a dropout mask of their own; the first draws what a single one would.
-        seed_everything(self.seed, "step", self.step, *([] if first() else [place()[0]]))
+        seed_everything(self.seed, "step", self.step, *([] if is_main_process() else [rank_and_world_size()[0]]))
         lr = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -268,7 +268,7 @@ class Training:
         self._note_negative_weights(line)
         return line
 
-    def _own(self, batch: Mixed) -> tuple[Mixed, dict[str, Any]]:
+    def _own(self, batch: MixupBatch) -> tuple[MixupBatch, dict[str, Any]]:
         """What of a batch is this process's, and what its losses have to know of the whole."""
         whole = self.order.positions(self.step)
         present = sorted(set(self.examples.domain[whole].tolist()))
@@ -281,21 +281,21 @@ class Training:
         return batch, {"present": present, "shared": True, "counted": counted}
 
     def _require_equal_weights(self) -> None:
-        if place()[1] > 1:
+        if rank_and_world_size()[1] > 1:
             require_equal("weights", weights_hash(self.model), "use the same machine type and software everywhere")
 
-    def _augmented(self, raw: Batch) -> Mixed:
-        made = augment(raw, self.spec.augment, _seed(self.seed, self.step)) if self.spec.augment else Mixed(raw)
+    def _augmented(self, raw: Batch) -> MixupBatch:
+        made = augment(raw, self.spec.augment, _seed(self.seed, self.step)) if self.spec.augment else MixupBatch(raw)
         partner = made.partner
         if partner is not None:
             partner = map_tensors(partner, lambda t: t.to(self.device, type_at(t, self.dtype)))
-        return Mixed(made.batch.to(self.device, self.dtype), partner, made.share)
+        return MixupBatch(made.batch.to(self.device, self.dtype), partner, made.share)
 
     def _probes(self, losses: BatchLosses, lr: float) -> dict[str, Any]:
         due = [name for name, every in map(probe, self.spec.probe) if self.step % every == 0]
         if not due:
             return {}
-        point = Point(
+        point = AscentPoint(
             losses,
             [p for p in self.model.parameters() if p.requires_grad],
             rho=self.settings.get("rho") or 0.05,
@@ -393,7 +393,7 @@ class Training:
     @contextmanager
     def _event_file(self) -> Iterator[None]:
         """Where `_log` also writes, if the run wants event files."""
-        if not self.spec.tensorboard or not first():
+        if not self.spec.tensorboard or not is_main_process():
             yield
             return
         self.events = EventFile(self.run.path / FOLDER, self.step)
@@ -409,7 +409,7 @@ class Training:
             self.events.scalars(line["step"], scalars(line))
 
     def _record_changes(self) -> None:
-        if not self.changes.record or not first():
+        if not self.changes.record or not is_main_process():
             return
         write_json(self.run.path / "changes.json", self.changes.record)
         counts = {k: len(v["positions"]) for k, v in self.changes.record.items() if "positions" in v}
@@ -418,7 +418,7 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         self._require_equal_weights()
-        if first():
+        if is_main_process():
             save_weights(self.run.checkpoint_path(self.step), self.model, {"step": self.step})
 
     def _finish(self) -> None:

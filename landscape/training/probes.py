@@ -27,7 +27,7 @@ _INNER_STEPS = 20
 
 
 @dataclass
-class Point:
+class AscentPoint:
     """The weights, the batch and the settings that a probe looks at.
 
     Attributes:
@@ -91,7 +91,7 @@ class Point:
                     p.copy_(w)
 
 
-def surrogate_gap(point: Point) -> dict[str, float]:
+def surrogate_gap(point: AscentPoint) -> dict[str, float]:
     """GSAM's and SAGM's h = L(w + e) − L(w), with 2h/rho² and ‖g‖ (arXiv 2203.08065).
 
     2(h − rho·‖g‖)/rho² tends to the curvature along the gradient as rho goes to 0.
@@ -104,7 +104,7 @@ def surrogate_gap(point: Point) -> dict[str, float]:
     return {"h": h, "h_scaled": 2 * h / squared if squared else 0.0, "gradient_norm": float(global_norm(g))}
 
 
-def gradient_alignment(point: Point) -> dict[str, float]:
+def gradient_alignment(point: AscentPoint) -> dict[str, float]:
     """Cosine and angle (degrees) between the gradients at w and at w + e.
 
     ``conflict`` is the share of parameters in which they differ in sign.
@@ -121,7 +121,7 @@ def gradient_alignment(point: Point) -> dict[str, float]:
     }
 
 
-def second_order(point: Point) -> dict[str, float]:
+def second_order(point: AscentPoint) -> dict[str, float]:
     """Cosine and ratio of norms between SAM's first-order update gradient and that with the derivative of e."""
     _, g = point.gradient()
     with point.at(point.climb(g)):
@@ -139,7 +139,7 @@ def second_order(point: Point) -> dict[str, float]:
     return {"cosine": _cosine(there, full), "norm_ratio": float(global_norm(full) / (global_norm(there) + 1e-12))}
 
 
-def inner_maximum(point: Point) -> dict[str, float]:
+def inner_maximum(point: AscentPoint) -> dict[str, float]:
     """Loss rise of SAM's single step as a fraction of the inner maximum.
 
     The maximum is estimated by projected gradient ascent: 20 steps of length rho/5 from SAM's point, projected on
@@ -163,7 +163,7 @@ def inner_maximum(point: Point) -> dict[str, float]:
     return {"one_step": one, "maximum": best, "fraction": one / best if best > 0 else 1.0}
 
 
-def domain_weights(point: Point) -> dict[str, float]:
+def domain_weights(point: AscentPoint) -> dict[str, float]:
     """beta_i: the weight of each domain's gradient in DISAM's climb, at the method's lam (arXiv 2405.18861)."""
     losses = point.domain_losses()
     counts = point.losses.domain_counts()
@@ -171,7 +171,7 @@ def domain_weights(point: Point) -> dict[str, float]:
     return {str(i): float(b) for i, b in zip(point.losses.present, beta.tolist(), strict=True)}
 
 
-def domain_variance(point: Point) -> dict[str, float]:
+def domain_variance(point: AscentPoint) -> dict[str, float]:
     """Variance of the domain losses (uniform, ddof 0) at w and after SAM's climb."""
     _, g = point.gradient()
     before = point.domain_losses().double().var(correction=0)
@@ -180,14 +180,14 @@ def domain_variance(point: Point) -> dict[str, float]:
     return {"before": float(before), "after": float(after)}
 
 
-def eigenvalues(point: Point) -> dict[str, float]:
+def eigenvalues(point: AscentPoint) -> dict[str, float]:
     """The five largest eigenvalues of the Hessian of the training loss (eval mode), and lambda_1/lambda_5."""
     found = point.eigenvalues()
     values = {f"lambda_{i + 1}": v for i, v in enumerate(found)}
     return values | ({"ratio": found[0] / found[4]} if len(found) > 4 and found[4] else {})
 
 
-PROBES: Mapping[str, Callable[[Point], dict[str, float]]] = {
+PROBES: Mapping[str, Callable[[AscentPoint], dict[str, float]]] = {
     "surrogate-gap": surrogate_gap,
     "gradient-alignment": gradient_alignment,
     "second-order": second_order,
@@ -198,7 +198,7 @@ PROBES: Mapping[str, Callable[[Point], dict[str, float]]] = {
 }
 
 
-def take(names: list[str], point: Point) -> dict[str, Any]:
+def take(names: list[str], point: AscentPoint) -> dict[str, Any]:
     """The values of the named probes; everything is as before afterwards."""
     gradients = [p.grad for p in point.parameters]
     with frozen_running_statistics(), torch.enable_grad():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..numerics.tensors import continuous
-from ..runtime.distributed import add_up, first, place
+from ..runtime.distributed import all_reduce_sum_, is_main_process, rank_and_world_size
 
 
 @torch.no_grad()
@@ -17,19 +17,19 @@ def share_buffers(model: nn.Module, examples: int) -> None:
     for the whole batch; the variances lack the variance between processes. What the layers of a network count in
     integers counts calls, which are as many everywhere.
     """
-    if place()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return
     total = torch.tensor(float(examples), dtype=torch.float64)
-    add_up([total])
+    all_reduce_sum_([total])
     live, sent = [], []
     for module in model.modules():
         averaged = isinstance(module, nn.modules.batchnorm._NormBase)
         # A buffer that all hold alike must not be averaged: rounding would move it a little in every step.
-        share = examples / float(total) if averaged else float(first())
+        share = examples / float(total) if averaged else float(is_main_process())
         for buffer in module.buffers(recurse=False):
             if continuous(buffer):
                 live.append(torch.view_as_real(buffer) if buffer.is_complex() else buffer)
                 sent.append(live[-1] * share if share else torch.zeros_like(live[-1]))
-    add_up(sent)
+    all_reduce_sum_(sent)
     for buffer, value in zip(live, sent, strict=True):
         buffer.copy_(value)

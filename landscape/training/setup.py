@@ -25,7 +25,7 @@ DEFAULT_BATCH = 64
 
 
 @dataclass
-class Ingredients:
+class TrainingInputs:
     """Data, model builder and loss, resolved once and shared by all runs of a call."""
 
     splits: Splits
@@ -62,7 +62,7 @@ class Ingredients:
         return {**origins(named), "algorithm": ALGORITHMS["training"]}
 
 
-def open_ingredients(spec: TrainSpec) -> Ingredients:
+def open_inputs(spec: TrainSpec) -> TrainingInputs:
     """Resolve what the user named; everything is checked before any training starts.
 
     Raises:
@@ -77,7 +77,7 @@ def open_ingredients(spec: TrainSpec) -> Ingredients:
         raise UsageError("every domain is held out", "--holdout", "leave at least one to train on")
     model = resolve(spec.model or default_model(splits["train"]), MODELS)
     arguments = key_values(spec.model_arg, "model_arg")
-    return Ingredients(splits, data, model, loss, arguments, facts_of(splits["train"]))
+    return TrainingInputs(splits, data, model, loss, arguments, facts_of(splits["train"]))
 
 
 def method_settings(spec: TrainSpec) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def torch_dtype(name: str) -> torch.dtype:
     return {"float32": torch.float32, "float64": torch.float64}[name]
 
 
-def resolved_spec(spec: TrainSpec, ingredients: Ingredients) -> dict[str, Any]:
+def resolved_spec(spec: TrainSpec, ingredients: TrainingInputs) -> dict[str, Any]:
     """The spec of a single run with every default filled in and plug-ins by absolute path."""
     return {
         **spec.to_dict(),

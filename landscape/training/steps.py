@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ..base.errors import UsageError
 from ..data.losses import LossFunction, domain_means, example_losses, example_weights, mean_loss, weighted_mean
 from ..numerics.trees import divisible
-from ..optim.core.closures import BatchLoss, Pieces
+from ..optim.core.closures import BatchLoss, MicroBatches
 from ..problem.forward import forward
-from ..runtime.distributed import add_up
-from .augment import Mixed
+from ..runtime.distributed import all_reduce_sum_
+from .augment import MixupBatch
 
 
 class BatchLosses:
@@ -38,7 +38,7 @@ class BatchLosses:
         self,
         model: nn.Module,
         loss: LossFunction,
-        batch: Mixed,
+        batch: MixupBatch,
         *,
         piece: int | None = None,
         amp: Literal["bfloat16", "float16"] | None = None,
@@ -67,18 +67,18 @@ class BatchLosses:
         """What the batch of all processes weighs in the mean."""
         if self.shared:
             everything = torch.tensor(self.whole, dtype=torch.float64)
-            add_up([everything])
+            all_reduce_sum_([everything])
             self.whole = float(everything)
 
-    def __call__(self) -> BatchLoss | Pieces:
+    def __call__(self) -> BatchLoss | MicroBatches:
         """The loss of the batch at the present weights, or its pieces."""
         if self.shared:
-            return Pieces([self._piece(k) for k in range(len(self._parts))], self._sizes, self.whole)
+            return MicroBatches([self._piece(k) for k in range(len(self._parts))], self._sizes, self.whole)
         if len(self._parts) == 1:
             made = self._evaluate(0)
             self._remember([made])
             return made
-        return Pieces([self._piece(k) for k in range(len(self._parts))], self._sizes)
+        return MicroBatches([self._piece(k) for k in range(len(self._parts))], self._sizes)
 
     def mean(self) -> Tensor:
         """Mean loss over the batch at the present weights, shape ``()``; of several processes, this one's share."""
@@ -92,7 +92,7 @@ class BatchLosses:
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Sum the shares of all processes, in place."""
         if self.shared:
-            add_up(tensors)
+            all_reduce_sum_(tensors)
 
     def domain_counts(self) -> Tensor:
         """What each domain weighs in the batch of all processes, shape ``(M,)``, float64."""
@@ -146,7 +146,7 @@ class BatchLosses:
             domains = averages.to(values.dtype) @ values
         return BatchLoss(mean, domains, counts)
 
-    def _domain_by_domain(self, part: Mixed, counts: Tensor) -> BatchLoss:
+    def _domain_by_domain(self, part: MixupBatch, counts: Tensor) -> BatchLoss:
         """The losses of a network that computes them itself, which shows those of domains only one by one."""
         batch, found = part.batch, counts.new_zeros(len(counts))
         losses = []
@@ -162,7 +162,7 @@ class BatchLosses:
         share = (counts / counts.sum()).to(values.dtype)
         return BatchLoss(share @ domains, domains, counts)
 
-    def _forward(self, part: Mixed) -> Any:
+    def _forward(self, part: MixupBatch) -> Any:
         try:
             return forward(self.model, part.batch.inputs)
         except ValueError as error:
@@ -174,7 +174,7 @@ class BatchLosses:
                 "choose --batch-size, --m or --accumulate so that no batch, piece or process has a single example",
             ) from error
 
-    def _values(self, output: Tensor, part: Mixed) -> Tensor | None:
+    def _values(self, output: Tensor, part: MixupBatch) -> Tensor | None:
         values = example_losses(self.loss, output, part.batch.targets)
         if part.partner is None:
             return values

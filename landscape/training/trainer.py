@@ -16,12 +16,12 @@ from ..base.labels import file_names
 from ..base.progress import report
 from ..results.run import Run
 from ..runtime.caller_context import computing
-from ..runtime.distributed import barrier, decided, first, place, require_equal
+from ..runtime.distributed import barrier, is_main_process, rank_and_world_size, require_equal, run_on_main
 from ..runtime.random_state import preserved_random_state
 from ..specs import TrainSpec
 from .loop import Training
 from .selection import select_across_runs, select_checkpoint
-from .setup import Ingredients, check_examples, open_ingredients, resolved_spec
+from .setup import TrainingInputs, check_examples, open_inputs, resolved_spec
 from .signals import StopFlag, stop_on_signals
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def train(spec: TrainSpec, out: Path | str = "runs", *, resume: bool = False, fo
         NumericalError: If a loss is not finite; the last saved state is kept.
         UsageError: If a folder holds another run, or an unfinished one without ``resume`` or ``force``.
     """
-    ingredients = open_ingredients(spec)
+    ingredients = open_inputs(spec)
     planned = list(_planned(spec, ingredients, Path(out)))
     for one, _ in planned:
         check_examples(one, ingredients.splits)
@@ -59,13 +59,13 @@ def train(spec: TrainSpec, out: Path | str = "runs", *, resume: bool = False, fo
             runs.append(train_one(one, ingredients, folder, stop, resume=resume, force=force))
         report("runs", len(planned), len(planned))
     if spec.select == "leave-one-domain-out":
-        if first():
+        if is_main_process():
             select_across_runs(runs)
         barrier()
     return runs
 
 
-def _planned(spec: TrainSpec, ingredients: Ingredients, out: Path) -> Iterator[tuple[TrainSpec, Path]]:
+def _planned(spec: TrainSpec, ingredients: TrainingInputs, out: Path) -> Iterator[tuple[TrainSpec, Path]]:
     """Every single run with its folder."""
     if not spec.leave_one_out:
         yield from ((one, out / one.name) for one in spec.runs())
@@ -91,7 +91,7 @@ def _planned(spec: TrainSpec, ingredients: Ingredients, out: Path) -> Iterator[t
 
 def train_one(
     spec: TrainSpec,
-    ingredients: Ingredients,
+    ingredients: TrainingInputs,
     folder: Path,
     stop: StopFlag,
     *,
@@ -107,7 +107,7 @@ def train_one(
     require_equal("data and settings", config, "give every process the same files and command")
     with run.writing():
         earlier = _hash_of(spec, ingredients, _without_code(record))
-        if not decided(lambda: _goes_on(run, (config, earlier), resume=resume, force=force)):
+        if not run_on_main(lambda: _goes_on(run, (config, earlier), resume=resume, force=force)):
             run.start(
                 {
                     "version": 1,
@@ -116,7 +116,7 @@ def train_one(
                     "config_hash": config,
                     "ingredients": record,
                     "origins": ingredients.origins(),
-                    "processes": place()[1],
+                    "processes": rank_and_world_size()[1],
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                     "versions": {
                         "landscape": _own_version(),
@@ -125,22 +125,24 @@ def train_one(
                     },
                 }
             )
-        if decided(lambda: run.record["status"] == "finished"):
+        if run_on_main(lambda: run.record["status"] == "finished"):
             log.info("%s is finished already", run.path)
         else:
-            training.go()
-        if spec.select not in ("last", "leave-one-domain-out") and decided(lambda: not run.record.get("selected")):
-            run.update(selected=decided(lambda: select_checkpoint(run, spec.select)))
+            training.fit()
+        if spec.select not in ("last", "leave-one-domain-out") and run_on_main(
+            lambda: not run.record.get("selected")
+        ):
+            run.update(selected=run_on_main(lambda: select_checkpoint(run, spec.select)))
     barrier()
     return run
 
 
-def config_hash(spec: TrainSpec, ingredients: Ingredients) -> str:
+def config_hash(spec: TrainSpec, ingredients: TrainingInputs) -> str:
     """What a run folder's ``config_hash`` is for this training: its settings, code and examples."""
     return _hash_of(spec, ingredients, ingredients.record())
 
 
-def _hash_of(spec: TrainSpec, ingredients: Ingredients, record: Mapping[str, Any]) -> str:
+def _hash_of(spec: TrainSpec, ingredients: TrainingInputs, record: Mapping[str, Any]) -> str:
     resolved = resolved_spec(spec, ingredients)
     return stable_hash({**{k: v for k, v in resolved.items() if k not in spec.not_in_key()}, **record})
 

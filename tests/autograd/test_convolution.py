@@ -94,7 +94,7 @@ def of(network: nn.Module, **options: Any):
 def test_products_are_those_of_the_dense_hessian(name: str, params: str | None):
     torch.manual_seed(0)
     problem = of(NETWORKS[name](), params=params)
-    space, batch = problem.space, problem.some(5)
+    space, batch = problem.space, problem.head(5)
 
     def loss(weights: Tensor) -> Tensor:
         output = functional_call(problem.model, space.named(weights), (batch.inputs,))
@@ -131,7 +131,7 @@ def nodes(output: Tensor) -> list[str]:
 def test_what_is_folded_and_what_is_not(name: str, params: str | None, folded: int, plain: int):
     torch.manual_seed(0)
     problem = of(NETWORKS[name](), params=params)
-    inputs = problem.some(5).inputs
+    inputs = problem.head(5).inputs
     expected = problem.model(inputs)
     with twice_differentiable(set()):
         output = problem.model(inputs)

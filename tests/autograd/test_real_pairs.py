@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from landscape.autograd.substitutes import twice_differentiable
 from landscape.curvature.hessian import hessian
 from landscape.domainwise.domains import domains
-from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.norm_ball import NormBall
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.measures.sharpness import sharpness
 from landscape.problem.problem import Problem
@@ -140,7 +140,7 @@ def test_other_matrices_at_odd_places(kind: type[Filter], operator: str):
 @pytest.mark.parametrize("kind", [Filter, Shaped, Sliced])
 def test_stacked_blocks_equal_looped_ones(kind: type[Filter], before: int):
     problem = problem_of(kind(before))
-    ball = Ball(0.1)
+    ball = NormBall(0.1)
     for m in (1, 4):
         values = [block_sharpness(problem, [ball], m=m, way=way)[0].value for way in ("loop", "stack", None)]
         assert values[0] == pytest.approx(values[1], rel=1e-9)

@@ -104,7 +104,7 @@ def test_products_agree_with_differences_of_gradients(name: str):
         v /= v.norm()
         ends = []
         for sign in (1, -1):
-            with problem.excursion() as tensors:
+            with problem.temporary_weights() as tensors:
                 for tensor, part in zip(tensors, problem.space.split(v), strict=True):
                     tensor.add_(part, alpha=sign * h)
                 ends.append(problem.gradient())
@@ -380,7 +380,7 @@ def test_what_is_written_in_place_is_written(write):
     v = torch.cos(torch.arange(problem.n_parameters, dtype=torch.float64))
     ends = []
     for sign in (1, -1):
-        with problem.excursion() as tensors:
+        with problem.temporary_weights() as tensors:
             for tensor, part in zip(tensors, problem.space.split(v), strict=True):
                 tensor.add_(part, alpha=sign * 1e-5)
             ends.append(problem.gradient())

@@ -35,7 +35,7 @@ from agreement import distances
 
 import landscape
 from landscape.curvature.operators import operator_of
-from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.norm_ball import NormBall
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.models.resnet import resnet20
 from landscape.models.vit import Block
@@ -171,7 +171,7 @@ def surface(problem: Problem, clock: Clock, points: int) -> dict[str, Any]:
 def blocks(problem: Problem, clock: Clock, m: int) -> dict[str, Any]:
     """m-sharpness by the two ways of `landscape.measures.engine.blockwise`, and by the one that its rule picks."""
     ways = {"rule": None, "loop": "loop", "stack": "stack"}
-    calls = {n: lambda way=way: block_sharpness(problem, [Ball(0.05)], m=m, way=way) for n, way in ways.items()}
+    calls = {n: lambda way=way: block_sharpness(problem, [NormBall(0.05)], m=m, way=way) for n, way in ways.items()}
     return {"m": m, "examples": problem.n_examples, "seconds": clock.seconds(calls)}
 
 
@@ -204,7 +204,7 @@ def main() -> None:
         facts[name] = {"products": cost, "eigenvalues": eigenvalues(problem, clock, product)}
         lines.append(_cost(name, facts[name]))
         print(lines[-1], flush=True)
-    few = resnet.of_examples(np.arange(min(512, resnet.n_examples)))
+    few = resnet.restrict_to_examples(np.arange(min(512, resnet.n_examples)))
     facts["ResNet-20"]["surface"] = surface(few, clock, 5 if options.small else 11)
     facts["blocks"] = [blocks(few, clock, m) for m in ((2, 4) if options.small else (1, 16, 128))]
     facts["seconds"] = time.perf_counter() - began

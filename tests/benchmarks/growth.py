@@ -103,7 +103,7 @@ def shared_product(repeat: int) -> None:
             started = time.perf_counter()
             operator(vector)
             taken.append(time.perf_counter() - started)
-        if distributed.first():
+        if distributed.is_main_process():
             print(min(taken))
 
 

@@ -29,7 +29,7 @@ from landscape.data.examples import Batch
 from landscape.models.resnet import resnet20
 from landscape.optim.core.build import build_optimizer
 from landscape.registry import OPTIMIZERS
-from landscape.training.augment import Mixed
+from landscape.training.augment import MixupBatch
 from landscape.training.steps import BatchLosses
 
 TARGETS = {"sam": 2.1, "sagm": 2.1, "disam": 2.1}
@@ -48,7 +48,7 @@ def step_of(name: str, n: int) -> tuple[nn.Module, Callable[[], Any]]:
         name, model.named_parameters(), base="sgd", lr=1e-3, momentum=0.9, weight_decay=5e-4, settings={}
     )
     batch = Batch(torch.randn(n, 3, 32, 32), torch.arange(n) % 10, torch.arange(n) % 4)
-    return model, lambda: optimizer.step(BatchLosses(model, cross_entropy, Mixed(batch)))
+    return model, lambda: optimizer.step(BatchLosses(model, cross_entropy, MixupBatch(batch)))
 
 
 def peer(file: str, n: int) -> Callable[[], Any]:

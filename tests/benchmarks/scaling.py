@@ -140,9 +140,9 @@ def peer(folder: Path) -> None:
     """One of the two processes that `messages` starts."""
     with landscape.processes():
         short, long = torch.zeros(1), torch.zeros(2**23)
-        latency = least(lambda: distributed.add_up([short]), 50, time.perf_counter)
-        seconds = least(lambda: distributed.add_up([long]), 8, time.perf_counter)
-        if distributed.first():
+        latency = least(lambda: distributed.all_reduce_sum_([short]), 50, time.perf_counter)
+        seconds = least(lambda: distributed.all_reduce_sum_([long]), 8, time.perf_counter)
+        if distributed.is_main_process():
             # A ring of two sends as much as the tensor holds.
             facts = {"latency": latency, "bandwidth": long.nbytes / (seconds - latency)}
             (folder / "messages.json").write_text(json.dumps(facts))

@@ -26,7 +26,7 @@ from torch import nn
 
 from landscape.measures.engine.blockwise import STACK_BELOW, rule
 from landscape.measures.engine.flops import forward_work
-from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.norm_ball import NormBall
 from landscape.measures.engine.partition import partition
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.models.convnet import ConvNet
@@ -77,7 +77,7 @@ def measure(name: str, m: int, examples: int, repeat: int, device: str) -> dict[
     x, y = torch.randn(examples, *image), torch.randint(0, 10, (examples,))
     problem = Problem(make(), (x, y), device=device)
     x, y = x.to(problem.device), y.to(problem.device)
-    ball = [Ball(0.05)]
+    ball = [NormBall(0.05)]
     ways: dict[str, Callable[[], object]] = {
         "floor": lambda: bare(problem, x, y, max(m, 256)),
         "blocks": lambda: bare(problem, x, y, m),

@@ -74,7 +74,7 @@ def cost(problem: Problem, rounds: int, points: int = POINTS) -> dict[str, Any]:
     def bare(scale: float) -> float:
         """Seconds of the passes alone, at the surface's points or, all scaled to nothing, at the centre."""
         seconds = 0.0
-        with problem.excursion() as tensors:
+        with problem.temporary_weights() as tensors:
             centre = [t.clone() for t in tensors]
             for place in places:
                 torch._foreach_copy_(tensors, centre)
@@ -153,7 +153,7 @@ def headline(parts: dict[str, Any]) -> list[dict[str, Any]]:
 def costs(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The first part."""
     demo = demo_problem()
-    rows = [("demo", n, cost(demo.of_examples(np.arange(n)), options.rounds)) for n in (8, 128, 960)]
+    rows = [("demo", n, cost(demo.restrict_to_examples(np.arange(n)), options.rounds)) for n in (8, 128, 960)]
     if DATA.is_dir():
         rows += [("ResNet-20", n, cost(published_problem(DATA, n), options.rounds, points=7)) for n in (8, 128)]
     return [{"network": name, "examples": n, **found} for name, n, found in rows]

@@ -113,7 +113,7 @@ def test_the_callers_complex_model_is_left_alone_and_the_problem_finds_home():
     before = copy.deepcopy(model.state_dict())
     problem = problem_of(model, classifier_data(), "cross_entropy")
     home = problem.weights.clone()
-    with problem.excursion() as tensors:
+    with problem.temporary_weights() as tensors:
         torch._foreach_mul_(tensors, 2.0)
         assert torch.equal(problem.space.current(), 2 * home)
     assert torch.equal(problem.space.current(), home)

@@ -87,7 +87,7 @@ def test_products_are_differences_of_gradients(name: str):
     v = torch.randn(problem.n_parameters, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     ends = []
     for sign in (1, -1):
-        with problem.excursion():
+        with problem.temporary_weights():
             problem.space.write(problem.weights + sign * 1e-5 * v)
             ends.append(problem.gradient())
     expected = (ends[0] - ends[1]) / 2e-5

@@ -17,9 +17,9 @@ import landscape
 from landscape.data.examples import Batch
 from landscape.numerics.tensors import as_real
 from landscape.optim.core.passes import RandomState
-from landscape.training.augment import Mixed
+from landscape.training.augment import MixupBatch
 from landscape.training.loop import Training
-from landscape.training.probes import PROBES, Point, take
+from landscape.training.probes import PROBES, AscentPoint, take
 from landscape.training.replicas import share_buffers
 from landscape.training.steps import BatchLosses
 from landscape.weights.checkpoint import read_weights
@@ -147,24 +147,32 @@ def test_complex_buffers_come_from_the_first_process(monkeypatch: pytest.MonkeyP
     ours, theirs = Classifier(False), Classifier(False)
     theirs.scale.turn.mul_(1j)
 
-    def add_up(tensors: list[Tensor]) -> None:  # as the second of two processes; the first sends its own
+    def all_reduce_sum_(tensors: list[Tensor]) -> None:  # as the second of two processes; the first sends its own
         if tensors[0].ndim:
             tensors[0].add_(as_real(theirs.scale.turn))
 
-    for name, replaced in (("place", lambda: (1, 2)), ("first", lambda: False), ("add_up", add_up)):
+    for name, replaced in (
+        ("rank_and_world_size", lambda: (1, 2)),
+        ("is_main_process", lambda: False),
+        ("all_reduce_sum_", all_reduce_sum_),
+    ):
         monkeypatch.setattr(f"landscape.training.replicas.{name}", replaced)
     share_buffers(ours, 4)
     assert torch.equal(ours.scale.turn, theirs.scale.turn)
 
 
-def points() -> list[Point]:
+def points() -> list[AscentPoint]:
     x, y = (torch.cat(parts) for parts in zip(*classifier_data().values(), strict=True))
     domain = torch.arange(len(y)) % 2
     found = []
     for pairs in TWINS:
         model = Classifier(pairs)
-        losses = BatchLosses(model, lambda o, t: F.cross_entropy(o, t, reduction="none"), Mixed(Batch(x, y, domain)))
-        found.append(Point(losses, list(model.parameters()), 0.2, 0.5, 0.1, lambda: [2.0, 1.0], RandomState.now()))
+        losses = BatchLosses(
+            model, lambda o, t: F.cross_entropy(o, t, reduction="none"), MixupBatch(Batch(x, y, domain))
+        )
+        found.append(
+            AscentPoint(losses, list(model.parameters()), 0.2, 0.5, 0.1, lambda: [2.0, 1.0], RandomState.now())
+        )
     return found
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from landscape.base.errors import UsageError
 from landscape.curvature.hessian import hessian
 from landscape.domainwise.domains import domains
-from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.norm_ball import NormBall
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.measures.sharpness import sharpness
 from landscape.problem.problem import Problem
@@ -181,7 +181,7 @@ def test_m_sharpness_in_every_ball_and_both_ways(options: dict[str, Any], monkey
 
 def test_what_torch_cannot_vectorise_is_taken_one_by_one():
     problem, twin = classifiers()  # takes the imaginary part of a conjugate: no batching rule in torch 2.13
-    values = [block_sharpness(p, [Ball(0.1)], m=3)[0].value for p in (problem, twin)]
+    values = [block_sharpness(p, [NormBall(0.1)], m=3)[0].value for p in (problem, twin)]
     assert values[0] == pytest.approx(values[1], rel=1e-10)
     assert values[0] > 0
 

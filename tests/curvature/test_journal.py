@@ -128,7 +128,7 @@ def test_the_folder_is_named_after_all_that_decides_the_bits():
         journal_name(problem, "hessian", 1, 0),
         journal_name(problem, "ggn", 1, 0),
         journal_name(problem, "hessian", 1, 1),
-        journal_name(problem.of_domain("art"), "hessian", 1, 0),
+        journal_name(problem.restrict_to_domain("art"), "hessian", 1, 0),
         journal_name(problem_of(small_mlp(), domain_data(), batch_size=9), "hessian", 1, 0),
         journal_name(problem_of(small_mlp(), domain_data(), batch_size=8, dtype="float32"), "hessian", 1, 0),
     }

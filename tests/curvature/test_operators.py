@@ -203,7 +203,7 @@ def test_a_written_weight_makes_kept_graphs_stale():
     products, made = builds(problem)
     v = torch.ones(57).double()
     at_home = products(v)
-    with problem.excursion() as tensors:
+    with problem.temporary_weights() as tensors:
         for t in tensors:
             t.add_(0.1)
         away = problem.hvp(v)

@@ -306,11 +306,15 @@ def test_parts_of_data_that_exceed_the_memory_are_not_read_into_it(monkeypatch: 
     monkeypatch.setattr("landscape.problem.problem._MEMORY_BYTES", 48 * 24 - 1)
     monkeypatch.setattr("landscape.problem.passes._CACHE_BYTES", 0)
     problem = problem_of(model, data)
-    for part in (problem.of_domain("a"), problem.of_examples(np.arange(3)), problem.of_domain("b").of_examples([1])):
+    for part in (
+        problem.restrict_to_domain("a"),
+        problem.restrict_to_examples(np.arange(3)),
+        problem.restrict_to_domain("b").restrict_to_examples([1]),
+    ):
         assert part.examples.store is problem.examples.store
-    other = problem.on(Examples.of(data))
+    other = problem.with_examples(Examples.of(data))
     assert type(other.examples.store) is type(problem.examples.store)
-    assert problem.of_domain("b").loss() == kept.of_domain("b").loss()
+    assert problem.restrict_to_domain("b").loss() == kept.restrict_to_domain("b").loss()
     assert other.loss() == kept.loss()
 
 

@@ -390,7 +390,7 @@ def test_a_child_forked_while_a_thread_analyses_does_not_wait_for_it():
     expected = bits(problem.gradient()), bits(CALLS["hvp"](problem)), True
 
     def busy() -> None:
-        with problem.excursion(), twice_differentiable(set()):
+        with problem.temporary_weights(), twice_differentiable(set()):
             reached.set()
             assert leave.wait(120)
 

@@ -13,7 +13,7 @@ from landscape.curvature.lanczos.krylov import Krylov
 from landscape.curvature.operators import OPERATORS, operator_of
 from landscape.problem.problem import Problem
 from landscape.surfaces.directions.random import draw
-from landscape.surfaces.evaluate.evaluator import walking
+from landscape.surfaces.evaluate.evaluator import evaluating
 
 from .agreement import images, network
 
@@ -67,7 +67,7 @@ def test_losses_and_gradients(problem: Problem):
 
 def test_a_row_of_a_surface_waits_once(problem: Problem):
     direction = draw(problem, "filter", 0, 0, "filter")
-    with walking(problem) as walker:
+    with evaluating(problem) as walker:
         walker.over([[(0.1, direction)]])
         with no_waiting():
             for step in (0.1, 0.2, 0.3):

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 from landscape.base.errors import UsageError
 from landscape.measures.engine.ascent import auto_pgd, one_step, projected_ascent
-from landscape.measures.engine.norm_ball import Ball, asam, elementwise
+from landscape.measures.engine.norm_ball import NormBall, asam, elementwise
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.measures.sharpness import sharpness
 from landscape.numerics.ascent import ascent_step
@@ -28,18 +28,18 @@ def test_the_steepest_step_is_the_optimizers_step(p: str):
     g = torch.randn(4, 9, generator=torch.Generator().manual_seed(0)).double()
     w = torch.randn(9, generator=torch.Generator().manual_seed(1)).double()
     for scale in (None, w.abs()):
-        ball = Ball(0.3, p, scale)
+        ball = NormBall(0.3, p, scale)
         rows = ball.to_weights(ball.steepest(ball.to_coordinates(g)))
         for k in range(4):
             (alone,) = ascent_step([g[k]], 0.3, p=p, weights=None if scale is None else [w])
             assert rows[k].numpy() == pytest.approx(alone.numpy(), rel=1e-12)
-    assert norm(Ball(0.3, p).steepest(g), p).tolist() == pytest.approx([0.3] * 4, rel=1e-9)
-    assert not Ball(0.3, p).steepest(torch.zeros(2, 9)).any()
+    assert norm(NormBall(0.3, p).steepest(g), p).tolist() == pytest.approx([0.3] * 4, rel=1e-9)
+    assert not NormBall(0.3, p).steepest(torch.zeros(2, 9)).any()
 
 
 @pytest.mark.parametrize("p", ["1", "2", "inf"])
 def test_projection_is_the_nearest_point_of_the_ball(p: str):
-    ball = Ball(0.7, p)
+    ball = NormBall(0.7, p)
     u = torch.randn(5, 4, generator=torch.Generator().manual_seed(2)).double()
     u[4] *= 0.01
     found = ball.project(u)
@@ -63,7 +63,7 @@ def test_the_maximum_of_a_convex_quadratic_is_found(climb, p: str):
     generator = np.random.default_rng(4)
     root = generator.random((4, 4))
     centre, matrix, rho = generator.random(4), root @ root.T, 0.5  # all positive: one local maximum, the global one
-    found = block_sharpness(quadratic(centre, matrix), [Ball(rho, p)], m=1, climb=climb)[0].value
+    found = block_sharpness(quadratic(centre, matrix), [NormBall(rho, p)], m=1, climb=climb)[0].value
 
     def value(e: np.ndarray) -> float:
         return 0.5 * (centre + e) @ matrix @ (centre + e)
@@ -77,14 +77,14 @@ def test_the_maximum_of_a_convex_quadratic_is_found(climb, p: str):
             sphere = minimize(lambda v: -value(rho * v / np.linalg.norm(v)), start, tol=1e-12)
             best = max(best, -sphere.fun)
     assert found == pytest.approx(best - value(np.zeros(4)), rel=1e-3)
-    one = block_sharpness(quadratic(centre, matrix), [Ball(rho, p)], m=1)[0].value
+    one = block_sharpness(quadratic(centre, matrix), [NormBall(rho, p)], m=1)[0].value
     assert one <= found * (1 + 1e-12)
 
 
 def test_more_steps_never_give_less_than_one():
     problem = problem_of(small_mlp(), domain_data())
     for p in ("1", "2", "inf"):
-        balls = [Ball(0.05, p), Ball(0.5, p), Ball(2.0, p)]
+        balls = [NormBall(0.05, p), NormBall(0.5, p), NormBall(2.0, p)]
         one = block_sharpness(problem, balls, m=6)
         for steps in (2, 5):
             more = block_sharpness(problem, balls, m=6, climb=projected_ascent(steps))
@@ -96,7 +96,7 @@ def test_accurate_maxima_do_not_increase_with_m_over_nested_blocks():
     """The maximum of a mean is at most the mean of the maxima, so s_m falls as blocks are joined."""
     x, y = domain_data((24,))["art"]
     problem = problem_of(small_mlp(hidden=3), (x, y))
-    for ball in (Ball(0.3), Ball(0.1, "inf"), Ball(0.4, "2", elementwise(problem))):
+    for ball in (NormBall(0.3), NormBall(0.1, "inf"), NormBall(0.4, "2", elementwise(problem))):
         values = [block_sharpness(problem, [ball], m=m, climb=auto_pgd(40))[0].value for m in (1, 4, 12, 24)]
         assert values == sorted(values, reverse=True)
 
@@ -108,7 +108,7 @@ def test_auto_pgd_returns_the_best_point_it_met():
     waves = problem_of(
         Coordinates(torch.from_numpy(centre)[None]), data, lambda o, t: (8 * o).sin().sum(1) + 0.3 * o.square().sum(1)
     )
-    found = [block_sharpness(waves, [Ball(1.0)], m=1, climb=auto_pgd(n))[0].value for n in (1, 5, 20, 80)]
+    found = [block_sharpness(waves, [NormBall(1.0)], m=1, climb=auto_pgd(n))[0].value for n in (1, 5, 20, 80)]
     assert min(found) >= 0
     angle, radius = np.meshgrid(np.linspace(0, 2 * np.pi, 721), np.linspace(0, 1, 201))
     points = np.stack([centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle)])
@@ -120,7 +120,7 @@ def test_auto_pgd_returns_the_best_point_it_met():
     assert found[-1] <= best * (1 + 1e-3)
     assert found[-1] >= 0.7 * best
     with pytest.raises(UsageError, match="Auto-PGD is for p = 2 and inf"):
-        block_sharpness(waves, [Ball(1.0, "1")], m=1, climb=auto_pgd(3))
+        block_sharpness(waves, [NormBall(1.0, "1")], m=1, climb=auto_pgd(3))
 
 
 def test_asam_scales_weights_and_not_biases():
@@ -131,7 +131,7 @@ def test_asam_scales_weights_and_not_biases():
     x = sharpness(problem, measure=("asam-sharpness",), m=(42,), rho=(0.3,), eta=0.25)["measures"][0]["value"]
     g, t = problem.gradient(), asam(problem, 0.25)
     step = 0.3 * t * t * g / (t * g).norm()
-    with problem.excursion():
+    with problem.temporary_weights():
         problem.space.write(problem.weights + step)
         moved = problem.loss()
     assert x == pytest.approx(moved - problem.loss(), rel=1e-9)
@@ -140,7 +140,7 @@ def test_asam_scales_weights_and_not_biases():
 def test_the_worst_case_measure_is_auto_pgd_in_the_adaptive_ball():
     problem = problem_of(*_study())
     found = sharpness(problem, measure=("worst-case-adaptive",), rho=(0.2,))["measures"][0]
-    expected = block_sharpness(problem, [Ball(0.2, "2", elementwise(problem))], m=64, climb=auto_pgd(20))[0]
+    expected = block_sharpness(problem, [NormBall(0.2, "2", elementwise(problem))], m=64, climb=auto_pgd(20))[0]
     assert (found["value"], found["m"], found["adaptive"]) == (expected.value, 64, True)
 
 

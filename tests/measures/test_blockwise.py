@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from landscape.measures.engine import ascent
 from landscape.measures.engine.blockwise import Looped, Stacked, rule
 from landscape.measures.engine.flops import forward_work
-from landscape.measures.engine.norm_ball import Ball, asam
+from landscape.measures.engine.norm_ball import NormBall, asam
 from landscape.measures.engine.partition import describe, partition
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.models.convnet import ConvNet
@@ -75,14 +75,14 @@ def test_stacked_losses_and_gradients_at_points_of_their_own(make):
         assert gradients[k].numpy() == pytest.approx(gradient[0].numpy(), abs=1e-13)
         assert stacked.losses(points)[k] == pytest.approx(alone.losses(points[k : k + 1]).item(), rel=1e-12)
     shared = stacked.losses_and_gradients(problem.weights[None])[1]
-    assert shared[2].numpy() == pytest.approx(problem.of_examples(parts[2]).gradient().numpy(), abs=1e-13)
+    assert shared[2].numpy() == pytest.approx(problem.restrict_to_examples(parts[2]).gradient().numpy(), abs=1e-13)
     assert torch.equal(problem.space.current(), problem.weights)
 
 
 @pytest.mark.parametrize("make", PROBLEMS.values(), ids=PROBLEMS)
 def test_every_climb_is_the_same_both_ways(make):
     problem = make()
-    balls = [Ball(0.1), Ball(0.02, "inf"), Ball(0.3, "2", asam(problem, 0.01))]
+    balls = [NormBall(0.1), NormBall(0.02, "inf"), NormBall(0.3, "2", asam(problem, 0.01))]
     for climb in (ascent.one_step, ascent.projected_ascent(4), ascent.auto_pgd(5)):
         both = [block_sharpness(problem, balls, m=4, climb=climb, way=way) for way in ("loop", "stack")]
         assert [s.value for s in both[0]] == pytest.approx([s.value for s in both[1]], rel=1e-9)
@@ -136,15 +136,15 @@ class Odd(nn.Module):
 def test_a_network_that_cannot_be_stacked_is_looped(model, told: str, caplog):
     problem = problem_of(model(), domain_data((12,))["art"])
     with caplog.at_level(logging.INFO, "landscape"):
-        (found,) = block_sharpness(problem, [Ball(0.1)], m=2)
-    (looped,) = block_sharpness(problem, [Ball(0.1)], m=2, way="loop")
+        (found,) = block_sharpness(problem, [NormBall(0.1)], m=2)
+    (looped,) = block_sharpness(problem, [NormBall(0.1)], m=2, way="loop")
     assert found == looped
     assert told in caplog.text
 
 
 def test_blocks_that_do_not_fit_into_memory_together_are_halved(monkeypatch, caplog):
     problem = PROBLEMS["mlp"]()
-    (whole,) = block_sharpness(problem, [Ball(0.1)], m=2, way="stack")
+    (whole,) = block_sharpness(problem, [NormBall(0.1)], m=2, way="stack")
     plain = Stacked.losses
 
     def limited(self: Stacked, points: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def test_blocks_that_do_not_fit_into_memory_together_are_halved(monkeypatch, cap
         return plain(self, points)
 
     monkeypatch.setattr(Stacked, "losses", limited)
-    (tight,) = block_sharpness(problem, [Ball(0.1)], m=2, way="stack")
+    (tight,) = block_sharpness(problem, [NormBall(0.1)], m=2, way="stack")
     assert tight.value == pytest.approx(whole.value, rel=1e-12)
     assert tight.n_blocks == whole.n_blocks == 11
     assert "out of memory" in caplog.text
@@ -204,6 +204,6 @@ def test_what_vmap_does_badly_is_looped_without_a_word(make: type[nn.Module]):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         assert rule(problem, partition(problem, 1, 0)) == "loop"
-        found = block_sharpness(problem, [Ball(0.1)], m=1)[0]
+        found = block_sharpness(problem, [NormBall(0.1)], m=1)[0]
     assert not said
-    assert found == block_sharpness(problem, [Ball(0.1)], m=1, way="loop")[0]
+    assert found == block_sharpness(problem, [NormBall(0.1)], m=1, way="loop")[0]

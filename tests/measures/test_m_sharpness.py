@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from landscape.base.errors import NumericalError, UsageError
 from landscape.measures.engine import norm_ball as ball
-from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.norm_ball import NormBall
 from landscape.measures.engine.partition import blocks
 from landscape.measures.m_sharpness import Sharpness, block_sharpness
 from landscape.measures.sharpness import sharpness
@@ -54,7 +54,7 @@ def m_sharpness(
 ) -> list[Sharpness]:
     """One-step m-sharpness, computed both ways, which must agree; the looped value is returned."""
     scale = ball.elementwise(problem) if adaptive else None
-    balls = [Ball(rho, p, scale) for rho in rhos]
+    balls = [NormBall(rho, p, scale) for rho in rhos]
     looped = block_sharpness(problem, balls, m=m, seed=seed, way="loop")
     by_rule = block_sharpness(problem, balls, m=m, seed=seed)
     for a, b in zip(looped, by_rule, strict=True):

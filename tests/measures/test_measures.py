@@ -384,7 +384,7 @@ def test_disjoint_subsets_give_mean_and_standard_error():
     alone = []
     for k in range(4):
         rows_k = np.sort(order[7 * k : 7 * k + 7])
-        alone.append(row(problem.of_examples(rows_k), "surrogate-gap")["value"])
+        alone.append(row(problem.restrict_to_examples(rows_k), "surrogate-gap")["value"])
     first = found["measures"][0]
     assert first["subset_values"] == pytest.approx(alone, rel=1e-12)
     assert first["value"] == pytest.approx(np.mean(alone), rel=1e-12)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from cases import assert_untouched, problem_of, snapshot
 from torch import Tensor, nn
 
-from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.norm_ball import NormBall
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.numerics.norms import right_for_one_example
 
@@ -130,7 +130,7 @@ def test_sharpness_of_single_examples(name: str, way: str):
         loss = F.cross_entropy(model(pair[0]), pair[1])
         gradient = torch.autograd.grad(loss, list(model.parameters()))
         lengths.append(sum(float(g.square().sum()) for g in gradient) ** 0.5)
-    found = block_sharpness(problem_of(model, (X, Y)), [Ball(rho)], m=1, way=way)[0].value
+    found = block_sharpness(problem_of(model, (X, Y)), [NormBall(rho)], m=1, way=way)[0].value
     assert found == pytest.approx(rho * sum(lengths) / 3, rel=1e-4)
 
 

@@ -24,7 +24,7 @@ from landscape.optim import (
     BatchLoss,
     EntropySGD,
     LookSAM,
-    Pieces,
+    MicroBatches,
     VREx,
 )  # fmt: skip
 
@@ -143,7 +143,7 @@ def pieces_closure(model: nn.Module, sizes: tuple[int, ...] = (5, 5, 6)) -> Any:
 
         return call
 
-    return lambda: Pieces([piece(a, n) for a, n in zip(starts, sizes, strict=True)], sizes)
+    return lambda: MicroBatches([piece(a, n) for a, n in zip(starts, sizes, strict=True)], sizes)
 
 
 def smooth(model_seed: int = 0) -> nn.Sequential:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.numerics.ascent import ascent_step, global_norm, norm_one_by_one
-from landscape.optim import SAM, BatchLoss, Pieces
+from landscape.optim import SAM, BatchLoss, MicroBatches
 from landscape.optim.core.two_pass import inner
 
 from .problems import METHODS, MICRO, NEED_DOMAINS, ONE_PASS
@@ -96,7 +96,7 @@ def test_with_every_option(method: str, option: str):
 @pytest.mark.parametrize("method", MICRO)
 def test_with_a_perturbation_per_micro_batch(method: str):
     def pieces(model: Network) -> Any:
-        return lambda: Pieces([closure_of(model, slice(0, 7)), closure_of(model, slice(7, 12))], [7, 5])
+        return lambda: MicroBatches([closure_of(model, slice(0, 7)), closure_of(model, slice(7, 12))], [7, 5])
 
     make = METHODS[method]
     assert distance(lambda m: make(BASES["sgd"](m.named_parameters()), rho=0.3, micro_batches=True), pieces) < 1e-12

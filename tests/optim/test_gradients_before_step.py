@@ -17,7 +17,7 @@ from .problems import METHODS, NEED_DOMAINS, assert_same_bits, batch, close, clo
 
 OWN_BACKWARD = [m for m in METHODS if m not in NEED_DOMAINS]
 SEVERAL_PASSES = [m for m in OWN_BACKWARD if m != "erm"]
-REFUSED = r"adds onto gradients that were there before step\(\).*zero_grad\(\).*Pieces"
+REFUSED = r"adds onto gradients that were there before step\(\).*zero_grad\(\).*MicroBatches"
 
 
 def loss_of(model: nn.Module, rows: slice = slice(None)) -> Tensor:
@@ -141,7 +141,7 @@ def test_a_loss_that_we_differentiate_drops_no_gradient_of_others(method: str, c
     optimizer.step(closure(model))  # what a step has left is of no use to the next
     before = {k: v.clone() for k, v in model.state_dict().items()}
     (loss_of(model) / 2).backward()  # onto what the step has left
-    with pytest.raises(UsageError, match=r"would be lost.*zero_grad\(\) before step\(\).*Pieces"):
+    with pytest.raises(UsageError, match=r"would be lost.*zero_grad\(\) before step\(\).*MicroBatches"):
         optimizer.step(closure(model))
     assert_same_bits(model.state_dict(), before)
     optimizer.zero_grad(set_to_none=False)

@@ -31,7 +31,7 @@ from landscape.optim import (
 from landscape.optim.core.build import build_optimizer
 from landscape.optim.disam import climb_weights
 from landscape.registry import OPTIMIZERS
-from landscape.training.augment import Mixed
+from landscape.training.augment import MixupBatch
 from landscape.training.steps import BatchLosses
 
 from .problems import Nothing, assert_same_bits, batch, closure_of, ends, sgd
@@ -387,8 +387,8 @@ def test_the_trainers_closure_gives_domain_losses_for_either_kind_of_loss(counts
     x, y, domain = batch(counts)
     model = nn.Linear(6, 3).double()
     whole = Batch(x, y, domain + 2)  # domains 0 and 1 are not in the batch
-    a = BatchLosses(model, lambda o, t: F.cross_entropy(o, t, reduction="none"), Mixed(whole))()
-    b = BatchLosses(model, mean_cross_entropy, Mixed(whole))()
+    a = BatchLosses(model, lambda o, t: F.cross_entropy(o, t, reduction="none"), MixupBatch(whole))()
+    b = BatchLosses(model, mean_cross_entropy, MixupBatch(whole))()
     expected = [F.cross_entropy(model(x[domain == i]), y[domain == i]).item() for i in range(len(counts))]
     for loss in (a, b):
         assert loss.domains.tolist() == pytest.approx(expected, rel=1e-13)

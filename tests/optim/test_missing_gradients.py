@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.base.errors import NumericalError, UsageError
-from landscape.optim import SAM, BatchLoss, Pieces
+from landscape.optim import SAM, BatchLoss, MicroBatches
 
 from .problems import METHODS, NEED_DOMAINS, ONE_PASS, Nothing, closure_of, sgd, smooth
 
@@ -75,8 +75,8 @@ def test_also_where_only_the_first_pass_calls_it(method: str):
         (lambda loss: BatchLoss(loss.detach()), "depends on no trainable parameter"),
         (lambda loss: BatchLoss(loss.item()), "a loss that is a float"),
         (lambda loss: BatchLoss(loss * torch.ones(3)), r"the loss has shape \(3,\)"),
-        (lambda loss: Pieces([loss.detach], [1]), "a loss that is a Tensor"),
-        (lambda loss: Pieces([lambda: BatchLoss(loss.detach())], [1]), "depends on no trainable parameter"),
+        (lambda loss: MicroBatches([loss.detach], [1]), "a loss that is a Tensor"),
+        (lambda loss: MicroBatches([lambda: BatchLoss(loss.detach())], [1]), "depends on no trainable parameter"),
     ],
 )
 def test_what_is_no_loss_is_refused(made: Callable[[Tensor], Any], message: str):

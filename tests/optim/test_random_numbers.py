@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from landscape.optim import SAM, BatchLoss, Pieces
+from landscape.optim import SAM, BatchLoss, MicroBatches
 from landscape.optim.core.passes import RandomState
 
 from .problems import METHODS, ONE_PASS
@@ -89,7 +89,7 @@ def test_pieces_draw_what_they_drew_in_the_first_pass(method: str, micro_batches
     optimizer = made(method, w, micro_batches=micro_batches)
     draws: dict[int, list[list[float]]] = {0: [], 1: []}
     seed()
-    optimizer.step(lambda: Pieces([lambda: noisy(w, draws[0]), lambda: noisy(w, draws[1])], [1, 1]))
+    optimizer.step(lambda: MicroBatches([lambda: noisy(w, draws[0]), lambda: noisy(w, draws[1])], [1, 1]))
     after = draw()
     seed()
     expected = [draw(), draw(), draw()]

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from landscape.optim import ERM, BatchLoss, Pieces
+from landscape.optim import ERM, BatchLoss, MicroBatches
 
 from .problems import METHODS, MICRO, sgd
 
@@ -59,7 +59,7 @@ def replica(rank: int, port: int, folder: str) -> None:
 def alone(case: str, *, pieces: bool) -> list[torch.Tensor]:
     model = network()
     optimizer = METHODS[case](sgd(model), rho=0.3, **({"micro_batches": True} if pieces else {}))
-    halves = Pieces([lambda: loss_of(model, rows(0, 8)), lambda: loss_of(model, rows(8, 16))], [8, 8])
+    halves = MicroBatches([lambda: loss_of(model, rows(0, 8)), lambda: loss_of(model, rows(8, 16))], [8, 8])
     for _ in range(STEPS):
         optimizer.step((lambda: halves) if pieces else (lambda: loss_of(model, rows(0, 16))))
     return [p.detach() for p in model.parameters()]

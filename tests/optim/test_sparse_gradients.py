@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.base.errors import UsageError
-from landscape.optim import ERM, SAM, BatchLoss, Pieces
+from landscape.optim import ERM, SAM, BatchLoss, MicroBatches
 
 from .problems import METHODS, NEED_DOMAINS, Nothing
 
@@ -110,7 +110,7 @@ def test_pieces_of_sparse_gradients(method: str, micro_batches: bool):
         optimizer = METHODS[method](base, rho=0.3, micro_batches=micro_batches)
         for _ in range(3):
             parts = [closure_of(model, BATCHES[0]), closure_of(model, BATCHES[2])]
-            optimizer.step(lambda parts=parts: Pieces(parts, [4, 5]))
+            optimizer.step(lambda parts=parts: MicroBatches(parts, [4, 5]))
         found.append(model.weight.detach())
     assert float((found[0] - found[1]).abs().max()) < 1e-14
 

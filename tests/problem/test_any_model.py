@@ -180,7 +180,7 @@ def test_domains_of_texts():
     for name, rows in parts.items():
         alone = next_token_loss(model, *(v[rows] for v in table.values())).item()
         assert record["domains"][name]["loss"] == pytest.approx(alone, rel=1e-12)
-        assert problem.of_domain(name).loss() == pytest.approx(alone, rel=1e-12)
+        assert problem.restrict_to_domain(name).loss() == pytest.approx(alone, rel=1e-12)
         assert record["domains"][name]["n"] == 3
     whole = next_token_loss(model, *table.values()).item()
     assert record["loss"] == pytest.approx(whole, rel=1e-12)
@@ -254,7 +254,7 @@ def test_data_that_exceed_the_memory_give_the_same_answers(monkeypatch: pytest.M
         assert read.evaluate() == kept.evaluate()
         assert torch.equal(read.gradient(), kept.gradient())
         assert torch.equal(read.hvp(v), kept.hvp(v))
-    assert read.of_examples(np.array([7, 2])).loss() == kept.of_examples(np.array([7, 2])).loss()
+    assert read.restrict_to_examples(np.array([7, 2])).loss() == kept.restrict_to_examples(np.array([7, 2])).loss()
 
 
 class SingleInside(nn.Module):

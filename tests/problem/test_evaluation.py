@@ -59,7 +59,11 @@ def test_every_reader_of_accuracy_has_the_same_share():
     share = float((small_mlp()(x).argmax(1) == y).double().mean())
     problem = problem_of(small_mlp(), domain_data(), weighted())
     flat = surface(
-        problem, dim=1, points=3, test=problem.on(problem.examples), metrics=("loss", "accuracy", "test-accuracy")
+        problem,
+        dim=1,
+        points=3,
+        test=problem.with_examples(problem.examples),
+        metrics=("loss", "accuracy", "test-accuracy"),
     )
     assert float(flat.data["accuracy"].sel(x=0.0)) == pytest.approx(share)
     assert float(flat.data["test_accuracy"].sel(x=0.0)) == pytest.approx(share)
@@ -158,7 +162,7 @@ def test_one_domain_without_targets_is_named():
         with pytest.raises(DataError, match=r"no target of domain cartoon counts.*or leave it out"):
             ask()
     with pytest.raises(DataError, match=NOTHING):
-        hessian(problem.of_domain("cartoon"), top=1)
+        hessian(problem.restrict_to_domain("cartoon"), top=1)
     # What is left without it is what it always was.
     left = {k: v for k, v in domain_data().items() if k != "cartoon"}
     expected = problem_of(small_mlp(), left).evaluate()
@@ -186,7 +190,7 @@ def test_a_split_without_targets():
     assert list(found["splits"]) == ["val"]
     assert found["notes"] == ["split test is left out: no target of any example counts"]
     with pytest.raises(DataError, match=NOTHING):
-        surface(problem, points=3, test=problem.on(empty), metrics=("loss", "test-loss"))
+        surface(problem, points=3, test=problem.with_examples(empty), metrics=("loss", "test-loss"))
     splits = Splits({"train": domain_data(), "test": unlabelled("art", "cartoon", "photo")})
     scorer = Scorer(splits, (), problem.loss_function, torch.device("cpu"), torch.float64)
     with pytest.raises(DataError, match=r"no target of any example counts \(the test split\)"):

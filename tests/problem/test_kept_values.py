@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from landscape.base.errors import UsageError
 from landscape.curvature.hessian import hessian
-from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.norm_ball import NormBall
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.surfaces.surface import surface
 
@@ -148,14 +148,16 @@ def test_single_examples_side_by_side_leave_nothing_behind(name: str):
     rises = []
     for kind in (KEEPERS[name], Plain):
         problem = problem_of(made(kind), (X, Y))
-        rises += [block_sharpness(problem, [Ball(0.1)], m=1, way=way)[0].value for way in ("stack", "loop", "stack")]
+        rises += [
+            block_sharpness(problem, [NormBall(0.1)], m=1, way=way)[0].value for way in ("stack", "loop", "stack")
+        ]
     assert rises == pytest.approx([rises[-1]] * 6, rel=1e-10)
 
 
 def test_a_copy_of_a_problem_forgets_in_itself():
     problem = problem_of(made(InDictionary), (X, Y))
     other = problem.with_model(problem.model)
-    with other.excursion() as tensors:
+    with other.temporary_weights() as tensors:
         tensors[0].add_(1)
         moved = other.loss()
     assert problem.loss() != moved

@@ -84,7 +84,7 @@ def test_replayed_draws_make_one_function():
     v /= v.norm()
     ends = []
     for sign in (1, -1):
-        with problem.excursion() as tensors:
+        with problem.temporary_weights() as tensors:
             torch._foreach_add_(tensors, problem.space.split(v), alpha=sign * 1e-5)
             ends.append(problem.gradient())
     difference = (ends[0] - ends[1]) / 2e-5

@@ -210,7 +210,7 @@ def test_domain_hessians_average_to_the_whole():
     data, model = domain_data(), small_mlp()
     problem = problem_of(model, data, batch_size=8)
     v = torch.linspace(-1, 1, problem.n_parameters, dtype=torch.float64)
-    parts = [problem.of_domain(d) for d in data]
+    parts = [problem.restrict_to_domain(d) for d in data]
     counts = [9, 20, 13]
     assert [p.n_examples for p in parts] == counts
     assert problem.present_domains() == list(data)
@@ -242,7 +242,7 @@ def test_evaluation_by_domain_by_hand():
 def test_an_unknown_domain_suggests_a_known_one():
     problem = problem_of(small_mlp(), domain_data())
     with pytest.raises(UsageError, match=r"unknown domain 'cartoons'.*'cartoon'.*art, cartoon, photo"):
-        problem.of_domain("cartoons")
+        problem.restrict_to_domain("cartoons")
 
 
 def test_a_mean_only_loss_answers_as_the_per_example_loss():
@@ -367,10 +367,10 @@ def use_everything(problem: Problem) -> None:
     problem.evaluate()
     problem.gradient()
     problem.hvp(torch.ones(problem.n_parameters, dtype=torch.float64))
-    with problem.excursion() as tensors:
+    with problem.temporary_weights() as tensors:
         torch._foreach_add_(tensors, 1.0)
         problem.sums()
-    problem.of_domain(problem.present_domains()[0]).evaluate()
+    problem.restrict_to_domain(problem.present_domains()[0]).evaluate()
     problem.require_finite()
 
 
@@ -403,7 +403,7 @@ def test_also_when_the_loss_raises():
         with pytest.raises(ZeroDivisionError, match="in the user's loss"):
             problem.require_finite()
         calls.clear()
-        with pytest.raises(ZeroDivisionError), problem.excursion() as tensors:  # noqa: PT012
+        with pytest.raises(ZeroDivisionError), problem.temporary_weights() as tensors:  # noqa: PT012
             torch._foreach_add_(tensors, 1.0)
             problem.sums()
     before["torch"] = torch.get_rng_state()
@@ -430,7 +430,7 @@ def test_require_finite_gives_the_random_state_back():
 def test_a_ctrl_c_inside_an_excursion_restores_the_weights():
     problem = problem_of(small_mlp(), domain_data())
     pointers = [t.data_ptr() for t in problem.space.tensors]
-    with pytest.raises(KeyboardInterrupt), problem.excursion() as tensors:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), problem.temporary_weights() as tensors:  # noqa: PT012
         torch._foreach_mul_(tensors, 3.0)
         raise KeyboardInterrupt
     assert torch.equal(problem.space.current(), problem.weights)
@@ -562,7 +562,7 @@ def test_fused_attention_is_replaced_by_the_plain_one():
     h = 1e-5
     ends = []
     for sign in (1, -1):
-        with problem.excursion():
+        with problem.temporary_weights():
             problem.space.write(problem.weights + sign * h * v)
             with torch.enable_grad():
                 ends.append(problem.gradient())
@@ -615,7 +615,9 @@ def test_weights_hash_follows_one_changed_weight_or_buffer():
 def test_of_domain_has_a_data_hash_of_its_own():
     problem = problem_of(small_mlp(), domain_data())
     whole = problem.data_hash
-    assert len({whole, problem.of_domain("art").data_hash, problem.of_domain("photo").data_hash}) == 3
+    assert (
+        len({whole, problem.restrict_to_domain("art").data_hash, problem.restrict_to_domain("photo").data_hash}) == 3
+    )
     assert problem.data_hash == whole
 
 

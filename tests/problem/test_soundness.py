@@ -191,7 +191,7 @@ def test_no_batch_over_domains_and_domains_have_their_own():
     found = landscape.domains(problem)["domains"]
     for name, part in parts.items():
         assert found[name]["loss"] == pytest.approx(float(part), rel=1e-12)
-        assert problem.of_domain(name).loss() == pytest.approx(float(part), rel=1e-12)
+        assert problem.restrict_to_domain(name).loss() == pytest.approx(float(part), rel=1e-12)
     assert problem.loss() == pytest.approx(float(3 * parts["a"] + 2 * parts["b"]) / 5, rel=1e-12)
 
 
@@ -407,14 +407,14 @@ def test_an_own_loss_that_is_no_mean_over_examples_is_refused():
 def test_disam_sees_the_domains_of_a_network_that_computes_its_loss():
     """Its first pass differentiates L + Σ c_i L_i: by hand from the domains' own losses."""
     from landscape.data.examples import Batch
-    from landscape.training.augment import Mixed
+    from landscape.training.augment import MixupBatch
     from landscape.training.steps import BatchLosses
 
     data, truth = own_data()
     parts = [data[k] for k in ("easy", "hard")]
     inputs = tuple(torch.cat([p[0][i] for p in parts]) for i in (0, 1))
     batch = Batch(inputs, inputs[1], torch.tensor([0] * 40 + [1] * 60))
-    made = BatchLosses(Own(), READ["dictionary"], Mixed(batch))()
+    made = BatchLosses(Own(), READ["dictionary"], MixupBatch(batch))()
     assert made.domains.tolist() == pytest.approx([truth["easy"], truth["hard"]], rel=1e-12)
     assert float(made.mean.detach()) == pytest.approx(0.4 * truth["easy"] + 0.6 * truth["hard"], rel=1e-12)
 

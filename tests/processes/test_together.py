@@ -141,27 +141,27 @@ def test_the_first_one_decides(found):
 def test_stretches_hold_everything_once_and_keep_units_whole(monkeypatch, world: int, unit: int, n: int):
     everything: list[int] = []
     for rank in range(world):
-        monkeypatch.setattr(distributed, "place", lambda rank=rank: (rank, world))
-        part = distributed.stretch(n, unit)
+        monkeypatch.setattr(distributed, "rank_and_world_size", lambda rank=rank: (rank, world))
+        part = distributed.shard(n, unit)
         assert part.start % unit == 0 or part == slice(n, n)
         assert part.stop - part.start <= math.ceil(math.ceil(n / unit) / world) * unit
         everything += range(n)[part]
-        with distributed.alone():
-            assert distributed.stretch(n, unit) == slice(0, n)
+        with distributed.no_sharding():
+            assert distributed.shard(n, unit) == slice(0, n)
     assert everything == list(range(n))
 
 
 def test_one_process_is_one_process(monkeypatch):
     """What a launcher left in the environment means nothing outside the block; a block without launcher, either."""
     with distributed.processes():
-        assert distributed.place() == (0, 1)
-        assert not distributed.together()
+        assert distributed.rank_and_world_size() == (0, 1)
+        assert not distributed.is_distributed()
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "3")
-    assert distributed.place() == (0, 1)
-    assert distributed.first()
+    assert distributed.rank_and_world_size() == (0, 1)
+    assert distributed.is_main_process()
     with distributed.processes():  # nobody says where the others are
-        assert distributed.place() == (0, 1)
+        assert distributed.rank_and_world_size() == (0, 1)
 
 
 @pytest.mark.parametrize("name", ["fully_shard", "DTensor"])

@@ -24,7 +24,7 @@ FOLDER = Path(sys.argv[1])
 
 def both(ask: Callable[[], Any]) -> dict[str, Any]:
     """The answer of one process and of all together."""
-    with distributed.alone():
+    with distributed.no_sharding():
         one = ask()
     return {"one": one, "together": ask()}
 
@@ -155,18 +155,18 @@ def sharded() -> nn.Module:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    return fully_shard(small_mlp(), mesh=init_device_mesh("cpu", (distributed.place()[1],)))
+    return fully_shard(small_mlp(), mesh=init_device_mesh("cpu", (distributed.rank_and_world_size()[1],)))
 
 
 def other_examples() -> str:
-    rank = distributed.place()[0]
+    rank = distributed.rank_and_world_size()[0]
     return refusal(lambda: problem_of(small_mlp(), domain_data(seed=rank)))
 
 
 def main() -> None:
     single = single_surfaces()  # outside `processes` there is one process, whatever the environment says
     with landscape.processes():
-        rank, world = distributed.place()
+        rank, world = distributed.rank_and_world_size()
         found = {
             "place": [rank, world],
             "surfaces of one": single,
@@ -174,7 +174,7 @@ def main() -> None:
             "float32": both(lambda: basics(made(dtype="float32"))),
             "train mode": both(lambda: basics(made(model=normalised(), mode="train"))),
             "few micro-batches": both(lambda: basics(made(model=normalised(), mode="train", batch_size=37))),
-            "few": both(lambda: basics(made().of_examples(np.array([5])))),
+            "few": both(lambda: basics(made().restrict_to_examples(np.array([5])))),
             "products": products(),
             "curvature": curvature(),
             "sharpness": sharpness(),
@@ -182,9 +182,9 @@ def main() -> None:
             "surfaces": surfaces(),
             "wrapped": wrapped(),
             "other examples": other_examples(),
-            "told": distributed.told({"rank": rank}),
-            "gathered": [len(b) for b in distributed.gathered(b"x" * (rank * 3))],
-            "decided": refusal(lambda: distributed.decided(undecided)),
+            "told": distributed.broadcast({"rank": rank}),
+            "gathered": [len(b) for b in distributed.all_gather_bytes(b"x" * (rank * 3))],
+            "decided": refusal(lambda: distributed.run_on_main(undecided)),
         }
     (FOLDER / f"{rank}.json").write_text(json.dumps(found))
 

@@ -240,14 +240,14 @@ def test_a_run_goes_on_with_the_code_that_it_was_made_of(place: Path):
     from landscape.base.errors import UsageError
     from landscape.base.files import read_json, write_json
     from landscape.specs import TrainSpec
-    from landscape.training.setup import open_ingredients
+    from landscape.training.setup import open_inputs
     from landscape.training.trainer import _hash_of, _without_code
 
     options: dict[str, Any] = {"model": "m.py:net", "data": "d.py:data", "optimizer": ("sgd",), "steps": 2}
     (run,) = landscape.train("runs", **options)
     _forget()
     assert landscape.train("runs", **options)[0].record["weights_hash"] == run.record["weights_hash"]
-    ingredients = open_ingredients(TrainSpec(**options))
+    ingredients = open_inputs(TrainSpec(**options))
     record = read_json(run.path / "run.json")
     before = {**record, "ingredients": _without_code(record["ingredients"])}
     (single,) = TrainSpec(**options).runs()

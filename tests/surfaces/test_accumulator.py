@@ -31,7 +31,7 @@ PROBLEMS = {
 
 
 def scaled_passes(problem: Problem, look) -> list:
-    with problem.excursion() as tensors:
+    with problem.temporary_weights() as tensors:
         found = []
         for _ in range(3):
             found.append(look())

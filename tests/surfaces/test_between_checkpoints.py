@@ -23,7 +23,7 @@ from landscape.surfaces.evaluate.batchnorm import (
     recalibrate,
     running_statistics,
 )
-from landscape.surfaces.evaluate.evaluator import walking
+from landscape.surfaces.evaluate.evaluator import evaluating
 from landscape.surfaces.path import path, path_values
 from landscape.surfaces.planes import plane, plane_axes
 from landscape.surfaces.surface import surface
@@ -90,7 +90,7 @@ def test_statistics_come_back_after_an_error():
     before = {k: v.clone() for k, v in problem.model.state_dict().items()}
 
     def fail() -> None:
-        with walking(problem, "recalibrate", None, problem) as walker:
+        with evaluating(problem, "recalibrate", None, problem) as walker:
             walker.at([])
             raise ZeroDivisionError
 
@@ -153,7 +153,7 @@ def test_a_random_slice_cannot_interpolate_statistics():
         surface(problem, points=3, bn="interpolate")
     with (
         pytest.raises(UsageError, match=r"no examples to estimate.*bn='recalibrate'.*pass training="),
-        walking(problem, "recalibrate"),
+        evaluating(problem, "recalibrate"),
     ):
         pass
 

@@ -149,7 +149,7 @@ def test_cosine_by_hand():
 def test_a_direction_does_not_depend_on_where_the_network_was_left(zoo: Problem):
     """Slices are drawn between points: their scale is that of the checkpoint, not of the last point."""
     expected = draw(zoo, "filter", 3, 0).tensors
-    with zoo.excursion() as tensors:
+    with zoo.temporary_weights() as tensors:
         for tensor in tensors:
             tensor.add_(1.0)
         found = draw(zoo, "filter", 3, 0).tensors

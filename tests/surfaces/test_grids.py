@@ -15,9 +15,9 @@ from landscape.specs import SurfaceSpec
 from landscape.surfaces.directions.direction import Direction
 from landscape.surfaces.evaluate import adaptive
 from landscape.surfaces.evaluate.auto_range import chance_loss, find_reach
-from landscape.surfaces.evaluate.evaluator import walking
+from landscape.surfaces.evaluate.evaluator import evaluating
 from landscape.surfaces.evaluate.grid import covering_values, grid_passes
-from landscape.surfaces.evaluate.row_cache import Rows
+from landscape.surfaces.evaluate.row_cache import RowCache
 from landscape.surfaces.surface import surface
 
 NO_INPUT = (torch.zeros(3, 1).double(), torch.zeros(3).double())
@@ -33,8 +33,8 @@ def test_grids_that_are_not_square_or_start_at_zero_or_run_backwards(x, y):
         Coordinates(torch.zeros(1, 2).double()), NO_INPUT, lambda o, t: 10 * o[:, 0] + 1000 * o[:, 1]
     )
     axes = [Direction("a", [torch.tensor([[1.0, 0]]).double()]), Direction("b", [torch.tensor([[0, 1.0]]).double()])]
-    with walking(problem) as walker:
-        passes = grid_passes(walker, SurfaceSpec(), x, y, axes, Rows())
+    with evaluating(problem) as walker:
+        passes = grid_passes(walker, SurfaceSpec(), x, y, axes, RowCache())
     assert passes.evaluated is None
     loss = passes.sums[..., 0, 0] / passes.sums[..., 2, 0]
     assert loss == pytest.approx(10 * x[None, :] + 1000 * y[:, None], abs=1e-10)
@@ -162,7 +162,7 @@ def test_all_metrics_are_interpolated():
 def test_every_metric_of_one_pass_by_hand():
     data, test_data = domain_data(), domain_data((5, 6, 7), seed=3)
     problem = problem_of(small_mlp(), data, batch_size=8)
-    test = problem.on(problem_of(small_mlp(), test_data).examples)
+    test = problem.with_examples(problem_of(small_mlp(), test_data).examples)
     names = (*SurfaceSpec().metrics, "test-loss", "test-accuracy", "test-domain-loss")
     found = surface(problem, dim=1, points=3, range=0.4, test=test, metrics=names)
     d = found.vectors
@@ -200,7 +200,7 @@ def test_only_what_is_asked_for_is_stored():
 
 def test_the_checks_look_at_the_training_loss_whatever_is_stored():
     problem = problem_of(small_mlp(), domain_data())
-    test = problem.on(problem_of(small_mlp(), domain_data((5, 6, 7), seed=3)).examples)
+    test = problem.with_examples(problem_of(small_mlp(), domain_data((5, 6, 7), seed=3)).examples)
     found = surface(problem, points=5, test=test, metrics=("test-loss",))
     whole = surface(problem, points=5)
     assert list(found.data.data_vars) == ["test_loss"]
@@ -259,7 +259,7 @@ def test_no_grid_point_waits_for_the_device(policy: str):
     problem = problem_of(batchnorm_net(), domain_data(), batch_size=16)
     direction = Direction("a", [torch.ones_like(t) for t in problem.space.tensors])
     training = calibration_problem(problem, problem.examples)
-    with walking(problem, policy, None, training) as walker:
+    with evaluating(problem, policy, None, training) as walker:
         walker.at([])  # reads the batches
         with Waits() as waits:
             walker.over([[(0.5, direction), (step, direction)] for step in (0.1, 0.2, 0.3)])

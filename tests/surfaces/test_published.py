@@ -19,7 +19,7 @@ __all__ = ["pytestmark"]  # slow, and only where the checkpoint is
     ("resnet20", 1e-6, 1e-3),
 ])  # fmt: skip
 def test_three_points_along_a_unit_eigenvector_show_its_eigenvalue(case: str, step: float, error: float):
-    problem = problem_of(case, "float64").of_examples(np.arange(32))
+    problem = problem_of(case, "float64").restrict_to_examples(np.arange(32))
     found = surface(problem, dim=1, points=3, range=step, direction=("eigvec:1",))
     below, centre, above = found.data["loss"].values
     assert (below - 2 * centre + above) / step**2 == pytest.approx(found["axes"][0]["eigenvalue"], rel=error)

@@ -33,7 +33,7 @@ def flat(direction: Direction) -> torch.Tensor:
 
 
 def by_hand(problem: Problem, domain: str | None = None) -> torch.Tensor:
-    p = problem.of_domain(domain) if domain else problem
+    p = problem.restrict_to_domain(domain) if domain else problem
     batch = next(iter(p.batches()))
     return dense(problem.model, batch.inputs, batch.targets)[1]
 

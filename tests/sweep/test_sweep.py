@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from landscape.curvature.hessian import hessian
 from landscape.curvature.operators import operator_of
 from landscape.measures.engine.blockwise import _agree
-from landscape.measures.engine.norm_ball import Ball
+from landscape.measures.engine.norm_ball import NormBall
 from landscape.measures.engine.partition import partition
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.numerics.trees import map_tensors
@@ -108,7 +108,7 @@ def test_a_network_against_plain_torch(network: Network, libraries: None):
     rise = plain_rise(model, inputs, targets, network.loss)
     ways = ["loop", "stack"] if _agree(problem, partition(problem, 1, 0)[:2]) else ["loop"]
     for way in ways:
-        value = block_sharpness(problem, [Ball(RHO)], m=1, way=way)[0].value
+        value = block_sharpness(problem, [NormBall(RHO)], m=1, way=way)[0].value
         assert value == pytest.approx(rise, rel=1e-7), way
     assert_untouched(model, before)
 

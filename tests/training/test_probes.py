@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from landscape.data.examples import Batch
 from landscape.optim.core.passes import RandomState
-from landscape.training.augment import Mixed
-from landscape.training.probes import PROBES, Point, take
+from landscape.training.augment import MixupBatch
+from landscape.training.probes import PROBES, AscentPoint, take
 from landscape.training.steps import BatchLosses
 
 RHO = 0.2
@@ -23,16 +23,16 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def point() -> Point:
+def point() -> AscentPoint:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     x, y, domain = torch.randn(12, 4).double(), torch.arange(12) % 3, torch.tensor([0] * 6 + [1] * 4 + [2] * 2)
-    losses = BatchLosses(model, cross_entropy, Mixed(Batch(x * (1 + domain[:, None]), y, domain)))
+    losses = BatchLosses(model, cross_entropy, MixupBatch(Batch(x * (1 + domain[:, None]), y, domain)))
     values = [4.0, 3.0, 2.0, 1.5, 1.0]
-    return Point(losses, list(model.parameters()), RHO, 0.5, 0.1, lambda: values, RandomState.now())
+    return AscentPoint(losses, list(model.parameters()), RHO, 0.5, 0.1, lambda: values, RandomState.now())
 
 
-def function(point: Point):
+def function(point: AscentPoint):
     """The mean loss as a function of one flat vector, and that vector."""
     model, batch = point.losses.model, point.losses.batch.batch
     names = [k for k, _ in model.named_parameters()]
@@ -51,7 +51,7 @@ def gradient(call, w: Tensor) -> Tensor:
     return torch.autograd.grad(call(w).mean(), w)[0]
 
 
-def test_gap_alignment_and_variance(point: Point):
+def test_gap_alignment_and_variance(point: AscentPoint):
     call, w = function(point)
     g = gradient(call, w)
     there = w + RHO * g / g.norm()
@@ -77,7 +77,7 @@ def test_gap_alignment_and_variance(point: Point):
     assert list(found["domain-weights"].values()) == pytest.approx(beta.tolist())
 
 
-def test_second_order_direction(point: Point):
+def test_second_order_direction(point: AscentPoint):
     """Against autograd through w -> L(w + rho g(w)/|g(w)|)."""
     call, w = function(point)
     leaf = w.clone().requires_grad_()
@@ -89,7 +89,7 @@ def test_second_order_direction(point: Point):
     assert found["norm_ratio"] == pytest.approx(float(full.norm() / first.norm()), rel=1e-8)
 
 
-def test_the_inner_maximum_is_at_least_the_single_step(point: Point):
+def test_the_inner_maximum_is_at_least_the_single_step(point: AscentPoint):
     """Against many random points of the ball and a long gradient ascent with small steps."""
     call, w = function(point)
     found = take(["inner-maximum"], point)["inner-maximum"]
@@ -103,7 +103,7 @@ def test_the_inner_maximum_is_at_least_the_single_step(point: Point):
     assert found["maximum"] == pytest.approx(best, rel=2e-3)
 
 
-def test_eigenvalues_and_their_ratio(point: Point):
+def test_eigenvalues_and_their_ratio(point: AscentPoint):
     assert take(["eigenvalues"], point)["eigenvalues"]["ratio"] == 4.0
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ...base.progress import report
-from ..lanczos.eigenpairs import Run
+from ..lanczos.eigenpairs import KrylovRun
 from ..lanczos.krylov import Krylov, Matrix
 from ..lanczos.subspace import Subspace
 from .probes import Probes
@@ -68,7 +68,7 @@ def _stderr(each: Matrix) -> float:
     return float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else float("nan")
 
 
-def quadrature(run: Run, n: int) -> tuple[Matrix, Matrix]:
+def quadrature(run: KrylovRun, n: int) -> tuple[Matrix, Matrix]:
     """Nodes, ascending, and weights of a run in ``n`` dimensions; the weights add up to 1."""
     theta, u = np.linalg.eigh(run.projected)
     p = len(run.apart)
@@ -78,7 +78,7 @@ def quadrature(run: Run, n: int) -> tuple[Matrix, Matrix]:
     return nodes[order], weights[order]
 
 
-def run_of(probes: Probes, index: int, nodes: int, settled: Subspace | None = None) -> Run:
+def run_of(probes: Probes, index: int, nodes: int, settled: Subspace | None = None) -> KrylovRun:
     """A Lanczos run from probe ``index``, of as many steps as ``nodes`` less the known eigenpairs.
 
     Args:
@@ -103,10 +103,10 @@ def run_of(probes: Probes, index: int, nodes: int, settled: Subspace | None = No
         if not space.coupling.any():  # an invariant subspace: the quadrature is exact
             break
     probes.made += space.products - 1  # the first was the probe's own
-    return Run(space.recursion(), apart)
+    return KrylovRun(space.recursion(), apart)
 
 
-def density(runs: list[Run], n: int, *, products: int = 0, sigma: float | None = None) -> Density:
+def density(runs: list[KrylovRun], n: int, *, products: int = 0, sigma: float | None = None) -> Density:
     """The density from one run per probe.
 
     Args:

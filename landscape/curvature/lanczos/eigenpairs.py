@@ -32,7 +32,7 @@ _OUTLIER = 10  # tolerances: what lies so far from zero is an eigenvalue of its 
 
 
 @dataclass(frozen=True)
-class Run:
+class KrylovRun:
     """A Lanczos run from a random start, as a quadrature of the spectrum.
 
     Attributes:
@@ -86,7 +86,7 @@ class Spectrum:
     orthogonality: float
     missed: int
     restarts: int
-    runs: list[Run]
+    runs: list[KrylovRun]
     settled: Found
     known: Subspace
     scale: float
@@ -170,7 +170,7 @@ def lanczos(
             break
         demand /= 10  # the estimates were too kind: ask more of them before the next look
     upper, lower = ends.take(range(len(wanted) - top, len(wanted))), ends.take(range(bottom))
-    runs = [Run(space.recursion(), np.zeros(0))] if start is None else []
+    runs = [KrylovRun(space.recursion(), np.zeros(0))] if start is None else []
     extra = missed = 0
     if complete and not whole:
         more = completed(
@@ -186,7 +186,7 @@ def lanczos(
         )
         upper, lower, extra, missed = more.upper, more.lower, more.products, more.missed
         if more.first is not None and least_steps:
-            runs.append(Run(more.first, found.values.numpy()))
+            runs.append(KrylovRun(more.first, found.values.numpy()))
     scale = max([scale, *(float(f.values.abs().max()) for f in (upper, lower) if len(f.values))])
     both = torch.cat([upper.vectors, lower.vectors]) if 0 < bottom <= n - top else upper.vectors
     gram = both @ both.T - torch.eye(len(both), dtype=torch.float64, device=both.device)

@@ -17,7 +17,7 @@ _BESIDE = {"thickness": 14, "len": 0.7}
 
 
 @dataclass(frozen=True)
-class View:
+class Camera:
     """What the height shows.
 
     Attributes:
@@ -68,12 +68,12 @@ def axes_text(panel: Panel) -> str:
     return ", ".join(axis_text(symbol, panel.result, axis) for axis, symbol in enumerate("αβ"))
 
 
-def _views(shown: Panels) -> list[View]:
+def _views(shown: Panels) -> list[Camera]:
     """Logarithm of the loss, the loss itself, accuracy where there is any."""
-    views = [View("log loss", shown.scale, (shown.low, shown.high))]
+    views = [Camera("log loss", shown.scale, (shown.low, shown.high))]
     for field in ("loss", "accuracy"):
         if all(field in panel.result.data for panel in shown.panels):
-            views.append(View(field, field, common_range([_height(panel, field) for panel in shown.panels])))
+            views.append(Camera(field, field, common_range([_height(panel, field) for panel in shown.panels])))
     return views
 
 
@@ -84,7 +84,7 @@ def _height(panel: Panel, view: str) -> Any:
     return np.where(np.isfinite(plane), plane, np.nan)
 
 
-def _surface(panel: Panel, view: View, visible: bool, bar: dict[str, Any] | None) -> Any:
+def _surface(panel: Panel, view: Camera, visible: bool, bar: dict[str, Any] | None) -> Any:
     import plotly.graph_objects as go
 
     low, high = view.range
@@ -112,7 +112,7 @@ def _surface(panel: Panel, view: View, visible: bool, bar: dict[str, Any] | None
     )
 
 
-def _scene(view: View) -> dict[str, Any]:
+def _scene(view: Camera) -> dict[str, Any]:
     return {
         "xaxis": {"title": {"text": "α", "font": {"size": 12}}},
         "yaxis": {"title": {"text": "β", "font": {"size": 12}}},

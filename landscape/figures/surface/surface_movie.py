@@ -18,14 +18,14 @@ from ..draw.text import safe
 from .contour import fill_panel
 
 
-class _Course(Planes):
+class _Frames(Planes):
     def of(self, results: Sequence[Result], figure: str) -> list[Result]:
         return [r for members in _courses(super().of(results, figure)).values() for r in members] or super().of(
             [], figure
         )
 
 
-WANTS = _Course("surface", "compute it with `landscape surface RUN --checkpoints all`", "loss", frozenset({"x", "y"}))
+WANTS = _Frames("surface", "compute it with `landscape surface RUN --checkpoints all`", "loss", frozenset({"x", "y"}))
 
 
 @styled

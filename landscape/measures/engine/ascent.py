@@ -14,15 +14,15 @@ from torch import Tensor
 
 from ...base.errors import UsageError
 from .blockwise import Group
-from .norm_ball import Ball
+from .norm_ball import NormBall
 
-Climb = Callable[[Group, Tensor, Tensor, Tensor, Ball], Tensor]
+Climb = Callable[[Group, Tensor, Tensor, Tensor, NormBall], Tensor]
 
 # Auto-PGD as sharpness-vs-generalization uses it: first step, momentum, first checkpoint, its decrease and least gap.
 _FIRST, _MOMENTUM, _GAP, _SHRINK, _LEAST, _IMPROVED = 2.0, 0.75, 0.22, 0.03, 0.06, 0.75
 
 
-def one_step(group: Group, centre: Tensor, before: Tensor, gradient: Tensor, ball: Ball) -> Tensor:
+def one_step(group: Group, centre: Tensor, before: Tensor, gradient: Tensor, ball: NormBall) -> Tensor:
     """The rise at the step that maximises the linearised loss (arXiv 2010.01412, Eq. 2).
 
     Args:
@@ -49,7 +49,7 @@ def projected_ascent(steps: int) -> Climb:
     if steps == 1:
         return one_step
 
-    def climb(group: Group, centre: Tensor, before: Tensor, gradient: Tensor, ball: Ball) -> Tensor:
+    def climb(group: Group, centre: Tensor, before: Tensor, gradient: Tensor, ball: NormBall) -> Tensor:
         u = ball.steepest(ball.to_coordinates(gradient))
         best = torch.full_like(before, -math.inf)
         length = min(ball.rho, 2.5 * ball.rho / steps)
@@ -72,7 +72,7 @@ def auto_pgd(steps: int) -> Climb:
     """
     checkpoints = _checkpoints(steps)
 
-    def climb(group: Group, centre: Tensor, before: Tensor, gradient: Tensor, ball: Ball) -> Tensor:
+    def climb(group: Group, centre: Tensor, before: Tensor, gradient: Tensor, ball: NormBall) -> Tensor:
         if ball.p == "1":
             raise UsageError("Auto-PGD is for p = 2 and inf", "--p 1", "use --maximizer ascent")
         u = torch.zeros_like(gradient)

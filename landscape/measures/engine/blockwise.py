@@ -29,13 +29,13 @@ from ...data.losses import mean_loss
 from ...numerics.trees import map_tensors
 from ...problem.forward import forward
 from ...problem.problem import Problem
-from ...runtime.distributed import alone, laid_end_to_end, place, stretch, together
+from ...runtime.distributed import all_gather_rows, is_distributed, no_sharding, rank_and_world_size, shard
 from ...runtime.precision import full_precision
-from .flops import Work, forward_work
+from .flops import Flops, forward_work
 
 log = logging.getLogger(__name__)
 
-_WORK: WeakKeyDictionary[torch.nn.Module, Work] = WeakKeyDictionary()  # of one example's forward pass
+_WORK: WeakKeyDictionary[torch.nn.Module, Flops] = WeakKeyDictionary()  # of one example's forward pass
 _STACKABLE: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 # Operations (2 per multiply-add) that a call in a block's forward pass does on average, up to which stacking is the
@@ -67,7 +67,7 @@ class Looped:
     """One block, through the problem's own passes."""
 
     def __init__(self, problem: Problem, positions: Indices) -> None:
-        self.block = problem.of_examples(positions)
+        self.block = problem.restrict_to_examples(positions)
         self.sizes = [len(positions)]
 
     def losses(self, points: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Looped:
         if points.data_ptr() == self.block.weights.data_ptr():
             yield
             return
-        with self.block.excursion():
+        with self.block.temporary_weights():
             self.block.space.write(points[0])
             yield
 
@@ -184,7 +184,7 @@ def rule(problem: Problem, parts: Sequence[Indices]) -> str:
     return "stack" if _STACKABLE[problem.model] else "loop"
 
 
-def _work_of_one(problem: Problem) -> Work:
+def _work_of_one(problem: Problem) -> Flops:
     if problem.model not in _WORK:
         _WORK[problem.model] = forward_work(problem, np.arange(1))
     return _WORK[problem.model]
@@ -238,16 +238,16 @@ def over_groups(
     A group that does not fit into memory is halved. Several processes share the blocks, and give each other what
     they found at the end; blocks that are fewer than processes are taken one by one, each by all of them together.
     """
-    if together() and len(parts) < place()[1]:
+    if is_distributed() and len(parts) < rank_and_world_size()[1]:
         yield from _in_order(problem, parts, function, "loop")
-    elif together():
-        own = parts[stretch(len(parts))]
-        with alone():
+    elif is_distributed():
+        own = parts[shard(len(parts))]
+        with no_sharding():
             found = []
             for done, values in _in_order(problem, own, function, way):
                 found.append(values)
-                report(f"blocks of process {place()[0]}", done, len(own))
-        whole = laid_end_to_end(torch.cat(found, dim=-1).movedim(-1, 0), len(parts), problem.device)
+                report(f"blocks of process {rank_and_world_size()[0]}", done, len(own))
+        whole = all_gather_rows(torch.cat(found, dim=-1).movedim(-1, 0), len(parts), problem.device)
         yield len(parts), whole.movedim(0, -1)
     else:
         yield from _in_order(problem, parts, function, way)

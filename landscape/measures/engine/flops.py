@@ -15,7 +15,7 @@ from ...problem.problem import Problem
 
 
 @dataclass(frozen=True)
-class Work:
+class Flops:
     """A forward pass with its loss.
 
     Attributes:
@@ -29,14 +29,14 @@ class Work:
     nbytes: int
 
 
-def forward_work(problem: Problem, positions: Indices) -> Work:
+def forward_work(problem: Problem, positions: Indices) -> Flops:
     """The work of the forward pass over the examples at ``positions``."""
     counter = _Counter()
     with torch.no_grad(), counter:
-        part = problem.of_examples(positions)
+        part = problem.restrict_to_examples(positions)
         for batch in part.micro_batches():  # not their mean, which there is none of where their targets do not count
             part.batch_sum(batch)
-    return Work(counter.operations, counter.calls, counter.nbytes)
+    return Flops(counter.operations, counter.calls, counter.nbytes)
 
 
 class _Counter(TorchDispatchMode):

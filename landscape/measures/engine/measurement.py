@@ -11,7 +11,7 @@ from ...specs import SharpnessSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Value:
+class Measurement:
     """One measured number. What does not apply is None.
 
     Attributes:
@@ -36,4 +36,4 @@ class Value:
 
 
 # A measure looks at a problem, is told the flags and the seed, and gives one or several values.
-Measure = Callable[[Problem, SharpnessSpec, int], Iterable[Value]]
+Measure = Callable[[Problem, SharpnessSpec, int], Iterable[Measurement]]

@@ -17,7 +17,7 @@ from ...problem.problem import Problem
 
 
 @dataclass(frozen=True)
-class Ball:
+class NormBall:
     """‖u‖_p ≤ rho around the weights, e = scale ⊙ u.
 
     Attributes:

@@ -89,4 +89,4 @@ def subsets(problem: Problem, count: int, seed: int) -> list[Problem]:
         )
     size = problem.n_examples // count
     order = problem.examples.stratified_order(seed)
-    return [problem.of_examples(np.sort(part)) for part in blocks(order, size)[:count]]
+    return [problem.restrict_to_examples(np.sort(part)) for part in blocks(order, size)[:count]]

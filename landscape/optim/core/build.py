@@ -10,7 +10,7 @@ from torch import nn
 
 from ...registry import OPTIMIZERS
 from .eager import SGD, Adam, AdamW
-from .engine import ERM, Common
+from .engine import ERM, SharedOptions
 
 _BASES: Mapping[str, Any] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 # Flags whose name says more than the argument's.
@@ -44,7 +44,7 @@ def build_optimizer(
     momentum: float | None,
     weight_decay: float,
     settings: Mapping[str, Any],
-    common: Common | None = None,
+    common: SharedOptions | None = None,
 ) -> ERM:
     """Make the optimizer called ``name`` over a base optimizer.
 

@@ -1,4 +1,4 @@
-"""What a closure may return: a loss that is differentiated already, a `BatchLoss`, or a batch in `Pieces`."""
+"""What a closure may return: a loss that is differentiated already, a `BatchLoss`, or a batch in `MicroBatches`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import UsageError
-from ...runtime.distributed import add_up
+from ...runtime.distributed import all_reduce_sum_
 from .passes import RandomState, frozen_running_statistics
 
 
@@ -23,7 +23,7 @@ class BatchLoss:
         mean: Mean loss over the examples of the batch, shape ``()``.
         domains: Mean loss of each domain present in the batch, shape ``(M,)``, or None.
         counts: Examples of each of these domains in the batch, shape ``(M,)``; needed where the batch comes in
-            `Pieces` (a domain that a piece lacks has count 0 and mean 0) and for DISAM's sample variance.
+            `MicroBatches` (a domain that a piece lacks has count 0 and mean 0) and for DISAM's sample variance.
     """
 
     mean: Tensor
@@ -31,7 +31,7 @@ class BatchLoss:
     counts: Tensor | None = None
 
 
-class Pieces(Sequence[Callable[[], BatchLoss]]):
+class MicroBatches(Sequence[Callable[[], BatchLoss]]):
     """A batch in pieces, each a function that computes the `BatchLoss` of its examples.
 
     What the pieces mean is the optimizer's choice: one batch whose gradient is accumulated, or micro-batches with
@@ -52,7 +52,7 @@ class Pieces(Sequence[Callable[[], BatchLoss]]):
         whole: float | None = None,
     ) -> None:
         if not losses or len(losses) != len(sizes) or min(sizes) < 0 or (sum(sizes) if whole is None else whole) <= 0:
-            raise UsageError("pieces and their sizes do not match", "Pieces", "give each piece its positive size")
+            raise UsageError("losses and sizes do not match", "MicroBatches", "give each one its positive size")
         self.losses, self.sizes = list(losses), list(sizes)
         self.shared = whole is not None
         self.whole = sum(sizes) if whole is None else whole
@@ -69,12 +69,12 @@ class Pieces(Sequence[Callable[[], BatchLoss]]):
         return len(self.losses)
 
 
-Closure = Callable[[], Any]  # returns a Tensor (differentiated already), a BatchLoss, or Pieces
+Closure = Callable[[], Any]  # returns a Tensor (differentiated already), a BatchLoss, or MicroBatches
 # Weight of each domain loss in an objective beyond the batch mean: (domain losses, counts) -> (M,), or None.
 DomainWeights = Callable[[Tensor, Tensor | None], Tensor | None]
 
 
-class Work:
+class ClosurePasses:
     """The passes over one closure, each at the weights of its moment.
 
     Args:
@@ -86,13 +86,13 @@ class Work:
         self.random = RandomState.now()  # before the first pass draws anything
         self._after: RandomState | None = None
         self._made = closure()
-        if not isinstance(self._made, (Tensor, BatchLoss, Pieces)):
+        if not isinstance(self._made, (Tensor, BatchLoss, MicroBatches)):
             raise UsageError(
                 f"the closure returned a {type(self._made).__name__}",
                 "step",
-                "return the loss: one tensor, a BatchLoss, or Pieces",
+                "return the loss: one tensor, a BatchLoss, or MicroBatches",
             )
-        self.pieces = self._made if isinstance(self._made, Pieces) else None
+        self.pieces = self._made if isinstance(self._made, MicroBatches) else None
         self.shared = self.pieces is not None and self.pieces.shared
         """Whether other processes hold pieces of the batch, too."""
         # A closure in torch's convention zeroes and fills the gradients itself.
@@ -140,7 +140,9 @@ class Work:
             mean = _differentiable(made)
             yield mean.detach(), mean if extra is None else mean + extra
 
-    def _piecewise(self, pieces: Pieces, weights: DomainWeights | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _piecewise(
+        self, pieces: MicroBatches, weights: DomainWeights | None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
         domains = counts = known = None
         if weights is not None:  # the weights depend on the losses of all pieces
             if len(pieces) == 1:
@@ -194,7 +196,7 @@ def _domain_term(
     return term
 
 
-def _whole(parts: Sequence[BatchLoss], pieces: Pieces) -> tuple[Tensor, Tensor]:
+def _whole(parts: Sequence[BatchLoss], pieces: MicroBatches) -> tuple[Tensor, Tensor]:
     """Mean loss and examples of each domain over all pieces, of all processes."""
     if any(p.domains is None or p.counts is None for p in parts):
         raise _needs_domains()
@@ -202,7 +204,7 @@ def _whole(parts: Sequence[BatchLoss], pieces: Pieces) -> tuple[Tensor, Tensor]:
     sums = (torch.stack([p.domains for p in parts]).detach() * counts).sum(0)  # type: ignore[misc]
     total = counts.sum(0)
     if pieces.shared:
-        add_up([sums, total])
+        all_reduce_sum_([sums, total])
     return sums / total.where(total > 0, 1), total
 
 

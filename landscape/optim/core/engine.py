@@ -1,14 +1,14 @@
 """The engine under every method: an optimizer around an optimizer, with a closure that is called once per pass.
 
 ``step(closure)`` calls the closure at the weights of each pass. The closure may follow torch's convention (zero
-the gradients, compute the loss, call ``backward``, return the loss), or return a `BatchLoss` or `Pieces` *without*
-calling ``backward``; then the optimizer differentiates what its method needs.
+the gradients, compute the loss, call ``backward``, return the loss), or return a `BatchLoss` or `MicroBatches`
+*without* calling ``backward``; then the optimizer differentiates what its method needs.
 
 A step is made of the gradients of its own passes. What is in ``.grad`` before it (left by the last step, or by a
 ``backward`` of one's own) does not count if the closure zeroes it, and is refused if the closure adds onto it, since
 the passes at other weights would lack it; with ``ERM``, which has one pass, it is added as in torch. So clipping
 between a ``backward`` and ``step(closure)`` has no effect (use ``clip``), and a batch is accumulated by returning
-`Pieces`, or by going through its micro-batches inside the closure.
+`MicroBatches`, or by going through its micro-batches inside the closure.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from torch import Tensor, nn
 
 from ...base.errors import NumericalError, UsageError
 from ...numerics.ascent import global_norm, real_view
-from ...runtime.distributed import add_up
-from .closures import BatchLoss, Closure, Pieces, Work
+from ...runtime.distributed import all_reduce_sum_
+from .closures import BatchLoss, Closure, ClosurePasses
 from .leftovers import Leftovers, leave, no_gradient
 from .passes import frozen_running_statistics
-from .perturbation import Moved
-from .shared_options import CHOICES, Common, require_one_of
+from .perturbation import ParamWithGrad
+from .shared_options import CHOICES, SharedOptions, require_one_of
 from .sparse import SparseGradients
 from .wrapper import Wrapper
 
-__all__ = ["ERM", "BatchLoss", "Closure", "Common", "Moved", "Pieces"]
+__all__ = ["ERM", "BatchLoss", "Closure", "ParamWithGrad", "SharedOptions"]
 
 
 class ERM(Wrapper):
@@ -40,7 +40,7 @@ class ERM(Wrapper):
     Args:
         base: The optimizer that makes the step. Parameter groups and state are shared with it, so a learning-rate
             scheduler may be attached to either.
-        common: What every method understands; see `Common`.
+        common: What every method understands; see `SharedOptions`.
         **settings: Method parameters; each parameter group may override them.
 
     Raises:
@@ -53,9 +53,9 @@ class ERM(Wrapper):
     found_inf: Tensor
     grad_scale: Tensor
 
-    def __init__(self, base: torch.optim.Optimizer, common: Common | None = None, **settings: float) -> None:
+    def __init__(self, base: torch.optim.Optimizer, common: SharedOptions | None = None, **settings: float) -> None:
         common = common or {}
-        unknown = set(common) - set(Common.__annotations__)
+        unknown = set(common) - set(SharedOptions.__annotations__)
         if unknown:
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {min(unknown)!r}")
         for key, choices in CHOICES.items():
@@ -103,7 +103,7 @@ class ERM(Wrapper):
         finally:
             leave(self.parameters())
 
-    def _step(self, work: Work) -> Tensor:
+    def _step(self, work: ClosurePasses) -> Tensor:
         self._gradient_scale = float(self.scaler.get_scale()) if self.scaler is not None else 1.0
         self._checked = torch.zeros(())
         self.gradient_evaluations = 0
@@ -121,7 +121,7 @@ class ERM(Wrapper):
         self.base_step()
         return loss
 
-    def update_gradient(self, work: Work) -> Tensor:
+    def update_gradient(self, work: ClosurePasses) -> Tensor:
         """Leave the gradient that the base optimizer shall receive in ``.grad``; return the loss, shape ``()``."""
         return self.differentiate(work)
 
@@ -140,7 +140,7 @@ class ERM(Wrapper):
 
     # -- what methods are made of --------------------------------------------------------------------------------
 
-    def differentiate(self, work: Work, *, first: bool = True, onto: bool = False) -> Tensor:
+    def differentiate(self, work: ClosurePasses, *, first: bool = True, onto: bool = False) -> Tensor:
         """One pass: the gradient at the present weights goes to ``.grad``, unscaled; returns the loss, ``()``.
 
         Args:
@@ -177,21 +177,23 @@ class ERM(Wrapper):
                 m.gradient.add_(m.weights, alpha=m.group["perturbed_weight_decay"])
         return total
 
-    def moved(self) -> list[Moved]:
+    def moved(self) -> list[ParamWithGrad]:
         """The parameters that have a gradient, in order."""
         found = []
         for group in self.param_groups:
             names = group.get("param_names") or [None] * len(group["params"])
-            found += [Moved(p, group, n) for p, n in zip(group["params"], names, strict=True) if p.grad is not None]
+            found += [
+                ParamWithGrad(p, group, n) for p, n in zip(group["params"], names, strict=True) if p.grad is not None
+            ]
         return found
 
-    def newcomers(self, moved: list[Moved]) -> list[Moved]:
+    def newcomers(self, moved: list[ParamWithGrad]) -> list[ParamWithGrad]:
         """Parameters that this pass has reached and no earlier one: their gradient there was zero."""
         known = {m.parameter for m in moved}
         return [m for m in self.moved() if m.parameter not in known]
 
     @contextlib.contextmanager
-    def away(self, moved: list[Moved]) -> Iterator[list[Tensor]]:
+    def away(self, moved: list[ParamWithGrad]) -> Iterator[list[Tensor]]:
         """Move the weights in the block; they return into the same storage, bit for bit, whatever happens.
 
         Yields:
@@ -210,11 +212,11 @@ class ERM(Wrapper):
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _called(self, closure: Closure) -> Work:
+    def _called(self, closure: Closure) -> ClosurePasses:
         """The closure after its first call, and after a look at what it made of the gradients before it."""
         watch, self._watch = self._watch, True
         with Leftovers(self.parameters(), watch) as leftovers, torch.enable_grad():
-            work = Work(closure)
+            work = ClosurePasses(closure)
         name = type(self).__name__
         if not work.fills_gradients:
             leftovers.require_own(name)
@@ -226,15 +228,15 @@ class ERM(Wrapper):
         self._watch = work.fills_gradients and (not leftovers.replaced if leftovers.any else watch)
         return work
 
-    def _whole_update(self, work: Work) -> Tensor:
+    def _whole_update(self, work: ClosurePasses) -> Tensor:
         if work.pieces is None or not self.micro_batches:
             with work.as_one_pass():
                 return self.update_gradient(work)
-        loss, sums = torch.tensor(0.0), dict[nn.Parameter, tuple[Moved, Tensor]]()
+        loss, sums = torch.tensor(0.0), dict[nn.Parameter, tuple[ParamWithGrad, Tensor]]()
         for call, share in zip(work.pieces, work.pieces.shares, strict=True):
             evaluations, self.gradient_evaluations = self.gradient_evaluations, 0
             with torch.enable_grad():
-                piece = Work(call)
+                piece = ClosurePasses(call)
             with piece.as_one_pass():
                 loss = loss + share * self.update_gradient(piece)
             self.gradient_evaluations = max(evaluations, self.gradient_evaluations)
@@ -255,7 +257,7 @@ class ERM(Wrapper):
         """
         parameters = self.parameters()
         reached = torch.tensor([float(p.grad is not None) for p in parameters])  # on the CPU: no GPU is waited for
-        add_up([reached])
+        all_reduce_sum_([reached])
         loss = loss.detach().clone()
         sums = [loss]
         for parameter, anywhere in zip(parameters, reached.tolist(), strict=True):
@@ -263,7 +265,7 @@ class ERM(Wrapper):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 sums.append(real_view(parameter.grad))
-        add_up(sums)
+        all_reduce_sum_(sums)
         return loss
 
     def _norm(self) -> Tensor:

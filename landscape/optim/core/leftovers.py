@@ -14,7 +14,7 @@ from ...base.errors import UsageError
 # Both are attributes of a gradient, which live as long as it does and keep no memory alive.
 _LEFT = "_version_after_step"
 _THERE = "_there_before_closure"
-_WAY_OUT = "to accumulate, return Pieces or go through all micro-batches inside the closure"
+_WAY_OUT = "to accumulate, return MicroBatches or go through all micro-batches inside the closure"
 
 
 class Leftovers:

@@ -12,7 +12,7 @@ from ...numerics.ascent import real_view
 
 
 @dataclass
-class Moved:
+class ParamWithGrad:
     """A parameter that takes part in this step, with its group and (where the base knows it) its name."""
 
     parameter: nn.Parameter

@@ -10,7 +10,7 @@ from ...base.errors import UsageError
 CHOICES = {"bn_second_pass": ("freeze", "update"), "perturbation": ("synchronised", "per-replica")}
 
 
-class Common(TypedDict, total=False):
+class SharedOptions(TypedDict, total=False):
     """Keyword arguments that every method understands.
 
     Attributes:
@@ -24,7 +24,7 @@ class Common(TypedDict, total=False):
             every pass, as in the released code of ASAM and DISAM.
         weight_decay_in_perturbation: Differentiate wd/2·‖w‖² in every pass, at its own weights, instead of in the
             base step (the official SAM code in JAX).
-        micro_batches: Give each of the closure's `Pieces` its own perturbation (m-SAM); default False: the
+        micro_batches: Give each of the closure's `MicroBatches` its own perturbation (m-SAM); default False: the
             pieces are one batch, its gradient accumulated.
         ddp: The ``DistributedDataParallel`` module, if the weights live in one.
         perturbation: With ``ddp``: ``"synchronised"`` (default) averages the gradient of every pass over the

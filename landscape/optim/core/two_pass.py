@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ...numerics.ascent import EPSILON, real_view
-from .closures import Work
+from .closures import ClosurePasses
 from .engine import ERM
-from .perturbation import Moved
+from .perturbation import ParamWithGrad
 
 
 class TwoPass(ERM):
@@ -26,7 +26,9 @@ class TwoPass(ERM):
     climbs = 1
     """Ascent steps, each along the gradient at the point that the last one reached."""
 
-    def perturbation(self, moved: list[Moved], gradients: list[Tensor], home: list[Tensor]) -> Iterator[Tensor]:
+    def perturbation(
+        self, moved: list[ParamWithGrad], gradients: list[Tensor], home: list[Tensor]
+    ) -> Iterator[Tensor]:
         """One ascent step, tensor by tensor, so that it never exists as a whole.
 
         Args:
@@ -38,12 +40,12 @@ class TwoPass(ERM):
         for m, g in zip(moved, gradients, strict=True):
             yield g * (m.group["rho"] / (norm + EPSILON)).to(g.device, g.dtype)
 
-    def climb(self, moved: list[Moved], home: list[Tensor]) -> None:
+    def climb(self, moved: list[ParamWithGrad], home: list[Tensor]) -> None:
         """Add one perturbation to the weights; a function of its own, so that no part of it outlives it."""
         for m, e in zip(moved, self.perturbation(moved, [m.gradient for m in moved], home), strict=True):
             m.weights.add_(e)
 
-    def combine(self, moved: list[Moved], gradients: list[Tensor]) -> None:
+    def combine(self, moved: list[ParamWithGrad], gradients: list[Tensor]) -> None:
         """Turn ``.grad`` (the gradient at the perturbed weights) into the update gradient, in place.
 
         Args:
@@ -51,7 +53,7 @@ class TwoPass(ERM):
             gradients: Gradient of the first pass, one per parameter; empty unless ``keeps_gradient``.
         """
 
-    def update_gradient(self, work: Work) -> Tensor:
+    def update_gradient(self, work: ClosurePasses) -> Tensor:
         """All passes; the update gradient is left in ``.grad``."""
         loss = self.differentiate(work)
         moved = self.moved()
@@ -73,7 +75,7 @@ class TwoPass(ERM):
         return loss
 
     @staticmethod
-    def fill_gradients(moved: list[Moved]) -> None:
+    def fill_gradients(moved: list[ParamWithGrad]) -> None:
         """A parameter that a later pass did not reach has a zero gradient there."""
         for m in moved:
             if m.parameter.grad is None:

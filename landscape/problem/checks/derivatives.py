@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from ...base.errors import LandscapeError
-from ...runtime.distributed import alone
+from ...runtime.distributed import no_sharding
 from ...runtime.memory import free_memory
-from .local_loss import Point, near
+from .local_loss import LocalPoint, near
 from .substitutions import compare_forms
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _percent(found: Compared) -> str:
     return f"{100 * (found.error or 0):.2g} %"
 
 
-@alone()
+@no_sharding()
 def derivatives(problem: Problem, *, product: bool = False) -> Derivatives:
     """Compare the gradient with differences of the loss, and a Hessian product with differences of the gradient.
 
@@ -203,7 +203,7 @@ def _looked_at(problem: Problem, dtype: torch.dtype, product: bool) -> Derivativ
 # -- one derivative beside its differences -------------------------------------------------------------------------
 
 
-def _gradient_beside_losses(point: Point, limits: _Limits) -> Compared:
+def _gradient_beside_losses(point: LocalPoint, limits: _Limits) -> Compared:
     parts = point.gradient()
 
     def slope(only: Sequence[int]) -> Tensor:
@@ -228,7 +228,7 @@ def _gradient_beside_losses(point: Point, limits: _Limits) -> Compared:
 
 
 def _gaps(
-    point: Point, groups: Sequence[Sequence[int]], slope: Callable[[Sequence[int]], Tensor], step: float
+    point: LocalPoint, groups: Sequence[Sequence[int]], slope: Callable[[Sequence[int]], Tensor], step: float
 ) -> tuple[dict[tuple[int, ...], float], float]:
     """Squared difference of slope and quotient in each group of parameters, and of all relative to the larger."""
     gaps = {tuple(group): 0.0 for group in groups}
@@ -243,7 +243,7 @@ def _gaps(
     return gaps, math.sqrt(sum(gaps.values()) / max(quotients, slopes, 1e-300))
 
 
-def _product_beside_gradients(point: Point, limits: _Limits) -> Compared:
+def _product_beside_gradients(point: LocalPoint, limits: _Limits) -> Compared:
     mine = point.product()
     quotients: dict[float, list[Tensor]] = {}
 
@@ -260,7 +260,7 @@ def _product_beside_gradients(point: Point, limits: _Limits) -> Compared:
     return Compared(found.error, True, True, _worst(point, gaps))
 
 
-def _worst(point: Point, gaps: dict[int, float]) -> tuple[str, ...]:
+def _worst(point: LocalPoint, gaps: dict[int, float]) -> tuple[str, ...]:
     """The parameters that make nearly all of a disagreement, at most three, the worst first."""
     order = sorted(gaps, key=lambda i: -gaps[i])[:_NAMED]
     return tuple(point.names[i] for i in order if gaps[i] > 0.01 * gaps[order[0]])

@@ -28,7 +28,7 @@ EXAMPLES = 4
 _AWAY = 0.01  # from the weights, relative to each parameter's size
 
 
-class Point:
+class LocalPoint:
     """The loss of a few examples near a problem's weights, along one random direction.
 
     Args:
@@ -55,9 +55,9 @@ class Point:
         self.direction = drawn()
         for tensor, row in _padding(problem.model, self.tensors):
             self.direction[tensor][row] = 0  # constant, as torch has it
-        self.go(0.0)
+        self.move(0.0)
 
-    def go(self, step: float, only: Sequence[int] | None = None) -> None:
+    def move(self, step: float, only: Sequence[int] | None = None) -> None:
         """Move to centre + step · direction, along some of the parameters only."""
         with torch.no_grad():
             torch._foreach_copy_(self.tensors, self.centre)
@@ -119,9 +119,9 @@ class Point:
         """Central difference of what ``ask`` gives."""
         ends = []
         for sign in (1, -1):
-            self.go(sign * step, only)
+            self.move(sign * step, only)
             ends.append(ask())
-        self.go(0.0)
+        self.move(0.0)
         return [(a - b) / (2 * step) for a, b in zip(*ends, strict=True)]
 
     def _grad(self, loss: Tensor, *, create_graph: bool = False) -> Sequence[Tensor | None]:
@@ -138,13 +138,13 @@ class Point:
 
 
 @contextmanager
-def near(problem: Problem, dtype: torch.dtype) -> Iterator[Point]:
+def near(problem: Problem, dtype: torch.dtype) -> Iterator[LocalPoint]:
     """A point near the weights, the network in ``dtype`` so long; afterwards it is what it was, bit for bit.
 
     The network itself is cast and not a copy of it: what its closures and hooks hold goes along.
     """
     with preserved_random_state(), full_precision(problem.device), _elsewhere(problem.model, dtype):
-        yield Point(problem, dtype)
+        yield LocalPoint(problem, dtype)
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from ...base.errors import LandscapeError, NumericalError
-from ...runtime.distributed import alone
+from ...runtime.distributed import no_sharding
 from ...runtime.memory import free_memory
-from .local_loss import Point, near
+from .local_loss import LocalPoint, near
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -22,7 +22,7 @@ _VECTORS = 5  # as long as the weights, that are held at once
 _LEAST = 1e-4  # a loss below it is made of outputs that are larger, and rounded with them
 
 
-@alone()
+@no_sharding()
 def require_equal_forms(problem: Problem) -> None:
     """Compare the loss of a few examples with and without the equal forms, once for a network.
 
@@ -45,7 +45,7 @@ def require_equal_forms(problem: Problem) -> None:
     _COMPARED.add(problem.model)
 
 
-def compare_forms(point: Point, dtype: torch.dtype) -> None:
+def compare_forms(point: LocalPoint, dtype: torch.dtype) -> None:
     """The same at a point that is there already.
 
     Raises:

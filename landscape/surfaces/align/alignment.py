@@ -116,7 +116,7 @@ def _distance(target: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> floa
 
 def _change_of_loss(problem: Problem, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
     losses = []
-    with preserved_statistics(problem.model), problem.excursion() as tensors:
+    with preserved_statistics(problem.model), problem.temporary_weights() as tensors:
         for state in (before, after):
             torch._foreach_copy_(tensors, [state[n] for n in problem.space.names])
             for name, live in running_statistics(problem.model).items():

@@ -26,7 +26,7 @@ def domain_gradient_direction(problem: Problem, domain: str) -> Direction:
     argue about, is reported with every surface.
     """
     kind = f"domain-grad:{domain}"
-    gradient, norm = _gradient(problem.of_domain(domain), kind)
+    gradient, norm = _gradient(problem.restrict_to_domain(domain), kind)
     return Direction(kind, [g / norm for g in gradient], facts={"gradient_norm": norm})
 
 

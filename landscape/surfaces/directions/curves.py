@@ -67,7 +67,7 @@ def train_bend(
     n = training.n_examples
     size, losses = min(spec.train_batch, n), []
     order = generator.permutation(n)
-    with preserved_statistics(training.model), training.excursion() as tensors:
+    with preserved_statistics(training.model), training.temporary_weights() as tensors:
         for module in batchnorm_layers(training.model).values():
             module.train()
         for step in range(spec.steps):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...base.errors import UsageError
 from ...problem.problem import Problem
-from ...runtime.distributed import jointly
+from ...runtime.distributed import sharding
 from ...specs import HessianSpec, SurfaceSpec
 from ...specs.surface import RANDOM_DIRECTIONS, parse_direction
 from .ascent import asam_direction, domain_gradient_direction, gradient_direction, sam_direction
@@ -67,7 +67,7 @@ def _eigenvectors(problem: Problem, count: int, seed: int, _: object) -> list[Di
     """
     from ...curvature.hessian import hessian
 
-    with jointly():
+    with sharding():
         found = hessian(problem, HessianSpec(top=count), seed=seed)
     return [
         Direction(

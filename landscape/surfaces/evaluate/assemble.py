@@ -18,7 +18,7 @@ from .metrics import Variables, point_metrics
 
 
 @dataclass(frozen=True)
-class Passes:
+class PlanePasses:
     """What was evaluated where.
 
     Attributes:
@@ -39,7 +39,7 @@ def picture(
     spec: SurfaceSpec,
     seed: int,
     axes: Sequence[Direction],
-    passes: Passes,
+    passes: PlanePasses,
     *,
     plain: Evaluation,
     centre: float,

@@ -73,7 +73,7 @@ def calibration_problem(problem: Problem, examples: Examples) -> Problem:
     size = max(2, min(problem.batch_size, -(-n // 10)))
     while n % size == 1:
         size += 1
-    training = problem.on(examples)
+    training = problem.with_examples(examples)
     training.batch_size = size
     return training
 

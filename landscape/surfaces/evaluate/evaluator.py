@@ -21,7 +21,7 @@ from .batchnorm import batchnorm_layers, preserved_statistics, recalibrate, runn
 Move = tuple[float, Direction]
 
 
-class Walker:
+class Evaluator:
     """Evaluates a problem anywhere; use inside `walking`, which puts everything back.
 
     Every point is computed from saved tensors: walking step by step adds up rounding.
@@ -107,17 +107,17 @@ class Walker:
 
 
 @contextmanager
-def walking(
+def evaluating(
     problem: Problem, policy: str = "keep", test: Problem | None = None, training: Problem | None = None
-) -> Iterator[Walker]:
+) -> Iterator[Evaluator]:
     """A walker; afterwards weights, statistics, modes and random states are what they were, also after an error."""
     with (
         preserved_random_state(),
         preserved_statistics(problem.model) as statistics,
-        problem.excursion(),
+        problem.temporary_weights(),
         problem.forward_only(),
     ):
-        walker = Walker(problem, policy, test, training)
+        walker = Evaluator(problem, policy, test, training)
         walker.statistics = statistics
         yield walker
 

@@ -10,9 +10,9 @@ import numpy as np
 from ...specs import SurfaceSpec
 from ..directions.direction import Direction
 from . import adaptive
-from .assemble import Passes
-from .evaluator import Move, Walker
-from .row_cache import Rows
+from .assemble import PlanePasses
+from .evaluator import Evaluator, Move
+from .row_cache import RowCache
 
 
 def axis_values(points: int, reach: float) -> Any:
@@ -31,7 +31,9 @@ def covering_values(points: int, places: Any, margin: float = 0.2) -> Any:
     return np.linspace(low - margin * extent, high + margin * extent, points)
 
 
-def grid_passes(walker: Walker, spec: SurfaceSpec, x: Any, y: Any, axes: Sequence[Direction], rows: Rows) -> Passes:
+def grid_passes(
+    walker: Evaluator, spec: SurfaceSpec, x: Any, y: Any, axes: Sequence[Direction], rows: RowCache
+) -> PlanePasses:
     """Passes at all points of a grid, or at those that an adaptive one chooses.
 
     Args:
@@ -50,7 +52,7 @@ def grid_passes(walker: Walker, spec: SurfaceSpec, x: Any, y: Any, axes: Sequenc
     if not spec.adaptive_grid:
         names = [f"y{j:04d}" for j in range(len(y))]
         made = rows.compute("surface", names, lambda j: walker.over([place(j, i) for i in range(len(x))]))
-        return Passes(dims, axis, np.stack(made))
+        return PlanePasses(dims, axis, np.stack(made))
 
     def evaluate(round_name: str, places: Any) -> Any:
         parts = max(-(-len(places) // spec.points), min(rows.world, len(places)))
@@ -72,4 +74,4 @@ def grid_passes(walker: Walker, spec: SurfaceSpec, x: Any, y: Any, axes: Sequenc
             known = numbers[:, quantity, column]
             same = bool((known == known[0]).all())
             sums[:, :, quantity, column] = known[0] if same else adaptive.fill(places, known, len(x))
-    return Passes(dims, axis, sums, evaluated)
+    return PlanePasses(dims, axis, sums, evaluated)

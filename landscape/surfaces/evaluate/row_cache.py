@@ -24,10 +24,10 @@ from ...base.files import atomic_path, make_folder, read_json, stable_hash, writ
 from ...base.progress import report
 from ...problem.evaluation import QUANTITIES
 from ...results.identity import ALGORITHMS, bits
-from ...runtime.distributed import barrier, decided, first, gathered, place
+from ...runtime.distributed import all_gather_bytes, barrier, is_main_process, rank_and_world_size, run_on_main
 from ...weights.weights import tensors_hash
 from ..directions.direction import Direction, named_tensors
-from .evaluator import Walker
+from .evaluator import Evaluator
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,7 +35,7 @@ T = TypeVar("T")
 _SECONDS_BETWEEN_WRITES = 2.0
 
 
-def conditions(walker: Walker, axes: Sequence[Direction], more: Sequence[Any]) -> dict[str, Any]:
+def cache_key(walker: Evaluator, axes: Sequence[Direction], more: Sequence[Any]) -> dict[str, Any]:
     """Everything that decides the bits of a row: rows stored under other conditions are never mixed with new ones."""
     problem = walker.problem
     return {
@@ -49,14 +49,7 @@ def conditions(walker: Walker, axes: Sequence[Direction], more: Sequence[Any]) -
     }
 
 
-def discard(folder: Path) -> None:
-    """Delete stored rows: the result that they were for is stored."""
-    barrier()
-    if first():
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-class Rows:
+class RowCache:
     """Rows by name, computed once.
 
     Args:
@@ -66,7 +59,7 @@ class Rows:
 
     def __init__(self, folder: Path | None = None, conditions: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        self.rank, self.world = place()
+        self.rank, self.world = rank_and_world_size()
         self.computed = 0
         self._done: dict[str, Any] = {}
         self._pending: dict[str, Any] = {}
@@ -87,7 +80,7 @@ class Rows:
 
         Several processes take every so many-th of those that are missing.
         """
-        missing = decided(lambda: [i for i, name in enumerate(names) if name not in self._done])
+        missing = run_on_main(lambda: [i for i, name in enumerate(names) if name not in self._done])
         own = missing[self.rank :: self.world]
         known = len(names) - len(missing)
         report(task, known, len(names))
@@ -100,7 +93,7 @@ class Rows:
                 report(task, min(known + k * self.world, len(names)), len(names))
         finally:  # also when stopped by Ctrl-C or an error
             self._write(everything=True)
-        mine = set(range(len(names))) - set(missing) | set(own) if first() else own
+        mine = set(range(len(names))) - set(missing) | set(own) if is_main_process() else own
         self._exchange([names[i] for i in mine])
         return [self._done[n] for n in names]
 
@@ -110,7 +103,7 @@ class Rows:
             return
         parcel = io.BytesIO()
         np.savez(parcel, **{name: self._done[name] for name in mine})
-        for other in gathered(parcel.getvalue()):
+        for other in all_gather_bytes(parcel.getvalue()):
             self._take(io.BytesIO(other))
 
     def _take(self, source: Any) -> None:
@@ -144,7 +137,7 @@ class Rows:
             except LandscapeError:
                 return ""
 
-        if first():
+        if is_main_process():
             if known() not in (None, conditions):
                 log.warning("rows stored in %s were computed under other conditions and are dropped", folder)
                 shutil.rmtree(folder, ignore_errors=True)
