@@ -126,10 +126,14 @@ def _edges(r: dict[str, Any]) -> list[str]:
     edges = r.get("edges_of_stability")
     if not edges:
         return []
-    names = {"gd": "2/eta", "momentum": "with momentum", "sam": "SAM", "sagm": "SAGM"}
-    largest = r["eigenvalues"][0]
-    shown = (f"{names[k]} {number(v, 4)} (lambda_1 at {100 * largest / v:.0f} %)" for k, v in edges.items())
-    return [f"edge of stability: {', '.join(shown)}"]
+    names = {"gd": "2/eta", "momentum": "with momentum (2+2 beta)/eta"}
+    largest, own = r["eigenvalues"][0], edges.get("own")
+    method = (r.get("run") or {}).get("optimizer")
+    shown = ", ".join(f"{names.get(k, k)} {number(v, 4)}" for k, v in edges.items() if k != "own")
+    if own is None:
+        return [f"edge of stability: {shown}; that of {method} itself is not known"]
+    share = f"lambda_1 at {100 * largest / own:.0f} %"
+    return [f"edge of stability of {method} itself {number(own, 4)} ({share}); {shown}"]
 
 
 def _trace_of(d: dict[str, Any]) -> str:

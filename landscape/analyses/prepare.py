@@ -19,6 +19,7 @@ from ..results.result import Result
 from ..results.target import Target
 from ..runtime.distributed import rank_and_world_size
 from ..specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec
+from ..specs.analysis import OF_GRADIENTS
 from ..surfaces.auxiliary_problems import auxiliary_problems, identity_parts
 from ..surfaces.evaluate.auto_range import Reach
 from ..weights.checkpoint import read_weights
@@ -93,13 +94,19 @@ def prepare(
 
 def _hessian(here: Opened, spec: HessianSpec) -> Computation:
     start = Path(spec.warm_start).with_suffix(".safetensors") if spec.warm_start else None
+    unit = [spec.unit or "example"] if spec.operator in OF_GRADIENTS else []  # other numbers than before it
+    matrix = " per ".join([spec.operator, *unit])
     alone = rank_and_world_size()[1] == 1  # several processes keep no products
     return here.computation(
         "hessian",
         spec,
         stores=alone,
-        unfinished=journal_name(here.problem, spec.operator, spec.label_samples, here.problem_spec.seed),
-        others=[content_hash(start) if start else None, {name: version(name) for name in spec.cross_check}],
+        unfinished=journal_name(here.problem, matrix, spec.label_samples, here.problem_spec.seed),
+        others=[
+            content_hash(start) if start else None,
+            {name: version(name) for name in spec.cross_check},
+            *unit,
+        ],
         placed=_edges,
     )
 

@@ -6,7 +6,8 @@
   arXiv 1412.1193, section 9);
 - Fisher, Monte-Carlo: the same with drawn labels;
 - empirical Fisher: B = s sᵀ with the given labels (Kunstner et al. 2019, arXiv 1905.12558, Eq. 3), so that the
-  matrix is the second moment of the per-example gradients.
+  matrix is the second moment of the gradients of examples, or of their single predictions, weighted as the loss
+  weighs them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.errors import UsageError
 from ..data.examples import Batch
-from ..data.losses import IGNORED, LossFunction, batch_weight, class_numbers, mean_loss, prediction
+from ..data.losses import (
+    IGNORED,
+    LossFunction,
+    batch_weight,
+    class_numbers,
+    example_weights,
+    mean_loss,
+    prediction,
+    prediction_weights,
+)
 from ..numerics.tensors import as_real
 from ..problem.problem import Problem
 from ..problem.products import Apply, zero
@@ -79,10 +90,42 @@ def loss_hessian(problem: Problem, batch: Batch, first_example: int, output: Ten
     return apply
 
 
-def label_slopes(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
-    """B of the empirical Fisher: s sᵀ per example, s the slope of its (weighted) loss at its outputs."""
+def label_slopes(unit: str) -> Factor:
+    """B of the empirical Fisher, (1/Σw) Σ w g gᵀ over examples or over their single predictions.
+
+    The slope of the summed loss is w·s with s that of the loss of one unit, so that w·s sᵀ is its square over w.
+    """
+    return _of_predictions if unit == "prediction" else _of_examples
+
+
+def _of_examples(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
     _, slope = _slope(problem.loss_function, output, batch.targets)
-    return _outer([slope])
+    weights = example_weights(problem.loss_function, batch.targets)
+    if weights is None:
+        return _outer([slope])
+    shares = weights.to(slope).sqrt()
+    return _outer([slope / shares.where(shares > 0, 1).view(-1, *[1] * (slope.ndim - 1))])
+
+
+def _of_predictions(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
+    """Predictions of one example share weights of the network, but not outputs: B has a block for each of them.
+
+    Raises:
+        UsageError: If the loss does not say what each prediction weighs.
+    """
+    loss = problem.loss_function
+    if output.ndim <= 2:  # one prediction each, of all outputs
+        return _of_examples(problem, batch, first_example, output)
+    name = getattr(loss, "__name__", type(loss).__name__)
+    places = prediction_weights(loss, batch.targets)
+    if places is None:
+        fix = "use --unit example, or a cross-entropy with one class per place"
+        raise UsageError("it does not say what each prediction weighs", name, fix)
+    _, slope = _slope(loss, output, batch.targets)
+    dim = slope.ndim - 1 if name in _CLASSES_LAST else 1
+    weights = places.to(slope).unsqueeze(dim)
+    scale = weights.where(weights > 0, 1)
+    return lambda tangent: slope * ((slope * tangent).sum(dim, keepdim=True) / scale)
 
 
 def fisher(problem: Problem) -> Factor:

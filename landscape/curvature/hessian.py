@@ -123,7 +123,9 @@ def _check_wishes(problem: Problem, spec: HessianSpec) -> None:
 
 def _operator(problem: Problem, spec: HessianSpec, seed: int) -> Operator:
     memory = None if spec.memory is None else int(spec.memory * 2**30 / 2)  # the other half is the basis'
-    return operator_of(problem, spec.operator, memory=memory, seed=seed, samples=spec.label_samples)
+    return operator_of(
+        problem, spec.operator, memory=memory, seed=seed, samples=spec.label_samples, unit=spec.unit or "example"
+    )
 
 
 def _part(problem: Problem, spec: HessianSpec, seed: int, journal: Journal, name: str) -> CurvatureReport:

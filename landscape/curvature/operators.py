@@ -7,12 +7,12 @@ Of the mean loss over the examples of a `Problem`, exact over ragged micro-batch
 ``ggn``                   generalised Gauss-Newton, (1/N) Σ Jᵀ (∇²ℓ) J
 ``fisher``                type-2 Fisher, labels in expectation under the prediction
 ``fisher-mc``             the same with drawn labels
-``empirical-fisher``      (1/N) Σ gᵢ gᵢᵀ, gᵢ the gradient of example i
-``gradient-covariance``   (1/N) Σ (gᵢ − g)(gᵢ − g)ᵀ
+``empirical-fisher``      (1/Σw) Σ wᵢ gᵢ gᵢᵀ, gᵢ the gradient of example (or prediction) i, wᵢ its weight
+``gradient-covariance``   (1/Σw) Σ wᵢ (gᵢ − g)(gᵢ − g)ᵀ
 ========================  ==========================================================================
 
-Whole network or parameter subset: as the problem says. One domain: ``problem.restrict_to_domain(name)``. Several domains
-with weights: ``operator_of(problem, domain_weights={...})``.
+Whole network or parameter subset: as the problem says. One domain: ``problem.restrict_to_domain(name)``. Several
+domains with weights: ``operator_of(problem, domain_weights={...})``.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class CurvatureOperator(Operator):
         memory: Bytes for kept graphs; None takes half of what is free.
         seed: Of the drawn labels (``fisher-mc``).
         samples: Label sets to draw (``fisher-mc``).
+        unit: What gᵢ is the gradient of: ``example``, or ``prediction`` (tokens, pixels).
 
     Raises:
         UsageError: If the kind is unknown, or the loss has no likelihood where one is needed.
@@ -111,6 +112,7 @@ class CurvatureOperator(Operator):
         memory: int | None = None,
         seed: int = 0,
         samples: int = 1,
+        unit: str = "example",
     ) -> None:
         super().__init__(problem.n_parameters, problem.device, problem.dtype)
         if kind not in OPERATORS:
@@ -118,10 +120,10 @@ class CurvatureOperator(Operator):
         if kind not in ("hessian", "ggn"):
             problem.require_examples(f"the {kind} matrix")
         self.problem, self.kind = problem, kind
-        self._products = Products(problem, self._build(seed, samples), memory=memory)
+        self._products = Products(problem, self._build(seed, samples, unit), memory=memory)
         self._mean = problem.gradient() if kind == "gradient-covariance" else None
 
-    def _build(self, seed: int, samples: int) -> Build:
+    def _build(self, seed: int, samples: int, unit: str) -> Build:
         if self.kind == "hessian":
             return hessian_of_batch
         if self.kind == "ggn":
@@ -130,7 +132,7 @@ class CurvatureOperator(Operator):
             return gauss_newton_of_batch(fisher(self.problem))
         if self.kind == "fisher-mc":
             return gauss_newton_of_batch(sampled_fisher(self.problem, seed, samples))
-        return gauss_newton_of_batch(label_slopes)
+        return gauss_newton_of_batch(label_slopes(unit))
 
     def product(self, vector: Tensor) -> Tensor:
         """One product, not counted."""
@@ -174,6 +176,7 @@ def operator_of(
     memory: int | None = None,
     seed: int = 0,
     samples: int = 1,
+    unit: str = "example",
 ) -> Operator:
     """A curvature matrix of the problem's mean loss, or of a weighted sum of its domains' mean losses.
 
@@ -185,11 +188,13 @@ def operator_of(
         memory: Bytes for kept graphs; None takes half of what is free.
         seed: Of drawn labels (``fisher-mc``).
         samples: Label sets to draw (``fisher-mc``).
+        unit: What the gradients of ``empirical-fisher`` and ``gradient-covariance`` are of: ``example`` or
+            ``prediction``.
 
     Raises:
         UsageError: If a name is unknown, or no weight is given.
     """
-    options: dict[str, Any] = {"memory": memory, "seed": seed, "samples": samples}
+    options: dict[str, Any] = {"memory": memory, "seed": seed, "samples": samples, "unit": unit}
     if domain_weights is None:
         return CurvatureOperator(problem, kind, **options)
     if not domain_weights:

@@ -412,6 +412,24 @@ def example_weights(loss: LossFunction, target: Any) -> Tensor | None:
     return found
 
 
+def prediction_weights(loss: LossFunction, target: Any) -> Tensor | None:
+    """What each prediction of each example weighs in the mean, in the shape of the predictions ``(n, ...)``.
+
+    None where an example is one prediction, or the loss does not say.
+    """
+    if not (isinstance(loss, Loss) and isinstance(target, Tensor) and target.ndim > 1 and not continuous(target)):
+        return None
+    if loss is causal_lm:  # the prediction at one place is for the next, and the last is for none
+        target = torch.cat([target[:, 1:], target.new_full((len(target), 1), IGNORED)], 1)
+    module = loss.module
+    target = target.long()
+    counted: Tensor = target != getattr(module, "ignore_index", IGNORED)
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        return counted
+    return weight.to(target.device)[target.where(counted, 0)] * counted
+
+
 def example_trials(loss: LossFunction, target: Any) -> Tensor | None:
     """How many predictions of each example are right or wrong, ``(n,)``; None where each example is one.
 

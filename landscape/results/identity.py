@@ -99,7 +99,7 @@ def identity(
         **ingredients(problem),
         "seed": problem_spec.seed,
         "per_domain": problem_spec.per_domain,
-        "options": {k: v for k, v in spec.to_dict().items() if k not in spec.not_in_key()},
+        "options": spec.in_key(),
         "others": list(others),
     }
 

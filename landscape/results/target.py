@@ -67,8 +67,14 @@ class Target:
             "step": step,
             "epoch": logged.get("epoch"),
             "lr_at_step": logged.get("lr"),
-            **{k: spec.get(k) for k in ("lr", "momentum", "base", "batch_size", "rho", "alpha", "lam")},
+            **{k: spec.get(k) for k in _SETTINGS},
         }
+
+
+_SETTINGS = (
+    *("lr", "momentum", "weight_decay", "base", "average", "batch_size", "rho", "alpha", "lam", "gamma"),
+    *("adaptive", "p", "m", "ascent_steps", "order", "weight_decay_in_perturbation"),
+)
 
 
 def arm(spec: Mapping[str, Any]) -> str:

@@ -11,6 +11,8 @@ from ..registry import MEASURES
 from .base import Spec, check_choice, check_distinct, check_number, flag
 
 OPERATORS = ("hessian", "ggn", "fisher", "fisher-mc", "empirical-fisher", "gradient-covariance")
+OF_GRADIENTS = ("empirical-fisher", "gradient-covariance")
+UNITS = ("example", "prediction")
 TRACE_METHODS = ("hutchinson", "hutch++", "xtrace")
 CROSS_CHECKS = ("pyhessian", "curvlinops")
 
@@ -20,6 +22,7 @@ class HessianSpec(Spec):
     """Eigenvalues, trace and density of a curvature matrix of the mean loss."""
 
     _not_in_key: ClassVar[Mapping[str, str]] = {"memory": "where graphs and the basis are kept while computing"}
+    _later: ClassVar[frozenset[str]] = frozenset({"unit"})
 
     top: int = 5
     """How many of the algebraically largest eigenvalues."""
@@ -30,6 +33,9 @@ class HessianSpec(Spec):
     operator: Literal["hessian", "ggn", "fisher", "fisher-mc", "empirical-fisher", "gradient-covariance"] = "hessian"
     """The matrix: Hessian, generalised Gauss-Newton, Fisher (labels in expectation, or drawn), or second moment or
     covariance of the per-example gradients."""
+    unit: Literal["example", "prediction"] | None = None
+    """What a gradient of empirical-fisher and gradient-covariance is of: an example (default), or each prediction of
+    an example that has several, as the tokens of a text."""
     label_samples: int = 1
     """Label sets that fisher-mc draws."""
     trace: bool = False
@@ -64,6 +70,12 @@ class HessianSpec(Spec):
         check_number("bottom", self.bottom, least=0)
         check_number("tol", self.tol, above=0, most=1)
         check_choice("operator", self.operator, OPERATORS)
+        if self.unit is not None:
+            check_choice("unit", self.unit, UNITS)
+        if self.unit and self.operator not in OF_GRADIENTS:
+            raise UsageError(
+                f"{self.operator} has no gradients of single examples", "--unit", f"use {' or '.join(OF_GRADIENTS)}"
+            )
         check_number("label_samples", self.label_samples, least=1)
         check_number("trace_rtol", self.trace_rtol, above=0, most=1)
         check_choice("trace_method", self.trace_method, TRACE_METHODS)

@@ -26,6 +26,9 @@ class Spec:
     # Fields that change how fast or where something is computed, never what, each with the reason.
     _not_in_key: ClassVar[Mapping[str, str]] = {}
 
+    # Fields that came later, which stored keys know only where they are not at their default.
+    _later: ClassVar[frozenset[str]] = frozenset()
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
         return asdict(self)
@@ -34,9 +37,18 @@ class Spec:
         """Names of the fields that do not decide the result."""
         return frozenset(self._not_in_key)
 
+    def in_key(self) -> dict[str, Any]:
+        """The fields that decide the result."""
+        later = {f.name: f.default for f in fields(self) if f.name in self._later}
+        return {
+            k: v
+            for k, v in self.to_dict().items()
+            if k not in self.not_in_key() and not (k in later and v == later[k])
+        }
+
     def key(self) -> str:
         """SHA-256 of the fields that decide the result."""
-        return stable_hash({k: v for k, v in self.to_dict().items() if k not in self.not_in_key()})
+        return stable_hash(self.in_key())
 
     def lasting_key(self) -> str:
         """As `key`, of the fields that are not at their default: it stays when a release adds a field."""

@@ -32,6 +32,15 @@ class RunRecord(TypedDict, total=False):
     rho: Number
     alpha: Number
     lam: Number
+    gamma: Number
+    weight_decay: Number
+    average: str | None
+    adaptive: bool | None
+    p: str | Number
+    m: Number
+    ascent_steps: Number
+    order: Number
+    weight_decay_in_perturbation: bool | None
 
 
 class OriginsRecord(TypedDict, total=False):

@@ -138,9 +138,8 @@ def _of_hessian(record: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]
     for name, value in _spectrum(record).items():
         yield of + name, value
     edges = record.get("edges_of_stability") or {}
-    edge = edges.get("momentum") or edges.get("gd")
-    if edge and not of:
-        yield "lambda_1/edge", record["eigenvalues"][0] / edge
+    if edges.get("own") and not of:  # of this very optimizer; another's would compare learning rates
+        yield "lambda_1/edge", record["eigenvalues"][0] / edges["own"]
     rows = {n: {of + k: v for k, v in _spectrum(d).items()} for n, d in (record.get("domains") or {}).items()}
     yield from _by_domain(rows)
     tops = [v for row in rows.values() if (v := row.get(of + "lambda_1")) is not None]

@@ -15,6 +15,7 @@ from landscape.base.errors import UsageError
 from landscape.curvature.operators import operator_of
 from landscape.data.losses import nll
 from landscape.problem.products import Products, hessian_of_batch
+from landscape.specs import HessianSpec
 
 
 def pooled() -> tuple[nn.Module, Tensor, Tensor]:
@@ -268,3 +269,103 @@ def test_what_autograd_saves_is_counted_and_freed():
         assert freed == [True]
     finally:
         gc.enable()
+
+
+class Tokens(nn.Module):
+    """Predictions at six places, which share weights."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.embed, self.head = nn.Embedding(7, 4, dtype=torch.float64), nn.Linear(4, classes, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.embed(x)))
+
+
+class Channels(Tokens):
+    """The same with classes second."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).transpose(1, 2)
+
+
+def moments(model: nn.Module, losses: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """(1/Σw) Σ w g gᵀ and the covariance, from each unit's loss and weight."""
+    weights = torch.stack([w for _, w in losses]).double()
+    gradients = [torch.autograd.grad(value, model.parameters(), retain_graph=True) for value, _ in losses]
+    each = torch.stack([torch.cat([part.reshape(-1) for part in g]) for g in gradients])
+    mean = weights @ each / weights.sum()
+    second = each.T @ (weights[:, None] * each) / weights.sum()
+    return {"empirical-fisher": second, "gradient-covariance": second - torch.outer(mean, mean)}
+
+
+CLASS_WEIGHTS = [None, (2.0, 2.0, 2.0), (0.5, 1.0, 3.0)]
+
+
+@pytest.mark.parametrize("kind", ["empirical-fisher", "gradient-covariance"])
+@pytest.mark.parametrize("weights", CLASS_WEIGHTS, ids=str)
+def test_gradients_of_examples_weigh_what_the_loss_weighs(kind: str, weights: tuple[float, ...] | None):
+    """Equal class weights change nothing: Σ w g gᵀ / Σ w, not Σ w² g gᵀ / Σ w."""
+    model, x, y = pooled()
+    weight = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    loss = nn.CrossEntropyLoss(weight=weight)
+    found = operator_of(problem_of(model, (x, y), loss, batch_size=8), kind).dense()
+    each = F.cross_entropy(model(x), y, reduction="none")
+    of = [(v, torch.tensor(1.0) if weight is None else weight[c]) for v, c in zip(each, y, strict=True)]
+    assert (found - moments(model, of)[kind]).abs().max() < 1e-13
+    if weights == CLASS_WEIGHTS[1]:
+        plain = operator_of(problem_of(model, (x, y), "cross_entropy"), kind).dense()
+        assert (found - plain).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("unit", ["example", "prediction"])
+@pytest.mark.parametrize("kind", ["empirical-fisher", "gradient-covariance"])
+@pytest.mark.parametrize("loss", ["token_cross_entropy", "causal_lm", "cross_entropy", "weighted"])
+def test_gradients_of_examples_and_of_predictions(loss: str, kind: str, unit: str):
+    """Ragged texts: what is ignored weighs nothing, and a longer text more."""
+    g = torch.Generator().manual_seed(1)
+    x, y = torch.randint(7, (9, 6), generator=g), torch.randint(3, (9, 6), generator=g)
+    y[2, 3:] = y[5, :4] = -100
+    classes = 7 if loss == "causal_lm" else 3
+    model = (Channels if loss in ("cross_entropy", "weighted") else Tokens)(classes)
+    weight = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
+    if loss == "causal_lm":
+        y = x.clone()
+        y[2, 3:] = -100
+    function = nn.CrossEntropyLoss(weight=weight) if loss == "weighted" else loss
+    problem = problem_of(model, (x, y), function, batch_size=4)
+    found = operator_of(problem, kind, unit=unit).dense()
+    logits = model(x) if classes == 7 or not isinstance(model, Channels) else model(x).transpose(1, 2)
+    targets, logits = (y[:, 1:], logits[:, :-1]) if loss == "causal_lm" else (y, logits)
+    each = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=-100)
+    places = (targets != -100).double() * (weight[targets.clamp(min=0)] if loss == "weighted" else 1)
+    if unit == "prediction":
+        of = [(each[i, t], places[i, t]) for i in range(9) for t in range(each.shape[1]) if places[i, t] > 0]
+    else:
+        of = [((each[i] * places[i]).sum() / places[i].sum(), places[i].sum()) for i in range(9)]
+    assert (found - moments(model, of)[kind]).abs().max() < 1e-12
+
+
+def test_six_equal_tokens_are_one_example_six_times():
+    """The gradient of a text of equal tokens is that of one of them: so is its square."""
+    x = torch.arange(5)[:, None].expand(5, 6).contiguous()
+    y = torch.tensor([0, 1, 2, 0, 1])[:, None].expand(5, 6).contiguous()
+    one = operator_of(problem_of(Tokens(), (x[:, :1], y[:, :1]), "token_cross_entropy"), "empirical-fisher").dense()
+    for unit in ("example", "prediction"):
+        six = operator_of(problem_of(Tokens(), (x, y), "token_cross_entropy"), "empirical-fisher", unit=unit).dense()
+        assert (six - one).abs().max() < 1e-13
+
+
+def test_a_unit_that_nobody_knows_is_refused():
+    with pytest.raises(UsageError, match=r"hessian has no gradients of single examples.*--unit"):
+        HessianSpec(unit="prediction")
+    with pytest.raises(UsageError, match="'token'"):
+        HessianSpec(operator="empirical-fisher", unit="token")
+
+    def own(output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output.transpose(1, 2), target, reduction="none").mean(1)
+
+    x, y = torch.zeros(4, 6, dtype=torch.long), torch.zeros(4, 6, dtype=torch.long)
+    with pytest.raises(UsageError, match=r"does not say what each prediction weighs.*--unit example"):
+        operator_of(problem_of(Tokens(), (x, y), own), "empirical-fisher", unit="prediction").dense()

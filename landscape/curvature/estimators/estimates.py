@@ -49,6 +49,17 @@ class Estimate:
         return cls(mean, stderr, (mean - half, mean + half), len(values), products, reached, method)
 
     @classmethod
+    def jackknife(
+        cls, value: float, without: Any, *, samples: int, products: int, rtol: float, method: str
+    ) -> Estimate:
+        """From a statistic of dependent parts, and the same with each of G groups of them left out."""
+        left = np.asarray(without, dtype=float)
+        stderr = float(np.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum()))
+        half = _student(len(left) - 1) * stderr
+        reached = half <= _NORMAL * rtol * abs(value)
+        return cls(value, stderr, (value - half, value + half), samples, products, reached, method)
+
+    @classmethod
     def exact(cls, value: float, products: int) -> Estimate:
         """A value without error."""
         return cls(value, 0.0, (value, value), products, products, True, "exact")

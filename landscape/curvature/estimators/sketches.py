@@ -7,6 +7,7 @@ eigenvalue run; they need no such run.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 from ..lanczos.krylov import Multiply
 from .estimates import LEAST_SAMPLES, Estimate
 from .probes import rademacher
+
+_GROUPS = 20  # of the jackknife
 
 
 def hutch_pp(
@@ -77,8 +80,11 @@ def xtrace(
 ) -> Estimate:
     """XTrace (Epperly, Tropp and Webber 2024, arXiv 2301.07825), grown until its error estimate is small enough.
 
-    Each of m sketch vectors in turn is left out of the range and used as the probe of the rest; the spread of these
-    m exchangeable estimates gives the error estimate of their section 2.3.
+    Each of m sketch vectors in turn is left out of the range and used as the probe of the rest; the estimate is the
+    mean of these m. They share all other vectors, so that their spread (the error estimate of the paper's section
+    2.3) is less than the error: intervals from it held the trace in 78 to 88 % of seeds. The standard error here is
+    the jackknife's, from the same estimate without one vector, or one of twenty groups of them, in turn. It needs no
+    product, and on average it is not too small (Efron and Stein 1981).
 
     Args:
         operator: The operator.
@@ -101,27 +107,54 @@ def xtrace(
         products += more + len(q.T)
         m = len(probes)
         h = images @ q
-        h = (h + h.T) / 2
         # Leaving sketch i out of the range removes the direction s_i: the normalised i-th column of R^-T.
-        weak = r.diagonal().abs().min() <= 1e-12 * r.diagonal().abs().max()
-        if bool(weak):  # the range is the whole image of the operator: nothing is left to sample
-            value = float(h.trace())
+        if bool(r.diagonal().abs().min() <= 1e-12 * r.diagonal().abs().max()):
+            value = float(h.trace())  # the range is the whole image of the operator: nothing is left to sample
             return Estimate(value, 0.0, (value, value), m, products, True, "xtrace")
-        s = torch.linalg.inv(r).T
-        s = s / torch.linalg.vector_norm(s, dim=0)
-        w = q.T @ probes.T  # probes in the range
-        t = images @ probes.T  # qᵀH probes
-        estimates = []
-        for i in range(m):
-            si, wi, ti = s[:, i], w[:, i], t[:, i]
-            inside = h.trace() - si @ h @ si
-            g = wi - si * (si @ wi)  # the probe's part within the reduced range
-            whole = probes[i] @ sketch[i]
-            rest = whole - 2 * (g @ ti) + g @ h @ g
-            estimates.append(float(inside + rest))
-        found = Estimate.of(estimates, products=products, rtol=rtol, method="xtrace")
+        whole = (probes * sketch).sum(1)
+        parts = _Sketch(
+            r.cpu(), ((h + h.T) / 2).cpu(), (q.T @ probes.T).cpu(), (images @ probes.T).cpu(), whole.cpu()
+        )
+        groups = min(m, _GROUPS)
+        without = [parts.without(slice(g, None, groups)).trace() for g in range(groups)]
+        found = Estimate.jackknife(parts.trace(), without, samples=m, products=products, rtol=rtol, method="xtrace")
         if found.converged or products >= max_products or m >= n:
             return found
+
+
+@dataclass(frozen=True)
+class _Sketch:
+    """What XTrace knows of m probes, in the coordinates of an orthonormal basis Q of their images.
+
+    Attributes:
+        r: The images, ``(k, m)``: H·probes = Q·r.
+        h: QᵀHQ, ``(k, k)``.
+        w: The probes within the range, Qᵀ·probes, ``(k, m)``.
+        t: QᵀH·probes, ``(k, m)``.
+        whole: probeᵀH·probe, ``(m,)``.
+    """
+
+    r: Tensor
+    h: Tensor
+    w: Tensor
+    t: Tensor
+    whole: Tensor
+
+    def without(self, some: slice) -> _Sketch:
+        """The same of fewer probes, whose images span less."""
+        keep = torch.ones(self.r.shape[1], dtype=torch.bool)
+        keep[some] = False
+        z, r = torch.linalg.qr(self.r[:, keep])
+        return _Sketch(r, z.T @ self.h @ z, z.T @ self.w[:, keep], z.T @ self.t[:, keep], self.whole[keep])
+
+    def trace(self) -> float:
+        """The mean over the probes of the trace in the range of the others, and the probe's sample of the rest."""
+        s = torch.linalg.inv(self.r).T
+        s = s / torch.linalg.vector_norm(s, dim=0)
+        inside = self.h.trace() - (s * (self.h @ s)).sum(0)
+        g = self.w - s * (s * self.w).sum(0)  # the probe's part within the reduced range
+        rest = self.whole - 2 * (g * self.t).sum(0) + (g * (self.h @ g)).sum(0)
+        return float((inside + rest).mean())
 
 
 def _fresh_direction(vector: Tensor, basis: Tensor) -> Tensor | None:

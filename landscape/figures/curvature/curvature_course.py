@@ -79,8 +79,12 @@ def _value(result: Result, quantity: str) -> float:
 
 
 def _edge(panel: Any, members: Sequence[Result], colour: str) -> None:
-    """2/eta at every checkpoint; it hardly stretches the axis, for it has no bound where the learning rate ends."""
-    edges = {_step(r): e["gd"] for r in members if (e := r.record.get("edges_of_stability"))}
+    """The optimizer's own edge at every checkpoint, where it is known.
+
+    It hardly stretches the axis, for it has no bound where the learning rate ends.
+    """
+    found = {_step(r): (r.record.get("edges_of_stability") or {}).get("own") for r in members}
+    edges = {step: edge for step, edge in found.items() if edge is not None}
     limits = panel.get_ylim()
     if edges:
         panel.plot(sorted(edges), [edges[s] for s in sorted(edges)], color=colour, lw=0.6, ls="--")
