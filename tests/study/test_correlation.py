@@ -194,12 +194,12 @@ def test_radii_must_span_a_decade_and_rank_alike():
 # -- methods ---------------------------------------------------------------------------------------------------------
 
 
-def methods(seeds: int, effect: float) -> Any:
+def methods(seeds: int, effect: float, lrs: tuple[float, ...] = (0.1, 0.2)) -> Any:
     rows = [
         ({"optimizer": o, "lr": lr, "rho": rho}, s)
         for s in range(seeds)
         for o, rho in (("sgd", None), ("sam", 0.05), ("sam", 0.1))
-        for lr in (0.1, 0.2)
+        for lr in lrs
     ]
     g = np.random.default_rng(0)
     shared = {(a["lr"], s): g.normal() for a, s in rows}  # what both methods have in common hides nothing from pairs
@@ -208,7 +208,11 @@ def methods(seeds: int, effect: float) -> Any:
 
 
 def test_methods_are_compared_pair_by_pair():
-    found = compared(methods(5, 0.03), StudyReportSpec(compare_by=("test_accuracy",)))
+    spec = StudyReportSpec(compare_by=("test_accuracy",))
+    two = {p["name"]: p for p in compared(methods(5, 0.03), spec)["pairs"]}["sam rho=0.1"]
+    assert (two["n"], two["independent"], two["by"], two["verdict"]) == (10, 2, "setting", CANNOT_TELL)
+    assert "10 pairs, but 2 settings are too few" in two["because"]
+    found = compared(methods(10, 0.03, (0.1,)), spec)
     assert found["axes"] == ["optimizer", "rho"]
     assert found["baseline"] == "sgd"
     by = {p["name"]: p for p in found["pairs"]}
@@ -227,6 +231,8 @@ def test_methods_are_compared_pair_by_pair():
 def test_fewer_than_six_pairs_cannot_tell():
     found = compared(methods(2, 0.3), StudyReportSpec(compare_by=("test_accuracy",)))
     assert all(p["verdict"] == CANNOT_TELL and p["effect"] is None for p in found["pairs"])
+    assert "4 pairs, but 2 settings are too few" in found["pairs"][0]["because"]
+    found = compared(methods(4, 0.3, (0.1,)), StudyReportSpec(compare_by=("test_accuracy",)))
     assert "4 pairs are too few" in found["pairs"][0]["because"]
 
 
@@ -244,7 +250,7 @@ def test_methods_are_compared_at_each_setting_apart():
     # An effect of opposite signs at two radii, which cancels over both; plain training stands beside each.
     rows = [
         ({"optimizer": o, "lr": lr, "rho": rho}, s)
-        for s in range(6)
+        for s in range(8)
         for lr in (0.1, 0.2)
         for o, rho in (("sgd", None), ("sam", 0.05), ("sam", 0.1), ("disam", 0.05), ("disam", 0.1))
     ]
@@ -255,15 +261,19 @@ def test_methods_are_compared_at_each_setting_apart():
     models = table(rows, {"test_accuracy": accuracy}, {})
     together = StudyReportSpec(compare=("optimizer",), baseline="sam", compare_by=("test_accuracy",))
     pooled = {p["name"]: p for p in compared(models, together)["pairs"]}
-    assert (pooled["disam"]["n"], pooled["disam"]["verdict"]) == (24, CANNOT_TELL)
+    assert (pooled["disam"]["n"], pooled["disam"]["verdict"]) == (32, CANNOT_TELL)
+    by_rho = compared(models, together.with_(within=("rho",)))["pairs"]
+    assert {p["verdict"] for p in by_rho} == {CANNOT_TELL}  # of two learning rates
+    own = [i for i, (axes, _) in enumerate(rows) if axes["lr"] == 0.1]
+    models = table([rows[i] for i in own], {"test_accuracy": [accuracy[i] for i in own]}, {})
     found = compared(models, together.with_(within=("rho",)))
     pairs = {p["name"]: p for p in found["pairs"]}
     assert list(pairs) == ["sgd (rho=0.05)", "disam (rho=0.05)", "sgd (rho=0.1)", "disam (rho=0.1)"]
-    assert {p["n"] for p in pairs.values()} == {12}
+    assert {p["n"] for p in pairs.values()} == {8}
     assert [pairs[f"disam (rho={r})"]["verdict"] for r in (0.05, 0.1)] == ["lower", "higher"]
-    assert [c["n"] for c in found["competitors"]] == [12] * 6
+    assert [c["n"] for c in found["competitors"]] == [8] * 6
     by_both = compared(models, together.with_(within=("rho", "lr")))
-    assert "disam (rho=0.1, lr=0.2)" in {p["name"] for p in by_both["pairs"]}
+    assert "disam (rho=0.1, lr=0.1)" in {p["name"] for p in by_both["pairs"]}
     for axis in ("optimizer", "rhoo"):
         with pytest.raises(UsageError, match=f"unknown axis '{axis}' .report.within"):
             compared(models, together.with_(within=(axis,)))

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from landscape.study.repeatability import icc
-from landscape.study.statistics.paired import effect, holm, sign_flip_p, size_interval
+from landscape.study.statistics.paired import crossed_effect, effect, holm, independent, sign_flip_p, size_interval
 
 
 @pytest.mark.parametrize("n", [3, 5, 6, 9])
@@ -82,3 +82,80 @@ def test_icc_of_pure_noise_and_of_exact_repetitions():
     assert abs(icc(g.normal(size=(300, 3)))) < 0.15
     assert icc(np.ones((4, 3))) is None
     assert icc(np.ones((4, 1))) is None
+
+
+# Nothing is there on average, but effects vary: over settings, over seeds that settings share, over both.
+PLANTED = {
+    "domains": (6, 3, 1.0, 0.0, 0.0),
+    "two settings": (2, 6, 1.0, 0.0, 0.0),
+    "shared seeds": (8, 6, 0.0, 1.0, 0.0),
+    "both": (8, 8, 1.0, 1.0, 0.0),
+    "domains, a fifth missing": (8, 3, 1.0, 0.0, 0.2),
+    "noise alone": (6, 3, 0.0, 0.0, 0.0),
+}
+
+
+def study(g: np.random.Generator, planted: tuple[int, int, float, float, float], mean: float = 0.0):
+    """Differences of one study, with their settings and seeds."""
+    settings, seeds, over_settings, over_seeds, missing = planted
+    d = mean + over_settings * g.normal(size=(settings, 1)) + over_seeds * g.normal(size=(1, seeds))
+    d = d + g.normal(size=(settings, seeds))
+    there = np.argwhere(g.random(d.shape) >= missing)
+    return [d[i, j] for i, j in there], [i for i, _ in there], [j for _, j in there]
+
+
+def rates(name: str, repetitions: int) -> tuple[float, float, float]:
+    """How often p <= 0.05 and the interval excludes 0 where nothing is there; and p of single pairs."""
+    g = np.random.default_rng(7)
+    p = excluded = pooled = 0
+    for _ in range(repetitions):
+        differences, settings, seeds = study(g, PLANTED[name])
+        found = crossed_effect(differences, settings, seeds)
+        p += found.p <= 0.05
+        excluded += not found.low <= 0 <= found.high
+        pooled += effect(differences).p <= 0.05
+    return p / repetitions, excluded / repetitions, pooled / repetitions
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_nothing_is_found_where_nothing_is(name: str):
+    """At most 5 % of studies, within what 60 can show (7 with probability 0.99); single pairs find 16 to 33."""
+    p, excluded, pooled = rates(name, 60)
+    assert p <= 7 / 60
+    assert excluded <= 7 / 60
+    assert pooled >= (0 if name == "noise alone" else 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANTED)
+def test_nothing_is_found_where_nothing_is_in_two_hundred_studies(name: str):
+    p, excluded, _ = rates(name, 200)
+    assert p <= 0.085  # 17 of 200, with probability 0.99
+    assert excluded <= 0.085
+
+
+def test_what_is_there_is_found():
+    g = np.random.default_rng(1)
+    found = [crossed_effect(*study(g, PLANTED["both"], mean=2.0)) for _ in range(40)]
+    assert np.mean([f.p <= 0.05 for f in found]) >= 0.9
+    assert np.mean([f.low <= 2 <= f.high for f in found]) >= 0.88
+
+
+def test_pairs_of_one_setting_or_one_seed_are_independent():
+    d = np.random.default_rng(2).normal(0.4, 1, 9)
+    assert crossed_effect(d, ["a"] * 9, range(9)) == effect(d)
+    assert crossed_effect(d, range(9), [0] * 9) == effect(d)
+    assert independent(["a"] * 9, range(9)) == (9, "pair")
+    assert independent([0, 0, 1, 1], [0, 1, 0, 1]) == (2, "setting")
+    assert independent([0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1]) == (2, "seed")
+
+
+def test_the_more_careful_of_settings_and_seeds_counts():
+    g = np.random.default_rng(3)
+    d, settings, seeds = study(g, (8, 6, 2.0, 0.0, 0.0), mean=1.0)
+    by_setting = effect([np.mean([v for v, s in zip(d, settings, strict=True) if s == k]) for k in range(8)])
+    found = crossed_effect(d, settings, seeds)
+    assert (found.by, found.n) == ("setting", 8)
+    assert (found.p, found.mean) == pytest.approx((by_setting.p, by_setting.mean))
+    assert found.low <= by_setting.low
+    assert found.high >= by_setting.high

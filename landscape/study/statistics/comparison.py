@@ -15,7 +15,7 @@ from ...specs.study import StudyReportSpec
 from ...specs.train import BASES, METHOD_FLAGS
 from ..table import Model, Table
 from ..verdicts import CANNOT_TELL, EQUAL
-from .paired import FEWEST, effect, holm
+from .paired import FEWEST, FEWEST_MEANS, crossed_effect, enough, holm, independent
 
 Row = dict[str, Any]
 LEVEL = 0.05
@@ -80,7 +80,7 @@ def compared(table: Table, spec: StudyReportSpec) -> dict[str, Any]:
                     continue
                 raise unknown_name("quantity", name, quantities, "report.compare_by")
         pairs = [
-            _pair(name, couples, quantity, baseline)
+            _pair(name, couples, quantity, baseline, (*axes, *spec.within))
             for name, couples in _couples(table.models, spec, axes, baseline)
             for quantity in spec.compare_by
             if quantity in quantities
@@ -89,7 +89,7 @@ def compared(table: Table, spec: StudyReportSpec) -> dict[str, Any]:
         for row, p in zip(tested, holm([p["effect"]["p"] for p in tested]), strict=True):
             row["p_holm"] = p
         found["pairs"] = [{**row, **_verdict(row, len(tested))} for row in pairs]
-        found["notes"] += _too_few([p["n"] for p in tested])
+        found["notes"] += _too_few([n for p in tested if (n := p["effect"]["n"]) >= FEWEST])
     found["notes"] += _budget(groups, baseline)
     return found
 
@@ -108,11 +108,28 @@ def undecidable(models: Sequence[Placed], spec: StudyReportSpec) -> list[str]:
     groups = _groups(models, axes)
     if len(groups) < 2:
         return []
-    counts = [len(couples) for _, couples in _couples(models, spec, axes, _baseline(groups, spec))]
-    if counts and max(counts) < FEWEST:
-        few = f"{max(counts)} pairs are too few: fewer than {FEWEST} can never reach p = {LEVEL:g}"
-        return [f"{few}: take more seeds"]
-    return _too_few([n for n in counts if n >= FEWEST for _ in spec.compare_by])
+    apart = (*axes, *spec.within)
+    counts = [_independent(c, apart) for _, c in _couples(models, spec, axes, _baseline(groups, spec))]
+    if counts and not any(enough(n, by) for n, by in counts):
+        n, by = max(counts)
+        more = ", or compare within each (report.within)" if by == "setting" else " seeds"
+        return [f"{_few(n, by)}: take more{more}"]
+    return _too_few([n for n, _ in counts if n >= FEWEST for _ in spec.compare_by])
+
+
+def _few(n: int, by: str) -> str:
+    if by == "pair":
+        return f"{n} pairs are too few: fewer than {FEWEST} can never reach p = {LEVEL:g}"
+    return f"{n} {by}s are too few: fewer than {FEWEST_MEANS} say nothing of others"
+
+
+def _independent(couples: Sequence[tuple[Placed, Placed]], apart: Sequence[str]) -> tuple[int, str]:
+    return independent([_setting(m, apart) for m, _ in couples], [m.repetition for m, _ in couples])
+
+
+def _setting(model: Placed, apart: Sequence[str]) -> tuple[Any, ...]:
+    """Everything that a model shares with its partner but the seed."""
+    return tuple(v for k, v in model.axes.items() if k not in apart)
 
 
 def _too_few(counts: Sequence[int]) -> list[str]:
@@ -120,8 +137,8 @@ def _too_few(counts: Sequence[int]) -> list[str]:
     if not counts or len(counts) * 2.0 ** (1 - max(counts)) < LEVEL:
         return []
     return [
-        f"{max(counts)} pairs and {len(counts)} comparisons can never reach p = {LEVEL:g} after the correction: "
-        "take more seeds, or compare by fewer quantities"
+        f"{max(counts)} independent differences and {len(counts)} comparisons can never reach p = {LEVEL:g} after "
+        "the correction: take more seeds or settings, or compare by fewer quantities"
     ]
 
 
@@ -158,7 +175,7 @@ def _couples(
     """Every competitor, with its models beside those of the baseline at the same other settings and seeds."""
 
     def place(model: M) -> tuple[Any, ...]:
-        return (*(v for k, v in model.axes.items() if k not in (*axes, *spec.within)), model.repetition)
+        return (*_setting(model, (*axes, *spec.within)), model.repetition)
 
     for at, own in _parts(models, spec, axes):
         groups = _groups(own, axes)
@@ -215,12 +232,17 @@ def _summary(name: str, members: Sequence[Model], quantities: Sequence[str]) -> 
     return row
 
 
-def _pair(name: str, couples: Sequence[tuple[Model, Model]], quantity: str, baseline: str) -> Row:
-    differences = [
-        a - b
+def _pair(
+    name: str, couples: Sequence[tuple[Model, Model]], quantity: str, baseline: str, apart: Sequence[str]
+) -> Row:
+    known = [
+        (a - b, _setting(mine, apart), mine.repetition)
         for mine, its in couples
         if (a := mine.value(quantity)) is not None and (b := its.value(quantity)) is not None
     ]
+    differences = [difference for difference, _, _ in known]
+    settings, seeds = [s for _, s, _ in known], [r for _, _, r in known]
+    n, by = independent(settings, seeds)
     return {
         "name": name,
         "baseline": baseline,
@@ -229,7 +251,9 @@ def _pair(name: str, couples: Sequence[tuple[Model, Model]], quantity: str, base
         "differences": differences,
         "same_weights": all(_hash(mine) == _hash(its) for mine, its in couples),
         "higher": sum(d > 0 for d in differences),
-        "effect": asdict(effect(differences)) if len(differences) >= FEWEST else None,
+        "independent": n,
+        "by": by,
+        "effect": asdict(crossed_effect(differences, settings, seeds)) if enough(n, by) else None,
         "p_holm": None,
     }
 
@@ -240,13 +264,15 @@ def _hash(model: Model) -> str:
 
 def _verdict(row: Row, tests: int) -> dict[str, Any]:
     if row["effect"] is None:
-        few = f"{row['n']} pairs are too few: fewer than {FEWEST} can never reach p = 0.05"
+        few = _few(row["independent"], row["by"])
+        few = few if row["by"] == "pair" else f"{row['n']} pairs, but {few}"
         return {"verdict": CANNOT_TELL, "because": few}
     if row["same_weights"]:
         return {"verdict": EQUAL, "because": f"the same weights to the last bit in all {row['n']} pairs"}
     found, p = row["effect"], row["p_holm"]
     span = "" if found["low"] is None else f", 95 % interval {found['low']:+.3g} to {found['high']:+.3g}"
-    told = f"difference {found['mean']:+.3g}{span}, {row['n']} pairs, p = {p:.2g} corrected for {tests} tests"
+    of = "" if found["by"] == "pair" else f" in {found['n']} {found['by']}s"
+    told = f"difference {found['mean']:+.3g}{span}, {row['n']} pairs{of}, p = {p:.2g} corrected for {tests} tests"
     if p >= LEVEL:
         return {"verdict": CANNOT_TELL, "because": told}
     return {"verdict": "higher" if found["mean"] > 0 else "lower", "because": told}
