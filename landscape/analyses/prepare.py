@@ -125,7 +125,8 @@ def _sharpness(here: Opened, spec: SharpnessSpec) -> Computation:
 def _domains(here: Opened, spec: DomainsSpec) -> Computation:
     checkpoints = here.target.run.checkpoints() if here.target.run and spec.curves else {}
     along = {step: content_hash(path) for step, path in checkpoints.items()}
-    others = [{name: examples.fingerprint() for name, examples in here.others.items()}, along]
+    others: list[object] = [{name: examples.fingerprint() for name, examples in here.others.items()}, along]
+    others += ["random blocks"] if spec.sharpness else []  # other numbers than of stratified ones, as they were
     return here.computation(
         "domains", spec, others=others, options={"splits": here.others, "checkpoints": checkpoints}
     )

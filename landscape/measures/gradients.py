@@ -31,7 +31,7 @@ def gradient_variance(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
     """
     few = problem.batch_size if problem.loss_over == "batch" else min(16, max(1, problem.n_examples // 2))
     for m in spec.m or (few,):
-        parts = [p for p in partition(problem, m, seed) if len(p) == m]
+        parts = [p for p in partition(problem, m, seed, spec.blocks) if len(p) == m]
         if len(parts) < 2:
             raise UsageError(f"m={m} leaves one block of {problem.n_examples} examples", "--m", "use a smaller m")
         centre = problem.weights[None]

@@ -39,12 +39,13 @@ def block_sharpness(
     climb: Climb = one_step,
     seed: int = 0,
     way: str | None = None,
+    how: str = "random",
 ) -> list[Sharpness]:
     """How much each block's loss rises when the block climbs inside a ball, averaged over the blocks.
 
         s_m = Σ_k (|B_k|/n) [max_{u in ball} L_k(w + T ⊙ u) − L_k(w)]
 
-    The blocks partition the problem's examples in one seeded, stratified order (see
+    The blocks partition the problem's examples in one seeded order (see
     `landscape.measures.engine.partition`). rho is not rescaled with m; running statistics are fixed (eval mode).
 
     Args:
@@ -53,6 +54,7 @@ def block_sharpness(
         m: Examples per block, at most the number of examples.
         climb: How the maximum is sought.
         seed: Seed of the partition.
+        how: How examples are dealt to blocks: ``random`` or ``stratified``.
         way: ``"loop"`` or ``"stack"`` for the way blocks are computed; None: the faster one by rule.
 
     Returns:
@@ -60,7 +62,7 @@ def block_sharpness(
 
     Cost: one gradient per example, and per ball one forward per example (one step) or a gradient per step.
     """
-    parts = partition(problem, m, seed)
+    parts = partition(problem, m, seed, how)
     centre = problem.weights
 
     def rises_of(group: Group) -> Tensor:
@@ -130,8 +132,9 @@ def _values(
     climb: Climb,
 ) -> Iterator[Measurement]:
     for size in m:
-        found = block_sharpness(problem, [NormBall(r, spec.p, scale) for r in rhos], m=size, climb=climb, seed=seed)
-        last = partition(problem, size, seed)[-1]
+        balls = [NormBall(r, spec.p, scale) for r in rhos]
+        found = block_sharpness(problem, balls, m=size, climb=climb, seed=seed, how=spec.blocks)
+        last = partition(problem, size, seed, spec.blocks)[-1]
         for rho, s in zip(rhos, found, strict=True):
             facts: dict[str, float] = {"last_block": len(last)}
             if scale is None:

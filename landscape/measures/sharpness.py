@@ -85,7 +85,7 @@ def sharpness(
         "accuracy": evaluation.accuracy,
         "measures": measures,
         "domains": {n: {"measures": rows} for n, rows in domains.items()} if domains else None,
-        "partition": partition.describe(problem, seed),
+        "partition": partition.describe(problem, seed, spec.blocks),
         "subsets": _describe_subsets(problem, spec.subsets, seed),
         "control": _control(plain, spec, seed) if spec.control else None,
         "derivatives": compared,

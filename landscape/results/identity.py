@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the versions are looked at where torch is not loaded
 # stored results of the version before are then computed anew.
 ALGORITHMS: Mapping[str, int] = {
     "hessian": 3,
-    "sharpness": 3,
+    "sharpness": 4,  # random blocks
     "surface": 3,
     "domains": 3,
     "path": 2,

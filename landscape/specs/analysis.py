@@ -97,6 +97,9 @@ class SharpnessSpec(Spec):
     """Measures; see `landscape list measures`."""
     m: tuple[int, ...] = ()
     """Examples per block; each block gets its own ascent (default: those of 1 4 16 64 256 that fit)."""
+    blocks: Literal["random", "stratified"] = "random"
+    """How examples are dealt to blocks: at random as in the papers, or each block with its share of every class and
+    domain, which comes out lower."""
     rho: tuple[float, ...] = ()
     """Radius, not rescaled with m (default: the measure's own, 0.05 for m-sharpness)."""
     p: Literal["1", "2", "inf"] = "2"

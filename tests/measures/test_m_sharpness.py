@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from landscape.base.errors import NumericalError, UsageError
 from landscape.measures.engine import norm_ball as ball
 from landscape.measures.engine.norm_ball import NormBall
-from landscape.measures.engine.partition import blocks
+from landscape.measures.engine.partition import RULES, blocks
 from landscape.measures.m_sharpness import Sharpness, block_sharpness
 from landscape.measures.sharpness import sharpness
 from landscape.problem.problem import Problem
@@ -50,13 +50,20 @@ def rise(model: nn.Module, x: Tensor, y: Tensor, rho: float, p: str = "2", adapt
 
 
 def m_sharpness(
-    problem: Problem, *, m: int, rhos: tuple[float, ...], p: str = "2", adaptive: bool = False, seed: int = 0
+    problem: Problem,
+    *,
+    m: int,
+    rhos: tuple[float, ...],
+    p: str = "2",
+    adaptive: bool = False,
+    seed: int = 0,
+    how: str = "random",
 ) -> list[Sharpness]:
     """One-step m-sharpness, computed both ways, which must agree; the looped value is returned."""
     scale = ball.elementwise(problem) if adaptive else None
     balls = [NormBall(rho, p, scale) for rho in rhos]
-    looped = block_sharpness(problem, balls, m=m, seed=seed, way="loop")
-    by_rule = block_sharpness(problem, balls, m=m, seed=seed)
+    looped = block_sharpness(problem, balls, m=m, seed=seed, how=how, way="loop")
+    by_rule = block_sharpness(problem, balls, m=m, seed=seed, how=how)
     for a, b in zip(looped, by_rule, strict=True):
         assert b.value == pytest.approx(a.value, rel=1e-9, abs=1e-14)
         assert b.stderr == (None if a.stderr is None else pytest.approx(a.stderr, rel=1e-9, abs=1e-14))
@@ -74,22 +81,42 @@ def test_one_block_is_the_sam_sharpness_by_hand(p: str, adaptive: bool):
     assert [(s.n_blocks, s.stderr) for s in found] == [(1, None), (1, None)]
 
 
+@pytest.mark.parametrize("how", ["random", "stratified"])
 @pytest.mark.parametrize("m", [1, 4, 7, 16, 29, 30])
-def test_blocks_by_hand_and_the_smaller_last_one_by_its_size(m: int):
+def test_blocks_by_hand_and_the_smaller_last_one_by_its_size(m: int, how: str):
     model = small_mlp()
     x, y = domain_data((30,))["art"]
     problem = problem_of(model, (x, y))
-    order = problem.examples.stratified_order(5)
+    random = np.random.default_rng([5, 0xB10C]).permutation(30)
+    order = random if how == "random" else problem.examples.stratified_order(5)
     rises, sizes = [], []
     for start in range(0, 30, m):
         rows = torch.from_numpy(order[start : start + m])
         rises.append(rise(model, x[rows], y[rows], 0.1))
         sizes.append(len(rows))
-    (found,) = m_sharpness(problem, m=m, rhos=(0.1,), seed=5)
+    (found,) = m_sharpness(problem, m=m, rhos=(0.1,), seed=5, how=how)
     assert found.value == pytest.approx(np.average(rises, weights=sizes), rel=1e-10)
     assert found.n_blocks == len(rises)
     if 30 % m == 0 and m < 30:
         assert found.stderr == pytest.approx(np.std(rises, ddof=1) / np.sqrt(len(rises)), rel=1e-9)
+
+
+def test_blocks_are_drawn_as_the_papers_draw_them():
+    """On average over seeds that of batches drawn at random; stratified blocks are more alike, and lower."""
+    model = small_mlp()
+    x, y = domain_data((30,))["art"]
+    problem = problem_of(model, (x, y))
+    g = np.random.default_rng(0)
+    drawn = []
+    for _ in range(300):
+        rows = torch.from_numpy(g.choice(30, 6, replace=False))
+        drawn.append(rise(model, x[rows], y[rows], 0.5))
+    found = {
+        how: [m_sharpness(problem, m=6, rhos=(0.5,), seed=seed, how=how)[0].value for seed in range(40)]
+        for how in RULES
+    }
+    assert np.mean(found["random"]) == pytest.approx(np.mean(drawn), rel=0.03)
+    assert np.mean(found["stratified"]) < np.mean(found["random"])
 
 
 def test_blocks_partition_the_examples():
