@@ -144,7 +144,7 @@ def axis(facts: dict[str, Any]) -> str:
             ("eigenvalue", "eigenvalue"),
             ("residual", "residual"),
             ("gradient_norm", "gradient norm"),
-            ("explained_variance", "explained variance"),
+            ("explained_variance", "share of squared distances"),
         )
         if facts.get(key) is not None
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,10 +96,34 @@ def log_spectral_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
 _NORMALISING = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
 
 
+def _require_homogeneous(model: nn.Module, inputs: Any) -> None:
+    """Refuse activations through which a path has no weight: f(2x) = 2 f(x) without biases, also for negative x.
+
+    Raises:
+        UsageError: If that does not hold.
+    """
+    biases: list[Tensor] = [p for p in model.parameters() if p.ndim < 2]
+    kept = [p.clone() for p in biases]
+    try:
+        for bias in biases:
+            bias.zero_()
+        generator = torch.Generator().manual_seed(0)
+        x: Any = map_tensors(inputs, lambda t: torch.randn(t.shape, generator=generator).to(t))
+        doubled: Any = map_tensors(x, lambda t: 2 * t)
+        once, twice = (prediction(forward(model, given)).double() for given in (x, doubled))
+    finally:
+        for bias, value in zip(biases, kept, strict=True):
+            bias.copy_(value)
+    if not torch.allclose(twice, 2 * once, rtol=1e-3, atol=1e-5 * float(once.abs().max())):
+        what = "the path norm is defined for ReLU-like activations; this network does not double where its input does"
+        raise UsageError(what, "--measure path-norm", "leave it out")
+
+
 def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """√ of the sum of squared weights along all paths (Neyshabur et al. 2015): squared weights, an input of ones.
 
-    Defined for networks of linear layers, pooling and ReLU-like activations; a layer that normalises is refused.
+    Defined for networks of linear layers, pooling and ReLU-like activations, which double where their input does; a
+    layer that normalises is refused, and so is a network that does not double without its biases (tanh, attention).
     """
     del spec, seed
     found = [n for n, module in problem.model.named_modules() if isinstance(module, _NORMALISING)]
@@ -116,6 +141,7 @@ def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Meas
     if not all(t.is_floating_point() for t in leaves(first.inputs)):
         raise UsageError("the path norm needs floating inputs", "--measure path-norm", "leave it out")
     with torch.no_grad():
+        _require_homogeneous(model, first.inputs)
         for parameter in model.parameters():
             parameter.square_()
         total = prediction(forward(model, map_tensors(first.inputs, torch.ones_like))).double().sum()

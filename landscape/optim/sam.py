@@ -91,8 +91,10 @@ class SAM(TwoPass):
         towards = [m.group["rho"] * x / (n + EPSILON) for m, x in zip(moved, there, strict=True)]
         along = inner(gradients, towards) / ((n + EPSILON) * n.clamp(min=torch.finfo(n.dtype).tiny))
         vector = [t - along * g for t, g in zip(towards, gradients, strict=True)]
-        for m, hv in zip(moved, self.curvature_product(self._work, moved, vector), strict=True):
+        for m, v, hv in zip(moved, vector, self.curvature_product(self._work, moved, vector), strict=True):
             m.gradient.add_(hv)
+            if decay := m.group.get("perturbed_weight_decay"):  # whose gradient e is along, too
+                m.gradient.add_(v, alpha=decay)
 
     def curvature_product(
         self, work: ClosurePasses, moved: list[ParamWithGrad], vector: list[Tensor]

@@ -22,6 +22,7 @@ AUGMENTATIONS = ("flip-crop", "cutout", "mixup")
 PROBES = (
     "surrogate-gap",
     "gradient-alignment",
+    "gradient-conflict",
     "second-order",
     "inner-maximum",
     "domain-weights",

@@ -121,6 +121,24 @@ def gradient_alignment(point: AscentPoint) -> dict[str, float]:
     }
 
 
+def gradient_conflict(point: AscentPoint) -> dict[str, float]:
+    """Whether the gradient of the surrogate gap, ∇h = ∇L(w + e) − ∇L(w), works against those it is made of.
+
+    SAGM (arXiv 2303.10353, section 3) descends L, L_p = L(w + e) and h = L_p − L together. The angle of ∇L and ∇L_p
+    is near 0 for a small rho by construction and says nothing of that: ∇h is their difference. Cosines of ∇h with
+    ∇L and with ∇L_p; below 0 a step down h goes up the other. ``ratio`` is ‖∇h‖/‖∇L‖.
+    """
+    _, g = point.gradient()
+    with point.at(point.climb(g)):
+        _, there = point.gradient()
+    gap = [b - a for a, b in zip(g, there, strict=True)]
+    return {
+        "cosine_loss": _cosine(gap, g),
+        "cosine_perturbed": _cosine(gap, there),
+        "ratio": float(global_norm(gap) / (global_norm(g) + 1e-30)),
+    }
+
+
 def second_order(point: AscentPoint) -> dict[str, float]:
     """Cosine and ratio of norms between SAM's first-order update gradient and that with the derivative of e."""
     _, g = point.gradient()
@@ -190,6 +208,7 @@ def eigenvalues(point: AscentPoint) -> dict[str, float]:
 PROBES: Mapping[str, Callable[[AscentPoint], dict[str, float]]] = {
     "surrogate-gap": surrogate_gap,
     "gradient-alignment": gradient_alignment,
+    "gradient-conflict": gradient_conflict,
     "second-order": second_order,
     "inner-maximum": inner_maximum,
     "domain-weights": domain_weights,

@@ -44,7 +44,7 @@ class Wire:
         if self.count == self.at:
             # A forward that fails in a comparison in float64 is no reason to refuse the analysis, which says so.
             files = {Path(frame.filename).name for frame in traceback.extract_stack()}
-            self.in_a_check = bool(files & {"derivatives.py", "replacements.py"})
+            self.in_a_check = bool(files & {"derivatives.py", "substitutions.py"})
             self.strike()
 
     def set(self, at: int, strike: Callable[[], None]) -> None:
@@ -153,7 +153,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def network(*, norm: bool = True) -> nn.Module:
     """A network in mixed modes, with gradients, a frozen parameter and a hook of its owner's."""
     model = nn.Sequential(
-        nn.Linear(4, 6), Tripwire(), nn.BatchNorm1d(6) if norm else nn.Identity(), nn.Tanh(), nn.Dropout(0.3),
+        nn.Linear(4, 6), Tripwire(), nn.BatchNorm1d(6) if norm else nn.Identity(), nn.Tanh() if norm else nn.ReLU(), nn.Dropout(0.3),
         nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3),
     ).double()  # fmt: skip
     with torch.no_grad():
@@ -297,7 +297,7 @@ def _the_wire_is_cut() -> Iterator[None]:
 )
 def test_everything_is_as_before(name: str, others: list[Path], record_property: Any) -> None:
     draws = random.Random(name)
-    model = network(norm=name != "measure path-norm")  # which is not defined through a normalising layer
+    model = network(norm=name != "measure path-norm")  # which is not defined through such layers
     twin = copy.deepcopy(model_state(model))
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002

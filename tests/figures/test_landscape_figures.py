@@ -67,7 +67,7 @@ def test_markers_of_a_trajectory_grow_with_the_distance_off_the_plane():
     drawing = draw("plane", [result])
     sizes = [c.get_sizes() for c in drawing.figure.axes[0].collections if len(c.get_offsets()) == 2]
     assert sizes[0][0] < sizes[0][1]
-    assert axis_text("x", result, 0) == "x (PC1, 80.0 % of the variance)"
+    assert axis_text("x", result, 0) == "x (PC1, 80.0 % of squared distances)"
     assert any("off the plane" in n for n in drawing.notes)
     checkpoints = [r for r in drawing.rows if r["what"] == "checkpoint"]
     assert len(checkpoints) == 8

@@ -344,6 +344,33 @@ def test_path_norm_by_summing_over_paths():
         rows(problem_of(normed, data), "path-norm")
 
 
+class Curved(nn.Module):
+    """A curved activation that no module shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.first(x)))
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.GELU(), nn.Sigmoid(), None], ids=str)
+def test_path_norm_is_refused_where_paths_have_no_weight(activation: nn.Module | None):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), activation, nn.Linear(4, 2)) if activation else Curved()
+    data = (torch.randn(5, 3).double(), torch.arange(5) % 2)
+    with pytest.raises(UsageError, match="does not double where its input does"):
+        rows(problem_of(model.double(), data), "path-norm")
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(), nn.PReLU(), nn.Identity()], ids=str)
+def test_path_norm_of_layers_with_biases(activation: nn.Module):
+    model = nn.Sequential(nn.Linear(3, 4), activation, nn.Linear(4, 2)).double()
+    data = (torch.randn(5, 3).double(), torch.arange(5) % 2)
+    assert row(problem_of(model, data), "path-norm")["value"] > 0
+
+
 def test_distance_from_start(tmp_path):
     model, *_, problem = mlp()
     start = small_mlp(seed=1)
@@ -362,6 +389,7 @@ ALL = tuple(n for n in MEASURES if n != "distance-from-start")
 
 def test_every_measure_leaves_the_model_alone_and_gives_strict_rows():
     model = small_mlp()
+    model[1] = nn.ReLU()  # the path norm is defined for no tanh
     model(torch.randn(9, 5).double()).sum().backward()
     before = snapshot(model)
     problem = problem_of(model, domain_data())

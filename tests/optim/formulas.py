@@ -152,7 +152,8 @@ class Method:
         g, leaf = self.gradient(w, graph=True)
         length = torch.sqrt(sum((t * t).sum() for t in g))
         moved = [p + s["rho"] * t / (length + 1e-12) for p, t in zip(leaf, g, strict=True)]
-        return list(torch.autograd.grad(self.net.losses(moved, self.x, self.y).mean(), leaf))
+        there = self.net.losses(moved, self.x, self.y).mean() + 0.5 * self.decay * sum((t * t).sum() for t in moved)
+        return list(torch.autograd.grad(there, leaf))
 
     def usam(self, w):
         return self.gradient(plus(w, self.gradient(w, count=True), self.s["rho"]))

@@ -23,6 +23,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "sam p=inf": ("sam", {"rho": 0.05, "p": "inf"}),
     "sam three steps": ("sam", {"rho": 0.3, "ascent_steps": 3}),
     "sam order 2": ("sam", {"rho": 0.3, "order": 2}),
+    "sam order 2, decay in perturbation": ("sam", {"rho": 0.3, "order": 2, "weight_decay_in_perturbation": True}),
     "sam m=1": ("sam", {"rho": 0.3, "m": 1}),
     "sam decay in perturbation": ("sam", {"rho": 0.3, "weight_decay_in_perturbation": True}),
     "sam statistics in both": ("sam", {"rho": 0.3, "bn_second_pass": "update"}),

@@ -55,7 +55,9 @@ def test_gap_alignment_and_variance(point: AscentPoint):
     call, w = function(point)
     g = gradient(call, w)
     there = w + RHO * g / g.norm()
-    found = take(["surrogate-gap", "gradient-alignment", "domain-variance", "domain-weights"], point)
+    found = take(
+        ["surrogate-gap", "gradient-alignment", "gradient-conflict", "domain-variance", "domain-weights"], point
+    )
     h = float(call(there).mean() - call(w).mean())
     assert found["surrogate-gap"]["h"] == pytest.approx(h, rel=1e-10)
     assert found["surrogate-gap"]["h_scaled"] == pytest.approx(2 * h / RHO**2, rel=1e-10)
@@ -64,6 +66,11 @@ def test_gap_alignment_and_variance(point: AscentPoint):
     cosine = float(g @ g2 / (g.norm() * g2.norm()))
     assert found["gradient-alignment"]["cosine"] == pytest.approx(cosine)
     assert found["gradient-alignment"]["angle"] == pytest.approx(np.degrees(np.arccos(cosine)))
+    for name, other in (("cosine_loss", g), ("cosine_perturbed", g2)):
+        gap = g2 - g
+        expected = float(gap @ other / (gap.norm() * other.norm()))
+        assert found["gradient-conflict"][name] == pytest.approx(expected)
+    assert found["gradient-conflict"]["ratio"] == pytest.approx(float((g2 - g).norm() / g.norm()))
     assert found["gradient-alignment"]["conflict"] == pytest.approx(float((g * g2 < 0).double().mean()))
     domain = point.losses.batch.batch.domain
 

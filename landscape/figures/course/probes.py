@@ -21,6 +21,8 @@ QUANTITIES = {
     "surrogate_gap_h_scaled": "2h/ρ²",
     "gradient_alignment_angle": "angle of ∇L(w), ∇L(w+e) (°)",
     "gradient_alignment_conflict": "share of opposed signs",
+    "gradient_conflict_cosine_loss": "cosine of ∇h and ∇L(w)",
+    "gradient_conflict_cosine_perturbed": "cosine of ∇h and ∇L(w+e)",
     "second_order_cosine": "cosine to second order",
     "inner_maximum_fraction": "share of the inner maximum",
     "domain_variance_before": "domain-loss variance at w",

@@ -34,8 +34,8 @@ def axis_text(symbol: str, result: Result, axis: int) -> str:
 def _special(direction: str, facts: Mapping[str, Any]) -> str:
     """Words for a direction that was computed, with the number that says how much it matters."""
     kind, _, argument = direction.partition(":")
-    if kind == "pca" and facts.get("explained_variance") is not None:
-        return f"PC{safe(argument)}, {100 * facts['explained_variance']:.1f} % of the variance"
+    if kind == "pca" and facts.get("explained_variance") is not None:  # about the reference, not about a mean
+        return f"PC{safe(argument)}, {100 * facts['explained_variance']:.1f} % of squared distances"
     if kind == "eigvec" and facts.get("eigenvalue") is not None:
         return f"eigenvector {safe(argument)}, λ = {facts['eigenvalue']:.3g}"
     if kind in ("sam", "asam") and facts.get("rho") is not None:

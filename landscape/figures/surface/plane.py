@@ -30,8 +30,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
 
     What to read: lines are trainings, from the hollow marker to the star. The larger a marker on the way, the
     larger the share of the checkpoint's distance from the cross that lies off the plane: its own loss is not that
-    of the contour below it (both stand in the CSV). A share of the variance near 1 alone proves little: random
-    walks have that, too (arXiv 1806.08805).
+    of the contour below it (both stand in the CSV). A share of the squared distances near 1 alone proves little:
+    random walks have that, too (arXiv 1806.08805).
     """
     result, *others = largest_first(results)
     figure, axes, height = ground(result, style)

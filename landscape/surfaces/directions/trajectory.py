@@ -4,7 +4,7 @@ The rows x_t = θ_t − θ_ref of all runs are taken about one common reference,
 not centred: the plane goes through that point. The components come from the Gram matrix K = X Xᵀ of T x T
 numbers, never from a matrix of parameters by parameters; only a few snapshots are in memory at a time.
 
-High explained variance alone proves little: the components of a random walk are concentrated, too
+A high share of the squared distances alone proves little: the components of a random walk are concentrated, too
 (arXiv 1806.08805).
 """
 
@@ -78,6 +78,7 @@ def components(problem: Problem, runs: Sequence[Sequence[Snapshot]], count: int)
         flat = torch.cat([t.reshape(-1) for t in tensors])
         sign = -1.0 if flat[flat.abs().argmax()] < 0 else 1.0
         unit = [(t * (sign / float(flat.norm()))).to(problem.dtype) for t in tensors]
+        # Of the squared distances from θ_ref: of the variance it would be about the mean of the checkpoints.
         facts = {"explained_variance": float(values[k - 1] / values.sum()), "centred": False}
         directions.append(Direction(f"pca:{k}", unit, facts=facts))
     return directions
