@@ -153,7 +153,8 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def network(*, norm: bool = True) -> nn.Module:
     """A network in mixed modes, with gradients, a frozen parameter and a hook of its owner's."""
     model = nn.Sequential(
-        nn.Linear(4, 6), Tripwire(), nn.BatchNorm1d(6) if norm else nn.Identity(), nn.Tanh() if norm else nn.ReLU(), nn.Dropout(0.3),
+        nn.Linear(4, 6), Tripwire(), nn.BatchNorm1d(6) if norm else nn.Identity(),
+        nn.Tanh() if norm else nn.ReLU(), nn.Dropout(0.3),
         nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3),
     ).double()  # fmt: skip
     with torch.no_grad():
