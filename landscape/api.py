@@ -37,6 +37,15 @@ def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any)
 
     Raises:
         UsageError, DataError, NumericalError: As `landscape.analyses.opening.open_problem` says.
+
+    Example:
+        >>> import tempfile, landscape
+        >>> folder = tempfile.mkdtemp()
+        >>> [run] = landscape.train(folder, data="gaussian-domains", model="mlp", steps=5, optimizer=("sam",))
+
+        >>> problem = landscape.open(run, split="test", examples=30)
+        >>> problem.n_examples
+        30
     """
     found = Target.find(str(target.path if isinstance(target, Run) else target))
     return open_problem(found, ProblemSpec(**options), all_domains=all_domains)
@@ -53,6 +62,14 @@ def train(out: Path | str = "runs", *, resume: bool = False, force: bool = False
 
     Returns:
         The finished runs.
+
+    Example:
+        >>> import tempfile, landscape
+        >>> folder = tempfile.mkdtemp()
+        >>> [run] = landscape.train(folder, data="gaussian-domains", model="mlp", steps=5, optimizer=("sam",))
+
+        >>> run.record["status"], run.record["steps"]
+        ('finished', 5)
     """
     return train_spec(TrainSpec(**options), out, resume=resume, force=force)
 
@@ -92,6 +109,21 @@ def run_study(
     Raises:
         UsageError: If the experiment is wrong, or no model came through.
         Interrupted: On a signal; the same call goes on.
+
+    Example:
+        >>> import pathlib, tempfile, landscape
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.toml"
+        >>> _ = file.write_text('''
+        ... name = "mine"
+        ... title = "Does SAM end elsewhere than SGD?"
+        ... train = { data = "gaussian-domains", model = "mlp", steps = 3 }
+        ... grid = { optimizer = ["sgd", "sam"] }
+        ... seeds = { init = [0, 1] }
+        ... report = { outcomes = ["gap_loss"], compare_by = ["test_accuracy"] }
+        ... ''')
+        >>> found = landscape.run_study(file, file.parent / "study")
+        >>> len(found["models"]), found["comparison"]["pairs"][0]["verdict"]
+        (4, 'cannot tell')
     """
     read = Experiment.read(find_study(str(experiment)), size=size, changes=changes)
     folder = default_folder(read, Path(out) if out is not None else None)

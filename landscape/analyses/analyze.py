@@ -38,6 +38,16 @@ def analyze(
         force: Compute anew even if a result with the same key is stored.
         trust: Import plug-ins that only the run names.
         reaches: For a surface: how far each axis goes, where that was found before.
+
+    Example:
+        >>> import tempfile, landscape
+        >>> folder = tempfile.mkdtemp()
+        >>> [run] = landscape.train(folder, data="gaussian-domains", model="mlp", steps=5, optimizer=("sam",))
+
+        >>> found = landscape.analyze("hessian", str(run.path))
+        >>> again = landscape.analyze("hessian", str(run.path))  # the stored one
+        >>> found["eigenvalues"] == again["eigenvalues"]
+        True
     """
     target = Target.find(target) if isinstance(target, str) else target
     target.facts()  # what is wrong with the run's own files is said before any work

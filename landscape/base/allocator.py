@@ -16,6 +16,10 @@ def keep_freed_memory() -> bool:
     Hessian product. Blocks above 32 MB go back at once as before, so that the largest memory in use stays the same.
 
     For programs that own their process: commands and workers call it, the library never does by itself.
+
+    Example:
+        >>> import landscape
+        >>> kept = landscape.keep_freed_memory()
     """
     with contextlib.suppress(OSError, TypeError, AttributeError):  # no glibc: macOS, Windows, musl
         settings = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 * 2**20}

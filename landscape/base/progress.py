@@ -23,7 +23,19 @@ _reporter: ContextVar[Reporter | None] = ContextVar("landscape_reporter", defaul
 
 @contextmanager
 def reporting(reporter: Reporter) -> Iterator[None]:
-    """Send all progress reported inside the block to ``reporter``."""
+    """Send all progress reported inside the block to ``reporter``.
+
+    Example:
+        >>> import torch, landscape
+        >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
+        >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
+
+        >>> seen = []
+        >>> with landscape.reporting(lambda task, done, total, note: seen.append(task)):
+        ...     _ = landscape.hessian(problem, top=1)
+        >>> "eigenvalues" in seen
+        True
+    """
     token = _reporter.set(reporter)
     try:
         yield

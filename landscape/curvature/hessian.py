@@ -59,6 +59,15 @@ def hessian(
         NotConverged: If a pair missed the tolerance within the budget, unless ``allow_partial``.
         NumericalError: If the loss is not finite or changes from pass to pass, or the products are not symmetric.
         UsageError: If as many pairs are asked for as there are parameters, or more subsets than examples.
+
+    Example:
+        >>> import torch, landscape
+        >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
+        >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
+
+        >>> found = landscape.hessian(problem, top=2, trace=True)
+        >>> len(found["eigenvalues"]), all(found["converged"])
+        (2, True)
     """
     spec = spec or HessianSpec(**options)
     _check_wishes(problem, spec)

@@ -73,6 +73,14 @@ class Examples:
         rows: Selected rows, shape ``(n,)``.
         domain: Domain index of each selected row, shape ``(n,)``.
         domains: Names of all domains, or None if the data has no notion of domains.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Examples
+        >>> art, photo = (torch.zeros(3, 4), torch.tensor([0, 1, 0])), (torch.ones(2, 4), torch.tensor([1, 1]))
+        >>> examples = Examples.of({"art": art, "photo": photo})
+        >>> len(examples), examples.domains
+        (5, ('art', 'photo'))
     """
 
     def __init__(self, store: Store, rows: Indices, domain: Indices, domains: tuple[str, ...] | None) -> None:

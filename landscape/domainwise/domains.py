@@ -54,6 +54,14 @@ def domains(
     Raises:
         UsageError: If curves are asked for without checkpoints.
         NumericalError: If a loss is not finite.
+
+    Example:
+        >>> import torch, landscape
+        >>> data = {name: (torch.randn(9, 4), torch.arange(9) % 3) for name in ("art", "photo")}
+        >>> problem = landscape.Problem(torch.nn.Linear(4, 3), data, "cross_entropy")
+        >>> found = landscape.domains(problem)
+        >>> list(found["domains"])
+        ['art', 'photo']
     """
     spec = spec or DomainsSpec(**options)
     started = time.perf_counter()

@@ -51,6 +51,17 @@ def render(
 
     Raises:
         UsageError: If a name is unknown, or no result is of the right kind.
+
+    Example:
+        >>> import torch, landscape
+        >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
+        >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
+
+        >>> import tempfile, pathlib
+        >>> found = landscape.hessian(problem, top=2)
+        >>> files = landscape.render("eigenvalues", [found], pathlib.Path(tempfile.mkdtemp()), formats=("png",))
+        >>> sorted(file.name for file in files)
+        ['eigenvalues.csv', 'eigenvalues.png']
     """
     for form in formats:
         if form not in FORMATS:

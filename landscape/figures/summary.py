@@ -24,6 +24,15 @@ def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
         seeds, ``_std`` (ddof 1; None for one seed) and ``_n`` (how many seeds have it);
         ``lambda_max_residual`` (the largest), ``m_sharpness_m`` and ``m_sharpness_rho``.
         What was not measured is None. A mean of values that are not all finite is None too.
+
+    Example:
+        >>> import torch, landscape
+        >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
+        >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
+
+        >>> [row] = landscape.summarize([landscape.hessian(problem, top=1)])
+        >>> row["lambda_max_mean"] > 0
+        True
     """
     found = measurements(results)
     cell = common_cell([r for r in results if r.kind == "sharpness"])

@@ -32,6 +32,20 @@ class ASAM(TwoPass):
 
     Raises:
         UsageError: If the base optimizer has no parameter names.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import ASAM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = ASAM(torch.optim.SGD(model.named_parameters(), lr=0.1), rho=0.5)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     return loss
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     def __init__(

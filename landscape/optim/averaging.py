@@ -16,6 +16,17 @@ class SWA:
 
     Args:
         parameters: The weights that are averaged.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import SWA
+        >>> w = torch.nn.Parameter(torch.zeros(1))
+        >>> average = SWA([w])
+        >>> for value in (1.0, 2.0, 6.0):
+        ...     _ = w.data.fill_(value)  # a training step
+        ...     average.update()
+        >>> average.write(), w.item()
+        (True, 3.0)
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -70,6 +81,18 @@ class SWAD:
         n_converge: Window of the beginning (released configuration: 3).
         n_tolerance: Window of the end (6).
         tolerance: Ratio above the mean loss (0.3).
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import SWAD
+        >>> w = torch.nn.Parameter(torch.zeros(1))
+        >>> average = SWAD([w], n_converge=1, n_tolerance=1)
+        >>> for value, validation_loss in ((1.0, 0.5), (3.0, 0.4), (9.0, 5.0)):
+        ...     _ = w.data.fill_(value)  # the steps between two evaluations
+        ...     average.update()
+        ...     average.evaluated(validation_loss)
+        >>> average.write(), w.item()
+        (True, 2.0)
     """
 
     def __init__(

@@ -86,6 +86,19 @@ class DISAM(DomainClimb, SAM):
         lam: Weight of the variance (paper: 0.1, stable in 0.1 to 0.7).
         variance: ``"domain"`` (paper) or ``"sample"`` (released code).
         **common: See `landscape.optim.core.engine.SharedOptions`; SAM's options too.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import BatchLoss, DISAM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = DISAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05, lam=0.1)
+        >>> def closure():  # the first two examples are one domain, the third another
+        ...     each = model(x).square().mean(1)
+        ...     domains = torch.stack([each[:2].mean(), each[2]])
+        ...     return BatchLoss(each.mean(), domains, torch.tensor([2, 1]))
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     def __init__(
@@ -115,6 +128,19 @@ class DISAMGSAM(DomainClimb, GSAM):
         lam: Weight of the variance (paper: 0.1).
         variance: ``"domain"`` (paper) or ``"sample"`` (released code).
         **common: GSAM's other options, and `landscape.optim.core.engine.SharedOptions`.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import BatchLoss, DISAMGSAM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = DISAMGSAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05)
+        >>> def closure():  # the first two examples are one domain, the third another
+        ...     each = model(x).square().mean(1)
+        ...     domains = torch.stack([each[:2].mean(), each[2]])
+        ...     return BatchLoss(each.mean(), domains, torch.tensor([2, 1]))
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     def __init__(
@@ -144,6 +170,19 @@ class DISAMSAGM(DomainClimb, SAGM):
         lam: Weight of the variance (paper: 0.1).
         variance: ``"domain"`` (paper) or ``"sample"`` (released code).
         **common: SAGM's other options, and `landscape.optim.core.engine.SharedOptions`.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import BatchLoss, DISAMSAGM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = DISAMSAGM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05)
+        >>> def closure():  # the first two examples are one domain, the third another
+        ...     each = model(x).square().mean(1)
+        ...     domains = torch.stack([each[:2].mean(), each[2]])
+        ...     return BatchLoss(each.mean(), domains, torch.tensor([2, 1]))
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     def __init__(

@@ -34,6 +34,20 @@ class EntropySGD(ERM):
         alpha: Weight of the newest x in mu (0.75).
         noise: Thermal noise (paper: 1e-4).
         **common: See `landscape.optim.core.engine.SharedOptions`; ``micro_batches`` is not defined for it.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import EntropySGD
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = EntropySGD(torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     return loss
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     one_pass = False

@@ -31,6 +31,20 @@ class FSAM(TwoPass):
         sigma: Share of m that is taken away (1; 0 gives SAM).
         lam: Decay of m (0.9).
         **common: See `landscape.optim.core.engine.SharedOptions`; ``micro_batches`` is not defined for it.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import FSAM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = FSAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     return loss
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     keeps_gradient = True

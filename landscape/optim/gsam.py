@@ -38,6 +38,20 @@ class GSAM(TwoPass):
         lr_max: The largest, for all groups, where it is not as said above (CyclicLR attached before this keeps its
             peak to itself).
         **common: See `landscape.optim.core.engine.SharedOptions`.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import GSAM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = GSAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05, alpha=0.4)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     return loss
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     keeps_gradient = True

@@ -30,6 +30,20 @@ class LookSAM(TwoPass):
         alpha: Weight of the kept part (0.7).
         sam_every: k (10); 1 gives SAM.
         **common: See `landscape.optim.core.engine.SharedOptions`; ``micro_batches`` is not defined for it.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import LookSAM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = LookSAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     return loss
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     keeps_gradient = True

@@ -33,6 +33,20 @@ class SAGM(TwoPass):
         alpha: Weight of the gradient matching, in units of a learning rate (released code: 0.001).
         adaptive: e = (rho/(‖|w|⊙g‖ + 1e-12) − alpha)·w²⊙g, as the released code has it.
         **common: See `landscape.optim.core.engine.SharedOptions`.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import SAGM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = SAGM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05, alpha=0.001)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     return loss
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     def __init__(

@@ -42,6 +42,20 @@ class SAM(TwoPass):
         order: 2 keeps the derivative of e: G = g' + rho·H·[g'/‖g‖ − ĝ·⟨g,g'⟩/‖g‖²] with ĝ = g/‖g‖, H the
             Hessian at w (the paper's Eq. before 3, section C.4). Needs a `BatchLoss` closure, p = 2, one step.
         **common: See `landscape.optim.core.engine.SharedOptions`.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import SAM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     return loss
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     def __init__(

@@ -26,6 +26,20 @@ class USAM(TwoPass):
         base: Makes the step with G.
         rho: Factor of the gradient. No published default; 0.05 is only SAM's number.
         **common: See `landscape.optim.core.engine.SharedOptions`.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import USAM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = USAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     return loss
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     def __init__(self, base: torch.optim.Optimizer, rho: float = 0.05, **common: Unpack[SharedOptions]) -> None:

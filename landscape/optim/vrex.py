@@ -27,6 +27,19 @@ class VREx(ERM):
         lam: Weight of the variance (the paper's beta, tuned there between 1 and 10,000 once a plain training has
             settled; 1 here, from the first step on).
         **common: See `landscape.optim.core.engine.SharedOptions`.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import BatchLoss, VREx
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = VREx(torch.optim.SGD(model.parameters(), lr=0.1), lam=1.0)
+        >>> def closure():  # the first two examples are one domain, the third another
+        ...     each = model(x).square().mean(1)
+        ...     domains = torch.stack([each[:2].mean(), each[2]])
+        ...     return BatchLoss(each.mean(), domains, torch.tensor([2, 1]))
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     needs_domains = True

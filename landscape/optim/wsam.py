@@ -30,6 +30,20 @@ class WSAM(TwoPass):
         gamma: Weight of the sharpness in [0, 1) (0.9; the authors recommend 0.8 to 0.95). 0 gives the base.
         decouple: Keep the sharpness out of the base optimizer's momentum and scaling (the authors' default).
         **common: See `landscape.optim.core.engine.SharedOptions`; ``micro_batches`` only when coupled.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import WSAM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = WSAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     return loss
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     keeps_gradient = True

@@ -76,6 +76,17 @@ class Problem(Passes):
             network does not compute with its own weights, or the loss is no mean over examples.
         DataError: If the data cannot be understood, or does not fit the model.
         NumericalError: If two passes over the same examples differ.
+
+    Example:
+        >>> import torch, landscape
+        >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
+        >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
+
+        >>> problem.n_parameters, problem.n_examples
+        (15, 20)
+        >>> gradient = problem.gradient()
+        >>> problem.hvp(gradient).shape
+        torch.Size([15])
     """
 
     @computing()

@@ -24,6 +24,14 @@ def training_result(run: Run) -> Result:
 
     Raises:
         DataError: If the log or ``run.json`` is not of the form that trainings write.
+
+    Example:
+        >>> import tempfile, landscape
+        >>> folder = tempfile.mkdtemp()
+        >>> [run] = landscape.train(folder, data="gaussian-domains", model="mlp", steps=5, optimizer=("sam",))
+
+        >>> landscape.training_result(run).kind
+        'training'
     """
     try:
         lines = run.metrics()

@@ -46,6 +46,17 @@ class Result:
         record: The command's JSON object and the full provenance; strict JSON.
         path: Where it is stored, if it is.
         vectors: Large tensors by name, stored as safetensors beside the result; not read back by `load`.
+
+    Example:
+        >>> import torch, landscape
+        >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
+        >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
+
+        >>> import tempfile, pathlib
+        >>> found = landscape.domains(problem)
+        >>> file = found.save(pathlib.Path(tempfile.mkdtemp()) / "found.nc")
+        >>> landscape.Result.load(file)["loss"] == found["loss"]
+        True
     """
 
     def __init__(

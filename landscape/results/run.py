@@ -34,7 +34,17 @@ def step_of(checkpoint: Path) -> int | None:
 
 
 class Run:
-    """A run folder. Reading needs no lock; writing happens inside `writing`."""
+    """A run folder. Reading needs no lock; writing happens inside `writing`.
+
+    Example:
+        >>> import tempfile, landscape
+        >>> folder = tempfile.mkdtemp()
+        >>> [run] = landscape.train(folder, data="gaussian-domains", model="mlp", steps=5, optimizer=("sam",))
+
+        >>> again = landscape.Run(run.path)
+        >>> sorted(again.checkpoints())
+        [5]
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).absolute()

@@ -70,6 +70,14 @@ def processes() -> Iterator[None]:
     Raises:
         ResourceError: If the others cannot be reached.
         OtherProcessFailed: If one of them ends.
+
+    Example:
+        >>> import torch, landscape
+        >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
+        >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
+
+        >>> with landscape.processes():  # under torchrun the examples are shared out; alone nothing changes
+        ...     found = landscape.hessian(problem, top=1)
     """
     running = dist.is_available() and dist.is_initialized()
     if _job.get() is not None or not (launched() or running):

@@ -62,6 +62,18 @@ def path(
     Raises:
         UsageError: If A and B are equal, or training examples are missing.
         NumericalError: If the loss at A is not finite, or a curve diverges.
+
+    Example:
+        >>> import torch, landscape
+        >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
+        >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
+
+        >>> import tempfile, pathlib
+        >>> other = pathlib.Path(tempfile.mkdtemp()) / "other.pt"
+        >>> torch.save(torch.nn.Linear(4, 3).state_dict(), other)
+        >>> found = landscape.path(problem, other, points=5)
+        >>> found["barrier"] >= 0
+        True
     """
     spec = spec or PathSpec(**options)
     before = state_of(problem)

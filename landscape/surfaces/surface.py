@@ -70,6 +70,15 @@ def surface(
         NumericalError: If the loss at the centre is not finite, or two evaluations of the centre differ.
         UsageError: If a direction or policy needs what is not there.
         Interrupted: By Ctrl-C, with ``store``; what is finished stays there.
+
+    Example:
+        >>> import torch, landscape
+        >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
+        >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
+
+        >>> found = landscape.surface(problem, dim=1, points=5)
+        >>> found.data["loss"].shape
+        (5,)
     """
     spec = spec or SurfaceSpec(**options)
     before = state_of(problem)

@@ -24,6 +24,15 @@ class BatchLoss:
         domains: Mean loss of each domain present in the batch, shape ``(M,)``, or None.
         counts: Examples of each of these domains in the batch, shape ``(M,)``; needed where the batch comes in
             `MicroBatches` (a domain that a piece lacks has count 0 and mean 0) and for DISAM's sample variance.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import BatchLoss
+        >>> each = torch.tensor([1.0, 3.0, 5.0])  # losses of three examples, the last of another domain
+        >>> of_domains = torch.stack([each[:2].mean(), each[2]])
+        >>> loss = BatchLoss(each.mean(), of_domains, torch.tensor([2, 1]))
+        >>> loss.mean, loss.domains
+        (tensor(3.), tensor([2., 5.]))
     """
 
     mean: Tensor
@@ -43,6 +52,15 @@ class MicroBatches(Sequence[Callable[[], BatchLoss]]):
         whole: What the pieces of all processes weigh together, inside `landscape.processes`: each process gives its
             own pieces, and the optimizer adds up losses and gradients over processes. A process for which nothing is
             left gives any piece with size and counts 0. None: there are no others.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import SAM, BatchLoss, MicroBatches
+        >>> x, model = torch.randn(8, 2), torch.nn.Linear(2, 1)
+        >>> optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> def piece(part):
+        ...     return lambda: BatchLoss(model(part).square().mean())
+        >>> loss = optimizer.step(lambda: MicroBatches([piece(x[:5]), piece(x[5:])], sizes=[5, 3]))
     """
 
     def __init__(

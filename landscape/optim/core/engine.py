@@ -46,6 +46,20 @@ class ERM(Wrapper):
     Raises:
         UsageError: If the base cannot be wrapped: it calls the closure itself (LBFGS), is differentiable, maximizes
             under a method that seeks flat minima, or has a setting of the same name.
+
+    Example:
+        >>> import torch
+        >>> from landscape.optim import ERM
+        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> optimizer = ERM(torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     return loss
+        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> last < first
+        True
     """
 
     one_pass = True
