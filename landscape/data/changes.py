@@ -36,7 +36,7 @@ class Changes:
 
 
 def changed(splits: Splits, spec: Mapping[str, Any], holdout: Sequence[str], seed: int) -> Changes:
-    """Apply ``label_shift``, ``domain_ratio``, ``label_noise`` and ``domain_label_noise``, in this order.
+    """Apply ``validation``, ``label_shift``, ``domain_ratio``, ``label_noise`` and ``domain_label_noise``, in order.
 
     Args:
         splits: The data as it is.
@@ -48,6 +48,11 @@ def changed(splits: Splits, spec: Mapping[str, Any], holdout: Sequence[str], see
         UsageError: If targets are no classes, the data has no domains, or the ratio has the wrong length.
     """
     train, record = splits["train"], dict[str, Any]()
+    aside: dict[str, Examples] = {}
+    if spec.get("validation") and "val" not in splits:
+        train, aside["val"] = _set_aside(train, spec["validation"], holdout, seed)
+        splits = _replaced(splits, {**splits, "train": train, **aside})
+        record["validation_sizes"] = _sizes(aside["val"])
     if spec.get("label_shift"):
         train = _with_label_shift(train, spec["label_shift"], holdout, seed)
     if spec.get("domain_ratio"):
@@ -67,9 +72,24 @@ def changed(splits: Splits, spec: Mapping[str, Any], holdout: Sequence[str], see
     made: dict[str, Examples] = {**splits, "train": noisy}
     if noisy is not train:
         made["train_clean"] = train
-    changed_splits = Splits(made)
-    changed_splits.untrained = splits.untrained
-    return Changes(changed_splits, record)
+    return Changes(_replaced(splits, made), record)
+
+
+def _replaced(splits: Splits, made: dict[str, Examples]) -> Splits:
+    found = Splits(made)
+    found.untrained = splits.untrained
+    return found
+
+
+def _set_aside(train: Examples, part: float, holdout: Sequence[str], seed: int) -> tuple[Examples, Examples]:
+    """Training examples without, and with only, a share of each seen domain, of each class alike."""
+    chosen: list[Indices] = []
+    for i in _seen(train, holdout):
+        here = np.flatnonzero(train.domain == i)
+        count = min(max(1, round(part * len(here))), len(here) - 1)
+        chosen.append(here[train.select(here).stratified_order(seed)[:count]])
+    val = np.sort(np.concatenate(chosen))
+    return train.select(np.setdiff1d(np.arange(len(train)), val)), train.select(val)
 
 
 def _seen(train: Examples, holdout: Sequence[str]) -> list[int]:

@@ -64,6 +64,8 @@ class TrainSpec(Spec):
         "tensorboard": "a copy of the log",
     }
 
+    _later: ClassVar[frozenset[str]] = frozenset({"validation"})
+
     data: str = "digits-rotated"
     """Registered name, {domains,images,hf}:FOLDER, pkg.module:callable or path/to/file.py:callable."""
     model: str | None = None
@@ -120,6 +122,9 @@ class TrainSpec(Spec):
     """mixed: shuffled over all domains; balanced: the same number of every domain in each batch."""
     leave_one_out: bool = False
     """Train once for every domain held out, each into a folder unseen-DOMAIN."""
+    validation: float | None = None
+    """Share of the training examples of each domain that is set aside as the split val, where the data has none
+    (default: 0.2 where swad or --select training-domain chooses by one, else none)."""
     select: str = "last"
     """Checkpoint that RUN@selected means: last, training-domain (validation on seen domains), leave-one-domain-out
     or oracle (looks at the unseen domain)."""
@@ -196,6 +201,7 @@ class TrainSpec(Spec):
         for name in ("lr", "momentum", "weight_decay", "stop_at"):
             check_number(name, getattr(self, name), least=0)
         check_number("clip", self.clip, above=0)
+        check_number("validation", self.validation, above=0, most=0.9)
         check_number("label_shift", self.label_shift, above=0)
         for name in ("rho", "rho_min", "alpha", "lam", "eta", "sigma", "langevin_lr", "langevin_noise"):
             check_number(name, getattr(self, name), least=0)

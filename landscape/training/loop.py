@@ -362,10 +362,7 @@ class Training:
         found = self.scorer.score(self.model)
         self.train_loss = found["train_loss"] if found["train_loss"] is not None else math.inf
         if isinstance(self.averaged, SWAD) and self.step:
-            loss = found.get("val_loss", found["test_loss"])
-            if loss is None:
-                raise UsageError("swad needs a validation or test split", "--average swad", "use swa")
-            self.averaged.evaluated(loss)
+            self.averaged.evaluated(found["val_loss"])
         return found
 
     def _average(self) -> None:

@@ -18,9 +18,9 @@ def select_checkpoint(run: Run, rule: str) -> dict[str, Any]:
 
     Args:
         run: A finished run.
-        rule: ``training-domain``: the highest mean accuracy over the seen domains of the validation split (the
-            test split where there is none); ``oracle``: the highest accuracy on the unseen domains, which no
-            honest comparison may use to choose.
+        rule: ``training-domain``: the highest mean accuracy over the seen domains of the validation split (runs of
+            before set none aside: their test split, and it says so); ``oracle``: the highest accuracy on the unseen
+            domains, which no honest comparison may use to choose.
 
     Returns:
         ``rule``, ``step``, ``score`` and ``of`` (what the score is).

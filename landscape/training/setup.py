@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,11 @@ from ..runtime.random_state import seed_everything
 from ..specs import TrainSpec, key_values
 
 DEFAULT_BATCH = 64
+
+
+log = logging.getLogger(__name__)
+
+VALIDATION = 0.2  # as DomainBed holds out
 
 
 @dataclass
@@ -78,6 +84,18 @@ def open_inputs(spec: TrainSpec) -> TrainingInputs:
     model = resolve(spec.model or default_model(splits["train"]), MODELS)
     arguments = key_values(spec.model_arg, "model_arg")
     return TrainingInputs(splits, data, model, loss, arguments, facts_of(splits["train"]))
+
+
+def with_validation(spec: TrainSpec, splits: Splits) -> TrainSpec:
+    """The spec of a single run that sets validation examples aside if it chooses by them and the data has none.
+
+    Choosing by the test split would make of its numbers the best of several.
+    """
+    chooses = spec.average == "swad" or spec.select == "training-domain"
+    if spec.validation is not None or not chooses or "val" in splits:
+        return spec
+    log.info("the data has no split val: %g of the training examples are set aside to choose by", VALIDATION)
+    return spec.with_(validation=VALIDATION)
 
 
 def method_settings(spec: TrainSpec) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..runtime.random_state import preserved_random_state
 from ..specs import TrainSpec
 from .loop import Training
 from .selection import select_across_runs, select_checkpoint
-from .setup import TrainingInputs, check_examples, open_inputs, resolved_spec
+from .setup import TrainingInputs, check_examples, open_inputs, resolved_spec, with_validation
 from .signals import StopFlag, stop_on_signals
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ def train_one(
 ) -> Run:
     """Train a single (optimizer, seed) into ``folder``; arguments as in `train`."""
     run = Run(folder)
+    spec = with_validation(spec, ingredients.splits)
     training = Training(spec, ingredients, run, stop)  # everything that can be refused is refused before writing
     resolved = resolved_spec(spec, ingredients)
     record = ingredients.record()
@@ -144,7 +145,8 @@ def config_hash(spec: TrainSpec, ingredients: TrainingInputs) -> str:
 
 def _hash_of(spec: TrainSpec, ingredients: TrainingInputs, record: Mapping[str, Any]) -> str:
     resolved = resolved_spec(spec, ingredients)
-    return stable_hash({**{k: v for k, v in resolved.items() if k not in spec.not_in_key()}, **record})
+    known = set(resolved) - spec.not_in_key() - {k for k in spec.to_dict() if k not in spec.in_key()}
+    return stable_hash({**{k: v for k, v in resolved.items() if k in known}, **record})
 
 
 def _without_code(record: Mapping[str, Any]) -> dict[str, Any]:

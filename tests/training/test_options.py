@@ -189,12 +189,12 @@ def test_leave_one_out_and_selection(train):
     for run in runs:
         chosen = run.record["selected"]
         assert chosen["rule"] == "training-domain"
-        assert chosen["of"] == "test accuracy, mean over the seen domains"
+        assert chosen["of"] == "val accuracy, mean over the seen domains"
         scores = {}
         for line in run.metrics():
             if line["step"] in run.checkpoints():
                 domains = [d for d in line["evaluation"]["domains"].values() if d["seen"]]
-                scores[line["step"]] = sum(d["test_accuracy"] for d in domains) / 2
+                scores[line["step"]] = sum(d["val_accuracy"] for d in domains) / 2
         assert chosen["score"] == max(scores.values()) == scores[chosen["step"]]
         assert run.checkpoint("selected") == run.checkpoints()[chosen["step"]]
 
@@ -285,6 +285,27 @@ def test_only_named_parameters_are_trained_and_frozen_statistics_stay(train, pro
     (run,) = train("head", init=str(before.checkpoint()), train_only=r"^4\.", steps=3)
     a, b = weights(before), weights(run)
     assert {k for k in a if not torch.equal(a[k], b[k])} == {"4.weight", "4.bias"}
+
+
+def test_validation_examples_are_set_aside_where_a_choice_needs_them(train):
+    """A fifth of each seen domain; the test split and domains held out stay whole; analyses find them again."""
+    (plain,) = train("plain", holdout=("c",))
+    (run,) = train("chosen", holdout=("c",), select="training-domain", save_every="2steps")
+    (asked,) = train("asked", holdout=("c",), validation=0.5)
+    assert plain.spec["validation"] is None
+    assert (run.spec["validation"], asked.spec["validation"]) == (0.2, 0.5)
+    whole = landscape.open(plain, all_domains=True).examples
+    for one, share in ((run, 0.2), (asked, 0.5)):
+        rest, val = (landscape.open(one, split=s, all_domains=True).examples for s in ("train", "val"))
+        sizes = {n: [int((e.domain == e.domain_names.index(n)).sum()) for e in (whole, rest, val)] for n in "abc"}
+        assert sizes["c"] == [sizes["c"][0], sizes["c"][0], 0]
+        for name in "ab":
+            everything, left, aside = sizes[name]
+            assert (left + aside, aside) == (everything, round(share * everything))
+        assert not set(rest.rows) & set(val.rows)
+    test = [landscape.open(r, split="test").data_hash for r in (plain, run)]
+    assert test[0] == test[1]
+    assert run.record["selected"]["of"].startswith("val accuracy")
 
 
 @pytest.mark.parametrize("average", ["swa", "swad"])
