@@ -40,7 +40,7 @@ def judge(row: Mapping[str, Any], *, repetitions: int, configurations: int) -> d
         if low > -NEGLIGIBLE and high < NEGLIGIBLE:
             return {"verdict": "does not predict", "because": f"{told}, all of it negligible", "warnings": warnings}
         return {"verdict": CANNOT_TELL, "because": f"{told}, which covers 0", "warnings": warnings}
-    if row["kind"] == "measure" and (row["p_holm"] is None or row["p_holm"] >= 0.05):
+    if row["p_holm"] is None or row["p_holm"] >= 0.05:
         corrected = "1" if row["p_holm"] is None else f"{row['p_holm']:.2g}"
         because = f"{told}, but p = {corrected} after correction for {row['tests']} tests"
         return {"verdict": CANNOT_TELL, "because": because, "warnings": warnings}
@@ -72,6 +72,11 @@ def _warnings(row: Mapping[str, Any]) -> list[str]:
     if "@start" in str(row["measure"]) or "@step=0" in str(row["measure"]):
         found.append("a control: measured on untrained weights, so whatever it predicts it has from the settings")
     tau = row["tau"]
+    for held in row.get("held") or ():
+        if held["tau"] is None:
+            found.append(f"with {held['held']} held it does not vary")
+        elif held["low"] is None or held["low"] <= 0 <= held["high"] or held["tau"] * tau < 0:
+            found.append(f"with {held['held']} held it cannot be told (tau {held['tau']:+.2f})")
     for granule in row["granulated"]:
         psi, stderr = granule["psi"], granule["stderr"]
         against = tau is not None and psi is not None and psi * tau < 0

@@ -94,7 +94,8 @@ def test_what_comes_from_the_learning_rate_is_marked():
     gap = np.log(lr) + 0.2 * g.normal(size=len(ROWS))
     found = judged({"follows lr": np.log(lr) + 0.2 * g.normal(size=len(ROWS))}, gap)
     row = found["follows lr"]
-    assert row["tau_low"] > 0
+    assert row["tau"] > 0.5
+    assert row["verdict"] == CANNOT_TELL  # three learning rates are in one order by chance in a third of studies
     assert row["beats_learning_rate"] is False
     assert "no better than the learning rate" in row["warnings"]
     assert any("nothing is left" in w for w in row["warnings"])

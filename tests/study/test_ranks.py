@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from landscape.study.statistics.design import design_of
 from landscape.study.statistics.ranks import (
-    cluster_counts,
     interval,
     kendall,
     null_band,
     pair_signs,
     partial_kendall,
     partial_rank,
-    permuted_within,
     taus,
 )
 
@@ -60,7 +58,7 @@ def test_the_interval_is_scipys_bca():
     g = np.random.default_rng(5)
     x = g.normal(size=30)
     y = x + g.normal(size=30)
-    counts, left_out = cluster_counts(range(30), 4000, 0)
+    counts, left_out = design_of({}, range(30)).resamples(4000, 0)
     signs = pair_signs(x), pair_signs(y)
     mine = interval(kendall(x, y), taus(*signs, counts), taus(*signs, left_out))
     theirs = stats.bootstrap(
@@ -69,46 +67,6 @@ def test_the_interval_is_scipys_bca():
     ).confidence_interval  # fmt: skip
     assert mine.method == "bca"
     assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
-
-
-def test_seeds_of_a_configuration_are_drawn_together():
-    clusters = ["a", "a", "b", "c", "c", "c"]
-    counts, left_out = cluster_counts(clusters, 200, 0)
-    assert (counts[:, 0] == counts[:, 1]).all()
-    assert (counts[:, 3] == counts[:, 4]).all()
-    assert (counts[:, [0, 2, 3]].sum(1) == 3).all()
-    assert left_out.tolist() == [[0, 0, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0]]
-
-
-def test_copies_of_models_do_not_narrow_a_clustered_interval():
-    """Ten configurations with eight equal seeds each know as much as ten models."""
-    g = np.random.default_rng(1)
-    x, y = g.normal(size=10), g.normal(size=10)
-    widths = []
-    for copies in (1, 8):
-        a, b, clusters = np.repeat(x, copies), np.repeat(y, copies), np.repeat(np.arange(10), copies)
-        counts, left_out = cluster_counts(clusters.tolist(), 3000, 0)
-        signs = pair_signs(a), pair_signs(b)
-        found = interval(kendall(a, b), taus(*signs, counts), taus(*signs, left_out))
-        widths.append(found.high - found.low)
-    assert widths[1] == pytest.approx(widths[0], rel=0.02)
-
-
-def test_too_few_clusters_have_no_interval():
-    x = np.arange(4.0)
-    counts, left_out = cluster_counts([0, 0, 1, 1], 500, 0)
-    found = interval(1.0, taus(pair_signs(x), pair_signs(x), counts), taus(pair_signs(x), pair_signs(x), left_out))
-    assert (found.low, found.high, found.covers_zero) == (None, None, True)
-
-
-def test_permuted_gaps_stay_together_and_reach_every_place():
-    clusters = ["a", "a", "b", "b", "c", "c", "d"]
-    orders = permuted_within(clusters, 300, 0)
-    assert (np.sort(orders, axis=1) == np.arange(7)).all()
-    assert (orders[:, 6] == 6).all()  # the only configuration of its size
-    assert {tuple(o[:6:2] // 2) for o in orders} == {(a, b, c) for a, b, c in product(range(3), repeat=3)
-                                                      if len({a, b, c}) == 3}  # fmt: skip
-    assert (orders[:, 1:6:2] == orders[:, 0:6:2] + 1).all()
 
 
 def test_partial_kendall_removes_a_common_cause():

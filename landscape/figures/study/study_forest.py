@@ -8,7 +8,7 @@ from ...results.result import Result
 from ..draw.drawing import Drawing, Row, styled
 from ..draw.style import Style
 from ..draw.text import safe
-from .study_parts import WANTS, known_outcomes, nothing, one, rows_of, title
+from .study_parts import WANTS, interval_words, known_outcomes, nothing, one, rows_of, title
 
 __all__ = ["WANTS", "draw"]
 
@@ -70,8 +70,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     panels[0].set_yticks(range(len(measures)), [safe(m, 40) for m in measures])
     panels[0].set_ylim(len(measures) - 0.5, -0.5)
     notes += [
-        "bars: 95 % cluster-bootstrap intervals; grey: |τ| that 95 % of permuted gaps stay below (the widest of all "
-        "measures)",
+        f"bars: {interval_words(record['correlations'])}",
+        "grey: |τ| that 95 % of permuted gaps stay below (the widest of all measures)",
         "orange: sharper is worse, blue: sharper is better, open: cannot tell; squares: no look at the landscape",
     ]
     return Drawing(figure, table, tuple(notes))

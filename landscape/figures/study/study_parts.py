@@ -22,6 +22,13 @@ def title(outcome: str) -> str:
     return OUTCOMES.get(outcome, outcome.replace("_", " "))
 
 
+def interval_words(rows: Sequence[Row]) -> str:
+    """How the intervals of these correlations were made; studies of before resampled configurations."""
+    if any(r.get("interval") == "permuted" for r in rows):
+        return "95 % intervals, as far to either side as τ reaches when levels of the design are exchanged"
+    return "95 % cluster-bootstrap intervals"
+
+
 def known_outcomes(record: Row) -> list[str]:
     """The outcomes that the models have."""
     return [o["outcome"] for o in record["outcomes"] if not o["note"]]

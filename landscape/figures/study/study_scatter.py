@@ -11,7 +11,7 @@ from ..draw.drawing import Drawing, Row, styled
 from ..draw.method_styles import looks, name
 from ..draw.style import Style
 from ..draw.text import safe
-from .study_parts import WANTS, known_outcomes, nothing, one, rows_of, title
+from .study_parts import WANTS, interval_words, known_outcomes, nothing, one, rows_of, title
 
 __all__ = ["WANTS", "draw"]
 
@@ -75,7 +75,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                 axes.set_xlabel(safe(measure, style.letters(room, style.small)), fontsize=style.small)
         line[0].set_ylabel(safe(title(outcome)), fontsize=style.small)
     style.legend(figure, list(handles.values()), [safe(name(k)) for k in handles])
-    notes.append("one point per model; brackets: 95 % cluster-bootstrap interval; ?: the verdict is cannot tell")
+    brackets = interval_words(record["correlations"])
+    notes.append(f"one point per model; brackets: {brackets}; ?: the verdict is cannot tell")
     others = len(record["correlations"]) // max(1, len(record["outcomes"])) - len(measures)
     if others > 0:
         notes.append("shown are the first measures of each family, in the order of the experiment file")

@@ -1,4 +1,4 @@
-"""Rank correlations over models: Kendall's tau-b, its null band, cluster bootstrap, and controls for other variables.
+"""Rank correlations over models: Kendall's tau-b, its null band, intervals, and controls for other variables.
 
 Everything is written over signs of pairs, so that a resample is a vector of counts and thousands of them are one
 matrix product. A model drawn twice is tied with itself in both variables, as tau-b of the resample has it.
@@ -78,25 +78,6 @@ def null_band(n: int) -> float | None:
     return 1.96 * math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))) if n > 1 else None
 
 
-def cluster_counts(clusters: Sequence[Any], draws: int, seed: int) -> tuple[Floats, Floats]:
-    """Resamples of whole clusters with replacement, and the sample without each cluster.
-
-    Args:
-        clusters: Which cluster each model belongs to (all seeds of a configuration are one).
-        draws: How many resamples.
-        seed: Of the resamples.
-
-    Returns:
-        Counts ``(draws, n)``, and ``(clusters, n)`` for the jackknife.
-    """
-    names = list(dict.fromkeys(clusters))
-    member = np.array([names.index(c) for c in clusters])
-    generator = np.random.default_rng([seed, 0xB007])
-    counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-    left_out = 1.0 - np.eye(len(names))
-    return counts[:, member].astype(float), left_out[:, member]
-
-
 def interval(observed: float | None, resampled: Floats, left_out: Floats) -> Interval:
     """The bias-corrected and accelerated 95 % interval (Efron 1987), percentile where that has no solution.
 
@@ -121,34 +102,6 @@ def interval(observed: float | None, resampled: Floats, left_out: Floats) -> Int
     tails = ndtri(np.array([0.025, 0.975])) + bias
     low, high = np.quantile(resampled, ndtr(bias + tails / (1 - acceleration * tails)))
     return Interval(float(low), float(high), "bca")
-
-
-def permuted_within(clusters: Sequence[Any], draws: int, seed: int) -> NDArray[np.int64]:
-    """Orders of the models that a gap without any relation to the measures would have.
-
-    The gaps of a configuration stay together: configurations with equally many models exchange theirs.
-
-    Args:
-        clusters: Which configuration each model belongs to.
-        draws: How many orders.
-        seed: Of the orders.
-
-    Returns:
-        Shape ``(draws, n)``: position ``i`` receives the gap of model ``order[i]``.
-    """
-    members: dict[Any, list[int]] = {}
-    for place, name in enumerate(clusters):
-        members.setdefault(name, []).append(place)
-    sizes: dict[int, list[list[int]]] = {}
-    for places in members.values():
-        sizes.setdefault(len(places), []).append(places)
-    generator = np.random.default_rng([seed, 0x9E4])
-    orders = np.tile(np.arange(len(clusters)), (draws, 1))
-    for groups in sizes.values():
-        table = np.array(groups)
-        for order in orders:
-            order[table.ravel()] = table[generator.permutation(len(table))].ravel()
-    return orders
 
 
 def partial_kendall(xy: float, xz: float, yz: float) -> float | None:
