@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...results.result import Result
@@ -22,7 +22,7 @@ def title(outcome: str) -> str:
     return OUTCOMES.get(outcome, outcome.replace("_", " "))
 
 
-def interval_words(rows: Sequence[Row]) -> str:
+def interval_words(rows: Sequence[Mapping[str, Any]]) -> str:
     """How the intervals of these correlations were made; studies of before resampled configurations."""
     if any(r.get("interval") == "permuted" for r in rows):
         return "95 % intervals, as far to either side as τ reaches when levels of the design are exchanged"
