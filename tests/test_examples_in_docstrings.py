@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import landscape
+import landscape.testing
 
 ERRORS = tuple(
     n for n in landscape.__all__ if inspect.isclass(e := getattr(landscape, n)) and issubclass(e, Exception)
@@ -18,11 +19,11 @@ SPECS = tuple(n for n in landscape.__all__ if n.endswith("Spec"))
 SHOWN = tuple(n for n in landscape.__all__ if n not in (*ERRORS, *SPECS))
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", [*SHOWN, *landscape.testing.__all__])
 def test_the_example_of(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    shown = getattr(landscape, name)
+    shown = getattr(landscape.testing if name in landscape.testing.__all__ else landscape, name)
     examples = doctest.DocTestParser().get_doctest(inspect.getdoc(shown) or "", {}, name, None, 0)
     assert examples.examples, f"{name} shows no example"
     assert any(not e.options.get(doctest.SKIP) for e in examples.examples), f"no example of {name} is run"

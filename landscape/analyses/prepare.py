@@ -13,6 +13,7 @@ from ..base.files import content_hash
 from ..curvature.edges import edges_of_stability
 from ..curvature.lanczos.journal import journal_name
 from ..data.examples import Examples
+from ..problem.fingerprint import fingerprint
 from ..problem.problem import Problem
 from ..registry import ANALYSES, MEASURES
 from ..results.result import Result
@@ -118,7 +119,8 @@ def _edges(record: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str
 def _sharpness(here: Opened, spec: SharpnessSpec) -> Computation:
     wanted = any("start" in MEASURES[name].options for name in spec.measure)
     start = Path(spec.start) if spec.start else here.problem.start
-    others = [tensors_hash(read_weights(start).tensors) if start and wanted else None]
+    others: list[object] = [tensors_hash(read_weights(start).tensors) if start and wanted else None]
+    others += [fingerprint(MEASURES.load(name)) for name in spec.measure if not MEASURES.is_own(name)]
     return here.computation("sharpness", spec, others=others)
 
 

@@ -6,13 +6,17 @@ Nothing here imports torch, so that ``landscape list`` and ``--help`` answer at 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import UsageError
+
+log = logging.getLogger(__name__)
 
 MOST_NAMES = 60  # that an error lists; all registries are shorter
 
@@ -39,8 +43,15 @@ class Entry:
         return getattr(importlib.import_module(module), name)
 
 
+GROUP = "flatminima.plugins"  # the entry points by which other distributions bring names
+
+
 class Registry(Mapping[str, Entry]):
-    """A fixed mapping from names to entries.
+    """A fixed mapping from names to entries, and what installed distributions add to it.
+
+    A distribution adds names by an entry point of the group ``flatminima.plugins``, which points to a mapping from
+    kinds (``optimizer``, ``measure``, ``figure``, ``model``, ``data set``, ``loss``) to names to entries. It cannot
+    take a name of ours; one that cannot be imported is left out with a warning.
 
     A name ``PREFIX:ARGUMENT`` (argument in capitals) stands for a family: its object takes the text after the
     colon as its first argument.
@@ -52,31 +63,41 @@ class Registry(Mapping[str, Entry]):
 
     def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
         self.kind = kind
-        self._entries = dict(entries)
+        self._own = dict(entries)
+
+    @property
+    def _entries(self) -> dict[str, Entry]:
+        return {**installed().get(self.kind, {}), **self._own} if installed() else self._own
 
     def __getitem__(self, name: str) -> Entry:
+        if name in self._own:
+            return self._own[name]
         try:
             return self._entries[name]
         except KeyError:
-            raise unknown_name(self.kind, name, self._entries) from None
+            raise unknown_name(self.kind, name, self) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._own or name in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter([*self._own, *(k for k in self._entries if k not in self._own)])
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def is_own(self, name: str) -> bool:
+        """Whether the name is of this package, whose version says what it does."""
+        return name in self._own
+
     def get(self, name: str, default: Any = None) -> Any:
         """The entry called ``name``, or ``default``."""
-        return self._entries.get(name, default)
+        return self._own.get(name) or self._entries.get(name, default)
 
     def family(self, name: str) -> str | None:
         """The registered ``PREFIX:ARGUMENT`` that ``name`` belongs to, or None."""
         prefix, colon, rest = name.partition(":")
-        return next((k for k in self._entries if colon and rest and k.startswith(f"{prefix}:")), None)
+        return next((k for k in self if colon and rest and k.startswith(f"{prefix}:")), None)
 
     def load(self, name: str) -> Any:
         """Import and return the object called ``name``.
@@ -85,6 +106,27 @@ class Registry(Mapping[str, Entry]):
             UsageError: If there is no such name; the message lists neighbours and all names.
         """
         return self[name].load()
+
+
+@functools.cache
+def installed() -> Mapping[str, Mapping[str, Entry]]:
+    """What other distributions add, by kind and name; looked at once."""
+    from importlib.metadata import entry_points
+
+    found: dict[str, dict[str, Entry]] = {}
+    for point in entry_points(group=GROUP):
+        try:
+            brought = {kind: {str(k): e for k, e in names.items()} for kind, names in dict(point.load()).items()}
+            wrong = [k for names in brought.values() for k, e in names.items() if not isinstance(e, Entry)]
+        except Exception as error:  # another's code, at the start of a command that may not need it
+            log.warning("the plug-in %s is left out: %s: %s", point.value, type(error).__name__, error)
+            continue
+        if wrong:
+            log.warning("the plug-in %s is left out: %s is no landscape.base.names.Entry", point.value, wrong[0])
+            continue
+        for kind, names in brought.items():
+            found.setdefault(kind, {}).update(names)
+    return found
 
 
 def neighbours(name: str, known: Iterable[str]) -> list[str]:

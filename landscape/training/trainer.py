@@ -14,6 +14,8 @@ from ..base.errors import UsageError
 from ..base.files import stable_hash
 from ..base.labels import file_names
 from ..base.progress import report
+from ..problem.fingerprint import fingerprint
+from ..registry import OPTIMIZERS
 from ..results.run import Run
 from ..runtime.caller_context import computing
 from ..runtime.distributed import barrier, is_main_process, rank_and_world_size, require_equal, run_on_main
@@ -146,7 +148,9 @@ def config_hash(spec: TrainSpec, ingredients: TrainingInputs) -> str:
 def _hash_of(spec: TrainSpec, ingredients: TrainingInputs, record: Mapping[str, Any]) -> str:
     resolved = resolved_spec(spec, ingredients)
     known = set(resolved) - spec.not_in_key() - {k for k in spec.to_dict() if k not in spec.in_key()}
-    return stable_hash({**{k: v for k, v in resolved.items() if k in known}, **record})
+    method = spec.optimizer[0]
+    others = {} if OPTIMIZERS.is_own(method) else {"optimizer_code": fingerprint(OPTIMIZERS.load(method))}
+    return stable_hash({**{k: v for k, v in resolved.items() if k in known}, **record, **others})
 
 
 def _without_code(record: Mapping[str, Any]) -> dict[str, Any]:
