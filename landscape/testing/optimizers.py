@@ -103,11 +103,12 @@ class _Trained:
         def differentiated() -> Tensor:
             self.optimizer.zero_grad()
             value = loss().mean
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             return value
 
         needs = getattr(self.optimizer, "needs_domains", False)  # those cannot differentiate by themselves
-        found: Any = self.optimizer.step(loss if kind == "batch" or needs else differentiated)
+        closure: Any = loss if kind == "batch" or needs else differentiated
+        found: Any = self.optimizer.step(closure)
         self.losses.append(float(found.detach()))
         self.masks.append(self.model[3].seen)
 
