@@ -113,9 +113,22 @@ def without(value: Any, private: Sequence[Path]) -> Any:
     return value
 
 
+JUDGED = """\
+The studies below were judged before paired tests flipped whole settings and seeds, and before correlations exchanged
+levels of the design (see the changelog). Where a study has several settings, read its p-values as those of these very
+settings; a verdict on others may be "cannot tell" today."""
+
+
 def index() -> str:
     """The page of all stories: a picture and the first sentence of each."""
-    lines = ["# Gallery", "", "Made by `python gallery/render.py`; each folder holds how to make it anew.", ""]
+    lines = [
+        "# Gallery",
+        "",
+        "Made by `python gallery/render.py`; each folder holds how to make it anew.",
+        "",
+        JUDGED,
+        "",
+    ]
     for story in stories():
         title, _, text = (story.folder / "README.md").read_text(encoding="utf-8").partition("\n")
         paragraph = text.strip().split("\n\n")[0]
