@@ -196,6 +196,16 @@ MOVED = {
 }
 # Names that went another way than the rest of their module: old module:name -> new module.
 NAMES = {
+    "losses:example_losses": "data.loss_values",
+    "losses:example_weights": "data.loss_values",
+    "losses:example_trials": "data.loss_values",
+    "losses:batch_weight": "data.loss_values",
+    "losses:NoTarget": "data.loss_values",
+    "losses:no_target": "data.loss_values",
+    "losses:weighted_mean": "data.loss_values",
+    "losses:mean_loss": "data.loss_values",
+    "losses:domain_means": "data.loss_values",
+    "losses:correct": "data.loss_values",
     "examples:forward": "problem.forward",
     "parameters:as_real": "numerics.tensors",
     "parameters:continuous": "numerics.tensors",

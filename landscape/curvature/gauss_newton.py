@@ -22,16 +22,8 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..data.examples import Batch
-from ..data.losses import (
-    IGNORED,
-    LossFunction,
-    batch_weight,
-    class_numbers,
-    example_weights,
-    mean_loss,
-    prediction,
-    prediction_weights,
-)
+from ..data.loss_values import batch_weight, example_weights, mean_loss, prediction_weights
+from ..data.losses import IGNORED, LossFunction, class_numbers, prediction
 from ..numerics.tensors import as_real
 from ..problem.problem import Problem
 from ..problem.products import Apply, zero

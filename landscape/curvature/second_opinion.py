@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..data.examples import Batch
-from ..data.losses import mean_loss
+from ..data.loss_values import mean_loss
 from ..problem.problem import Problem
 from ..runtime.random_state import preserved_random_state, seed_everything
 from .operators import Operator

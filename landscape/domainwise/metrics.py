@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..base.progress import report
 from ..data.examples import Examples
-from ..data.losses import NoTarget
+from ..data.loss_values import NoTarget
 from ..numerics.intervals import mean_and_stderr, mean_interval, share_interval
 from ..problem.checks.derivatives import derivatives
 from ..problem.evaluation import Evaluation

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..base.errors import UsageError
 from ..data.examples import Batch
-from ..data.losses import class_numbers, example_trials, prediction
+from ..data.loss_values import example_trials
+from ..data.losses import class_numbers, prediction
 from ..numerics.trees import leaves, map_tensors
 from ..problem.forward import forward
 from ..problem.problem import Problem

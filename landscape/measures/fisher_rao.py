@@ -12,7 +12,7 @@ from ..autograd.second_derivatives import missing_derivative
 from ..base.errors import NumericalError
 from ..base.progress import report
 from ..data.examples import Batch, Indices
-from ..data.losses import example_losses
+from ..data.loss_values import example_losses
 from ..numerics.intervals import mean_and_stderr
 from ..numerics.tensors import as_real
 from ..problem.checks.substitutions import require_equal_forms

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..data.examples import Batch
-from ..data.losses import example_losses, mean_loss
+from ..data.loss_values import example_losses, mean_loss
 from ..numerics.intervals import mean_and_stderr
 from ..numerics.trees import row_count, take_rows
 from ..problem.forward import forward

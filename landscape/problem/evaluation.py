@@ -12,22 +12,16 @@ from torch import Tensor, nn
 
 from ..base.errors import DataError, LandscapeError, is_out_of_memory
 from ..data.examples import Batch, Examples
-from ..data.losses import (
-    Loss,
-    LossFunction,
-    causal_lm,
+from ..data.loss_values import (
     correct,
-    cross_entropy,
     domain_means,
     example_losses,
     example_trials,
     example_weights,
     mean_loss,
-    nll,
     no_target,
-    prediction,
-    token_cross_entropy,
 )
+from ..data.losses import Loss, LossFunction, causal_lm, cross_entropy, nll, prediction, token_cross_entropy
 from ..numerics.trees import divisible, leaves, row_count
 from ..runtime.distributed import all_reduce_sum_, shard
 from ..runtime.random_state import preserved_random_state

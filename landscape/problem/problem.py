@@ -24,7 +24,8 @@ from ..autograd.second_derivatives import custom_functions, missing_derivative, 
 from ..autograd.substitutes import apply_embedding_max_norm, plain_checkpoints, twice_differentiable
 from ..base.errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from ..data.examples import Batch, Examples, Indices
-from ..data.losses import LossFunction, as_loss, batch_weight, example_losses, example_weights, mean_loss, no_target
+from ..data.loss_values import batch_weight, example_losses, example_weights, mean_loss, no_target
+from ..data.losses import LossFunction, as_loss
 from ..numerics.norms import right_for_one_example
 from ..runtime.caller_context import computing
 from ..runtime.devices import floating_type, moved, pick_device

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ..data.examples import Examples
-from ..data.losses import LossFunction, NoTarget
+from ..data.loss_values import NoTarget
+from ..data.losses import LossFunction
 from ..data.splits import Splits
 from ..problem.evaluation import Evaluation, evaluate
 

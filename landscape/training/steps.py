@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import UsageError
-from ..data.losses import LossFunction, domain_means, example_losses, example_weights, mean_loss, weighted_mean
+from ..data.loss_values import domain_means, example_losses, example_weights, mean_loss, weighted_mean
+from ..data.losses import LossFunction
 from ..numerics.trees import divisible
 from ..optim.core.closures import BatchLoss, MicroBatches
 from ..problem.forward import forward

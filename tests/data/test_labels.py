@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import landscape
 from landscape.base.errors import DataError
-from landscape.data import losses
+from landscape.data import loss_values, losses
 from landscape.data.examples import Examples
 from landscape.specs import SharpnessSpec
 
@@ -52,17 +52,17 @@ def test_labels_of_any_type_give_torchs_loss(name: str, kind: torch.dtype, colum
     given, reference = LOSSES[name]
     loss, target = losses.as_loss(given), CLASSES.to(kind)
     target = target[:, None] if column else target
-    assert losses.mean_loss(loss, OUTPUT, target).item() == pytest.approx(
+    assert loss_values.mean_loss(loss, OUTPUT, target).item() == pytest.approx(
         reference(OUTPUT, CLASSES).item(), rel=1e-13
     )
-    hits = losses.correct(loss, OUTPUT, target)
+    hits = loss_values.correct(loss, OUTPUT, target)
     assert hits.tolist() == (OUTPUT.argmax(1) == CLASSES).double().tolist()
 
 
 def test_boolean_labels_are_two_classes():
     target = CLASSES > 0
     for given in (target, target[:, None]):
-        found = losses.mean_loss(losses.cross_entropy, OUTPUT[:, :2], given)
+        found = loss_values.mean_loss(losses.cross_entropy, OUTPUT[:, :2], given)
         assert found.item() == pytest.approx(F.cross_entropy(OUTPUT[:, :2], target.long()).item(), rel=1e-13)
         assert Examples.of((OUTPUT, given)).classes().tolist() == target.long().tolist()
 
@@ -76,7 +76,7 @@ def test_masks_may_have_one_channel_and_a_byte_for_nothing(kind: torch.dtype):
     loss = losses.as_loss(nn.CrossEntropyLoss(WEIGHT, ignore_index=255))
     expected = F.cross_entropy(output, mask, WEIGHT, ignore_index=255).item()
     for given in (mask.to(kind), mask.to(kind)[:, None]):
-        assert losses.mean_loss(loss, output, given).item() == pytest.approx(expected, rel=1e-12)
+        assert loss_values.mean_loss(loss, output, given).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_byte_of_156_is_no_ignored_position():
@@ -88,7 +88,7 @@ def test_tokens_of_32_bits():
     logits, tokens = torch.randn(4, 6, 5, generator=G), torch.randint(0, 5, (4, 6), generator=G)
     tokens[0, 3:] = -100
     for loss in (losses.token_cross_entropy, losses.causal_lm):
-        found, expected = (losses.mean_loss(loss, logits, t) for t in (tokens.int(), tokens))
+        found, expected = (loss_values.mean_loss(loss, logits, t) for t in (tokens.int(), tokens))
         assert torch.equal(found, expected)
 
 
@@ -133,7 +133,7 @@ def test_a_loss_of_ones_own_that_wants_int64_is_said():
 def test_probabilities_stay_probabilities():
     target = torch.rand(7, 3, generator=G, dtype=torch.float64).softmax(1)
     for given in ("cross_entropy", nn.CrossEntropyLoss()):
-        found = losses.mean_loss(losses.as_loss(given), OUTPUT, target).item()
+        found = loss_values.mean_loss(losses.as_loss(given), OUTPUT, target).item()
         assert found == pytest.approx(F.cross_entropy(OUTPUT, target).item(), rel=1e-13)
 
 
@@ -141,7 +141,7 @@ def test_probabilities_stay_probabilities():
 @pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int16])
 def test_a_regression_takes_integers_and_booleans(function, kind: torch.dtype):
     output, target = OUTPUT[:, 0].clone().requires_grad_(), CLASSES.to(kind)
-    found = losses.mean_loss(losses.as_loss(function), output, target)
+    found = loss_values.mean_loss(losses.as_loss(function), output, target)
     expected = function(output, target.double())
     assert found.item() == pytest.approx(expected.item(), rel=1e-13)
     slopes = (torch.autograd.grad(value, output)[0] for value in (found, expected))
@@ -190,7 +190,7 @@ def test_what_the_loss_does_not_take_is_said_at_once(model, target, loss, messag
 @pytest.mark.parametrize("function", [F.smooth_l1_loss, F.poisson_nll_loss, F.soft_margin_loss])
 def test_a_column_of_outputs_beside_a_row_of_targets_does_not_broadcast(function):
     output, target = OUTPUT[:, :1], (CLASSES > 0).double() * 2 - 1
-    found = losses.mean_loss(losses.as_loss(function), output, target)
+    found = loss_values.mean_loss(losses.as_loss(function), output, target)
     assert found.item() == pytest.approx(function(output[:, 0], target).item(), rel=1e-12)
 
 

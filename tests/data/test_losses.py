@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from landscape.base.errors import DataError, UsageError
-from landscape.data import losses
-from landscape.data.losses import correct, domain_means, example_losses, mean_loss
+from landscape.data import loss_values, losses
+from landscape.data.loss_values import correct, domain_means, example_losses, mean_loss
 
 G = torch.Generator().manual_seed(0)
 OUTPUT = torch.randn(7, 3, generator=G, dtype=torch.float64)
@@ -111,7 +111,7 @@ def test_predictions_that_count_weigh_the_same_whatever_the_batch(loss, output, 
     """Torch's own mean over all positions that are not ignored, from batches of any size."""
     expected = (F.nll_loss if loss is losses.nll else F.cross_entropy)(reference, target)
     assert mean_loss(loss, output, TOKENS).item() == pytest.approx(expected.item(), rel=1e-14)
-    values, weights = losses.example_losses(loss, output, TOKENS), losses.example_weights(loss, TOKENS)
+    values, weights = loss_values.example_losses(loss, output, TOKENS), loss_values.example_weights(loss, TOKENS)
     assert weights.tolist() == (target != -100).sum(1).tolist()
     assert values[3] == 0
     assert (values @ weights.double() / weights.sum()).item() == pytest.approx(expected.item(), rel=1e-14)
@@ -170,7 +170,7 @@ def test_losses_of_torch_are_the_same_mean_over_any_batches(loss, output: Tensor
     total = weight = 0.0
     for part in (slice(0, 3), slice(3, None)):
         assert example_losses(taken, output[part], target[part]) is not None
-        w = float(losses.batch_weight(taken, target[part]))
+        w = float(loss_values.batch_weight(taken, target[part]))
         total, weight = total + float(mean_loss(taken, output[part], target[part])) * w, weight + w
     assert total / weight == pytest.approx(reference.item(), rel=1e-13)
 

@@ -25,7 +25,7 @@ from ...base.errors import LandscapeError, is_out_of_memory
 from ...base.process_state import one_at_a_time
 from ...base.progress import report
 from ...data.examples import Indices
-from ...data.losses import mean_loss
+from ...data.loss_values import mean_loss
 from ...numerics.trees import map_tensors
 from ...problem.forward import forward
 from ...problem.problem import Problem

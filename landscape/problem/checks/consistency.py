@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...base.errors import LandscapeError, NumericalError, UsageError, is_out_of_memory
 from ...data.examples import Batch, Indices
-from ...data.losses import batch_weight, mean_loss
+from ...data.loss_values import batch_weight, mean_loss
 from ...numerics.trees import divisible, leaves, map_kept, row_count, take_rows
 from ...runtime.precision import full_precision
 from ...runtime.random_state import preserved_random_state
