@@ -11,8 +11,9 @@ from .distributed import local_processes
 
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on ``device`` for this process; on the CPU within the limits of the control group."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "cuda":  # what torch keeps of memory that was freed is free to it
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     free = [_system_available(), _group_available()]
     return min((f for f in free if f is not None), default=2 * 2**30) // local_processes()
 

@@ -10,6 +10,7 @@ import landscape
 from landscape.base.errors import UsageError
 from landscape.problem.problem import Problem
 from landscape.runtime.devices import pick_device
+from landscape.runtime.memory import free_memory
 
 from .agreement import images, network
 
@@ -79,3 +80,14 @@ def test_the_model_of_the_user_stays_where_it_is():
     for name, value in model.state_dict().items():
         assert value.device.type == "cpu"
         assert torch.equal(value, before[name])
+
+
+def test_memory_that_torch_keeps_is_free():
+    """Else the second analysis of a process would take the basis of its eigenvectors to host memory."""
+    device = torch.device("cuda")
+    before = free_memory(device)
+    held = torch.empty(2**30, dtype=torch.uint8, device=device)
+    taken = free_memory(device)
+    del held
+    assert before - taken == pytest.approx(2**30, rel=0.05)
+    assert free_memory(device) == pytest.approx(before, rel=0.01)
