@@ -57,7 +57,8 @@ class HessianSpec(Spec):
     cross_check: tuple[Literal["pyhessian", "curvlinops"], ...] = ()
     """Other tools to compute the same eigenvalues, shown with their true residuals."""
     block: int = 1
-    """Start vectors of the eigenvalue run; a block finds multiple eigenvalues at once, for more products."""
+    """Start vectors of the eigenvalue run. With one, a second copy of an eigenvalue is looked for afterwards, and
+    found if it stands clear of the others by a tenth of their range; two hold both copies however close."""
     max_products: int | None = None
     """Budget of products, checks not counted (default: 20 per wanted pair, at least 200; 1000 for the trace)."""
     memory: float | None = None

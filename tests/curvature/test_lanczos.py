@@ -232,3 +232,14 @@ def test_the_recursion_is_a_probe_of_the_trace_and_of_the_density():
     assert float(w.sum()) == pytest.approx(1, abs=1e-12)
     assert float(len(d) * w @ theta) == pytest.approx(float(d.sum()), rel=1e-10)  # diagonal: every probe is exact
     assert float(len(d) * w @ theta.square()) == pytest.approx(float(d.square().sum()), rel=1e-9)
+
+
+@pytest.mark.parametrize(("clear", "block"), [(0.1, 1), (1.0, 1), (0.02, 2), (0.05, 2), (0.1, 2)])
+def test_a_double_eigenvalue_over_a_bulk(clear: float, block: int):
+    """As promised: clear of the bulk one start vector and the search after it are enough, two hold it anywhere."""
+    spectrum = torch.cat([torch.full((2,), 1 + clear), torch.linspace(-0.2, 1, 198)]).double()
+    for seed in range(6):
+        matrix = rotated(spectrum, seed)
+        found = lanczos(lambda v, m=matrix: m @ v, len(spectrum), top=2, tol=1e-3, seed=seed, block=block)
+        assert found.top.converged.all()
+        assert found.top.values.tolist() == pytest.approx([1 + clear] * 2, rel=2e-3)

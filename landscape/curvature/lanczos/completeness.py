@@ -3,6 +3,11 @@
 From one start vector a Krylov space holds a multiple eigenvalue only once, and neither residuals nor orthogonality
 show that. A run from a fresh start, orthogonal to everything found, meets a missed copy quickly when there is one:
 its Ritz value then lies beyond the innermost wanted one.
+
+What that promises: of an eigenvalue that stands clear of the rest of the spectrum by a tenth of its range or more, a
+second copy is found (a double one over a uniform bulk, in each of twelve seeds). Closer to the bulk ten steps may
+not see it (missed in 3 of 12 seeds at 5 %, in 7 at 2 %). A block of two start vectors holds both copies whatever
+their distance, for more products where eigenvalues are simple.
 """
 
 from __future__ import annotations
