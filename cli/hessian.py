@@ -124,7 +124,7 @@ def _both(spread: dict[str, Any]) -> tuple[Any, Any]:
 
 def _edges(r: dict[str, Any]) -> list[str]:
     edges = r.get("edges_of_stability")
-    if not edges:
+    if not edges or r["operator"] != "hessian":  # of another matrix lambda_1 is no curvature of a step
         return []
     names = {"gd": "2/eta", "momentum": "with momentum (2+2 beta)/eta"}
     largest, own = r["eigenvalues"][0], edges.get("own")

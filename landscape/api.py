@@ -42,7 +42,6 @@ def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any)
         >>> import tempfile, landscape
         >>> folder = tempfile.mkdtemp()
         >>> [run] = landscape.train(folder, data="gaussian-domains", model="mlp", steps=5, optimizer=("sam",))
-
         >>> problem = landscape.open(run, split="test", examples=30)
         >>> problem.n_examples
         30
@@ -67,7 +66,6 @@ def train(out: Path | str = "runs", *, resume: bool = False, force: bool = False
         >>> import tempfile, landscape
         >>> folder = tempfile.mkdtemp()
         >>> [run] = landscape.train(folder, data="gaussian-domains", model="mlp", steps=5, optimizer=("sam",))
-
         >>> run.record["status"], run.record["steps"]
         ('finished', 5)
     """

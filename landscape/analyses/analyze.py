@@ -43,7 +43,6 @@ def analyze(
         >>> import tempfile, landscape
         >>> folder = tempfile.mkdtemp()
         >>> [run] = landscape.train(folder, data="gaussian-domains", model="mlp", steps=5, optimizer=("sam",))
-
         >>> found = landscape.analyze("hessian", str(run.path))
         >>> again = landscape.analyze("hessian", str(run.path))  # the stored one
         >>> found["eigenvalues"] == again["eigenvalues"]

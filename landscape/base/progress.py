@@ -29,7 +29,6 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> seen = []
         >>> with landscape.reporting(lambda task, done, total, note: seen.append(task)):
         ...     _ = landscape.hessian(problem, top=1)

@@ -27,7 +27,7 @@ ascent steps, other balls than p = 2, micro-batches and a decay inside the climb
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 _Facts = Mapping[str, Any]
@@ -64,7 +64,7 @@ def _own(method: str, facts: _Facts, base: float, norm: float) -> float | None:
     """The root lambda of lambda·m(lambda) = ``base`` for a method, or None."""
     if method not in _BENDS or facts.get("average") not in (None, "none"):
         return None  # an average of weights was never where a step was made
-    if method != "sgd" and not (facts.get("rho") and norm > 0 and _plain(facts)):
+    if method != "sgd" and not ((facts.get("rho") or 0) > 0 and norm > 0 and _plain(facts)):
         return None
     bend = _BENDS[method](facts, norm)
     if bend is None or base <= 0:
@@ -72,7 +72,8 @@ def _own(method: str, facts: _Facts, base: float, norm: float) -> float | None:
     inside = 1 + 4 * bend * base
     if inside < 0:
         return None
-    return 2 * base / (1 + sqrt(inside))  # the smaller root, also where the bend is next to nothing
+    edge = 2 * base / (1 + sqrt(inside))  # the smaller root, also where the bend is next to nothing
+    return edge if isfinite(edge) and edge > 0 else None
 
 
 def _plain(facts: _Facts) -> bool:
@@ -94,7 +95,7 @@ def _sagm(facts: _Facts, norm: float) -> float | None:
 
 def _wsam(facts: _Facts, norm: float) -> float | None:
     gamma = facts.get("gamma")
-    if gamma is None:
+    if gamma is None or not 0 <= gamma < 1:
         return None
     a = float(gamma) / (1 - float(gamma))
     return (1 + float(facts.get("momentum") or 0)) * a * float(facts["rho"]) / norm

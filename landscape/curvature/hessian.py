@@ -64,7 +64,6 @@ def hessian(
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> found = landscape.hessian(problem, top=2, trace=True)
         >>> len(found["eigenvalues"]), all(found["converged"])
         (2, True)

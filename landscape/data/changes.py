@@ -82,13 +82,19 @@ def _replaced(splits: Splits, made: dict[str, Examples]) -> Splits:
 
 
 def _set_aside(train: Examples, part: float, holdout: Sequence[str], seed: int) -> tuple[Examples, Examples]:
-    """Training examples without, and with only, a share of each seen domain, of each class alike."""
+    """Training examples without, and with only, a share of each seen domain, of each class alike.
+
+    Raises:
+        UsageError: If no domain has two examples to divide.
+    """
     chosen: list[Indices] = []
     for i in _seen(train, holdout):
         here = np.flatnonzero(train.domain == i)
         count = min(max(1, round(part * len(here))), len(here) - 1)
         chosen.append(here[train.select(here).stratified_order(seed)[:count]])
     val = np.sort(np.concatenate(chosen))
+    if not len(val):
+        raise UsageError("no training domain has two examples", "--validation", "choose without: --select last")
     return train.select(np.setdiff1d(np.arange(len(train)), val)), train.select(val)
 
 

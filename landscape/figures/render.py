@@ -56,7 +56,6 @@ def render(
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> import tempfile, pathlib
         >>> found = landscape.hessian(problem, top=2)
         >>> files = landscape.render("eigenvalues", [found], pathlib.Path(tempfile.mkdtemp()), formats=("png",))

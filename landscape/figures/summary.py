@@ -29,7 +29,6 @@ def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> [row] = landscape.summarize([landscape.hessian(problem, top=1)])
         >>> row["lambda_max_mean"] > 0
         True

@@ -67,7 +67,6 @@ def sharpness(
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> found = landscape.sharpness(problem, measure=("m-sharpness",), m=(1, 20), rho=(0.05,))
         >>> [row["m"] for row in found["measures"]]
         [1, 20]

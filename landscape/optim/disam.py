@@ -90,14 +90,13 @@ class DISAM(DomainClimb, SAM):
     Example:
         >>> import torch
         >>> from landscape.optim import BatchLoss, DISAM
-        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> model, x = torch.nn.Linear(2, 1), torch.eye(2)  # a domain each
         >>> optimizer = DISAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05, lam=0.1)
-        >>> def closure():  # the first two examples are one domain, the third another
-        ...     each = model(x).square().mean(1)
-        ...     domains = torch.stack([each[:2].mean(), each[2]])
-        ...     return BatchLoss(each.mean(), domains, torch.tensor([2, 1]))
-        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
-        >>> last < first
+        >>> def closure():
+        ...     each = model(x).square().squeeze(1)
+        ...     return BatchLoss(each.mean(), each, torch.ones(2))
+        >>> losses = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> losses[-1] < losses[0]
         True
     """
 
@@ -132,14 +131,13 @@ class DISAMGSAM(DomainClimb, GSAM):
     Example:
         >>> import torch
         >>> from landscape.optim import BatchLoss, DISAMGSAM
-        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> model, x = torch.nn.Linear(2, 1), torch.eye(2)  # a domain each
         >>> optimizer = DISAMGSAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05)
-        >>> def closure():  # the first two examples are one domain, the third another
-        ...     each = model(x).square().mean(1)
-        ...     domains = torch.stack([each[:2].mean(), each[2]])
-        ...     return BatchLoss(each.mean(), domains, torch.tensor([2, 1]))
-        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
-        >>> last < first
+        >>> def closure():
+        ...     each = model(x).square().squeeze(1)
+        ...     return BatchLoss(each.mean(), each, torch.ones(2))
+        >>> losses = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> losses[-1] < losses[0]
         True
     """
 
@@ -174,14 +172,13 @@ class DISAMSAGM(DomainClimb, SAGM):
     Example:
         >>> import torch
         >>> from landscape.optim import BatchLoss, DISAMSAGM
-        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> model, x = torch.nn.Linear(2, 1), torch.eye(2)  # a domain each
         >>> optimizer = DISAMSAGM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05)
-        >>> def closure():  # the first two examples are one domain, the third another
-        ...     each = model(x).square().mean(1)
-        ...     domains = torch.stack([each[:2].mean(), each[2]])
-        ...     return BatchLoss(each.mean(), domains, torch.tensor([2, 1]))
-        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
-        >>> last < first
+        >>> def closure():
+        ...     each = model(x).square().squeeze(1)
+        ...     return BatchLoss(each.mean(), each, torch.ones(2))
+        >>> losses = [float(optimizer.step(closure)) for _ in range(30)]
+        >>> losses[-1] < losses[0]
         True
     """
 

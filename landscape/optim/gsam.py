@@ -41,16 +41,11 @@ class GSAM(TwoPass):
 
     Example:
         >>> import torch
-        >>> from landscape.optim import GSAM
-        >>> x, model = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), torch.nn.Linear(2, 1)
+        >>> from landscape.optim import GSAM, BatchLoss
+        >>> model, x = torch.nn.Linear(2, 1), torch.eye(2)
         >>> optimizer = GSAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05, alpha=0.4)
-        >>> def closure():
-        ...     optimizer.zero_grad()
-        ...     loss = model(x).square().mean()
-        ...     loss.backward()
-        ...     return loss
-        >>> first, *_, last = [float(optimizer.step(closure)) for _ in range(30)]
-        >>> last < first
+        >>> losses = [float(optimizer.step(lambda: BatchLoss(model(x).square().mean()))) for _ in range(30)]
+        >>> losses[-1] < losses[0]
         True
     """
 

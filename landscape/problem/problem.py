@@ -82,7 +82,6 @@ class Problem(Passes):
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> problem.n_parameters, problem.n_examples
         (15, 20)
         >>> gradient = problem.gradient()

@@ -15,7 +15,7 @@ MEASURES = Registry(
                 "cost": "1 gradient per example and m, and 1 forward per rho (or 1 gradient per inner step)",
                 "paper": "arXiv 2010.01412, section 4.1",
             },
-            ("m", "rho", "p", "adaptive", "inner_steps", "maximizer"),
+            ("m", "blocks", "rho", "p", "adaptive", "inner_steps", "maximizer"),
         ),
         "asam-sharpness": Entry(
             "landscape.measures.m_sharpness:asam_sharpness",
@@ -25,7 +25,7 @@ MEASURES = Registry(
                 "cost": "as m-sharpness",
                 "paper": "arXiv 2102.11600",
             },
-            ("m", "rho", "p", "inner_steps", "maximizer", "eta"),
+            ("m", "blocks", "rho", "p", "inner_steps", "maximizer", "eta"),
         ),
         "worst-case-adaptive": Entry(
             "landscape.measures.m_sharpness:worst_case_adaptive",
@@ -35,7 +35,7 @@ MEASURES = Registry(
                 "cost": "21 gradients per example and rho",
                 "paper": "arXiv 2302.07011",
             },
-            ("m", "rho", "p", "inner_steps", "maximizer"),
+            ("m", "blocks", "rho", "p", "inner_steps", "maximizer"),
         ),
         "average-case": Entry(
             "landscape.measures.average_case:average_case",
@@ -153,7 +153,7 @@ MEASURES = Registry(
                 "cost": "2 gradients per example and m",
                 "paper": "arXiv 2405.18861, appendix C.3",
             },
-            ("m",),
+            ("m", "blocks"),
         ),
         "input-sharpness": Entry(
             "landscape.measures.input_sharpness:input_sharpness",

@@ -44,7 +44,6 @@ def write_report(results: Sequence[Result], out: Path, *, title: str) -> Path:
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> import tempfile, pathlib
         >>> page = pathlib.Path(tempfile.mkdtemp()) / "report.html"
         >>> landscape.write_report([landscape.hessian(problem, top=1)], page, title="A linear model").exists()

@@ -29,7 +29,6 @@ def training_result(run: Run) -> Result:
         >>> import tempfile, landscape
         >>> folder = tempfile.mkdtemp()
         >>> [run] = landscape.train(folder, data="gaussian-domains", model="mlp", steps=5, optimizer=("sam",))
-
         >>> landscape.training_result(run).kind
         'training'
     """

@@ -51,7 +51,6 @@ class Result:
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> import tempfile, pathlib
         >>> found = landscape.domains(problem)
         >>> file = found.save(pathlib.Path(tempfile.mkdtemp()) / "found.nc")

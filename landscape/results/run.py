@@ -40,7 +40,6 @@ class Run:
         >>> import tempfile, landscape
         >>> folder = tempfile.mkdtemp()
         >>> [run] = landscape.train(folder, data="gaussian-domains", model="mlp", steps=5, optimizer=("sam",))
-
         >>> again = landscape.Run(run.path)
         >>> sorted(again.checkpoints())
         [5]

@@ -75,7 +75,6 @@ def processes() -> Iterator[None]:
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> with landscape.processes():  # under torchrun the examples are shared out; alone nothing changes
         ...     found = landscape.hessian(problem, top=1)
     """

@@ -143,7 +143,7 @@ class SharpnessSpec(Spec):
     def _check_used(self) -> None:
         """Refuse a flag that none of the chosen measures uses."""
         unused = {f.name: f.default for f in fields(self)}
-        for name in ("m", "rho", "p", "adaptive", "inner_steps", "maximizer", "eta", "draws", "start"):
+        for name in ("m", "blocks", "rho", "p", "adaptive", "inner_steps", "maximizer", "eta", "draws", "start"):
             users = [n for n in MEASURES if name in MEASURES[n].options]
             if getattr(self, name) != unused[name] and not set(users) & set(self.measure):
                 raise UsageError(

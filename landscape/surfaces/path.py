@@ -67,7 +67,6 @@ def path(
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> import tempfile, pathlib
         >>> other = pathlib.Path(tempfile.mkdtemp()) / "other.pt"
         >>> torch.save(torch.nn.Linear(4, 3).state_dict(), other)

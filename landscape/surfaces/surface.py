@@ -75,7 +75,6 @@ def surface(
         >>> import torch, landscape
         >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
         >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
-
         >>> found = landscape.surface(problem, dim=1, points=5)
         >>> found.data["loss"].shape
         (5,)

@@ -11,6 +11,7 @@ from ..measures.engine.measurement import Measure, Measurement
 from ..problem.problem import Problem
 from ..runtime.random_state import preserved_random_state, seed_everything
 from ..specs import SharpnessSpec
+from .requiring import require
 
 
 def check_measure(measure: Measure, spec: SharpnessSpec | None = None) -> None:
@@ -40,23 +41,21 @@ def check_measure(measure: Measure, spec: SharpnessSpec | None = None) -> None:
         before = [p.detach().clone() for p in whole.model.parameters()]
         state = torch.get_rng_state().clone()
         first = _values(measure, whole, spec)
-        assert torch.equal(state, torch.get_rng_state()), "it moves torch's global random numbers"
+        require(torch.equal(state, torch.get_rng_state()), "it moves torch's global random numbers")
         kept = all(torch.equal(a, b) for a, b in zip(before, whole.model.parameters(), strict=True))
-        assert kept, "it leaves other weights behind"
-        assert all(p.grad is None for p in whole.model.parameters()), "it leaves gradients behind"
-        assert not whole.model.training, "it leaves another mode behind"
-        assert _close(first, _values(measure, whole, spec), 0.0), (
-            "asked again with the same seed it answers otherwise"
-        )
-        assert _close(first, _values(measure, pieces, spec), 1e-9), "it depends on the size of the micro-batches"
+        require(kept, "it leaves other weights behind")
+        require(all(p.grad is None for p in whole.model.parameters()), "it leaves gradients behind")
+        require(not whole.model.training, "it leaves another mode behind")
+        require(_close(first, _values(measure, whole, spec), 0.0), "with the same seed it answers otherwise")
+        require(_close(first, _values(measure, pieces, spec), 1e-9), "it depends on the size of the micro-batches")
 
 
 def _values(measure: Measure, problem: Problem, spec: SharpnessSpec) -> list[float | None]:
     found = list(measure(problem, spec, 0))
-    assert found, "it gives nothing"
-    assert all(isinstance(v, Measurement) for v in found), "it gives something else than a Measurement"
+    require(bool(found), "it gives nothing")
+    require(all(isinstance(v, Measurement) for v in found), "it gives something else than a Measurement")
     values = [v.value for v in found]
-    assert all(v is None or math.isfinite(v) for v in values), f"it gives {values}"
+    require(all(v is None or math.isfinite(v) for v in values), f"it gives {values}")
     return values
 
 

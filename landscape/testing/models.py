@@ -9,6 +9,7 @@ from torch import nn
 from ..data.losses import LossFunction
 from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
+from .requiring import require
 
 
 def check_model(model: nn.Module, data: Any, loss: str | LossFunction = "cross_entropy") -> None:
@@ -33,5 +34,7 @@ def check_model(model: nn.Module, data: Any, loss: str | LossFunction = "cross_e
     """
     problem = Problem(model, data, loss)
     found = derivatives(problem, product=True)
-    assert not found.reason, f"its derivatives could not be looked at: {found.reason}"
-    assert not found.parameters, found.note("gradient and Hessian product")
+    require(not found.reason, f"its derivatives could not be looked at: {found.reason}")
+    for of in ("gradient", "hessian"):
+        note = found.note(of)
+        require(note is None, str(note))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..optim.core.closures import BatchLoss
 from ..runtime.random_state import preserved_random_state, seed_everything
+from .requiring import require
 
 _STEPS = 4
 Make = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
@@ -39,17 +40,17 @@ def check_optimizer(make: Make) -> None:
     with preserved_random_state():
         batch, differentiated = _trained(make, kind="batch"), _trained(make, kind="differentiated")
         worst = max(float((a - b).abs().max()) for a, b in zip(batch.weights, differentiated.weights, strict=True))
-        assert worst <= 1e-12, f"a closure that calls backward ends {worst:.1e} from one that returns a BatchLoss"
-        assert all(bool(w.isfinite().all()) for w in batch.weights), "weights are not finite"
-        assert torch.equal(batch.model[0].unused, torch.ones(2).double()), "a weight without a gradient has moved"
+        require(worst <= 1e-12, f"a closure that calls backward ends {worst:.1e} from one that returns a BatchLoss")
+        require(all(bool(w.isfinite().all()) for w in batch.weights), "weights are not finite")
+        require(torch.equal(batch.model[0].unused, torch.ones(2).double()), "a weight without a gradient has moved")
         plain = _trained(lambda p: torch.optim.SGD(p, lr=0.0), kind="differentiated")
-        assert batch.drawn == plain.drawn, "what is drawn after the steps depends on how many passes they had"
+        require(batch.drawn == plain.drawn, "what is drawn after the steps depends on how many passes they had")
         passes = int(batch.model[1].num_batches_tracked)
-        assert passes == _STEPS, f"running statistics saw {passes} passes in {_STEPS} steps"
+        require(passes == _STEPS, f"running statistics saw {passes} passes in {_STEPS} steps")
         for seen in batch.masks:
-            assert len(set(seen)) == 1, "the passes of one step drop different units"
+            require(len(set(seen)) == 1, "the passes of one step drop different units")
         first, last = batch.losses[0], _trained(make, kind="batch", steps=40).losses[-1]
-        assert last < first, f"the loss rose from {first:.4g} to {last:.4g} in 40 steps"
+        require(last < first, f"the loss rose from {first:.4g} to {last:.4g} in 40 steps")
         _check_state(make)
 
 
@@ -137,4 +138,4 @@ def _check_state(make: Make) -> None:
         seed_everything(k, "step")
         again.step("batch")
     same = all(torch.equal(a, b) for a, b in zip(whole.weights, again.weights, strict=True))
-    assert same, "with the saved state it does not go on to the same bits"
+    require(same, "with the saved state it does not go on to the same bits")

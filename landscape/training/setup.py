@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from ..base.errors import UsageError
 from ..base.plugins import Plugin, resolve
+from ..data.changes import changed
 from ..data.losses import LossFunction, as_loss
 from ..data.splits import Splits, open_data
 from ..models.build import build_model, default_model, facts_of
@@ -24,8 +24,6 @@ from ..specs import TrainSpec, key_values
 
 DEFAULT_BATCH = 64
 
-
-log = logging.getLogger(__name__)
 
 VALIDATION = 0.2  # as DomainBed holds out
 
@@ -90,18 +88,28 @@ def with_validation(spec: TrainSpec, splits: Splits) -> TrainSpec:
     """The spec of a single run that sets validation examples aside if it chooses by them and the data has none.
 
     Choosing by the test split would make of its numbers the best of several.
+
+    Raises:
+        UsageError: If examples are to be set aside and the data has a split val.
     """
     chooses = spec.average == "swad" or spec.select == "training-domain"
-    if spec.validation is not None or not chooses or "val" in splits:
+    if "val" in splits:
+        if spec.validation is not None:
+            raise UsageError("the data has a split val of its own", "--validation", "drop the flag")
         return spec
-    log.info("the data has no split val: %g of the training examples are set aside to choose by", VALIDATION)
-    return spec.with_(validation=VALIDATION)
+    return spec.with_(validation=VALIDATION) if chooses and spec.validation is None else spec
 
 
 def method_settings(spec: TrainSpec) -> dict[str, Any]:
     """All parameters of the method of a single run, defaults filled in."""
     defaults = method_defaults(spec.optimizer[0])
     return {k: getattr(spec, k) if spec.given(k) else default for k, default in defaults.items()}
+
+
+def training_size(spec: TrainSpec, splits: Splits) -> int:
+    """How many examples a single run is trained on, after everything that is done to them."""
+    found = changed(splits, with_validation(spec, splits).to_dict(), spec.holdout, spec.seed[0]).splits
+    return len(seen_positions(found, "train", spec.holdout))
 
 
 def seen_positions(splits: Splits, split: str, holdout: tuple[str, ...]) -> Any:
@@ -126,7 +134,7 @@ def check_examples(spec: TrainSpec, splits: Splits) -> None:
         )
     if spec.sampler == "balanced" and not splits.domains:
         raise UsageError("the data has no domains", "--sampler balanced", "use mixed")
-    n = len(seen_positions(splits, "train", spec.holdout))
+    n = training_size(spec, splits)
     if isinstance(spec.batch_size, int) and spec.batch_size > n:
         raise UsageError(
             f"batch_size={spec.batch_size} exceeds the {n} training examples", "--batch-size", "use full"
@@ -157,8 +165,7 @@ def resolved_spec(spec: TrainSpec, ingredients: TrainingInputs) -> dict[str, Any
     return {
         **spec.to_dict(),
         **method_settings(spec),
-        "batch_size": spec.batch_size
-        or batch_size(spec, len(seen_positions(ingredients.splits, "train", spec.holdout))),
+        "batch_size": spec.batch_size or batch_size(spec, training_size(spec, ingredients.splits)),
         "data": ingredients.data.name,
         "model": ingredients.model.name,
         "loss": ingredients.loss.name,

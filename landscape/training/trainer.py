@@ -102,7 +102,9 @@ def train_one(
 ) -> Run:
     """Train a single (optimizer, seed) into ``folder``; arguments as in `train`."""
     run = Run(folder)
-    spec = with_validation(spec, ingredients.splits)
+    asked, spec = spec.validation, with_validation(spec, ingredients.splits)
+    if spec.validation != asked:
+        log.info("the data has no split val: %g of the training examples are set aside to choose by", spec.validation)
     training = Training(spec, ingredients, run, stop)  # everything that can be refused is refused before writing
     resolved = resolved_spec(spec, ingredients)
     record = ingredients.record()
@@ -142,7 +144,7 @@ def train_one(
 
 def config_hash(spec: TrainSpec, ingredients: TrainingInputs) -> str:
     """What a run folder's ``config_hash`` is for this training: its settings, code and examples."""
-    return _hash_of(spec, ingredients, ingredients.record())
+    return _hash_of(with_validation(spec, ingredients.splits), ingredients, ingredients.record())
 
 
 def _hash_of(spec: TrainSpec, ingredients: TrainingInputs, record: Mapping[str, Any]) -> str:

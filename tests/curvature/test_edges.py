@@ -50,7 +50,6 @@ def facts(name: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", METHODS)
 def test_the_edge_of_the_very_optimizer(name: str, beta: float, decay: float):
     found = edges_of_stability(facts(name, momentum=beta, weight_decay=decay), NORM)
-    assert found is not None
     assert not grows(name, 0.98 * found["own"], beta, decay)
     assert grows(name, 1.02 * found["own"], beta, decay)
     assert found["gd"] == 2 / ETA
@@ -95,6 +94,9 @@ def test_no_edge_where_none_is_known(known: dict[str, Any] | None):
         *({"optimizer": k} for k in ("asam", "gsam", "fsam", "looksam", "disam", "vrex", "entropy-sgd", "own")),
         *({"adaptive": True}, {"p": "inf"}, {"m": 16}, {"ascent_steps": 3}, {"order": 2}, {"average": "swa"}),
         *({"weight_decay_in_perturbation": True}, {"optimizer": "sagm"}, {"optimizer": "wsam"}, {"rho": None}),
+        {"optimizer": "wsam", "gamma": 1.0},
+        {"optimizer": "wsam", "gamma": float("nan")},
+        *({"rho": r} for r in (float("inf"), float("nan"), -0.05)),
         {"optimizer": "sagm", "rho": 1e-3, "alpha": 1.0},  # matching pulls too hard: no root
     ],
     ids=str,

@@ -432,6 +432,7 @@ def test_a_flag_that_no_measure_uses_is_refused():
         ({"measure": ("gradient-norm",), "p": "inf"}, "--p"),
         ({"measure": ("keskar",), "adaptive": True}, "--adaptive"),
         ({"eta": 0.1}, "--eta"),
+        ({"measure": ("gradient-norm",), "blocks": "stratified"}, "--blocks"),
     ):
         with pytest.raises(UsageError, match=f"{flag} is used by none of the chosen measures"):
             SharpnessSpec(**options)

@@ -308,6 +308,45 @@ def test_validation_examples_are_set_aside_where_a_choice_needs_them(train):
     assert run.record["selected"]["of"].startswith("val accuracy")
 
 
+SINGLE = """
+
+def single():
+    x, y = data()["test"]["a"]
+    return {"train": {"a": (x[:1], y[:1])}, "test": {"a": (x, y)}}
+"""
+
+
+def test_validation_that_cannot_be_set_aside_is_refused(train, problem_file: Path):
+    """Before anything is trained; what is left is what a batch is taken of."""
+    with pytest.raises(UsageError, match=r"batch_size=60 exceeds the 54 training examples"):
+        train(validation=0.5, batch_size=60)
+    (run,) = train("small", validation=0.5, batch_size=None)
+    assert run.spec["batch_size"] == 54
+    made = problem_file.with_name("with_val.py")
+    made.write_text(problem_file.read_text() + "\n\ndef more():\n    return {**data(), 'val': data()['test']}\n")
+    with pytest.raises(UsageError, match=r"split val of its own.*--validation"):
+        train("own", data=f"{made}:more", validation=0.5)
+    (chosen,) = train("own", data=f"{made}:more", average="swad", save_every="2steps")
+    assert chosen.spec["validation"] is None
+    one = problem_file.with_name("one.py")
+    one.write_text(problem_file.read_text() + SINGLE)
+    with pytest.raises(UsageError, match="no training domain has two examples"):
+        train("single", data=f"{one}:single", validation=0.5, batch_size=None)
+
+
+def test_a_study_repeats_no_training_that_chose_its_validation(tmp_path: Path, problem_file: Path):
+    """What is set aside by default is part of the run's settings, and so of what a study looks for."""
+    from landscape.specs import TrainSpec
+    from landscape.training.setup import open_inputs
+    from landscape.training.trainer import config_hash
+    from landscape.training.trainer import train as train_spec
+
+    named = {"data": f"{problem_file}:data", "model": f"{problem_file}:network"}
+    spec = TrainSpec(**named, steps=4, batch_size=16, average="swad")
+    [run] = train_spec(spec, tmp_path / "runs")
+    assert run.record["config_hash"] == config_hash(next(spec.runs()), open_inputs(spec))
+
+
 @pytest.mark.parametrize("average", ["swa", "swad"])
 def test_averaged_weights_are_what_a_run_ends_with(train, average: str):
     (plain,) = train("plain", epochs=8, save_every="1epochs")
