@@ -164,7 +164,8 @@ def _show_statistics(result: Any, screen: Screen) -> None:
         if outcome["note"]:
             screen.line(f"{title}: {outcome['note']}")
             continue
-        title += f"; unrelated rankings stay below |tau| = {number(outcome['null_band'], 2)} (95 %)"
+        band = number(outcome["null_band"], 2)
+        title += f"; of so many independent ones 95 % of unrelated rankings stay below |tau| = {band}"
         table = [
             [
                 r["measure"],

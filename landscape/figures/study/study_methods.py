@@ -60,7 +60,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.suptitle(f"difference from {safe(name(str(comparison['baseline'])))}", fontsize=style.small)
     notes.append(
-        "ticks: one difference per configuration and seed; bars: Student's 95 % interval of the mean; filled: "
+        "ticks: one difference per configuration and seed; bars: Student's 95 % interval of the mean, "
+        "over means of settings and of seeds where pairs share them; filled: "
         "p < 0.05 by exact sign flips after Holm's correction"
     )
     return Drawing(figure, table, tuple(notes))
