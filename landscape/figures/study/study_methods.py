@@ -62,7 +62,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     notes.append(
         "ticks: one difference per configuration and seed; bars: Student's 95 % interval of the mean, "
         "over means of settings and of seeds where pairs share them; filled: "
-        "p < 0.05 by exact sign flips after Holm's correction"
+        "p < 0.05 by sign flips (Student's t of fewer than six means) after Holm's correction"
     )
     return Drawing(figure, table, tuple(notes))
 
