@@ -154,10 +154,14 @@ def _show_status(now: dict[str, Any], screen: Screen) -> None:
 
 
 def _show_statistics(result: Any, screen: Screen) -> None:
+    from landscape.study.claims import numbers
     from landscape.study.findings import findings
     from landscape.study.verdicts import OUTCOME_WORDS
 
     record = result.record
+    asked = [[r["says"] + (f" ({r['at']})" if r["at"] else ""), r["answer"] + numbers(r)] for r in record["claims"]]
+    if asked:
+        screen.table(["claim", "answer"], asked)
     for outcome in record["outcomes"]:
         rows = [r for r in record["correlations"] if r["outcome"] == outcome["outcome"]]
         title = f"against {OUTCOME_WORDS.get(outcome['outcome'], outcome['outcome'])}, {outcome['n']} models"

@@ -13,6 +13,7 @@ from ..figures.draw.style import Style
 from ..figures.draw.tables import to_csv, to_latex
 from ..figures.render import render
 from ..results.result import Result
+from ..study.claims import sentence as claim_sentence
 from ..study.findings import about, caveats, compared_sentence, who_is_in
 from .page import write_page
 from .sections import plots
@@ -95,6 +96,7 @@ def _question(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _findings(record: dict[str, Any]) -> Iterator[str]:
+    yield from map(claim_sentence, record.get("claims") or ())
     yield from who_is_in(record)
     for outcome in record["outcomes"]:
         yield from about(outcome, [r for r in record["correlations"] if r["outcome"] == outcome["outcome"]])

@@ -37,6 +37,8 @@ class HtmlTable:
 
 def tables(record: Row) -> Iterator[HtmlTable]:
     """All tables that the study allows."""
+    if record.get("claims"):
+        yield _claims(record["claims"])
     for outcome in record["outcomes"]:
         rows = [r for r in record["correlations"] if r["outcome"] == outcome["outcome"]]
         if not outcome["note"]:
@@ -48,6 +50,34 @@ def tables(record: Row) -> Iterator[HtmlTable]:
     yield _methods(record)
     if record["comparison"]["pairs"]:
         yield _pairs(record)
+
+
+def _claims(rows: Sequence[Row]) -> HtmlTable:
+    cells = []
+    for r in rows:
+        scale = 100 if r["quantity"].endswith("accuracy") and r["expects"] != "predicts" else 1
+        low, high = r["low"], r["high"]
+        margin = r["margin_size"]
+        cells.append(
+            [
+                r["says"],
+                r["at"] or "–",
+                r["answer"],
+                "–" if r["difference"] is None else f"{scale * r['difference']:+.3g}",
+                "–" if low is None or high is None else f"{scale * low:+.3g} to {scale * high:+.3g}",
+                "–" if margin is None else f"{scale * margin:.2g}",
+                "–" if r["p"] is None else f"{r['p']:.2g}",
+                r["source"],
+            ]
+        )
+    caption = (
+        "One rule: a difference shows if its corrected p is below 0.05 and its 95 % interval excludes 0; it is "
+        "refuted (no difference that matters) if the whole interval lies within the margin, which was written down "
+        "before the run; everything else is cannot tell, also an interval that covers 0. Accuracies in percentage "
+        "points; of predictions the difference is tau, or of two taus."
+    )
+    head = ["claim", "at", "answer", "difference", "95 % interval", "margin", "p", "source"]
+    return HtmlTable("claims", "What was asked, and the answer", caption, head, cells, [dict(r) for r in rows])
 
 
 def _correlations(outcome: Row, rows: Sequence[Row]) -> HtmlTable:

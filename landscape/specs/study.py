@@ -9,6 +9,7 @@ name = "radius"
 [seeds]              # init, order, split, measurement
 [[analyses]]         # kind, and fields of its spec and of `ProblemSpec`
 [report]             # which outcomes, which comparison
+[[claims]]           # fields of `ClaimSpec`: what is asked, and what would refute it
 [tiny]               # what ``--size tiny`` changes of all this
 """
 
@@ -28,6 +29,7 @@ from ..registry import MEASURES
 from .analysis import DomainsSpec, HessianSpec, SharpnessSpec
 from .base import Spec
 from .cells import Cell, cells_of
+from .claims import ClaimSpec, claims_of, refutation
 from .problem import ProblemSpec
 from .seeds import SeedsSpec
 from .surface import SurfaceSpec
@@ -40,7 +42,7 @@ ANALYSIS_SPECS: Mapping[str, type[Spec]] = {
     "domains": DomainsSpec,
 }
 OUTCOMES = ("gap_loss", "gap_error", "unseen_gap_loss", "unseen_gap_error")
-_PARTS = ("train", "pretrain", "arms", "grid", "random", "seeds", "analyses", "report", "tiny")
+_PARTS = ("train", "pretrain", "arms", "grid", "random", "seeds", "analyses", "report", "claims", "tiny")
 _TEXTS = ("name", "title", "claim", "refuted_by", "decides")
 _START = "distance-from-start"  # the measure that needs the weights at step 0
 
@@ -128,6 +130,7 @@ class Experiment:
     analyses: tuple[Analysis, ...]
     seeds: SeedsSpec
     report: StudyReportSpec
+    claims: tuple[ClaimSpec, ...]
     stop_at: float | None
     content: Mapping[str, Any]
 
@@ -182,6 +185,8 @@ class Experiment:
         seeds = SeedsSpec.from_dict(table_of(content, "seeds", where), f"{where}, [seeds]")
         report = StudyReportSpec.from_dict(table_of(content, "report", where), f"{where}, [report]")
         cells = cells_of({**content, "train": train}, seeds, where)
+        claims = claims_of(content, where)
+        texts["refuted_by"] = texts["refuted_by"] or refutation(claims)
         return cls(
             **{**texts, "title": texts["title"] or texts["name"]},
             size=size,
@@ -189,6 +194,7 @@ class Experiment:
             analyses=analyses,
             seeds=seeds,
             report=report,
+            claims=claims,
             stop_at=train.get("stop_at"),
             content=content,
         )

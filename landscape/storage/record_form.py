@@ -315,6 +315,26 @@ class ComparisonRecord(TypedDict, total=False):
     notes: Texts
 
 
+class ClaimRecord(TypedDict, total=False):
+    """A claim and the answer to it."""
+
+    says: Required[str]
+    source: str | None
+    at: str | None
+    answer: Required[str]
+    expects: Required[str]
+    quantity: Required[str]
+    than: str | None
+    grows_with: str | None
+    n: int | None
+    difference: Required[Number]
+    low: Required[Number]
+    high: Required[Number]
+    margin_size: Required[Number]
+    p: Number
+    note: str | None
+
+
 class StudyRecord(CommonRecord, total=False):
     """A study and its statistics."""
 
@@ -325,6 +345,7 @@ class StudyRecord(CommonRecord, total=False):
     outcomes: Required[list[dict[str, Any]]]
     models: Required[list[dict[str, Any]]]
     comparison: ComparisonRecord | None
+    claims: list[ClaimRecord] | None
     controls: list[dict[str, Any]] | None
     radii: list[dict[str, Any]] | None
     uniform: list[dict[str, Any]] | None

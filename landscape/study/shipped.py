@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..base.errors import UsageError
 from ..base.names import neighbours
+from ..specs.claims import claims_of, refutation
 
 
 def shipped() -> dict[str, dict[str, str]]:
@@ -18,6 +19,7 @@ def shipped() -> dict[str, dict[str, str]]:
     for name in found:
         content = tomllib.loads((folder / name).read_text(encoding="utf-8"))
         texts = {k: " ".join(str(content.get(k, "")).split()) for k in ("title", "claim", "refuted_by", "decides")}
+        texts["refuted_by"] = texts["refuted_by"] or refutation(claims_of(content, name))
         studies[name.removesuffix(".toml")] = {"name": name.removesuffix(".toml"), **texts}
     return studies
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 
 from ..base.errors import UsageError
 from ..results.result import Result
+from ..specs.claims import ClaimSpec
 from ..specs.study import Experiment, StudyReportSpec
+from .claims import answers
 from .folder import StudyFolder, state, wanted
 from .job import Job
 from .made_of import current
@@ -141,14 +143,17 @@ def statistics(experiment: Experiment, folder: StudyFolder) -> Result:
         "selection": sorted({c.spec.select for c in experiment.cells}),
         "experiment": experiment.content,
     }
-    result = describe(table, experiment.report, facts)
+    result = describe(table, experiment.report, facts, experiment.claims)
     result.save(folder.path / "study.nc")
     return result
 
 
-def describe(table: Table, spec: StudyReportSpec, facts: Mapping[str, Any]) -> Result:
+def describe(
+    table: Table, spec: StudyReportSpec, facts: Mapping[str, Any], claims: Sequence[ClaimSpec] = ()
+) -> Result:
     """All statistics of a table of models as a result; ``facts`` of the experiment go into its record."""
     rows, outcomes = correlations(table, spec)
+    comparison = compared(table, spec)
     record = {
         "target": None,
         **facts,
@@ -168,7 +173,8 @@ def describe(table: Table, spec: StudyReportSpec, facts: Mapping[str, Any]) -> R
         "failed_analyses": table.failed_analyses,
         "outcomes": outcomes,
         "correlations": rows,
-        "comparison": compared(table, spec),
+        "comparison": comparison,
+        "claims": answers(claims, table, spec, comparison, rows),
         "radii": radii(table),
         "controls": table.controls,
         "uniform": table.uniform,

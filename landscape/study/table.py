@@ -108,7 +108,7 @@ def collect(experiment: Experiment, folder: StudyFolder) -> Table:
         record, dropped = current(folder.record(cell), cell, wanted(experiment, cell))
         asked = [(a, s, a.key(s)) for a, s in wanted(experiment, cell)]
         reason = "it was made of other code than now; run the study again" if dropped else None
-        reason = reason or _reason_to_drop(record, [k for *_, k in asked], experiment.stop_at)
+        reason = reason or _reason_to_drop(record, [k for *_, k in asked], cell.spec.stop_at)
         if reason:
             out.setdefault((reason, cell.arm), []).append(cell.name)
             continue

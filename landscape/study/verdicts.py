@@ -14,6 +14,7 @@ FEWEST_SEEDS = 3
 MANY_CONFIGURATIONS = 30  # so many carry the noise of the seeds in themselves
 NEGLIGIBLE = 0.2  # |tau| below this predicts nothing of use: 60 % of pairs in order, where 50 % is chance
 CANNOT_TELL = "cannot tell"
+LEVEL = 0.05  # of every test, after the correction for all of them
 EQUAL = "equal"  # of two methods: weights, bit for bit
 VERDICTS = ("predicts", "predicts the opposite", "does not predict", CANNOT_TELL)
 
@@ -40,7 +41,7 @@ def judge(row: Mapping[str, Any], *, repetitions: int, configurations: int) -> d
         if low > -NEGLIGIBLE and high < NEGLIGIBLE:
             return {"verdict": "does not predict", "because": f"{told}, all of it negligible", "warnings": warnings}
         return {"verdict": CANNOT_TELL, "because": f"{told}, which covers 0", "warnings": warnings}
-    if row["p_holm"] is None or row["p_holm"] >= 0.05:
+    if row["p_holm"] is None or row["p_holm"] >= LEVEL:
         corrected = "1" if row["p_holm"] is None else f"{row['p_holm']:.2g}"
         because = f"{told}, but p = {corrected} after correction for {row['tests']} tests"
         return {"verdict": CANNOT_TELL, "because": because, "warnings": warnings}

@@ -126,15 +126,19 @@ def gradient_conflict(point: AscentPoint) -> dict[str, float]:
 
     SAGM (arXiv 2303.10353, section 3) descends L, L_p = L(w + e) and h = L_p − L together. The angle of ∇L and ∇L_p
     is near 0 for a small rho by construction and says nothing of that: ∇h is their difference. Cosines of ∇h with
-    ∇L and with ∇L_p; below 0 a step down h goes up the other. ``ratio`` is ‖∇h‖/‖∇L‖.
+    ∇L and with ∇L_p; below 0 a step down h goes up the other, and ``opposes_loss`` or ``opposes_perturbed`` is 1, so
+    that their means are shares of steps. ``ratio`` is ‖∇h‖/‖∇L‖.
     """
     _, g = point.gradient()
     with point.at(point.climb(g)):
         _, there = point.gradient()
     gap = [b - a for a, b in zip(g, there, strict=True)]
+    with_loss, with_perturbed = _cosine(gap, g), _cosine(gap, there)
     return {
-        "cosine_loss": _cosine(gap, g),
-        "cosine_perturbed": _cosine(gap, there),
+        "cosine_loss": with_loss,
+        "cosine_perturbed": with_perturbed,
+        "opposes_loss": float(with_loss < 0),
+        "opposes_perturbed": float(with_perturbed < 0),
         "ratio": float(global_norm(gap) / (global_norm(g) + 1e-30)),
     }
 

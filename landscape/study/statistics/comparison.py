@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import product
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
-from ...base.errors import UsageError
 from ...base.names import unknown_name
 from ...specs.study import StudyReportSpec
-from ...specs.train import BASES, METHOD_FLAGS
 from ..table import Model, Table
-from ..verdicts import CANNOT_TELL, EQUAL
+from ..verdicts import CANNOT_TELL, EQUAL, LEVEL
 from .paired import FEWEST, FEWEST_MEANS, crossed_effect, enough, holm, independent
+from .pairing import (
+    Placed,
+    axes_of,
+    baseline_of,
+    couples_of,
+    groups_of,
+    method_at,
+    parts_of,
+    setting_of,
+    values_of,
+    words,
+)
 
 Row = dict[str, Any]
-LEVEL = 0.05
 COST = 0.1  # budgets that differ by more are said
-
-
-class Placed(Protocol):
-    """A model, planned or finished: all that pairs need to know of it."""
-
-    @property
-    def arm(self) -> str:
-        """Its arm or optimizer."""
-
-    @property
-    def axes(self) -> Mapping[str, Any]:
-        """Value of every axis; None where it does not apply."""
-
-    @property
-    def repetition(self) -> int:
-        """Which repetition of its configuration."""
-
-
-M = TypeVar("M", bound=Placed)
 
 
 def compared(table: Table, spec: StudyReportSpec) -> dict[str, Any]:
@@ -57,20 +46,20 @@ def compared(table: Table, spec: StudyReportSpec) -> dict[str, Any]:
     Raises:
         UsageError: If an axis, a quantity or the baseline is unknown.
     """
-    axes = _axes(table.models, spec)
+    axes = axes_of(table.models, spec)
     quantities = [*dict.fromkeys(k for m in table.models for k in m.outcomes)]
     quantities += [*table.measures, *table.courses, *table.baselines]
     found: dict[str, Any] = {"axes": list(axes), "baseline": None, "competitors": [], "pairs": [], "notes": []}
     found["competitors"] = [
-        _summary(name + at, members, quantities)
-        for at, models in _parts(table.models, spec, axes)
-        for name, members in _groups(models, axes).items()
+        _summary(method_at(name, at), members, quantities)
+        for at, models in parts_of(table.models, spec, axes)
+        for name, members in groups_of(models, axes).items()
     ]
-    groups = _groups(table.models, axes)
+    groups = groups_of(table.models, axes)
     if len(groups) < 2:
         found["notes"].append("there is nothing to compare: one method")
         return found
-    baseline = _baseline(groups, spec)
+    baseline = baseline_of(groups, spec)
     found["baseline"] = baseline
     if spec.compare_by:
         for name in spec.compare_by:
@@ -80,8 +69,8 @@ def compared(table: Table, spec: StudyReportSpec) -> dict[str, Any]:
                     continue
                 raise unknown_name("quantity", name, quantities, "report.compare_by")
         pairs = [
-            _pair(name, couples, quantity, baseline, (*axes, *spec.within))
-            for name, couples in _couples(table.models, spec, axes, baseline)
+            _pair(name, at, couples, quantity, baseline, (*axes, *spec.within))
+            for name, at, couples in couples_of(table.models, spec, axes, baseline)
             for quantity in spec.compare_by
             if quantity in quantities
         ]
@@ -104,12 +93,12 @@ def undecidable(models: Sequence[Placed], spec: StudyReportSpec) -> list[str]:
     Returns:
         A note, or nothing.
     """
-    axes = _axes(models, spec)
-    groups = _groups(models, axes)
+    axes = axes_of(models, spec)
+    groups = groups_of(models, axes)
     if len(groups) < 2:
         return []
     apart = (*axes, *spec.within)
-    counts = [_independent(c, apart) for _, c in _couples(models, spec, axes, _baseline(groups, spec))]
+    counts = [_independent(c, apart) for _, _, c in couples_of(models, spec, axes, baseline_of(groups, spec))]
     if counts and not any(enough(n, by) for n, by in counts):
         n, by = max(counts)
         more = ", or compare within each (report.within)" if by == "setting" else " seeds"
@@ -124,12 +113,7 @@ def _few(n: int, by: str) -> str:
 
 
 def _independent(couples: Sequence[tuple[Placed, Placed]], apart: Sequence[str]) -> tuple[int, str]:
-    return independent([_setting(m, apart) for m, _ in couples], [m.repetition for m, _ in couples])
-
-
-def _setting(model: Placed, apart: Sequence[str]) -> tuple[Any, ...]:
-    """Everything that a model shares with its partner but the seed."""
-    return tuple(v for k, v in model.axes.items() if k not in apart)
+    return independent([setting_of(m, apart) for m, _ in couples], [m.repetition for m, _ in couples])
 
 
 def _too_few(counts: Sequence[int]) -> list[str]:
@@ -140,82 +124,6 @@ def _too_few(counts: Sequence[int]) -> list[str]:
         f"{max(counts)} independent differences and {len(counts)} comparisons can never reach p = {LEVEL:g} after "
         "the correction: take more seeds or settings, or compare by fewer quantities"
     ]
-
-
-def _groups(models: Sequence[M], axes: Sequence[str]) -> dict[str, list[M]]:
-    """Models by what they are compared as."""
-    groups: dict[str, list[M]] = {}
-    for model in models:
-        groups.setdefault(label(model, axes), []).append(model)
-    return groups
-
-
-def _parts(models: Sequence[M], spec: StudyReportSpec, axes: Sequence[str]) -> Iterator[tuple[str, Sequence[M]]]:
-    """What is compared apart: all models, or those at each value of ``spec.within``, with words for it.
-
-    A model that an axis says nothing to, like plain training to a radius, stands beside all of its values.
-    """
-    if not spec.within:
-        yield "", models
-        return
-    known = [k for k in _known(models) if k not in axes]
-    for name in spec.within:
-        if name not in known and models:
-            raise unknown_name("axis", name, known, "report.within")
-    values = [dict.fromkeys(v for m in models if (v := m.axes.get(k)) is not None) for k in spec.within]
-    for chosen in product(*values):
-        here = dict(zip(spec.within, chosen, strict=True))
-        own = [m for m in models if all(m.axes.get(k) in (v, None) for k, v in here.items())]
-        yield f" ({', '.join(f'{k}={v}' for k, v in here.items())})", own
-
-
-def _couples(
-    models: Sequence[M], spec: StudyReportSpec, axes: Sequence[str], baseline: str
-) -> Iterator[tuple[str, list[tuple[M, M]]]]:
-    """Every competitor, with its models beside those of the baseline at the same other settings and seeds."""
-
-    def place(model: M) -> tuple[Any, ...]:
-        return (*_setting(model, (*axes, *spec.within)), model.repetition)
-
-    for at, own in _parts(models, spec, axes):
-        groups = _groups(own, axes)
-        partner = {place(m): m for m in groups.get(baseline, ())}
-        for name, members in groups.items():
-            if name != baseline and partner:
-                yield name + at, [(m, partner[place(m)]) for m in members if place(m) in partner]
-
-
-def label(model: Placed, axes: Sequence[str]) -> str:
-    """What a model is compared as."""
-    own = {a: model.axes.get(a) for a in axes}
-    name = [str(own.pop(k)) for k in ("arm", "optimizer") if own.get(k) is not None]
-    words = [f"{k}={v}" for k, v in own.items() if v is not None and k not in ("arm", "optimizer")]
-    return " ".join([*name, *words]) or model.arm
-
-
-def _known(models: Sequence[Placed]) -> list[str]:
-    return list(dict.fromkeys(k for m in models for k in m.axes))
-
-
-def _axes(models: Sequence[Placed], spec: StudyReportSpec) -> list[str]:
-    known = _known(models)
-    for name in spec.compare:
-        if name not in known and models:
-            raise unknown_name("axis", name, known, "report.compare")
-    return list(spec.compare) or [k for k in known if k in ("arm", "optimizer", "base", "average", *METHOD_FLAGS)]
-
-
-def _baseline(groups: Mapping[str, Sequence[Placed]], spec: StudyReportSpec) -> str:
-    if spec.baseline is not None:
-        if spec.baseline not in groups:
-            raise UsageError(
-                f"there is no {spec.baseline!r} to compare with",
-                "report.baseline",
-                f"there is: {', '.join(groups)}",
-            )
-        return spec.baseline
-    plain = [name for name in groups if name.split()[0].lower() in (*BASES, "erm")]
-    return plain[0] if plain else next(iter(groups))
 
 
 def _summary(name: str, members: Sequence[Model], quantities: Sequence[str]) -> Row:
@@ -233,19 +141,23 @@ def _summary(name: str, members: Sequence[Model], quantities: Sequence[str]) -> 
 
 
 def _pair(
-    name: str, couples: Sequence[tuple[Model, Model]], quantity: str, baseline: str, apart: Sequence[str]
+    name: str,
+    at: Mapping[str, Any],
+    couples: Sequence[tuple[Model, Model]],
+    quantity: str,
+    baseline: str,
+    apart: Sequence[str],
 ) -> Row:
-    known = [
-        (a - b, _setting(mine, apart), mine.repetition)
-        for mine, its in couples
-        if (a := mine.value(quantity)) is not None and (b := its.value(quantity)) is not None
-    ]
-    differences = [difference for difference, _, _ in known]
-    settings, seeds = [s for _, s, _ in known], [r for _, _, r in known]
+    known = values_of(couples, quantity, apart)
+    differences = [difference for difference, _, _, _ in known]
+    settings, seeds = [s for _, _, s, _ in known], [r for _, _, _, r in known]
     n, by = independent(settings, seeds)
     return {
-        "name": name,
+        "name": method_at(name, at),
+        "method": name,
+        "at": words(at),
         "baseline": baseline,
+        "baseline_mean": float(np.mean([b for _, b, _, _ in known])) if known else None,
         "quantity": quantity,
         "n": len(differences),
         "differences": differences,

@@ -262,6 +262,23 @@ class _Outcome:
             "gain_high": bounds.high,
         }
 
+    def gain_over(self, mine: str, other: str) -> tuple[float, float | None, float | None] | None:
+        """How much nearer one measure's ranking is to "sharper is worse" than another's, on the same resamples."""
+        values = [self.table.column(name)[self.places] for name in (mine, other)]
+        if not all(np.isfinite(v).all() for v in values):
+            return None
+        found = []
+        for name, column in zip((mine, other), values, strict=True):
+            tau, signs = kendall(column, self.gap), pair_signs(column)
+            if tau is None:
+                return None
+            sign = -1.0 if flatter_is_larger(name) else 1.0
+            drawn, without = (taus(signs, self.signs, counts) for counts in (self.counts, self.left_out))
+            found.append((sign * tau, sign * drawn, sign * without))
+        (tau, drawn, without), (its, its_drawn, its_without) = found
+        bounds = interval(tau - its, drawn - its_drawn, without - its_without)
+        return tau - its, bounds.low, bounds.high
+
     def _sign_error(self, values: Floats) -> Row | None:
         n = self._test_size()
         if n is None:
@@ -300,6 +317,28 @@ class _Outcome:
             "alarm_trials": self.alarm_trials,
             "spread": float(self.gap.std(ddof=1)) if len(self.gap) > 1 else None,
         }
+
+
+def gain_over(
+    table: Table, spec: StudyReportSpec, outcome: str, measure: str, other: str
+) -> tuple[float, float | None, float | None] | None:
+    """Whether a measure predicts an outcome better than another does: the difference of their taus.
+
+    Both are counted as "sharper is worse" and correlated with the same gaps; levels of the design are resampled for
+    both at once, so that what they share cancels.
+
+    Args:
+        table: The models.
+        spec: Number of resamples and their seed.
+        outcome: What is predicted.
+        measure: The one.
+        other: The other.
+
+    Returns:
+        Difference, and its 95 % interval (None: too few levels to resample); None if one of them has no tau.
+    """
+    known = np.isfinite(table.column(outcome))
+    return _Outcome(table, outcome, known, spec).gain_over(measure, other) if known.any() else None
 
 
 def radii(table: Table) -> list[Row]:
