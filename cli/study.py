@@ -169,6 +169,8 @@ def _show_statistics(result: Any, screen: Screen) -> None:
             screen.line(f"{title}: {outcome['note']}")
             continue
         band = number(outcome["null_band"], 2)
+        if outcome["reliability"] is not None:
+            title += f", {100 * max(outcome['reliability'], 0):.0f} % of its variance between configurations"
         title += f"; of so many independent ones 95 % of unrelated rankings stay below |tau| = {band}"
         table = [
             [

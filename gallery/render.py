@@ -19,7 +19,7 @@ import runpy
 import shutil
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from landscape import Result, render
 from landscape.figures.draw.tables import to_csv
 from landscape.figures.render import fitting
 from landscape.report.study_tables import tables
+from landscape.specs.study import Experiment
+from landscape.study.claims import ANSWERS, NOT_TESTED, numbers
+from landscape.study.shipped import find, shipped
 
 HERE = Path(__file__).resolve().parent
 
@@ -113,10 +116,52 @@ def without(value: Any, private: Sequence[Path]) -> Any:
     return value
 
 
-JUDGED = """\
-The studies below were judged before paired tests flipped whole settings and seeds, and before correlations exchanged
-levels of the design (see the changelog). Where a study has several settings, read its p-values as those of these very
-settings; a verdict on others may be "cannot tell" today."""
+RULE = """\
+# What was asked, and what the answer is
+
+Written by `python gallery/render.py` from the stored results of the studies that are installed with the package. One
+rule for all: a difference *shows* (or shows the opposite) if its p-value, corrected for all tests of its study, is
+below 0.05 and its 95 % interval excludes 0. It is refuted (*no difference that matters*) if the whole interval lies
+within a margin that was written down before the run. All else is *cannot tell*, and most of it is: small networks,
+small test sets. Nothing here is about networks or data other than those of the studies.
+"""
+PAPERS = {"2010.01412": "SAM", "2303.10353": "SAGM", "2405.18861": "DISAM"}
+
+
+def answered() -> dict[str, list[dict[str, Any]]]:
+    """The claims of every study that is installed, by its name: with answers where the gallery holds its result."""
+    told = {s.name: s.stored()[0].record.get("claims") or [] for s in stories() if "study" in s.settings()}
+    return {
+        name: told.get(name)
+        or [{**asdict(c), "at": "", "answer": NOT_TESTED} for c in Experiment.read(find(name)).claims]
+        for name in shipped()
+    }
+
+
+def claims() -> str:
+    """The page of all claims: what the papers say, what a study here answers, and its numbers."""
+    lines = [RULE]
+    every = answered()
+    for key, name in [*PAPERS.items(), ("", "Others")]:
+        rows = [
+            (study, row)
+            for study, asked in every.items()
+            for row in asked
+            if next((k for k in PAPERS if k in row["source"]), "") == key
+        ]
+        counts = {a: sum(r["answer"] == a for _, r in rows) for a in ANSWERS}
+        said = ", ".join(f"{n} {a}" for a, n in counts.items() if n)
+        lines += [f"## {name}{f' (arXiv {key})' if key else ''}", "", f"{len(rows)} answers: {said}.", ""]
+        lines += ["| claim | answer | numbers | study |", "|---|---|---|---|"]
+        for study, row in rows:
+            place = row["source"].partition(", ")[2]
+            at = f" ({row['at']})" if row["at"] else ""
+            made = numbers(row).strip(" ()") if row["answer"] != NOT_TESTED else ""
+            link = f"[{study}]({study}/)" if (HERE / study).is_dir() else study
+            where = f"{row['says']}{at}" + (f"; {place}" if place else "")
+            lines.append(f"| {where} | {row['answer']} | {made} | {link} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def index() -> str:
@@ -125,8 +170,7 @@ def index() -> str:
         "# Gallery",
         "",
         "Made by `python gallery/render.py`; each folder holds how to make it anew.",
-        "",
-        JUDGED,
+        "[What was asked of the three papers, and what the answer is](claims.md), is one table.",
         "",
     ]
     for story in stories():
@@ -155,6 +199,7 @@ def main() -> None:
         for path in story.draw(story.stored(), story.folder):
             print(path.relative_to(HERE.parent))
     (HERE / "README.md").write_text(index(), encoding="utf-8")
+    (HERE / "claims.md").write_text(claims(), encoding="utf-8")
 
 
 if __name__ == "__main__":

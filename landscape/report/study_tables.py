@@ -116,16 +116,22 @@ def _correlations(outcome: Row, rows: Sequence[Row]) -> HtmlTable:
         "verdict",
     ]
     caption = (
-        f"Rank correlations with {name}, n = {outcome['n']} models. τ: Kendall's tau-b with its "
-        f"{interval_words(rows)}; band: |τ| that 95 % of permuted gaps stay below; Ψ: mean of the "
-        "coefficients within one hyper-parameter at a time; partial: rank correlation with learning rate, batch size "
-        "and training loss held, with its interval; K: smallest normalised conditional mutual information over sets "
+        f"Rank correlations with {name}, n = {outcome['n']} models{_reliability(outcome)}. "
+        f"τ: Kendall's tau-b with its {interval_words(rows)}; band: |τ| that 95 % of permuted gaps stay below; "
+        "Ψ: mean of the coefficients within one hyper-parameter at a time; partial: rank correlation with learning "
+        "rate, batch size and training loss held, with its interval; K: smallest normalised conditional mutual "
+        "information over sets "
         "of at most two hyper-parameters, and what 95 % of permuted gaps stay below; beats lr: |τ| above that of the "
         "learning rate by more than the uncertainty of resampled levels; ICC: repeatability over measurement seeds; "
         "p: permutation test, corrected by Holm over all measures and outcomes."
     )
     flat = [{k: v for k, v in r.items() if not isinstance(v, (list, dict))} for r in rows]
     return HtmlTable(f"correlations-{outcome['outcome']}", f"What predicts {name}", caption, head, cells, flat)
+
+
+def _reliability(outcome: Row) -> str:
+    found = outcome.get("reliability")
+    return "" if found is None else f", of whose variance {100 * max(found, 0):.0f} % lies between configurations"
 
 
 def _settings(record: Row) -> HtmlTable:

@@ -82,6 +82,12 @@ def caveats(record: Row) -> list[str]:
 def _of_outcome(outcome: Row) -> list[str]:
     notes = []
     words = outcome["outcome"].replace("_", " ")
+    if outcome.get("reliability") is not None:
+        share = max(outcome["reliability"], 0.0)
+        notes.append(
+            f"{100 * share:.0f} % of the {words}'s variance lies between configurations, the rest between seeds: "
+            f"what is the same for all seeds cannot correlate much above {share**0.5:.2f}"
+        )
     if outcome.get("detectable_gap"):
         notes.append(
             f"{outcome['n_test']} test examples: two values of the {words} that differ by less than "

@@ -115,6 +115,7 @@ def test_an_edited_number_is_found():
 
 def test_the_index_shows_every_picture_of_every_story():
     assert (GALLERY / "README.md").read_text(encoding="utf-8") == RENDER["index"]()
+    assert (GALLERY / "claims.md").read_text(encoding="utf-8") == RENDER["claims"]()
     for story in STORIES.values():
         page = (story.folder / "README.md").read_text(encoding="utf-8")
         for figure in story.figures():

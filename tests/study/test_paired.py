@@ -76,6 +76,16 @@ def test_icc_is_that_of_the_anova():
     assert icc(values) == pytest.approx((between_over_within - 1) / (between_over_within + k - 1))
 
 
+def test_icc_of_unequal_groups_is_the_share_that_was_planted():
+    draw = np.random.default_rng(3)
+    groups = [
+        m + draw.normal(size=k) for m, k in zip(2 * draw.normal(size=400), draw.integers(1, 6, 400), strict=True)
+    ]
+    assert icc(groups) == pytest.approx(4 / 5, abs=0.04)
+    even = draw.normal(size=(5, 3))
+    assert icc([*even]) == pytest.approx(icc(even))
+
+
 def test_icc_of_pure_noise_and_of_exact_repetitions():
     g = np.random.default_rng(0)
     assert icc(np.repeat(g.normal(size=(5, 1)), 3, axis=1)) == 1

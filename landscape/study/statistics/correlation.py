@@ -11,6 +11,7 @@ import numpy as np
 
 from ...base.progress import report
 from ...specs.study import StudyReportSpec
+from ..repeatability import icc
 from ..table import Table
 from ..values import flatter_is_larger
 from ..verdicts import judge
@@ -301,6 +302,13 @@ class _Outcome:
         known = [s for s in sizes if s]
         return min(known) if known else None
 
+    def _reliability(self) -> float | None:
+        """Share of the gap's variance that is between configurations; the rest is of seeds and test examples."""
+        by: dict[str, list[float]] = {}
+        for name, gap in zip(self.clusters, self.gap.tolist(), strict=True):
+            by.setdefault(name, []).append(gap)
+        return icc(list(by.values()))
+
     def facts(self) -> Row:
         """What was asked of this outcome, and what its data allow to see."""
         n = self._test_size()
@@ -310,6 +318,7 @@ class _Outcome:
             "configurations": len(set(self.clusters)),
             "note": None,
             "null_band": null_band(len(self.gap)),
+            "reliability": self._reliability(),
             "n_test": n,
             "detectable_gap": detectable_gap(n) if n else None,
             "effective_pairs": EFFECTIVE_PAIRS,
