@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from landscape.base.errors import UsageError
@@ -29,6 +30,7 @@ def run_analysis(
     Returns:
         The result's object, or ``{"results": [...]}`` for several targets.
     """
+    must_exist(targets)
     from landscape.analyses.analyze import analyze
     from landscape.base.progress import report
     from landscape.curvature.hessian import NotConverged
@@ -55,6 +57,17 @@ def run_analysis(
     screen.left_out(len(found) - MOST_BLOCKS, "targets")
     one = len(objects) == 1 and common.checkpoints == "last"
     return drawn(objects[0] if one else {"results": objects}, results, common, screen)
+
+
+def must_exist(targets: Iterable[str]) -> None:
+    """Say at once, before anything heavy is imported, that a target is not there.
+
+    Raises:
+        UsageError: If there is neither the path nor that in front of an ``@``.
+    """
+    for text in targets:
+        if not Path(text).exists() and not Path(text.rpartition("@")[0] or text).exists():
+            raise UsageError("there is no such run or checkpoint", text, "name a run folder or a checkpoint file")
 
 
 def expand(targets: Iterable[str], checkpoints: str) -> list[Any]:

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from landscape.specs import ProblemSpec
 
-from .analysis import expand
+from .analysis import expand, must_exist
 from .drawing import check_kinds, drawn
 from .options import DrawnCommon
 from .screen import Screen
@@ -38,6 +38,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
 
 def analyzed(arguments: Any, screen: Screen) -> list[Any]:
     """The standard set of every target, and the training course of every run among them."""
+    must_exist(arguments.targets)
     from landscape.analyses.analyze import standard_set
     from landscape.base.progress import report
     from landscape.results.history import training_result

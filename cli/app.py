@@ -35,6 +35,22 @@ COMMANDS = {
     "list": "what there is: optimizers, models, data, ...",
     "info": "what a run, checkpoint or result contains",
 }
+EXAMPLES = {
+    "demo": "landscape demo",
+    "train": "landscape train --optimizer sgd sam --seed 0 1 --holdout 0 75 --epochs 40",
+    "hessian": "landscape hessian runs/sam-seed0 --top 5 --density",
+    "sharpness": "landscape sharpness runs/sam-seed0 --m 1 16 --rho 0.05",
+    "surface": "landscape surface runs/sgd-seed0 runs/sam-seed0 --figure contour",
+    "path": "landscape path runs/sgd-seed0 runs/sam-seed0 --kind bezier",
+    "domains": "landscape domains runs/sam-seed0 --curves",
+    "analyze": "landscape analyze runs/*",
+    "plot": "landscape plot runs/* --kind contour --venue icml --columns 2",
+    "export": "landscape export runs/sam-seed0 --format csv",
+    "report": "landscape report runs/*",
+    "study": "landscape study plan flatness-vs-generalization",
+    "list": "landscape list optimizers",
+    "info": "landscape info runs/sam-seed0",
+}
 _MODULES = {"list": "list_names"}
 # What several processes do together under torchrun; the first process alone does the rest.
 _TOGETHER = {"demo", "train", "hessian", "sharpness", "surface", "path", "domains", "analyze", "report"}
@@ -81,7 +97,15 @@ def _outcome(argv: list[str]) -> int:
         return 75
     except SystemExit as stop:  # from --help
         return int(stop.code or 0)
+    except _Shown as failure:
+        if "--debug" in argv:
+            raise failure.error from None
+        return _fail(failure.error)
     except Exception as error:
+        if "--json" in argv and _first():
+            code = _in_words(error)[1]
+            with contextlib.suppress(OSError):
+                print(_as_json(_error_object(error, code)), flush=True)
         if "--debug" in argv:
             raise
         return _fail(error)
@@ -98,6 +122,29 @@ def _fail(error: Exception) -> int:
     if line:
         print(shown(line), file=sys.stderr, flush=True)
     return code
+
+
+class _Shown(Exception):
+    """An error that the command's object on stdout has told already."""
+
+    def __init__(self, error: LandscapeError) -> None:
+        self.error = error
+
+
+def _error_object(error: Exception, code: int) -> dict[str, Any]:
+    """What ``--json`` says of an error."""
+    if isinstance(error, LandscapeError):
+        told = {"what": error.what, "where": error.where, "fix": error.fix}
+    else:
+        line = _in_words(error)[0].removeprefix("error: ")
+        told = dict(zip(("what", "where", "fix"), _three_parts(line), strict=True))
+    return {"error": {**told, "exit": code}}
+
+
+def _three_parts(line: str) -> tuple[str, str, str]:
+    what, _, fix = line.rpartition(": ")
+    what, bracket, where = what.rpartition(" (")
+    return (what, where.removesuffix(")"), fix) if bracket else (where, "", fix)
 
 
 def _in_words(error: Exception) -> tuple[str, int]:
@@ -131,13 +178,20 @@ def _run(argv: list[str]) -> int:
 
         print(f"landscape {version('flatminima')}")
         return 0
+    if argv[0] == "--install-completion":
+        from .completion import install
+
+        path, left = install({name: _MODULES.get(name, name) for name in COMMANDS}, next(iter(argv[1:]), None))
+        print(f"completion: {shown(path)}\n{left}")
+        return 0
     if argv[0] not in COMMANDS:
         raise unknown_name("command", argv[0], COMMANDS)
     name, rest = argv[0], argv[1:]
     module: ModuleType = importlib.import_module(f".{_MODULES.get(name, name)}", __package__)
     from .parsing import parse
 
-    arguments = parse(module.Arguments, rest, command=name, description=module.__doc__ or "")
+    description, example = module.__doc__ or "", EXAMPLES.get(name, "")
+    arguments = parse(module.Arguments, rest, command=name, description=description, example=example)
     if not _first() and name not in _TOGETHER:
         return 0
     from landscape.base.allocator import keep_freed_memory
@@ -149,9 +203,10 @@ def _run(argv: list[str]) -> int:
         result = module.run(arguments, screen)
         screen.finish()
         if arguments.common.json and _first():
-            print(_as_json(jsonable(result)))
+            failed = {} if screen.failure is None else _error_object(screen.failure, screen.failure.exit_code)
+            print(_as_json(jsonable({**result, **failed})))
         if screen.failure is not None:
-            raise screen.failure
+            raise _Shown(screen.failure)
     return 0
 
 
@@ -183,6 +238,7 @@ def _overview() -> str:
         "",
         *(f"  {name:<10} {summary}" for name, summary in COMMANDS.items()),
         "",
+        "`landscape --install-completion` lets bash or zsh complete all of this.",
         "Start with `landscape demo`. A TARGET is a run folder, RUN@best, RUN@step=N or a checkpoint file.",
     ]
     return "\n".join(lines)

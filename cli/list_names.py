@@ -1,4 +1,4 @@
-"""List what there is: optimizers, models, data, losses, measures, directions, figures or studies."""
+"""List what there is: optimizers, models, data, losses, measures, directions, figures, probes, studies or venues."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ KINDS = {
     "measures": registry.MEASURES,
     "directions": registry.DIRECTIONS,
     "figures": registry.FIGURES,
+    "probes": registry.PROBES,
 }
 
 
@@ -28,9 +29,20 @@ class Arguments:
     """Arguments of ``landscape list``."""
 
     what: Positional[
-        Literal["optimizers", "models", "data", "losses", "measures", "directions", "figures", "studies"]
+        Literal[
+            "optimizers",
+            "models",
+            "data",
+            "losses",
+            "measures",
+            "directions",
+            "figures",
+            "probes",
+            "studies",
+            "venues",
+        ]
     ]
-    """What to list."""
+    """One of: optimizers, models, data, losses, measures, directions, figures, probes, studies, venues."""
     common: Common = field(default_factory=Common)
 
 
@@ -38,6 +50,8 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Print a line per name."""
     if arguments.what == "studies":
         return _studies(screen)
+    if arguments.what == "venues":
+        return _venues(screen)
     entries = KINDS[arguments.what]
     found = [
         {"name": n, "summary": e.summary, **dict(e.details or {}), "options": list(e.options)}
@@ -69,3 +83,16 @@ def _studies(screen: Screen) -> dict[str, Any]:
             if study[key]:
                 screen.line(" " * width + f"{name}: {study[key]}")
     return {"command": "list", "outputs": [], "studies": list(found.values())}
+
+
+def _venues(screen: Screen) -> dict[str, Any]:
+    """For whose pages figures are drawn."""
+    from landscape.figures.draw.style import VENUES
+
+    found = []
+    for name, venue in VENUES.items():
+        one, two = venue.widths
+        found.append({"name": name, "widths": [one, two], "text": venue.text, "small": venue.small})
+        sizes = f"titles {venue.text:g} pt, ticks {venue.small:g} pt"
+        screen.line(f"{name:<10}one column {one:g} in, two {two:g} in; {sizes}")
+    return {"command": "list", "outputs": [], "venues": found}

@@ -7,6 +7,8 @@ import dataclasses
 import io
 import os
 import re
+import shutil
+import textwrap
 import tomllib
 import types
 import typing
@@ -26,8 +28,15 @@ T = TypeVar("T")
 _APPENDED = ("--model-arg", "--data-arg")
 
 
-def parse(arguments: type[T], words: list[str], *, command: str, description: str) -> T:
+def parse(arguments: type[T], words: list[str], *, command: str, description: str, example: str = "") -> T:
     """Build the command's arguments.
+
+    Args:
+        arguments: What to build.
+        words: The command line behind the command's name.
+        command: Its name.
+        description: What the help says of it.
+        example: The end of the help.
 
     Raises:
         UsageError: For anything that does not parse, as one line.
@@ -36,14 +45,18 @@ def parse(arguments: type[T], words: list[str], *, command: str, description: st
     default = _from_config(arguments, words)
     options: dict[str, Any] = {
         "prog": prog,
-        "description": description,
+        "description": "",
         "default": default,
         "registry": _plain_help(),
         "config": (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     }
     words = list(_one_value_each(words))
     if {"-h", "--help"} & set(words):
-        return _read(arguments, words, options)  # prints and leaves
+        print("\n".join(textwrap.wrap(description, shutil.get_terminal_size().columns)) + "\n")
+        try:
+            return _read(arguments, words, options)  # prints and leaves
+        finally:
+            print(f"example: {example}" if example else "", end="\n" if example else "")
     complaint = io.StringIO()
     with _wide_terminal(), contextlib.redirect_stderr(complaint):
         try:
@@ -73,7 +86,24 @@ def _plain_help() -> ConstructorRegistry:
     return registry
 
 
+# What the fields of `Arguments` are called in the help, above their flags.
+_GROUPS = {"spec": "main", "problem": "network and examples", "common": "output", "options": "command"}
+_PLACES = {
+    "targets": "TARGET [TARGET ...]",
+    "results": "RESULT [RESULT ...]",
+    "experiment": "EXPERIMENT",
+    "what": "WHAT",
+}
+
+
 def _plain(field: StructFieldSpec) -> StructFieldSpec:
+    place = _PLACES.get(field.name)
+    if place:
+        shown: Any = Annotated[field.type, tyro.conf.arg(metavar=place, help_behavior_hint=""), tyro.conf.Positional]
+        return dataclasses.replace(field, type=shown)
+    if field.name in _GROUPS and dataclasses.is_dataclass(field.type):
+        grouped: Any = Annotated[field.type, tyro.conf.arg(name=_GROUPS[field.name])]
+        return dataclasses.replace(field, type=grouped)
     choices = [kind for kind in typing.get_args(field.type) if kind is not types.NoneType]
     optional = types.NoneType in typing.get_args(field.type)
     metavar = "|".join(map(_metavar, choices)) if optional else None
@@ -140,16 +170,26 @@ def _one_line(box: str, prog: str, flags: list[str]) -> UsageError:
     """The sense of tyro's framed complaint."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip("│╭╮╰╯ ").strip() for line in plain.splitlines()]
-    body = [line for line in lines if line and not set(line) <= set("─")]
-    rules = [i for i, line in enumerate(lines) if line and set(line) <= set("─")]
-    message = " ".join(x for x in lines[1 : rules[0] if rules and rules[0] > 1 else len(lines)] if x) or " ".join(
-        body[:2]
-    )
-    own = re.fullmatch(r"Error parsing (?:spec|problem|common): (.*)", message)
+    # A frame, or where the terminal has no such letters plain rules: a title, the message, where to find help.
+    blocks: list[list[str]] = [[]]
+    for line in filter(None, lines):
+        if set(line) <= set("─-"):
+            blocks.append([])
+        else:
+            blocks[-1].append(line)
+    message = " ".join(blocks[0][1:] or (blocks[1] if len(blocks) > 1 else blocks[0]))
+    own = re.fullmatch(r"Error parsing [\w ]+: (.*)", message)
     if own:  # a spec refused its values, and its line says everything
         return UsageError(own[1])
     message = re.sub(r"Got errors:.*", "", message)
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+    choice = re.fullmatch(
+        r"invalid choice '(.*?)' for argument '(.*?)'. Expected one of \((.*)\)", message.strip(" .")
+    )
+    if choice:
+        given, name, known = choice.groups()
+        kind = name.lstrip("-").replace("-", " ") if name.startswith("-") else "choice"
+        return unknown_name(kind, given, re.findall(r"'([^']*)'", known), name)
     near: list[str] = []
     if message.startswith("Unrecognized options: --"):
         near = neighbours(message.split()[2].strip(",").partition("=")[0], flags)

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from landscape.base.errors import UsageError
 from landscape.specs import PathSpec, ProblemSpec
 
-from .analysis import facts
+from .analysis import facts, must_exist
 from .drawing import check_kinds, drawn
 from .options import DrawnCommon
 from .screen import Screen, number
@@ -30,13 +30,14 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Compute, print the barrier and both ends."""
-    from landscape.analyses.joint import path
-    from landscape.results.target import Target
-
     a, common = arguments, arguments.common
+    must_exist(a.targets)
     if len(a.targets) != 2:
         raise UsageError(f"{len(a.targets)} target(s)", "command line", "name two checkpoints, A and B")
     check_kinds(common.figure, "--figure")
+    from landscape.analyses.joint import path
+    from landscape.results.target import Target
+
     first, second = (Target.find(t) for t in a.targets)
     result = path(first, second, a.problem, a.spec, out=common.out, force=common.force, trust=common.trust_run)
     screen.finish()

@@ -40,6 +40,10 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Analyse what is missing, write the page, print its path."""
+    out = arguments.common.out
+    if out is not None and out.suffix in (".html", ".htm"):  # a page by its name, not a folder
+        options = replace(arguments.options, page=out)
+        arguments = replace(arguments, options=options, common=replace(arguments.common, out=None))
     from landscape.base.files import remove_stale_temporaries
     from landscape.report.report import write_report
     from landscape.results.staleness import one_look

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from landscape.specs import ProblemSpec, SurfaceSpec
 
-from .analysis import expand, facts
+from .analysis import expand, facts, must_exist
 from .drawing import check_kinds, drawn
 from .options import DrawnCommon
 from .screen import MOST_BLOCKS, Screen, number, percent
@@ -28,10 +28,11 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Compute, print the self-checks."""
-    from landscape.analyses.joint import surfaces
-
     a, common = arguments, arguments.common
     check_kinds(common.figure, "--figure")
+    must_exist(a.targets)
+    from landscape.analyses.joint import surfaces
+
     results = surfaces(
         expand(a.targets, common.checkpoints),
         a.problem,

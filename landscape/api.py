@@ -47,7 +47,7 @@ def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any)
         30
     """
     found = Target.find(str(target.path if isinstance(target, Run) else target))
-    return open_problem(found, ProblemSpec(**options), all_domains=all_domains)
+    return open_problem(found, ProblemSpec.from_options(**options), all_domains=all_domains)
 
 
 def train(out: Path | str = "runs", *, resume: bool = False, force: bool = False, **options: Any) -> list[Run]:
@@ -69,7 +69,7 @@ def train(out: Path | str = "runs", *, resume: bool = False, force: bool = False
         >>> run.record["status"], run.record["steps"]
         ('finished', 5)
     """
-    return train_spec(TrainSpec(**options), out, resume=resume, force=force)
+    return train_spec(TrainSpec.from_options(**options), out, resume=resume, force=force)
 
 
 def train_spec(spec: TrainSpec, out: Path | str = "runs", *, resume: bool = False, force: bool = False) -> list[Run]:

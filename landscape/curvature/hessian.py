@@ -12,6 +12,7 @@ import numpy as np
 from ..base.errors import NumericalError, UsageError
 from ..base.progress import report
 from ..problem.problem import Problem
+from ..problem.require import require_problem
 from ..results.result import Result
 from ..runtime.caller_context import computing
 from ..specs import HessianSpec
@@ -68,7 +69,8 @@ def hessian(
         >>> len(found["eigenvalues"]), all(found["converged"])
         (2, True)
     """
-    spec = spec or HessianSpec(**options)
+    require_problem(problem, "hessian")
+    spec = spec or HessianSpec.from_options(**options)
     _check_wishes(problem, spec)
     started = time.perf_counter()
     start = stored_start(spec.warm_start, problem) if spec.warm_start else None

@@ -12,6 +12,7 @@ import numpy as np
 from ..base.errors import UsageError
 from ..data.examples import Examples
 from ..problem.problem import Problem
+from ..problem.require import require_problem
 from ..results.result import Result
 from ..runtime.caller_context import computing
 from ..specs import DomainsSpec
@@ -63,7 +64,8 @@ def domains(
         >>> list(found["domains"])
         ['art', 'photo']
     """
-    spec = spec or DomainsSpec(**options)
+    require_problem(problem, "domains")
+    spec = spec or DomainsSpec.from_options(**options)
     started = time.perf_counter()
     others = splits or {}
     if spec.curves:

@@ -12,6 +12,7 @@ from ..base.errors import NumericalError
 from ..numerics.intervals import mean_and_stderr
 from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
+from ..problem.require import require_problem
 from ..registry import MEASURES
 from ..results.result import Result
 from ..runtime.caller_context import computing
@@ -71,7 +72,8 @@ def sharpness(
         >>> [row["m"] for row in found["measures"]]
         [1, 20]
     """
-    spec = spec or SharpnessSpec(**options)
+    require_problem(problem, "sharpness")
+    spec = spec or SharpnessSpec.from_options(**options)
     started = time.perf_counter()
     evaluation = problem.require_finite()
     plain, compared = problem, None

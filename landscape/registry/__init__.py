@@ -11,3 +11,4 @@ from .losses import LOSSES as LOSSES
 from .measures import MEASURES as MEASURES
 from .models import MODELS as MODELS
 from .optimizers import OPTIMIZERS as OPTIMIZERS
+from .probes import PROBES as PROBES

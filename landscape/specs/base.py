@@ -61,6 +61,22 @@ class Spec:
         return replace(self, **changes)
 
     @classmethod
+    def from_options(cls, **options: Any) -> Self:
+        """Build a spec from keyword arguments; one value may stand for a list of one.
+
+        Raises:
+            UsageError: If an option is unknown; names its neighbours.
+        """
+        hints, known = get_type_hints(cls, include_extras=False), [f.name for f in fields(cls)]
+        values = {}
+        for name, value in options.items():
+            if name not in known:
+                raise unknown_name("option", name, known, cls.__name__)
+            one = get_origin(hints[name]) is tuple and not isinstance(value, tuple)
+            values[name] = value if not one else tuple(value) if isinstance(value, list) else (value,)
+        return cls(**values)
+
+    @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], where: str = "") -> Self:
         """Build a spec from a mapping (a configuration file, a ``run.json``).
 

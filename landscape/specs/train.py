@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from ..base.errors import UsageError
-from ..registry import OPTIMIZERS
+from ..registry import OPTIMIZERS, PROBES
 from .base import Spec, check_choice, check_distinct, check_number, flag, key_values
 from .changes import check_changes
 from .problem import DTYPES, KeyValues, check_device
@@ -19,16 +19,6 @@ AVERAGES = ("none", "swa", "swad")
 SAMPLERS = ("mixed", "balanced")
 SELECTIONS = ("last", "training-domain", "leave-one-domain-out", "oracle")
 AUGMENTATIONS = ("flip-crop", "cutout", "mixup")
-PROBES = (
-    "surrogate-gap",
-    "gradient-alignment",
-    "gradient-conflict",
-    "second-order",
-    "inner-maximum",
-    "domain-weights",
-    "domain-variance",
-    "eigenvalues",
-)
 # Flags of single methods; their default means "not given". A given one must be used by a chosen optimizer.
 METHOD_FLAGS = (
     "rho",

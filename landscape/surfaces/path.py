@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..problem.problem import Problem
+from ..problem.require import require_problem
 from ..results.result import Result
 from ..runtime.caller_context import computing
 from ..runtime.distributed import no_sharding
@@ -74,7 +75,8 @@ def path(
         >>> found["barrier"] >= 0
         True
     """
-    spec = spec or PathSpec(**options)
+    require_problem(problem, "path")
+    spec = spec or PathSpec.from_options(**options)
     before = state_of(problem)
     plain = problem.require_finite()
     other = other if isinstance(other, Snapshot) else Snapshot.read(other, problem)

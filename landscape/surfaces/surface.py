@@ -12,6 +12,7 @@ import numpy as np
 from ..base.errors import NumericalError, UsageError
 from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
+from ..problem.require import require_problem
 from ..results.result import Result
 from ..runtime.caller_context import computing
 from ..runtime.distributed import no_sharding
@@ -79,7 +80,8 @@ def surface(
         >>> found.data["loss"].shape
         (5,)
     """
-    spec = spec or SurfaceSpec(**options)
+    require_problem(problem, "surface")
+    spec = spec or SurfaceSpec.from_options(**options)
     before = state_of(problem)
     plain = problem.require_finite()
     axes = list(directions) if directions is not None else directions_of(problem, spec, seed)

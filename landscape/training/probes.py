@@ -7,7 +7,7 @@ same for every optimizer, and a run with probes ends where it ends without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from ..numerics.tensors import as_real
 from ..optim.core.passes import RandomState, frozen_running_statistics
 from ..optim.core.two_pass import inner
 from ..optim.disam import climb_weights
+from ..registry import PROBES
 from .steps import BatchLosses
 
 _INNER_STEPS = 20
@@ -209,24 +210,12 @@ def eigenvalues(point: AscentPoint) -> dict[str, float]:
     return values | ({"ratio": found[0] / found[4]} if len(found) > 4 and found[4] else {})
 
 
-PROBES: Mapping[str, Callable[[AscentPoint], dict[str, float]]] = {
-    "surrogate-gap": surrogate_gap,
-    "gradient-alignment": gradient_alignment,
-    "gradient-conflict": gradient_conflict,
-    "second-order": second_order,
-    "inner-maximum": inner_maximum,
-    "domain-weights": domain_weights,
-    "domain-variance": domain_variance,
-    "eigenvalues": eigenvalues,
-}
-
-
 def take(names: list[str], point: AscentPoint) -> dict[str, Any]:
     """The values of the named probes; everything is as before afterwards."""
     gradients = [p.grad for p in point.parameters]
     with frozen_running_statistics(), torch.enable_grad():
         try:
-            return {name: PROBES[name](point) for name in names}
+            return {name: PROBES.load(name)(point) for name in names}
         finally:
             point.random.restore()
             for p, g in zip(point.parameters, gradients, strict=True):

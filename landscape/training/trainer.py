@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UsageError
-from ..base.files import stable_hash
+from ..base.files import jsonable, stable_hash
 from ..base.labels import file_names
 from ..base.progress import report
 from ..problem.fingerprint import fingerprint
@@ -112,7 +112,8 @@ def train_one(
     require_equal("data and settings", config, "give every process the same files and command")
     with run.writing():
         earlier = _hash_of(spec, ingredients, _without_code(record))
-        if not run_on_main(lambda: _goes_on(run, (config, earlier), resume=resume, force=force)):
+        wanted = {k: v for k, v in resolved.items() if k not in spec.not_in_key()}
+        if not run_on_main(lambda: _goes_on(run, (config, earlier), wanted, resume=resume, force=force)):
             run.start(
                 {
                     "version": 1,
@@ -160,7 +161,18 @@ def _without_code(record: Mapping[str, Any]) -> dict[str, Any]:
     return {k: {n: x for n, x in v.items() if n != "code"} if isinstance(v, dict) else v for k, v in record.items()}
 
 
-def _goes_on(run: Run, configs: Sequence[str], *, resume: bool, force: bool) -> bool:
+def _differences(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What a run was asked for that is asked otherwise now."""
+    kept = record.get("spec")
+    there = jsonable(kept) if isinstance(kept, Mapping) else {}
+    named = [
+        f"{k} = {there[k]!r} there, {v!r} now" for k, v in jsonable(wanted).items() if k in there and there[k] != v
+    ]
+    more = f", and {len(named) - 3} more" if len(named) > 3 else ""
+    return "; ".join(named[:3]) + more if named else "other code or other examples"
+
+
+def _goes_on(run: Run, configs: Sequence[str], wanted: Mapping[str, Any], *, resume: bool, force: bool) -> bool:
     """Whether an existing run is continued (True) or a new one started (False)."""
     if force or not Run.is_run(run.path):
         foreign = [p.name for p in run.path.iterdir() if not p.name.startswith(".")] if run.path.is_dir() else []
@@ -170,7 +182,7 @@ def _goes_on(run: Run, configs: Sequence[str], *, resume: bool, force: bool) -> 
     record = run.record
     if record.get("config_hash") not in configs:
         raise UsageError(
-            "the folder holds a run of another configuration",
+            f"the folder holds a run of another configuration ({_differences(record, wanted)})",
             str(run.path),
             "choose another --out, or pass --force",
         )

@@ -61,7 +61,7 @@ def test_correlate_json_is_the_whole_record(landscape, file: Path):
     ("words", "message"),
     [
         (("run", "none.toml"), "no such experiment file (none.toml)"),
-        (("rum", "x.toml"), "study"),
+        (("rum", "x.toml"), "did you mean 'run'"),
         (("run", "my.toml", "--size", "tiny"), "the experiment has no tiny size (my.toml)"),
         (("run", "my.toml", "--set", "train.epoch=3"), "unknown key 'epoch' (my.toml)"),
         (("run", "my.toml", "--workers", "0"), "workers=0 (--workers)"),
