@@ -19,8 +19,6 @@ try:
 except ModuleNotFoundError:  # the same library under its older name
     from pytorch_lightning import Callback
 
-_OURS = ("training_step", "optimizer_step")
-
 
 class SharpnessAware(Callback):
     """Lets Lightning's Trainer train with any optimizer of `landscape.optim`, in automatic optimization.
@@ -50,6 +48,7 @@ class SharpnessAware(Callback):
     def __init__(self) -> None:
         super().__init__()
         self._replay: Replay | None = None
+        self._theirs: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take the place of two methods of the module until training ends."""
@@ -65,8 +64,12 @@ class SharpnessAware(Callback):
             raise UsageError("an iterator gives no batch twice", where, "take (batch, batch_idx)")
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         self._replay = Replay(optimizer, scaler.get_scale if scaler is not None else lambda: 1.0)
-        pl_module.training_step = self._training_step(trainer, pl_module, self._replay)
-        pl_module.optimizer_step = self._optimizer_step(pl_module, self._replay)
+        ours = {
+            "training_step": self._training_step(trainer, pl_module, self._replay),
+            "optimizer_step": self._optimizer_step(pl_module, self._replay),
+        }
+        self._theirs = {name: pl_module.__dict__[name] for name in ours if name in pl_module.__dict__}
+        pl_module.__dict__.update(ours)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Leave the module as it was."""
@@ -80,8 +83,9 @@ class SharpnessAware(Callback):
         if self._replay is not None:
             self._replay.clear()
             self._replay = None
-            for name in _OURS:
+            for name in ("training_step", "optimizer_step"):
                 module.__dict__.pop(name, None)
+            module.__dict__.update(self._theirs)
 
     def _training_step(self, trainer: Any, module: Any, replay: Replay) -> Any:
         theirs = module.training_step

@@ -41,11 +41,12 @@ class DomainObjective:
             return mean
         if made.domains is None:
             raise needs_domains()
-        if self._terms is not None:
-            term: Tensor | None = self._terms.pop(0).to(made.domains.dtype) @ made.domains
-        else:
-            self._seen.append((made.domains.detach(), made.counts))
-            term = domain_term(made, optimizer.domain_weights, made.domains, made.counts) if self.alone else None
+        with torch.autocast(mean.device.type, enabled=False):  # the loop's would round the weights
+            if self._terms is not None:
+                term: Tensor | None = self._terms.pop(0).to(made.domains.dtype) @ made.domains
+            else:
+                self._seen.append((made.domains.detach(), made.counts))
+                term = domain_term(made, optimizer.domain_weights, made.domains, made.counts) if self.alone else None
         if term is not None:
             return mean + (term - term.detach())
         mean = mean * 1  # a tensor of our own to watch
