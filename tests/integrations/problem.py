@@ -21,7 +21,7 @@ DEFAULT_K = 4
 
 
 def micro_batches(method: str, dtype: torch.dtype = torch.float64) -> list[Batch]:
-    """Ten, in steps of four: the last step has two, and the last of all is shorter. Domains are missing here and there.
+    """Ten, in steps of four: the last step has two, and the last of all is shorter. Not all hold every domain.
 
     For methods of domains eight: a step that a loop scales down as a whole has no counterpart among ours.
     """

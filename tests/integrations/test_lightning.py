@@ -111,7 +111,7 @@ def test_two_gradients_are_clipped_alike():
 def test_clipped_by_value(method: str):
     """Ours has no such option: the update gradient is clamped on its way to the base."""
     if method == "wsam":
-        with pytest.raises(UsageError, match="entry by entry.*clip by norm"):
+        with pytest.raises(UsageError, match=r"entry by entry.*clip by norm"):
             Fit(method, gradient_clip_val=0.01, gradient_clip_algorithm="value").run()
         return
     found = Fit(method, gradient_clip_val=0.01, gradient_clip_algorithm="value").run()
@@ -293,10 +293,10 @@ def test_without_the_callback_it_is_refused(method: str, k: int):
 
 
 def test_without_the_callback_a_scaler_is_refused():
-    import landscape.integrations.lightning.step as step
+    from landscape.integrations.lightning import SharpnessAware
 
     fit = sixteen("sam", 2.0**6)
-    fit.trainer.callbacks = [c for c in fit.trainer.callbacks if not isinstance(c, step.SharpnessAware)]
+    fit.trainer.callbacks = [c for c in fit.trainer.callbacks if not isinstance(c, SharpnessAware)]
     with pytest.raises(UsageError, match=r"in Lightning.* use landscape.integrations"):
         fit.run()
 

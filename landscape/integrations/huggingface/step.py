@@ -25,18 +25,30 @@ class SharpnessAware:
     weights of every other pass. After that the Trainer unscales, clips (``max_grad_norm``) and steps once, with the
     update gradient. Losses that it logs are those of the first pass.
 
-    A method of domains needs a ``compute_loss`` that returns ``optimizer.objective(BatchLoss(mean, domains, counts))``
-    with the optimizer that was given to the Trainer.
+    A method of domains needs a ``compute_loss`` that returns
+    ``optimizer.objective(BatchLoss(mean, domains, counts))``, with the optimizer that was given to the Trainer and
+    means over the micro-batch (the Trainer divides by their number).
 
     Raises:
         UsageError: In training, if DeepSpeed, FSDP or XLA make the step.
 
     Example:
-        >>> from transformers import Trainer  # doctest: +SKIP
-        >>> from landscape.integrations.huggingface import SharpnessAware  # doctest: +SKIP
-        >>> class FlatTrainer(SharpnessAware, Trainer):  # doctest: +SKIP
+        >>> import torch
+        >>> from transformers import Trainer, TrainingArguments
+        >>> from landscape.integrations.huggingface import SharpnessAware
+        >>> from landscape.optim import SAM
+        >>> class FlatTrainer(SharpnessAware, Trainer):
         ...     pass
-        >>> trainer = FlatTrainer(model, args, train_dataset=data, optimizers=(optimizer, None))  # doctest: +SKIP
+        >>> class Network(torch.nn.Linear):
+        ...     def forward(self, x):
+        ...         return {"loss": super().forward(x).square().mean()}
+        >>> model = Network(2, 1)
+        >>> optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> data = [{"x": torch.randn(2)} for _ in range(8)]
+        >>> arguments = TrainingArguments("out", gradient_accumulation_steps=2, max_steps=3, report_to=[])
+        >>> FlatTrainer(model, arguments, train_dataset=data, optimizers=(optimizer, None)).train().global_step
+        {...}
+        3
     """
 
     accelerator: Any
@@ -78,9 +90,19 @@ class Backward:
         UsageError: If DeepSpeed, FSDP or XLA make the step.
 
     Example:
-        >>> from accelerate import Accelerator  # doctest: +SKIP
-        >>> from landscape.integrations.huggingface import Backward  # doctest: +SKIP
-        >>> backward = Backward(Accelerator(), optimizer)  # doctest: +SKIP
+        >>> import torch
+        >>> from accelerate import Accelerator
+        >>> from landscape.integrations.huggingface import Backward
+        >>> from landscape.optim import SAM
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> backward = Backward(Accelerator(), optimizer)
+        >>> def loss_of(x):
+        ...     return model(x).square().mean()
+        >>> for x in torch.randn(3, 4, 2):
+        ...     loss = backward(loss_of, x)
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
     """
 
     def __init__(self, accelerator: Any, optimizer: Any) -> None:
@@ -93,7 +115,8 @@ class Backward:
 
         Args:
             loss_of: Gives the mean loss of a micro-batch, shape ``()``, or its `BatchLoss`.
-            *arguments: For it, as are the named ones.
+            *arguments: For it.
+            **named: For it.
 
         Returns:
             The loss at the weights of the step, shape ``()``, without graph.
@@ -103,20 +126,14 @@ class Backward:
                 this micro-batch again would take another for it.
         """
         last = self._accelerator.sync_gradients
-        if not last:
-            self._read.append((loss_of, _outside(loss_of)))
-        else:
-            read, self._read = self._read, []
+        read, self._read = self._read, []
+        if last:
             for function, then in read:
-                now = _outside(function)
-                changed = [name for name, value in then.items() if now.get(name, now) is not value]
-                if changed:
-                    raise UsageError(
-                        f"the loss reads {changed[0]!r}, which has changed since its micro-batch",
-                        "Backward",
-                        f"pass it as an argument, backward(loss_of, {changed[0]})",
-                    )
-        return self._replay.run(functools.partial(self._pass, loss_of, arguments, named), last=last)
+                _require_unchanged(function, then)
+        made = self._replay.run(functools.partial(self._pass, loss_of, arguments, named), last=last)
+        if not last:
+            self._read = [*read, (loss_of, _outside(loss_of))]
+        return made
 
     def _pass(self, loss_of: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
         made = loss_of(*arguments, **named)
@@ -133,6 +150,17 @@ def _outside(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
     read = inspect.getclosurevars(function)
     return {**read.globals, **read.nonlocals}
+
+
+def _require_unchanged(function: Callable[..., Any], then: dict[str, Any]) -> None:
+    now = _outside(function)
+    changed = [name for name, value in then.items() if now.get(name, now) is not value]
+    if changed:
+        raise UsageError(
+            f"the loss reads {changed[0]!r}, which has changed since its micro-batch",
+            "Backward",
+            f"pass it as an argument, backward(loss_of, {changed[0]})",
+        )
 
 
 def _unwrapped(optimizer: Any) -> Any:

@@ -13,11 +13,9 @@ from torch import nn
 from ...base.errors import UsageError
 from ...optim.core.engine import ERM
 from ...optim.core.replay import Replay
+from .library import lightning
 
-try:
-    from lightning.pytorch import Callback
-except ModuleNotFoundError:  # the same library under its older name
-    from pytorch_lightning import Callback
+Callback: Any = lightning().Callback
 
 
 class SharpnessAware(Callback):
@@ -40,9 +38,18 @@ class SharpnessAware(Callback):
             ``training_step`` takes its batches from an iterator, which cannot be asked for them again.
 
     Example:
-        >>> import torch, lightning.pytorch as pl  # doctest: +SKIP
-        >>> from landscape.integrations.lightning import SharpnessAware  # doctest: +SKIP
-        >>> trainer = pl.Trainer(accumulate_grad_batches=4, callbacks=[SharpnessAware()])  # doctest: +SKIP
+        >>> import torch, lightning.pytorch as pl
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> from landscape.integrations.lightning import SharpnessAware
+        >>> from landscape.optim import SAM
+        >>> class Flat(BoringModel):
+        ...     def configure_optimizers(self):
+        ...         return SAM(torch.optim.SGD(self.parameters(), lr=0.1))
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        >>> trainer = pl.Trainer(max_steps=2, accumulate_grad_batches=4, callbacks=[SharpnessAware()], **quiet)
+        >>> trainer.fit(Flat())
+        >>> trainer.global_step
+        2
     """
 
     def __init__(self) -> None:

@@ -290,8 +290,9 @@ class ERM(Wrapper):
         try:
             yield home
         finally:
-            for m, w in zip(moved, home, strict=True):
-                m.weights.copy_(w)
+            with torch.no_grad():  # also where a step in two calls is dropped half-way
+                for m, w in zip(moved, home, strict=True):
+                    m.weights.copy_(w)
 
     def gradient_norm(self, gradients: list[Tensor]) -> Tensor:
         """L2 norm over all parameters of all groups, shape ``()``; remembered for the check before the step."""
