@@ -18,6 +18,21 @@ Batch = tuple[Tensor, Tensor, Tensor]  # inputs, targets, domains
 # Pieces of one batch, whatever the method: its own closure that goes through them is the same.
 PLAIN = [m for m in METHODS if m not in NEED_DOMAINS]
 DEFAULT_K = 4
+# One of each kind, where what is tested is the loop's and not the method's: one pass, two, more, both gradients
+# kept, memory from step to step, two gradients handed on, domains in the first pass.
+KINDS = (
+    "erm",
+    "sam",
+    "sam three steps",
+    "gsam",
+    "sagm",
+    "disam-sagm",
+    "vrex",
+    "fsam",
+    "looksam",
+    "wsam",
+    "entropy-sgd",
+)
 
 
 def micro_batches(method: str, dtype: torch.dtype = torch.float64) -> list[Batch]:
