@@ -14,6 +14,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from libraries import libraries  # noqa: F401 - a fixture for all
 
 from landscape.base.allocator import keep_freed_memory
 from landscape.results.result import Result

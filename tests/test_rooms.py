@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     *("_deprecated", "base", "storage", "registry", "specs", "runtime", "numerics", "data", "weights", "autograd"),
     *("problem", "results", "models", "optim", "curvature", "measures", "surfaces", "domainwise", "training"),
-    *("analyses", "study", "figures", "report", "testing", "api"),
+    *("analyses", "study", "figures", "report", "integrations", "testing", "api"),
 )
 WITHOUT_TORCH = ("_deprecated", "base", "storage", "registry", "specs", "figures", "report")
 FILES = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from .core.closures import ClosurePasses
 from .core.engine import ERM
 from .core.perturbation import ParamWithGrad
 from .core.shared_options import SharedOptions, require_count, require_finite
@@ -67,19 +67,19 @@ class EntropySGD(ERM):
         # Noise of its own stream: replaying the closure's random numbers must not repeat it.
         self._seed, self._steps = int(torch.randint(2**62, ())), 0
 
-    def update_gradient(self, work: ClosurePasses) -> Tensor:
-        """L passes of Langevin dynamics around w; gamma·(w − mu) is left in ``.grad``."""
-        loss = self.differentiate(work)
+    def passes(self) -> Generator[None, None, None]:
+        """L, of Langevin dynamics around w; gamma·(w − mu) is left in ``.grad``."""
+        yield
         moved = self.moved()
         if not moved:
-            return loss
+            return
         generator = torch.Generator().manual_seed(self._seed + self._steps)  # on the host: alike on every device
         with self.away(moved) as home:
             mu = [w.clone() for w in home]
             for step in range(self.langevin_steps):
                 if step:
                     self.zero_grad(set_to_none=True)
-                    self.differentiate(work, first=False)
+                    yield
                     for m in self.newcomers(moved):
                         moved.append(m)
                         home.append(m.weights.clone())
@@ -88,7 +88,6 @@ class EntropySGD(ERM):
                 self._langevin_step(moved, home, mu, generator)
         for m, w, average in zip(moved, home, mu, strict=True):
             m.gradient = (w - average).mul_(m.group["gamma"])
-        return loss
 
     def _langevin_step(
         self,

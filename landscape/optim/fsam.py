@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ..numerics.ascent import EPSILON, norm_one_by_one
-from .core.closures import ClosurePasses
 from .core.perturbation import ParamWithGrad, placed
 from .core.shared_options import SharedOptions, require_finite
 from .core.two_pass import TwoPass
@@ -60,10 +59,10 @@ class FSAM(TwoPass):
         self._mean: dict[nn.Parameter, Tensor] = {}
         self._last: dict[nn.Parameter, Tensor] = {}
 
-    def update_gradient(self, work: ClosurePasses) -> Tensor:
-        """Both passes; a step without any gradient, or one that was skipped, leaves nothing to remember."""
+    def passes(self) -> Generator[None, None, None]:
+        """Both; a step without any gradient, or one that was skipped, leaves nothing to remember."""
         self._last = {}
-        return super().update_gradient(work)
+        yield from super().passes()
 
     def perturbation(
         self, moved: list[ParamWithGrad], gradients: list[Tensor], home: list[Tensor]

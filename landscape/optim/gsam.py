@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..numerics.ascent import EPSILON, ascent_steps
+from .core.inner_product import inner
 from .core.perturbation import ParamWithGrad
 from .core.shared_options import SharedOptions, require_finite
-from .core.two_pass import TwoPass, inner
+from .core.two_pass import TwoPass
 
 
 class GSAM(TwoPass):

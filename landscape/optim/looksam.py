@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from .core.closures import ClosurePasses
+from .core.inner_product import inner
 from .core.perturbation import ParamWithGrad, placed
 from .core.shared_options import SharedOptions, require_count
-from .core.two_pass import TwoPass, inner
+from .core.two_pass import TwoPass
 from .core.wrapper import by_place
 
 
@@ -42,6 +43,7 @@ class LookSAM(TwoPass):
     """
 
     keeps_gradient = True
+    in_two_calls = False
 
     def __init__(
         self,
@@ -60,12 +62,13 @@ class LookSAM(TwoPass):
         self._steps = 0
         self._sideways: dict[nn.Parameter, Tensor] = {}
 
-    def update_gradient(self, work: ClosurePasses) -> Tensor:
-        """Two passes at a SAM step, else one."""
+    def passes(self) -> Generator[None, None, None]:
+        """Two at a SAM step, else one."""
         self._next: dict[nn.Parameter, Tensor] | None = None
         if self._steps % self.sam_every == 0:
-            return super().update_gradient(work)
-        loss = self.differentiate(work)
+            yield from super().passes()
+            return
+        yield
         moved = self.moved()
         norm = self.gradient_norm([m.gradient for m in moved])
         length = self.gradient_norm([self._sideways[m.parameter] for m in moved if m.parameter in self._sideways])
@@ -73,7 +76,6 @@ class LookSAM(TwoPass):
             if m.parameter in self._sideways:
                 factor = (m.group["alpha"] * norm / (length + 1e-8)).to(m.gradient.device, m.gradient.dtype)
                 m.gradient.add_(self._sideways[m.parameter] * factor)
-        return loss
 
     def combine(self, moved: list[ParamWithGrad], gradients: list[Tensor]) -> None:
         """G is g'; its part orthogonal to g is kept."""

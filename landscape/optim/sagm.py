@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..numerics.ascent import EPSILON
-from .core.closures import ClosurePasses
 from .core.engine import SharedOptions
 from .core.perturbation import ParamWithGrad
 from .core.two_pass import TwoPass
@@ -44,6 +43,9 @@ class SAGM(TwoPass):
         True
     """
 
+    keeps_gradient = True
+    sums_gradients = True
+
     def __init__(
         self,
         base: torch.optim.Optimizer,
@@ -67,24 +69,7 @@ class SAGM(TwoPass):
             e = g * (m.group["rho"] / (norm + EPSILON) - m.group["alpha"]).to(g.device, g.dtype)
             yield e * w * w if self.adaptive else e
 
-    def update_gradient(self, work: ClosurePasses) -> Tensor:
-        """Both passes; where the loss is differentiated here, g' is added onto g in ``.grad``: no copy of g."""
-        stays = not work.fills_gradients and self.scaler is None
-        loss = self.differentiate(work)
-        moved = self.moved()
-        if not moved:
-            return loss
-        gradients = [m.gradient for m in moved]
-        with self.away(moved) as home:
-            self.climb(moved, home)
-            if not stays:
-                self.zero_grad(set_to_none=True)
-            self.differentiate(work, first=False, onto=stays)
-            self.fill_gradients(moved)
-            for m in self.newcomers(moved):
-                moved.append(m)
-                home.append(m.weights.clone())
-                gradients.append(torch.zeros_like(m.gradient))
+    def combine(self, moved: list[ParamWithGrad], gradients: list[Tensor]) -> None:
+        """The mean of g and g'; where the loss is differentiated here, ``.grad`` holds their sum: no copy of g."""
         for m, g in zip(moved, gradients, strict=True):
-            (m.gradient if stays else m.gradient.add_(g)).mul_(0.5)
-        return loss
+            (m.gradient if self.summed else m.gradient.add_(g)).mul_(0.5)

@@ -14,10 +14,11 @@ from ..base.errors import UsageError
 from ..numerics.ascent import EPSILON, ascent_steps, real_view
 from ..runtime.distributed import all_reduce_sum_
 from .core.closures import ClosurePasses
+from .core.inner_product import inner
 from .core.passes import frozen_running_statistics
 from .core.perturbation import ParamWithGrad
 from .core.shared_options import SharedOptions, require_count, require_one_of
-from .core.two_pass import TwoPass, inner
+from .core.two_pass import TwoPass
 
 
 class SAM(TwoPass):
@@ -88,14 +89,6 @@ class SAM(TwoPass):
         scaling = (lambda i: home[i].abs()) if self.adaptive else None
         return ascent_steps(gradients, [m.group["rho"] / self.climbs for m in moved], p=self.p, scaling=scaling)
 
-    def update_gradient(self, work: ClosurePasses) -> Tensor:
-        """All passes; with ``order=2`` also the derivative of the perturbation."""
-        self._work = work
-        try:
-            return super().update_gradient(work)
-        finally:
-            del self._work
-
     def combine(self, moved: list[ParamWithGrad], gradients: list[Tensor]) -> None:
         """Nothing to do, but for ``order=2``: add (∂e/∂w)ᵀ g', one curvature product at the unperturbed weights."""
         if self.order == 1:
@@ -111,14 +104,14 @@ class SAM(TwoPass):
                 m.gradient.add_(v, alpha=decay)
 
     def curvature_product(
-        self, work: ClosurePasses, moved: list[ParamWithGrad], vector: list[Tensor]
+        self, work: ClosurePasses | None, moved: list[ParamWithGrad], vector: list[Tensor]
     ) -> list[Tensor]:
         """H v of the batch loss at the present weights, by a double backward pass; one tensor per parameter.
 
         Raises:
             UsageError: If the closure differentiates the loss itself.
         """
-        if work.fills_gradients:
+        if work is None or work.fills_gradients:
             raise UsageError(
                 "second-order SAM must differentiate the loss itself",
                 "closure",

@@ -44,5 +44,6 @@ class USAM(TwoPass):
         self, moved: list[ParamWithGrad], gradients: list[Tensor], home: list[Tensor]
     ) -> Iterator[Tensor]:
         """``rho · g``."""
+        self.gradient_norm(gradients)  # an overflow here may leave the gradient there finite
         for m, g in zip(moved, gradients, strict=True):
             yield g * m.group["rho"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ..base.errors import UsageError
-from .core.closures import ClosurePasses
 from .core.engine import SharedOptions
 from .core.perturbation import ParamWithGrad
 from .core.two_pass import TwoPass
@@ -63,10 +63,10 @@ class WSAM(TwoPass):
         if not 0 <= group["gamma"] < 1:
             raise UsageError(f"gamma is {group['gamma']}", "WSAM", "give a number from 0 on and below 1")
 
-    def update_gradient(self, work: ClosurePasses) -> Tensor:
-        """Both passes; what a skipped step has left is forgotten."""
+    def passes(self) -> Generator[None, None, None]:
+        """Both; what a skipped step has left is forgotten."""
         self._plain = {}
-        return super().update_gradient(work)
+        yield from super().passes()
 
     def combine(self, moved: list[ParamWithGrad], gradients: list[Tensor]) -> None:
         """The gradient of the weighted objective, g + a·(g' − g)."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ..autograd.substitutes import twice_differentiable
 from ..numerics.ascent import ascent_step, global_norm
 from ..numerics.tensors import as_real
+from ..optim.core.inner_product import inner
 from ..optim.core.passes import RandomState, frozen_running_statistics
-from ..optim.core.two_pass import inner
 from ..optim.disam import climb_weights
 from ..registry import PROBES
 from .steps import BatchLosses

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from landscape.numerics.ascent import ascent_step, global_norm, norm_one_by_one
 from landscape.optim import SAM, BatchLoss, MicroBatches
-from landscape.optim.core.two_pass import inner
+from landscape.optim.core.inner_product import inner
 
 from .problems import METHODS, MICRO, NEED_DOMAINS, ONE_PASS
 

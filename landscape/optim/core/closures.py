@@ -104,17 +104,30 @@ class ClosurePasses:
         self.random = RandomState.now()  # before the first pass draws anything
         self._after: RandomState | None = None
         self._made = closure()
+        self.pieces = self._made if isinstance(self._made, MicroBatches) else None
+        self.shared = self.pieces is not None and self.pieces.shared
+        """Whether other processes hold pieces of the batch, too."""
+        # A closure in torch's convention zeroes and fills the gradients itself.
+        self.fills_gradients = isinstance(self._made, Tensor)
+
+    @property
+    def loss(self) -> Tensor:
+        """The loss of a closure that has differentiated it, shape ``()``; NaN if it has none."""
+        return real_scalar(self._made).detach() if isinstance(self._made, Tensor) else torch.tensor(torch.nan)
+
+    def require_loss(self) -> ClosurePasses:
+        """Refuse a closure that returns anything else.
+
+        Raises:
+            UsageError: If it did.
+        """
         if not isinstance(self._made, (Tensor, BatchLoss, MicroBatches)):
             raise UsageError(
                 f"the closure returned a {type(self._made).__name__}",
                 "step",
                 "return the loss: one tensor, a BatchLoss, or MicroBatches",
             )
-        self.pieces = self._made if isinstance(self._made, MicroBatches) else None
-        self.shared = self.pieces is not None and self.pieces.shared
-        """Whether other processes hold pieces of the batch, too."""
-        # A closure in torch's convention zeroes and fills the gradients itself.
-        self.fills_gradients = isinstance(self._made, Tensor)
+        return self
 
     def replay(self) -> None:
         """Let the next pass draw the random numbers of the first."""
@@ -151,10 +164,10 @@ class ClosurePasses:
         self._made = None
         if isinstance(made, Tensor):
             if weights is not None:
-                raise _needs_domains()
-            yield _scalar(made).detach(), None
+                raise needs_domains()
+            yield real_scalar(made).detach(), None
         else:
-            extra = _domain_term(made, weights, made.domains, made.counts)
+            extra = domain_term(made, weights, made.domains, made.counts)
             mean = _differentiable(made)
             yield mean.detach(), mean if extra is None else mean + extra
 
@@ -172,11 +185,11 @@ class ClosurePasses:
         for call, share in zip(pieces, pieces.shares, strict=True):
             made = known or call()
             objective = share * _differentiable(made)
-            extra = _domain_term(made, weights, domains, counts)
+            extra = domain_term(made, weights, domains, counts)
             yield objective.detach(), objective if extra is None else objective + extra
 
 
-def _scalar(loss: Tensor) -> Tensor:
+def real_scalar(loss: Tensor) -> Tensor:
     """A loss in the shape ``()``."""
     if loss.numel() != 1 or loss.is_complex():
         what = f"the loss has shape {tuple(loss.shape)} and type {str(loss.dtype).removeprefix('torch.')}"
@@ -192,17 +205,17 @@ def _differentiable(made: Any) -> Tensor:
     if not made.mean.requires_grad:
         fix = "leave out detach(), item() and no_grad(), and unfreeze a parameter"
         raise UsageError("the loss of the closure depends on no trainable parameter", "closure", fix)
-    return _scalar(made.mean)
+    return real_scalar(made.mean)
 
 
-def _domain_term(
+def domain_term(
     made: BatchLoss, weights: DomainWeights | None, domains: Tensor | None, counts: Tensor | None
 ) -> Tensor | None:
     """The piece's part of ``sum_i c_i L_i`` with fixed c: its gradient is that of the objective behind the c."""
     if weights is None:
         return None
     if made.domains is None or domains is None:
-        raise _needs_domains()
+        raise needs_domains()
     c = weights(domains.detach(), counts)
     if c is None:
         return None
@@ -217,7 +230,7 @@ def _domain_term(
 def _whole(parts: Sequence[BatchLoss], pieces: MicroBatches) -> tuple[Tensor, Tensor]:
     """Mean loss and examples of each domain over all pieces, of all processes."""
     if any(p.domains is None or p.counts is None for p in parts):
-        raise _needs_domains()
+        raise needs_domains()
     counts = torch.stack([p.counts for p in parts])  # type: ignore[misc]
     sums = (torch.stack([p.domains for p in parts]).detach() * counts).sum(0)  # type: ignore[misc]
     total = counts.sum(0)
@@ -235,7 +248,8 @@ def _ahead() -> Iterator[None]:
     random.restore()
 
 
-def _needs_domains() -> UsageError:
+def needs_domains() -> UsageError:
+    """The error for a loss without its domains, or several without their counts."""
     return UsageError(
         "this method needs the loss of each domain",
         "closure",

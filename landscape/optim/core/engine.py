@@ -14,8 +14,8 @@ between a ``backward`` and ``step(closure)`` has no effect (use ``clip``), and a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from ...base.errors import NumericalError, UsageError
 from ...numerics.ascent import global_norm, real_view
 from ...runtime.distributed import all_reduce_sum_
+from .by_hand import ByHand, behind
 from .closures import BatchLoss, Closure, ClosurePasses
+from .foreign_loops import belongs_to_lightning, in_lightning, scaled_from_outside, without_closure
 from .leftovers import Leftovers, leave, no_gradient
 from .passes import frozen_running_statistics
 from .perturbation import ParamWithGrad
@@ -63,9 +65,12 @@ class ERM(Wrapper):
     """
 
     one_pass = True
-    _step_supports_amp_scaling = True  # so that a scaler's step() can be told from the user's, and refused
+    sums_gradients = False
+    """Whether the update is made of the sum of all gradients, which then may add up in ``.grad``; see `summed`."""
+    summed = False
+    """Whether they do in this step."""
     found_inf: Tensor
-    grad_scale: Tensor
+    grad_scale: Tensor | None
 
     def __init__(self, base: torch.optim.Optimizer, common: SharedOptions | None = None, **settings: float) -> None:
         common = common or {}
@@ -88,56 +93,99 @@ class ERM(Wrapper):
         """Whether the last step was skipped because of an overflow (with a scaler)."""
         self._sparse = SparseGradients()
         self._watch = True
+        self._work: ClosurePasses | None = None
+        self.by_hand = ByHand()
+        """The step whose gradients others compute; see `ByHand`."""
 
     # -- one step ------------------------------------------------------------------------------------------------
 
+    @overload  # type: ignore[override]
+    def step(self, closure: Closure) -> Tensor: ...
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
     @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> Tensor | None:
         """Make one step and return the loss at the weights before it, shape ``()``.
 
+        Without a closure it ends a step whose gradients others have computed: `landscape.integrations` for a method
+        of several passes, anybody's ``backward`` for one of a single pass.
+
         Raises:
-            UsageError: If there is no closure, it returns no loss, leaves no gradient, or adds onto gradients that
+            UsageError: If a closure is needed, it returns no loss, leaves no gradient, or adds onto gradients that
                 were there before; no weight has changed then.
             NumericalError: If a gradient is not finite (without a scaler); no weight has changed then.
         """
-        name = type(self).__name__
-        if "found_inf" in self.__dict__:  # what torch's scaler sets on an optimizer that says it can take it
+        hand = self.by_hand
+        hand.require_closed(self, "step()")
+        hand.ready &= closure is None
+        alone = self.one_pass and not self.needs_domains and self.scaler is None
+        if "found_inf" in self.__dict__ and (closure is not None or not alone):  # see `_step_supports_amp_scaling`
             del self.found_inf, self.grad_scale
-            fix = f"give it to the constructor, {name}(base, scaler=scaler), and call step(closure)"
-            raise UsageError("a GradScaler cannot scale a step of several passes from outside", name, fix)
-        if closure is None:
-            raise UsageError("step() needs a closure", name, "pass a function that computes the loss")
+            raise scaled_from_outside(self)
+        if closure is not None:
+            self._begin()
+            with self._locally():
+                work = self._called(closure)
+        elif not hand.ready and not alone:
+            raise without_closure(self)
+        try:
+            if hand.ready:  # also after a closure of Lightning's, which goes through all the passes
+                hand.end(self)
+            elif closure is not None:
+                return self._step(work)
+            else:
+                hand.take_single_pass(self)
+        finally:
+            leave(self.parameters())
+        return work.loss if closure is not None else None
+
+    def _step(self, work: ClosurePasses) -> Tensor:
+        with self._locally():
+            loss = self._whole_update(work)
+        self._finish()
+        return loss
+
+    def _begin(self) -> None:
         for group in self.param_groups:  # one may have come to the base meanwhile
             self.adopt(group)
         self._sparse = SparseGradients()
-        with self._locally():
-            work = self._called(closure)
-        try:
-            return self._step(work)
-        finally:
-            leave(self.parameters())
-
-    def _step(self, work: ClosurePasses) -> Tensor:
         self._gradient_scale = float(self.scaler.get_scale()) if self.scaler is not None else 1.0
         self._checked = torch.zeros(())
         self.gradient_evaluations = 0
-        with self._locally():
-            loss = self._whole_update(work)
+
+    def _finish(self) -> None:
         if self.ddp is not None and self.per_replica:
             self._average_over_replicas()
         norm = self._seen(self._norm())
         if not self._proceed():
-            return loss
+            return
         if self.clip is not None:
             factor = (self.clip / (norm + 1e-6)).clamp(max=1.0)
             for gradient in self.update_parts():
                 gradient.mul_(factor.to(gradient.device, gradient.dtype))
         self.base_step()
-        return loss
+
+    def passes(self) -> Generator[None, None, None]:
+        """Go to where the method wants a gradient, and yield there; whoever iterates leaves it in ``.grad``.
+
+        The first yield is at the weights of the step. At the end the weights are there again, and ``.grad`` holds
+        the gradient that the base optimizer shall receive.
+        """
+        yield
 
     def update_gradient(self, work: ClosurePasses) -> Tensor:
         """Leave the gradient that the base optimizer shall receive in ``.grad``; return the loss, shape ``()``."""
-        return self.differentiate(work)
+        self._work, self.summed = work, self.sums_gradients and not work.fills_gradients and self.scaler is None
+        try:
+            with contextlib.closing(self.passes()) as passes:  # so that the weights come back if a pass fails
+                losses = [
+                    self.differentiate(work, first=k == 0, onto=k > 0 and self.summed) for k, _ in enumerate(passes)
+                ]
+        finally:
+            self._work, self.summed = None, False
+        return losses[0]
 
     def update_parts(self) -> list[Tensor]:
         """The tensors of this step's update, which clipping scales and replicas average."""
@@ -183,13 +231,38 @@ class ERM(Wrapper):
             total = self.sum_over_processes(total)
             for m, gradient in earlier:
                 m.gradient = gradient if m.parameter.grad is None else gradient.add_(m.gradient)
+        self._take(self._gradient_scale)
+        return total
+
+    def _take(self, scale: float) -> None:
+        """Make of what a pass has left in ``.grad`` the gradient of the method's loss, unscaled."""
         self.gradient_evaluations += 1
         for m in self.moved():
-            if self.scaler is not None:
-                m.gradient.mul_(1 / self._gradient_scale)
+            if scale != 1:
+                m.gradient.mul_(1 / scale)
             if m.group.get("perturbed_weight_decay"):
                 m.gradient.add_(m.weights, alpha=m.group["perturbed_weight_decay"])
-        return total
+
+    def objective(self, batch: BatchLoss) -> Tensor:
+        """The loss of a batch (or micro-batch) with its domains, for loops that differentiate it themselves.
+
+        Return it from Lightning's ``training_step``, the Trainer's ``compute_loss`` or the function given to
+        ``Backward``, or call ``backward`` on it before `first_step` and `second_step`. Its value is the mean loss;
+        its gradient in the first pass is that of the method's objective.
+
+        Args:
+            batch: Mean over the (micro-)batch and over each of its domains.
+
+        Returns:
+            The loss, shape ``()``.
+        """
+        optimizer: ERM = behind(self)
+        return optimizer.by_hand.domains.objective(optimizer, batch)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """So that a scaler's ``step()`` can be told from the user's, by what it sets; what is ready is any step."""
+        return not self.by_hand.ready
 
     def moved(self) -> list[ParamWithGrad]:
         """The parameters that have a gradient, in order."""
@@ -217,8 +290,9 @@ class ERM(Wrapper):
         try:
             yield home
         finally:
-            for m, w in zip(moved, home, strict=True):
-                m.weights.copy_(w)
+            with torch.no_grad():  # also where a step in two calls is dropped half-way
+                for m, w in zip(moved, home, strict=True):
+                    m.weights.copy_(w)
 
     def gradient_norm(self, gradients: list[Tensor]) -> Tensor:
         """L2 norm over all parameters of all groups, shape ``()``; remembered for the check before the step."""
@@ -231,7 +305,12 @@ class ERM(Wrapper):
         watch, self._watch = self._watch, True
         with Leftovers(self.parameters(), watch) as leftovers, torch.enable_grad():
             work = ClosurePasses(closure)
+        if self.by_hand.ready:
+            return work
+        work.require_loss()
         name = type(self).__name__
+        if (not self.one_pass or self.needs_domains) and belongs_to_lightning(closure):
+            raise in_lightning(self)
         if not work.fills_gradients:
             leftovers.require_own(name)
         elif not self.needs_domains:  # which such a closure cannot give, as the first pass says
@@ -250,7 +329,7 @@ class ERM(Wrapper):
         for call, share in zip(work.pieces, work.pieces.shares, strict=True):
             evaluations, self.gradient_evaluations = self.gradient_evaluations, 0
             with torch.enable_grad():
-                piece = ClosurePasses(call)
+                piece = ClosurePasses(call).require_loss()
             with piece.as_one_pass():
                 loss = loss + share * self.update_gradient(piece)
             self.gradient_evaluations = max(evaluations, self.gradient_evaluations)
@@ -323,14 +402,20 @@ class ERM(Wrapper):
 
     def state_dict(self) -> dict[str, Any]:
         """All of the state: the base optimizer's, the method's own, and the scaler's."""
+        self.require_no_open_step("state_dict()")
         state = super().state_dict()
         return state if self.scaler is None else {**state, "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave, or a plain base optimizer's state; see `Wrapper.load_state_dict`."""
+        self.require_no_open_step("load_state_dict()")
         super().load_state_dict(state_dict)
         if self.scaler is not None and "scaler" in state_dict:
             self.scaler.load_state_dict(state_dict["scaler"])
+
+    def require_no_open_step(self, call: str) -> None:
+        """Refuse what cannot be done between `first_step` and `second_step`."""
+        self.by_hand.require_closed(self, call)
 
     def no_micro_batches(self) -> UsageError:
         """The error of a method that remembers its gradients from step to step."""

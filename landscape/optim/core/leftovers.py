@@ -13,7 +13,7 @@ from ...base.errors import UsageError
 
 # Both are attributes of a gradient, which live as long as it does and keep no memory alive.
 _LEFT = "_version_after_step"
-_THERE = "_there_before_closure"
+_THERE = "_there_before_closure"  # and the number of who watches: two may, one inside the other
 _WAY_OUT = "to accumulate, return MicroBatches or go through all micro-batches inside the closure"
 
 
@@ -31,7 +31,7 @@ class Leftovers:
     """
 
     def __init__(self, parameters: list[nn.Parameter], watch: bool) -> None:
-        self._parameters, self._watch = parameters, watch
+        self._parameters, self._watch, self._there = parameters, watch, f"{_THERE}_{id(self)}"
         self._handles: list[RemovableHandle] = []
         self._onto: dict[nn.Parameter, Tensor] = {}  # whether every gradient so far met old numbers, shape ()
         self._clean: set[nn.Parameter] = set()
@@ -43,7 +43,7 @@ class Leftovers:
         for p in self._parameters:
             if p.grad is not None:
                 self.any = True
-                setattr(p.grad, _THERE, p.grad._version)
+                setattr(p.grad, self._there, p.grad._version)
                 if self._watch and p.requires_grad:
                     self._handles.append(p.register_hook(partial(self._arrives, p)))
         return self
@@ -55,11 +55,11 @@ class Leftovers:
         for p in self._parameters:
             if p.grad is None:
                 continue
-            if hasattr(p.grad, _THERE):
+            if hasattr(p.grad, self._there):
                 self._old.append(p)
-                if getattr(p.grad, _THERE) != p.grad._version:
+                if getattr(p.grad, self._there) != p.grad._version:
                     touched.append(p)
-                delattr(p.grad, _THERE)
+                delattr(p.grad, self._there)
             else:
                 new.append(p)
         # With create_graph the sum of an old and a new gradient is a new tensor.
@@ -70,7 +70,7 @@ class Leftovers:
 
     def _arrives(self, p: nn.Parameter, _: Tensor) -> None:
         self._reached = True
-        if p.grad is None or not hasattr(p.grad, _THERE):
+        if p.grad is None or not hasattr(p.grad, self._there):
             self._clean.add(p)
         elif p not in self._clean:
             # Zeroed in place it is clean from here on: what comes then is the closure's own.
@@ -122,8 +122,12 @@ def leave(parameters: list[nn.Parameter]) -> None:
             setattr(p.grad, _LEFT, p.grad._version)
 
 
-def no_gradient(where: str) -> UsageError:
-    """The error for a closure that returns a loss and has not differentiated it."""
+def no_gradient(where: str, call: str | None = None) -> UsageError:
+    """The error for a closure that returns a loss and has not differentiated it, or for a ``call`` too early."""
+    if call is not None:
+        return UsageError(
+            f"{call} without a gradient", where, "call backward() on the loss at these weights before it"
+        )
     return UsageError(
         "the closure left no gradient",
         where,
@@ -139,3 +143,17 @@ def _any(gradient: Tensor | None) -> Tensor:
 def _one(flags: list[Tensor]) -> bool:
     """Whether one is set; a single wait for the device."""
     return bool(flags) and bool(torch.stack([f.to(flags[0].device) for f in flags]).any())
+
+
+def require_cleared(parameters: list[nn.Parameter], where: str) -> None:
+    """Refuse gradients onto which ``backward`` has added, or may have: those that a step has left.
+
+    Raises:
+        UsageError: If one is still there.
+    """
+    if any(hasattr(p.grad, _LEFT) for p in parameters):
+        raise UsageError(
+            "gradients of the last step are still there",
+            where,
+            "call second_step(zero_grad=True), or zero_grad() before the first backward",
+        )

@@ -175,6 +175,9 @@ class Wrapper(torch.optim.Optimizer):
         if not plain:
             self.load_method_state(state_dict["method"])
 
+    def require_no_open_step(self, call: str) -> None:
+        """Refuse what cannot be done while the weights are elsewhere."""
+
     def method_state(self) -> dict[str, Any]:
         """State of the method that outlives a step; most methods have none."""
         return {}
@@ -184,6 +187,7 @@ class Wrapper(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but hooks, and a ``step`` that a scheduler has put around this object's own."""
+        self.require_no_open_step("a copy")
         own = self.__dict__.items()
         return {k: v for k, v in own if k != "step" and not k.startswith(("_optimizer_", "_zero_grad_profile"))}
 

@@ -1,4 +1,4 @@
-"""The libraries whose networks are swept over, installed once for all processes of a run."""
+"""The libraries whose networks and training loops are tried, installed once for all processes of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import pytest
 from environments import environment, site_packages
 from filelock import FileLock
 
-LIBRARIES = {"torchvision": "0.28.0", "timm": "1.0.31", "transformers": "5.24.0"}
+LIBRARIES = {
+    "torchvision": "0.28.0",
+    "timm": "1.0.31",
+    "transformers": "5.24.0",
+    "accelerate": "1.15.0",
+    "peft": "0.21.2",
+    "lightning": "2.6.6",
+}
 
 
 @pytest.fixture(scope="session")

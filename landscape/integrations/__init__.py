@@ -1,0 +1,1 @@
+"""Our optimizers, and our records, in the training loops of other libraries; each imports its library."""
