@@ -40,7 +40,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         cut += len(every) - len(drawn)
         _tree(axes, drawn, shown.high)
         finite = [b.persistence for b in every if b.into is not None]
-        axes.set_title(panel_title(panel, style, side))
+        axes.set_title(panel_title(panel))
         words = f"{len(every)} {'minimum' if len(every) == 1 else 'minima'}, roughness {sum(finite):.2g}"
         axes.set_xlabel(words, fontsize=style.small)
         table += [_row(panel, b) for b in every]

@@ -8,14 +8,15 @@ from typing import Any
 from ...results.result import Result
 from ..draw.axis_labels import direction_notes, shared_axis_text
 from ..draw.drawing import Drawing, Movie, Row, styled
+from ..draw.filled import CAPTION, Heights, colour_bar, cross, fill_panel
 from ..draw.method_styles import name, ordered
 from ..draw.movies import animated
-from ..draw.panels import LEVELS, Planes, evaluated_cells, lost_cells
+from ..draw.panels import Planes, evaluated_cells, lost_cells, printed
 from ..draw.scales import common_range, log_losses
 from ..draw.series import lost_note
 from ..draw.style import Style, hide_unused
 from ..draw.text import safe
-from .contour import fill_panel
+from ..draw.words import method
 
 
 class _Frames(Planes):
@@ -36,19 +37,15 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     scale. Directions are the same random ones at all times, scaled to the network of that time; one seed per
     optimizer is shown. The still picture is the last checkpoint.
     """
-    from matplotlib.colors import Normalize
-    from matplotlib.ticker import MaxNLocator
-
     courses = _courses(results)
     flat = [r for members in courses.values() for r in members]
     heights, scale = log_losses([r.data["loss"].transpose("y", "x").values for r in flat])
     height_of = {id(r): h for r, h in zip(flat, heights, strict=True)}
-    levels = MaxNLocator(LEVELS).tick_values(*common_range(heights))
-    norm = Normalize(float(levels[0]), float(levels[-1]))
-    across = style.across(len(courses), 10)
+    common = Heights.between(*common_range(heights))
+    titles = [f"{safe(method(label))} step" for label in courses]
+    across = style.across(len(courses), 10, titles)
     rows = -(-len(courses) // across)
-    side = min((style.width - 8 * style.em) / across, 30 * style.em)
-    figure = style.figure(rows * (0.95 * side + 3.4 * style.em) + 4 * style.em)
+    figure = style.figure(rows * style.width / across + 4 * style.em)
     panels = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False).ravel()
     frames = max(map(len, courses.values()))
 
@@ -59,22 +56,21 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                 old.remove()
             at = members[min(frame, len(members) - 1)]
             x, y = at.data["x"].values, at.data["y"].values
-            filled = fill_panel(axes, x, y, height_of[id(at)], levels, norm, evaluated_cells(at.data)) or filled
-            axes.plot(0, 0, "+", color="white", ms=7, mew=2.2)
-            axes.plot(0, 0, "+", color="black", ms=6, mew=0.9)
-            axes.set_title(f"{safe(name(label), style.letters(side))}\nstep {_step(at)}")
+            height = height_of[id(at)]
+            filled = fill_panel(axes, x, y, height, common, style, evaluated_cells(at.data))[0] or filled
+            cross(axes)
+            axes.set_title(f"{safe(method(label))}\nstep {_step(at)}")
         return filled
 
     filled = show(frames - 1)
     hide_unused(panels, len(courses), across)
     if filled is not None:
-        words = scale.replace("log₁₀", r"$\log_{10}$")
-        figure.colorbar(filled, ax=list(panels), label=words, fraction=0.05, pad=0.02)
+        colour_bar(figure, filled, list(panels), printed(scale))
     figure.supxlabel(shared_axis_text("α", flat, 0), fontsize=style.small)
     figure.supylabel(shared_axis_text("β", flat, 1), fontsize=style.small)
     missing = sum(lost_cells(h, r.data) for h, r in zip(heights, flat, strict=True))
     notes = [f"{frames} checkpoints", *direction_notes(flat), *lost_note(missing)]
-    page = _page(courses, height_of, (float(levels[0]), float(levels[-1])), frames)
+    page = _page(courses, height_of, (common.low, common.high), frames)
     return Drawing(figure, _rows(courses, height_of), tuple(notes), page, Movie(frames, lambda i: (show(i), None)[1]))
 
 

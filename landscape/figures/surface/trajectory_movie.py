@@ -14,6 +14,7 @@ from ..draw.method_styles import looks, name
 from ..draw.movies import animated
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.words import method
 from .plane import ground, largest_first, shares
 
 
@@ -36,7 +37,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     of its distance from the cross that lies off the plane, where its own loss is not that of the contour below it.
     """
     result, *others = largest_first(results)
-    figure, axes, height = ground(result, style)
+    figure, axes, height, _ = ground(result, style)
     lines = _lines(result)
     styles = looks(line["label"] for line in lines)
     drawn = []
@@ -57,7 +58,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
 
     frames = max(len(line["at"]) for line in lines)
     show(frames - 1)
-    handles = {safe(name(line["label"])): path for line, _, path, _ in drawn}
+    handles = {safe(method(line["label"])): path for line, _, path, _ in drawn}
     style.legend(figure, list(handles.values()), list(handles))
     notes = [f"{frames} checkpoints of each run; off-plane shares up to {100 * shares(result.data).max():.0f} %"]
     if others:
