@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,7 @@ def lay_out(figure: Any) -> None:
     engine = figure.get_layout_engine()
     # Where a panel is narrower than its place, the layout takes the rest for room of titles: it sees none that is.
     square = {axes: axes.get_aspect() for axes in figure.axes if axes.get_aspect() != "auto" and axes.name != "3d"}
-    if engine is not None:
+    if engine is not None and figure.axes:
         for axes in square:
             axes.set_aspect("auto")
         for _ in range(_ROUNDS):
@@ -141,7 +142,7 @@ def _thinned(axis: Any) -> bool:
     ]
     boxes.sort(key=lambda box: box.x0)
     slack = 0.05 * axis.figure.dpi
-    if len(boxes) < 3 or all(a.x1 + slack <= b.x0 for a, b in zip(boxes, boxes[1:], strict=False)):
+    if len(boxes) < 3 or all(a.x1 + slack <= b.x0 for a, b in itertools.pairwise(boxes)):
         return False
     axis.set_major_locator(MaxNLocator(max(len(boxes) - 2, 1), steps=[1, 2, 2.5, 5, 10]))
     return True

@@ -8,13 +8,13 @@ import numpy as np
 
 from .levels import level_text, loss_levels
 from .smooth import smooth
-from .style import Style
-from .ticks import plain
+from .style import Style, text_inches
+from .ticks import numbers_text, plain
 
 _FINE = 91  # points of the longer side of the body
 _HIGH = 0.72  # of the box, in widths
 _FLOOR = 0.32  # how far the floor lies below the lowest point, in heights of the surface
-_SMALL = 1.7  # inches; in smaller squares the numbers of horizontal axes would meet
+_SMALL = 18  # ems; in smaller squares the numbers of horizontal axes would meet
 _AMBIENT = 0.52  # of the light; the rest falls from the upper left
 
 
@@ -89,23 +89,27 @@ def _dress(axes: Any, words: str, style: Style, low: float) -> None:
         axis.set_pane_color((1, 1, 1, 0))
         axis.line.set(linewidth=0.5, color="0.3")
         axis._axinfo["grid"] |= {"linewidth": 0.3, "color": "0.88"}
-    axes.set_xlabel("α", labelpad=-9)
-    axes.set_ylabel("β", labelpad=-9)
+    ratio = np.ptp(axes.get_ylim()) / np.ptp(axes.get_xlim())
+    axes.set_xlabel("α", labelpad=style.text - 15.5)
+    axes.set_ylabel("β", labelpad=style.text - 15.5)
     axes.zaxis.set_rotate_label(False)
-    axes.set_zlabel(words, labelpad=-5, rotation=90)
-    small = axes.bbox.width / axes.figure.dpi < _SMALL
+    small = axes.bbox.width / axes.figure.dpi < _SMALL * style.small / 72
     axes.patch.set_visible(False)
     axes.tick_params(pad=-3.5, labelsize=style.small)
     axes.tick_params(axis="z", pad=-1.5)
     for axis in (axes.xaxis, axes.yaxis):
         ends = axis.get_view_interval()
         inner = [t for t in MaxNLocator(4).tick_values(*ends) if 0.08 < (t - ends[0]) / np.ptp(ends) < 0.92]
-        inner = [inner[0], inner[-1]] if small and len(inner) > 2 else inner
+        tight = small or (axis is axes.yaxis and ratio < 0.8)
+        inner = [inner[0], inner[-1]] if tight and len(inner) > 2 else inner
         axis.set_ticks(inner)
         plain(axis)
     if style.height == "log":
         every = loss_levels(low, axes.get_zlim()[1], 4)
-        axes.set_zticks(every, [level_text(v) for v in every])
+        told = [level_text(v) for v in every]
     else:
-        axes.set_zticks([t for t in MaxNLocator(4).tick_values(*axes.get_zlim()) if low <= t <= axes.get_zlim()[1]])
-        plain(axes.zaxis)
+        every = [t for t in MaxNLocator(4).tick_values(*axes.get_zlim()) if low <= t <= axes.get_zlim()[1]]
+        told = numbers_text(every)
+    axes.set_zticks(every, told)
+    widest = max((72 * text_inches(t, style.small) for t in told), default=0.0)
+    axes.set_zlabel(words, labelpad=widest - 18, rotation=90)

@@ -123,29 +123,40 @@ class Style:
         """How many of ``wanted`` rows of ``inches`` fit on a page beside ``others`` inches; at least one."""
         return max(1, min(wanted, int((HIGHEST - others) / inches)))
 
-    def letters(self, inches: float, points: float | None = None) -> int:
-        """How many letters of ``points`` (default: titles) fit into ``inches``."""
-        return max(6, int(inches * 72 / (0.52 * (points or self.text))))
+    def legend(self, figure: Any, handles: Sequence[Any], labels: Sequence[str], *, below: bool = False) -> None:
+        """Put one legend above (or below) all panels, in as many columns as its longest entry allows.
 
-    def legend(self, figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-        """Put one legend above all panels, in as many columns as its longest entry allows."""
+        Entries that are longer than the figure is wide get a second line. A figure grows by what the legend has more
+        than one line.
+        """
         if not labels:
             return
-        longest = max(text_inches(label, self.small) for label in labels) + 3.6 * self.small / 72
-        most = max(1, min(len(labels), int((self.width - 0.1) / longest)))
-        columns = -(-len(labels) // -(-len(labels) // most))
-        options = {"handlelength": 1.8, "columnspacing": 1.2, "handletextpad": 0.5}
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns, **options)
+        labels, columns = self._entries(labels)
+        options = {"handlelength": 1.8, "columnspacing": 1.2, "handletextpad": 0.5, "borderaxespad": 0.2}
+        place = "outside lower center" if below else "outside upper center"
+        figure.legend(handles, labels, loc=place, ncols=columns, **options)
+        self.grow(figure, self.legend_inches(labels) - 2.4 * self.small / 72)
 
     def legend_inches(self, labels: Sequence[str]) -> float:
         """How high the `legend` of these labels is."""
-        if not labels:
-            return 0.0
-        longest = max(text_inches(label, self.small) for label in labels) + 3.6 * self.small / 72
-        most = max(1, min(len(labels), int((self.width - 0.1) / longest)))
-        return (1.55 * -(-len(labels) // most) + 0.8) * self.small / 72
+        labels, columns = self._entries(labels)
+        rows = [labels[i::-(-len(labels) // columns)] for i in range(-(-len(labels) // columns))]
+        return (sum(1.55 * max(t.count("\n") + 1 for t in row) for row in rows) + 0.8) * self.small / 72
 
-    def names_below(self, axes: Any, names: Sequence[str], room: float | None = None) -> float:
+    def _entries(self, labels: Sequence[str]) -> tuple[list[str], int]:
+        """The entries of a legend in lines that fit, and in how many columns they stand."""
+        handle = 3.6 * self.small / 72
+        labels = [wrapped(label, self.width - handle - 0.2, self.small) for label in labels]
+        longest = max(text_inches(part, self.small) for label in labels for part in label.split("\n")) + handle
+        most = max(1, min(len(labels), int((self.width - 0.1) / longest)))
+        return labels, -(-len(labels) // -(-len(labels) // most))
+
+    def grow(self, figure: Any, inches: float) -> None:
+        """Make a figure higher by what stands around its panels, as far as a page allows it."""
+        if inches > 0 and hasattr(figure, "set_figheight"):
+            figure.set_figheight(min(figure.get_figheight() + inches, HIGHEST))
+
+    def names_below(self, axes: Any, names: Sequence[str], room: float | None = None) -> None:
         """Write the names of users under the x axis at 0, 1, ...; slanted where they are longer than their place.
 
         Args:
@@ -153,8 +164,7 @@ class Style:
             names: What stands at 0, 1, ...
             room: Inches for all of them (default: the width of the figure without a label and ticks at its left).
 
-        Returns:
-            How many inches they take below the axis.
+        The figure grows by what they take below the axis.
         """
         each = (self.width - 0.75 if room is None else room) / len(names)
         lines = [wrapped(safe(n, _LONGEST), each - 0.06, self.small) for n in names]
@@ -162,13 +172,14 @@ class Style:
         widths = [text_inches(part, self.small) for n in lines for part in n.split("\n")]
         if max(widths) <= each - 0.04 and max(n.count("\n") for n in lines) < 3:
             axes.set_xticks(range(len(names)), lines)
-            return 1.25 * height * (1 + max(n.count("\n") for n in lines)) + 0.08
+            self.grow(axes.figure, 1.25 * height * max(n.count("\n") for n in lines))
+            return
         angle = 35 if each > 2.2 * height else 90
         lines = [wrapped(safe(n, _LONGEST), 1.3, self.small) if each > 3 * height else safe(n, _LONGEST) for n in names]
         place = {"ha": "right", "rotation_mode": "anchor"} if angle == 35 else {"ha": "center"}
-        axes.set_xticks(range(len(names)), lines, rotation=angle, va="top" if angle == 35 else "top", **place)
+        axes.set_xticks(range(len(names)), lines, rotation=angle, va="top", **place)
         longest = max(text_inches(part, self.small) for n in lines for part in n.split("\n"))
-        return longest * (0.57 if angle == 35 else 1.0) + 2 * height
+        self.grow(axes.figure, longest * (0.57 if angle == 35 else 1.0))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -252,7 +263,13 @@ def _measured(words: str, points: float, family: tuple[str, ...]) -> float:
 def wrapped(words: str, inches: float, points: float) -> str:
     """A line of text broken between words, so that no line is longer than ``inches`` where words allow it."""
     lines: list[str] = []
-    for word in words.split(" "):
+    units: list[str] = []
+    for word in words.split(" "):  # what stands beside an equals sign stays there
+        if units and (word == "=" or units[-1].endswith(" =")):
+            units[-1] += f" {word}"
+        else:
+            units.append(word)
+    for word in units:
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and text_inches(longer, points) > inches:
             lines.append(word)

@@ -32,7 +32,8 @@ def numbers_text(values: Sequence[float]) -> list[str]:
         digits = 4 if step <= 0 else int(np.clip(np.ceil(np.log10(max(largest / step, 1))) + 1, 1, 12))
         return [number_text(0.0 if abs(v) < 1e-9 * step else v, digits) for v in values]
     decimals = max(0, int(np.ceil(-np.log10(step) - 1e-9)))
-    decimals += int(abs(round(step, decimals) - step) > 1e-3 * step)
+    while decimals < 8 and any(abs(round(v, decimals) - v) > 1e-3 * step for v in values):
+        decimals += 1
     texts = [f"{v:.{decimals}f}" for v in values]
     return [t.lstrip("-") if not float(t) else t.replace("-", MINUS) for t in texts]
 

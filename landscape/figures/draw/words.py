@@ -65,12 +65,15 @@ def method(label: str) -> str:
 
 def measure(text: str) -> str:
     """A measure with its settings: ``m-sharpness m=1 rho=0.1`` is ``m-sharpness, m = 1, ρ = 0.1``."""
-    head, *rest = text.replace(" (", " ").replace(")", "").split() if "=" in text or " = " in text else [text]
-    joined = " ".join(rest).replace(" = ", "=").replace(",", "")
-    told = [_MEASURES.get(head, spoken(head)), *map(spoken, joined.split())]
     if text == "lambda_1/edge":
         return "λ₁ / edge of stability"
-    return ", ".join(told)
+    head, _, rest = text.partition(" ")
+    head = _MEASURES.get(head, spoken(head))
+    if "=" not in rest:
+        return " ".join(part for part in (head, spoken(rest)) if part)
+    joined, bracket, after = rest.lstrip("(").replace(" = ", "=").replace(",", "").partition(")")
+    told = [head, *map(spoken, joined.split())]
+    return ", ".join(told) + (spoken(after) if bracket else "")
 
 
 def quantity(text: str) -> str:

@@ -8,11 +8,12 @@ import numpy as np
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
+from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
 from ..draw.series import by_label, lost_note, seeds_text
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.words import method
 
 WANTS = Want("domains", "compute them with `landscape domains`", "loss", frozenset({"domain"}))
 
@@ -60,9 +61,14 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     style.names_below(panels[-1], domains)
     splits = ", ".join(sorted({safe(r.record.get("split") or "train") for r in every}))
     panels[-1].set_xlabel(f"domain (split: {splits}; open markers: not trained on)")
-    style.legend(figure, list(handles.values()), [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles])
+    style.legend(figure, list(handles.values()), [f"{safe(method(k))} ({seeds_text({k: groups[k]})})" for k in handles])
     notes.append("marker: mean over seeds, line: lowest to highest seed; open markers and grey: held-out domains")
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    caption = (
+        "Loss and accuracy of each domain. A marker is the mean over seeds, its line reaches from the lowest to the "
+        "highest seed. Filled: domains that were trained on; open, on grey ground: held-out domains. "
+        f"{LOOKS}"
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
 def _rows(label: str, result: Result, fields: Sequence[str]) -> list[Row]:

@@ -10,9 +10,10 @@ import numpy as np
 from ...results.result import Result
 from ..course.finals import ACCURACIES, Ended, finals
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.method_styles import looks, name
+from ..draw.method_styles import LOOKS, looks
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.words import method
 
 
 class _HeldOut(Ended):
@@ -36,7 +37,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     every = [one for one in every if quantity in one.accuracy]
     tasks = list(dict.fromkeys(one.task for one in sorted(every, key=lambda o: o.holdout)))
     methods = looks(one.label for one in every)
-    figure = style.figure(max(style.width / 2.6, 18 * style.em))  # room for the label of the axis
+    figure = style.figure(max(style.width / 2.6, 19 * style.em))
     axes = figure.subplots()
     step = 0.7 / len(methods)
     handles: dict[str, Any] = {}
@@ -59,6 +60,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     axes.set(xlabel="domain held out", ylabel=ACCURACIES[quantity])
     style.names_below(axes, tasks)
     counts = {k: len({one.seed for one in every if one.label == k}) for k in handles}
-    texts = [f"{safe(name(k))} ({n} seed{'s' if n > 1 else ''})" for k, n in counts.items()]
+    texts = [f"{safe(method(k))} ({n} seed{'s' if n > 1 else ''})" for k, n in counts.items()]
     style.legend(figure, list(handles.values()), texts)
-    return Drawing(figure, table, ("marker: mean over seeds, line: lowest to highest seed",))
+    caption = (
+        "Accuracy at the end of training on the domains that were held out. A marker is the mean over seeds, its line "
+        f"reaches from the lowest to the highest seed; a marker without a line is one seed. {LOOKS}"
+    )
+    return Drawing(figure, table, ("marker: mean over seeds, line: lowest to highest seed",), caption=caption)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...results.result import Result
 from ..draw.axis_labels import direction_notes, shared_axis_text
+from ..draw.comparable import alike
 from ..draw.drawing import Drawing, Movie, Row, styled
 from ..draw.filled import CAPTION, Heights, colour_bar, cross, fill_panel
 from ..draw.method_styles import name, ordered
@@ -21,9 +22,12 @@ from ..draw.words import method
 
 class _Frames(Planes):
     def of(self, results: Sequence[Result], figure: str) -> list[Result]:
-        return [r for members in _courses(super().of(results, figure)).values() for r in members] or super().of(
-            [], figure
-        )
+        fit = super().of(results, figure)
+        groups: dict[tuple[Any, ...], list[Result]] = {}
+        for r in fit:
+            groups.setdefault(alike(r), []).append(r)
+        moving = {id(r) for group in groups.values() for members in _courses(group).values() for r in members}
+        return [r for r in fit if id(r) in moving] or super().of([], figure)
 
 
 WANTS = _Frames("surface", "compute it with `landscape surface RUN --checkpoints all`", "loss", frozenset({"x", "y"}))
@@ -71,7 +75,13 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     missing = sum(lost_cells(h, r.data) for h, r in zip(heights, flat, strict=True))
     notes = [f"{frames} checkpoints", *direction_notes(flat), *lost_note(missing)]
     page = _page(courses, height_of, (common.low, common.high), frames)
-    return Drawing(figure, _rows(courses, height_of), tuple(notes), page, Movie(frames, lambda i: (show(i), None)[1]))
+    caption = (
+        "Loss in a plane through each network (the cross) while it is trained; shown is the last checkpoint. All "
+        f"checkpoints and panels share one scale. {CAPTION}"
+    )
+    rows_of = _rows(courses, height_of)
+    movie = Movie(frames, lambda i: (show(i), None)[1])
+    return Drawing(figure, rows_of, tuple(notes), page, movie, caption=caption)
 
 
 def _courses(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -10,7 +10,8 @@ import numpy as np
 from ...results.result import Result
 from ..draw.axis_labels import axis_text
 from ..draw.drawing import Drawing, Movie, Row, Want, styled
-from ..draw.method_styles import looks, name
+from ..draw.filled import CAPTION
+from ..draw.method_styles import LOOKS, looks, name
 from ..draw.movies import animated
 from ..draw.style import Style
 from ..draw.text import safe
@@ -64,7 +65,12 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     if others:
         notes.append(f"{len(others)} further plane(s) are not drawn")
     page = _page(result, height, lines, styles, frames)
-    return Drawing(figure, _rows(lines), tuple(notes), page, Movie(frames, show))
+    caption = (
+        "Trainings in the plane of their principal components over the loss in that plane, checkpoint by checkpoint; "
+        "shown is the last. The head of a line grows with the share of its distance from the cross that lies off the "
+        f"plane. {LOOKS} {CAPTION}"
+    )
+    return Drawing(figure, _rows(lines), tuple(notes), page, Movie(frames, show), caption=caption)
 
 
 def _lines(result: Result) -> list[dict[str, Any]]:
