@@ -73,8 +73,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         notes.append(f"{left_out} run(s) without plain training of the same seed and data are not drawn")
     caption = (
         "By how many per cent each method lowers the error of plain training with the same seed and data, a row per "
-        "set of data or of held-out domains. A translucent marker is one seed, a line the mean over seeds; right of 0 "
-        f"the method wins. {LOOKS}"
+        "set of data or of held-out domains. A translucent marker is one seed, a line the mean over seeds; right of "
+        f"0 the method wins. {LOOKS}"
     )
     return Drawing(figure, rows, tuple(notes), caption=caption)
 

@@ -11,10 +11,8 @@ from ...results.result import Result
 from ..draw.bands import draw_band
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style, hide_unused
-from ..draw.text import safe
-from ..draw.words import method
 
 # Variables of a training result, in the order of the panels, with what stands above each.
 QUANTITIES = {
@@ -77,7 +75,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set_title(QUANTITIES[quantity])
         axes.set(xlabel="step")
     hide_unused(panels, len(shown), across)
-    texts = [f"{safe(method(k))} ({seeds_text({k: groups[k]})})" for k in handles]
+    texts = seeded(groups, handles)
     style.legend(figure, list(handles.values()), texts)
     notes.append("line: mean over seeds, band: lowest to highest seed; each value is of one batch")
     if left_out:

@@ -12,7 +12,7 @@ from ..draw.bands import draw_band
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
-from ..draw.series import Groups, by_label, lost_note, seeds_text
+from ..draw.series import Groups, by_label, lost_note, seeded
 from ..draw.style import Style
 from ..draw.text import safe
 from ..draw.words import method
@@ -46,7 +46,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         notes.append(f"{len(with_domains) - rows * across} panels of domains are not drawn: there is no room")
         with_domains = dict(list(with_domains.items())[: rows * across])
     rows = rows if with_domains else 0
-    heights = [13.5 * top_rows * style.em + legends[0], *([each * rows + 1.5 * style.em + legends[1]] if rows else [])]
+    heights = [
+        13.5 * top_rows * style.em + legends[0],
+        *([each * rows + 1.5 * style.em + legends[1]] if rows else []),
+    ]
     figure = style.figure(sum(heights))
     parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     table: list[Row] = []
@@ -71,13 +74,13 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         drawn = domain_panels(parts[1], with_domains, (rows, across), style, table, **options)
         lost += drawn.lost
         domain_legend(parts[1], drawn, style)
-    texts = [f"{safe(method(k))} ({seeds_text({k: groups[k]})})" for k in handles]
+    texts = seeded(groups, handles)
     style.legend(parts[0], list(handles.values()), texts)
     notes.append("line: mean over seeds, band: lowest to highest seed")
     caption = (
-        "Losses over training: of the training data and the variance of the seen domains' losses (above), and of each "
-        "domain, a panel per optimizer (below; solid: trained on, dashed: held out; colour and marker tell domains "
-        f"apart). A line is the mean over seeds, a band reaches from the lowest to the highest seed. {LOOKS}"
+        "Losses over training: of the training data and the variance of the seen domains' losses (above), and of "
+        "each domain, a panel per optimizer (below; solid: trained on, dashed: held out; colour and marker tell "
+        f"domains apart). A line is the mean over seeds, a band reaches from the lowest to the highest seed. {LOOKS}"
     )
     return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 

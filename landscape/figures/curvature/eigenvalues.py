@@ -11,10 +11,9 @@ from ...results.result import Result
 from ..course.measured import residual_scale
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
 from ..draw.text import safe
-from ..draw.words import method
 
 WANTS = Want("hessian", "compute them with `landscape hessian`", "eigenvalues", frozenset({"rank"}))
 
@@ -71,11 +70,13 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                     mew=0.4,
                 )
     axes.axhline(0, color="black", lw=0.6)
-    matrix = ", ".join(safe(o.replace("hessian", "Hessian").replace("ggn", "GGN").replace("-", " ")) for o in operators)
+    matrix = ", ".join(
+        safe(o.replace("hessian", "Hessian").replace("ggn", "GGN").replace("-", " ")) for o in operators
+    )
     axes.set(xlabel="rank of the eigenvalue", ylabel=f"eigenvalue of the {matrix}")
     axes.set_xticks(sorted(ranks))
     axes.grid(visible=False, axis="x")
-    texts = [f"{safe(method(k))} ({seeds_text({k: groups[k]})})" for k in handles]
+    texts = seeded(groups, handles)
     style.legend(figure, list(handles.values()), texts)
     if any(not row["converged"] for row in table):
         notes.append("a cross marks an eigenvalue that did not converge")

@@ -10,7 +10,7 @@ import numpy as np
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import looks
-from ..draw.style import Style
+from ..draw.style import HIGHEST, Style
 from ..draw.text import safe
 from ..draw.ticks import logarithmic, number_text
 from ..draw.words import method
@@ -45,7 +45,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         kept = {columns[round(i)] for i in (np.linspace(0, len(columns) - 1, fit) if fit > 1 else [len(columns) - 1])}
         notes.append(f"{len(columns) - len(kept)} more checkpoints are not drawn: there is no room")
         columns = [c for c in columns if c in kept]
-    each = float(np.clip(0.66 * (style.width - 0.55) / len(columns), 10 * style.em, 17 * style.em))
+    each = min(0.66 * (style.width - 0.55) / len(columns), 17 * style.em, (HIGHEST - 5 * style.em) / len(labels))
+    each = max(each, 8.5 * style.em)
     lines = style.rows(len(labels), each, 5 * style.em)
     if lines < len(labels):
         notes.append(f"{len(labels) - lines} optimizers are not drawn: there is no room")
@@ -73,9 +74,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     caption = (
         "Spectral density of the Hessian, rows optimizers, columns checkpoints, on common axes; the density is "
         "logarithmic and ends where it is a tenth of what a single eigenvalue gives. Filled: the mean over probes, "
-        "with a paler band of one standard error. Stems with a dot are the eigenvalues that were computed one by one, "
-        "as high as the density that one eigenvalue has; short strokes below are those of the lower end. Above each "
-        "panel: the largest eigenvalue and its ratio to the fifth."
+        "with a paler band of one standard error. Stems with a dot are the eigenvalues that were computed one by "
+        "one, as high as the density that one eigenvalue has; short strokes below are those of the lower end. Above "
+        "each panel: the largest eigenvalue and its ratio to the fifth."
     )
     return Drawing(figure, rows, tuple(notes), caption=caption)
 

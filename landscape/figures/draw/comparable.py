@@ -120,7 +120,9 @@ def _grid(result: Result) -> str:
             values = np.asarray(result.data[axis].values, dtype=float)
             even = np.allclose(np.diff(values), np.diff(values)[:1], rtol=1e-6) if len(values) > 1 else True
             uneven = "" if even else f" {stable_hash(values.round(9).tolist())[:6]}"
-            ends.append(f"{values[0]:.6g} to {values[-1]:.6g} in {len(values)} points{uneven}" if len(values) else "none")
+            ends.append(
+                f"{values[0]:.6g} to {values[-1]:.6g} in {len(values)} points{uneven}" if len(values) else "none"
+            )
     return " by ".join(ends)
 
 

@@ -29,8 +29,6 @@ def domain_looks(names: Iterable[str]) -> dict[str, DomainLook]:
     every = list(dict.fromkeys(names))
     places = _FIRST.get(len(every), tuple(range(len(_COLOURS))))
     return {
-        name: DomainLook(
-            _COLOURS[places[i % len(places)]], _MARKERS[(i + i // len(places)) % len(_MARKERS)]
-        )
+        name: DomainLook(_COLOURS[places[i % len(places)]], _MARKERS[(i + i // len(places)) % len(_MARKERS)])
         for i, name in enumerate(every)
     }

@@ -57,6 +57,10 @@ class Want:
             )
         return fit
 
+    def tells(self, results: Sequence[Result]) -> bool:
+        """Whether a figure of these results, which fit, says something: whether it is drawn without being named."""
+        return bool(results)
+
     def fits(self, result: Result) -> bool:
         """Whether ``result`` is of the kind and holds the array."""
         return (
@@ -93,7 +97,7 @@ class Drawing:
         interactive: A plotly figure for HTML, of the kinds that have one.
         movie: How the figure moves, of the kinds that do.
         changed: What of code, data, weights or versions has changed since its results were made; in the notes, too.
-        left_out: Which results were left out, because they do not compare; in the notes, too.
+        warned: Which of the notes were logged: results that were left out, and what has changed.
         caption: What every mark, band and colour means, in sentences, for the caption in a paper.
         finish: What is drawn when the layout stands, because it depends on distances on the page.
     """
@@ -104,7 +108,7 @@ class Drawing:
     interactive: Any = None
     movie: Movie | None = None
     changed: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
     caption: str = ""
     finish: Callable[[], None] | None = None
 
@@ -122,7 +126,7 @@ def styled(draw: Draw) -> Draw:
                     log.warning("%s", note)
             drawing = draw(alike, style)
             notes = tuple(dict.fromkeys((*drawing.notes, *left_out, *changed)))
-            drawing = replace(drawing, notes=notes, changed=changed, left_out=tuple(left_out))
+            drawing = replace(drawing, notes=notes, changed=changed, warned=(*left_out, *changed))
             lay_out(drawing.figure)
             if drawing.finish is not None:
                 drawing.finish()

@@ -84,7 +84,7 @@ def _places(figure: Any) -> Iterator[tuple[Any, float]]:
         across = _room(axes.bbox, others, page, 0) / dpi - _SLACK
         upwards = _room(axes.bbox, others, page, 1) / dpi - _SLACK
         if axes.title.get_text():
-            yield axes.title, across
+            yield axes.title, min(across, axes.bbox.width / dpi + 0.05)
         if axes.name == "3d":
             continue
         if axes.xaxis.label.get_text():

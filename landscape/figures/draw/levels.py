@@ -28,7 +28,7 @@ def loss_levels(low: float, high: float, wanted: int = 11) -> Any:
 
     edge = 1e-6 * (high - low)
     if high - low < 0.6 and abs(low) < 300:
-        losses = MaxNLocator(wanted).tick_values(10**low, 10**high)
+        losses = np.asarray(MaxNLocator(wanted).tick_values(10**low, 10**high))
         found = np.log10(losses[losses > 0])
     else:
         choices = [_at(mantissas, low, high) for mantissas in _SETS]
@@ -52,17 +52,19 @@ def level_text(height: float) -> str:
 
 
 def loss_ticks(axis: Any) -> None:
-    """Label an axis of heights with losses: round ones with room between them."""
+    """Label a vertical axis of heights with losses: round ones with room between them."""
     from matplotlib.ticker import FuncFormatter, Locator
 
     class Losses(Locator):
         def __call__(self) -> Any:
-            return self.tick_values(*sorted(self.axis.get_view_interval()))
+            axis: Any = self.axis
+            return self.tick_values(*sorted(axis.get_view_interval()))
 
         def tick_values(self, vmin: float, vmax: float) -> Any:
             low, high = sorted((float(vmin), float(vmax)))
-            inches = self.axis.axes.bbox.height if self.axis.axis_name != "x" else self.axis.axes.bbox.width
-            room = int(inches / self.axis.figure.dpi / (0.28 if self.axis.axis_name != "x" else 0.45))
+            axis: Any = self.axis
+            inches = axis.axes.bbox.height / axis.figure.dpi
+            room = int(inches / 0.28)
             return loss_levels(low, high, int(np.clip(room, 2, 8)))
 
     axis.set_major_locator(Losses())

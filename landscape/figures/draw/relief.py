@@ -63,7 +63,7 @@ def _levels(low: float, high: float, style: Style) -> Any:
 
     if style.height == "log":
         return loss_levels(low, high, 9)
-    every = MaxNLocator(9).tick_values(low, high)
+    every = np.asarray(MaxNLocator(9).tick_values(low, high))
     return every[(every > low) & (every < high)]
 
 

@@ -45,6 +45,7 @@ VENUES = {
     "tmlr": Venue((6.5, 6.5), 10, 8),
     "slides": Venue((6.0, 12.0), 14, 12, serif=False),
 }
+_WORD = 18  # letters of a word; longer ones may be broken
 _LONGEST = 40  # letters of a name; what is longer ends in an ellipsis
 # STIX ships with matplotlib and is cut like Times, so a figure looks alike on machines without Times.
 _SERIF = ["Times New Roman", "Times", "TeX Gyre Termes", "Nimbus Roman", "STIXGeneral", "DejaVu Serif"]
@@ -113,11 +114,15 @@ class Style:
 
         Panels are also wide enough for the longest word of the ``names`` above them.
         """
-        words = [w for n in names for w in n.split()]
-        longest = max((text_inches(w, self.text) for w in words), default=0.0) + 0.5 * self.em
+        longest = self.longest_word(names) + 0.5 * self.em
         most = max(1, min(wanted, int(self.width / max(ems * self.em, longest))))
         rows = -(-wanted // most)
         return -(-wanted // rows)
+
+    def longest_word(self, names: Sequence[str]) -> float:
+        """Inches of the longest word in titles; words that `wrapped` may break do not count."""
+        words = [w for n in names for w in n.split() if len(w) <= _WORD]
+        return max((text_inches(w, self.text) for w in words), default=0.0)
 
     def rows(self, wanted: int, inches: float, others: float) -> int:
         """How many of ``wanted`` rows of ``inches`` fit on a page beside ``others`` inches; at least one."""
@@ -140,7 +145,7 @@ class Style:
     def legend_inches(self, labels: Sequence[str]) -> float:
         """How high the `legend` of these labels is."""
         labels, columns = self._entries(labels)
-        rows = [labels[i::-(-len(labels) // columns)] for i in range(-(-len(labels) // columns))]
+        rows = [labels[i :: -(-len(labels) // columns)] for i in range(-(-len(labels) // columns))]
         return (sum(1.55 * max(t.count("\n") + 1 for t in row) for row in rows) + 0.8) * self.small / 72
 
     def _entries(self, labels: Sequence[str]) -> tuple[list[str], int]:
@@ -150,6 +155,28 @@ class Style:
         longest = max(text_inches(part, self.small) for label in labels for part in label.split("\n")) + handle
         most = max(1, min(len(labels), int((self.width - 0.1) / longest)))
         return labels, -(-len(labels) // -(-len(labels) // most))
+
+    def names_beside(self, names: Sequence[str], share: float, others: float) -> tuple[list[str], float]:
+        """Names for the left of rows, broken into lines where a page has room for that.
+
+        Args:
+            names: What stands beside the rows.
+            share: Of the width, for the names if they are broken.
+            others: Inches of the figure above and below the rows.
+
+        Returns:
+            The names, and how many inches high a row is.
+        """
+        for width in (share * self.width, 2 * share * self.width):
+            told = [wrapped(name, width, self.small) for name in names]
+            line = (1.55 + 1.65 * max(t.count("\n") for t in told)) * self.small / 72
+            if line * len(told) + others <= HIGHEST:
+                break
+        return told, line
+
+    def beside(self, names: Sequence[str]) -> float:
+        """How many inches wide these names are."""
+        return max(text_inches(part, self.small) for name in names for part in name.split("\n")) + 0.15
 
     def grow(self, figure: Any, inches: float) -> None:
         """Make a figure higher by what stands around its panels, as far as a page allows it."""
@@ -175,7 +202,9 @@ class Style:
             self.grow(axes.figure, 1.25 * height * max(n.count("\n") for n in lines))
             return
         angle = 35 if each > 2.2 * height else 90
-        lines = [wrapped(safe(n, _LONGEST), 1.3, self.small) if each > 3 * height else safe(n, _LONGEST) for n in names]
+        lines = [
+            wrapped(safe(n, _LONGEST), 1.3, self.small) if each > 3 * height else safe(n, _LONGEST) for n in names
+        ]
         place = {"ha": "right", "rotation_mode": "anchor"} if angle == 35 else {"ha": "center"}
         axes.set_xticks(range(len(names)), lines, rotation=angle, va="top", **place)
         longest = max(text_inches(part, self.small) for n in lines for part in n.split("\n"))
@@ -254,9 +283,9 @@ def _measured(words: str, points: float, family: tuple[str, ...]) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    kind: Any = words.replace(r"\$", "").count("$") >= 2
-    shown = words if kind else words.replace(r"\$", "$")
-    width, _, _ = text_to_path.get_text_width_height_descent(shown, FontProperties(family=family, size=points), kind)
+    shown = words.replace(r"\$", "$")  # no figure of ours has markup
+    font = FontProperties(family=family, size=points)
+    width, _, _ = text_to_path.get_text_width_height_descent(shown, font, ismath=False)
     return float(width) / 72
 
 
@@ -264,7 +293,7 @@ def wrapped(words: str, inches: float, points: float) -> str:
     """A line of text broken between words, so that no line is longer than ``inches`` where words allow it."""
     lines: list[str] = []
     units: list[str] = []
-    for word in words.split(" "):  # what stands beside an equals sign stays there
+    for word in _short_words(words, inches, points):  # what stands beside an equals sign stays there
         if units and (word == "=" or units[-1].endswith(" =")):
             units[-1] += f" {word}"
         else:
@@ -278,3 +307,15 @@ def wrapped(words: str, inches: float, points: float) -> str:
         else:
             lines = [word]
     return "\n".join(lines)
+
+
+def _short_words(words: str, inches: float, points: float) -> list[str]:
+    """The words of a line; those that are long and no words of a language in pieces that fit."""
+    found: list[str] = []
+    for word in words.split(" "):
+        if len(word) > _WORD and text_inches(word, points) > inches:
+            each = max(6, int(len(word) * inches / text_inches(word, points)))
+            found += [word[i : i + each] for i in range(0, len(word), each)]
+        else:
+            found.append(word)
+    return found

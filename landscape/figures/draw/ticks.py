@@ -86,7 +86,8 @@ def _spaced(axis: Any, places: Callable[[float, float], Iterable[float]]) -> Non
 
     class Spaced(Locator):
         def __call__(self) -> Any:
-            return self.tick_values(*sorted(self.axis.get_view_interval()))
+            axis: Any = self.axis
+            return self.tick_values(*sorted(axis.get_view_interval()))
 
         def tick_values(self, vmin: float, vmax: float) -> Any:
             low, high = sorted((float(vmin), float(vmax)))
@@ -106,7 +107,7 @@ def _spaced(axis: Any, places: Callable[[float, float], Iterable[float]]) -> Non
 
 def _place(axis: Any, value: float) -> float:
     """Where a value lies, in inches from an edge of the figure."""
-    horizontal = axis.axis_name == "x"
+    horizontal: bool = axis.axis_name == "x"
     point = (value, axis.axes.get_ylim()[0]) if horizontal else (axis.axes.get_xlim()[0], value)
     return float(axis.axes.transData.transform(point)[0 if horizontal else 1]) / axis.figure.dpi
 
@@ -115,9 +116,9 @@ def _length(axis: Any, value: float) -> float:
     """How many inches of its axis the label of a tick takes."""
     import matplotlib
 
-    points = matplotlib.rcParams[f"{axis.axis_name}tick.labelsize"]
-    points = points if isinstance(points, (int, float)) else 8.0
-    return text_inches(number_text(value), points) if axis.axis_name == "x" else points / 72
+    points: Any = matplotlib.rcParams["xtick.labelsize"]
+    points = float(points) if isinstance(points, (int, float)) else 8.0  # a word under a user's own settings
+    return text_inches(number_text(value), points) if str(axis.axis_name) == "x" else float(points) / 72
 
 
 def _decades(low: float, high: float) -> Iterator[float]:

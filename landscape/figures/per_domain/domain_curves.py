@@ -10,13 +10,19 @@ from ...results.result import Result
 from ..draw.bands import draw_band
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
 from ..draw.text import safe
 from ..draw.words import method
 from .domain_lines import Lines, domain_legend, domain_names, domain_panels, domain_texts
 
-WANTS = Want("domain-curves", "compute them with `landscape domains RUN --curves`", "loss", frozenset({"step"}))
+
+class _Course(Want):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.data.sizes["step"] > 1 and r.data.sizes["domain"] > 1 for r in results)
+
+
+WANTS = _Course("domain-curves", "compute them with `landscape domains RUN --curves`", "loss", frozenset({"step"}))
 
 _TOP = {"loss_variance": "variance of domain losses", "conflict_share": "share of conflicting pairs"}
 _BELOW = {"loss": "loss per domain", "normalized_loss": "loss, scaled to [0, 1]"}
@@ -38,7 +44,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     across = style.across(len(groups), 10.5, [method(k) for k in groups])
     top_across = style.across(len(_TOP), 14)
     top_rows = -(-len(_TOP) // top_across)
-    rows = style.rows(-(-len(groups) // across), 27 * style.em, 14 * top_rows * style.em + 3 * style.em + sum(legends))
+    rows = style.rows(
+        -(-len(groups) // across), 27 * style.em, 14 * top_rows * style.em + 3 * style.em + sum(legends)
+    )
     below = dict(list(groups.items())[: rows * across])
     if len(below) < len(groups):
         notes.append(f"{len(groups) - len(below)} panels of domains are not drawn: there is no room")
@@ -69,16 +77,16 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         drawn = domain_panels(part, below, (rows, across), style, table, **options)
         lost += drawn.lost
     domain_legend(parts[2], drawn, style)
-    texts = [f"{safe(method(k))} ({seeds_text({k: groups[k]})})" for k in handles]
+    texts = seeded(groups, handles)
     style.legend(parts[0], list(handles.values()), texts)
     splits = ", ".join(sorted({safe(r.record.get("split") or "train") for v in groups.values() for r in v}))
     notes.append(f"split: {splits}; line: mean over seeds, band: lowest to highest seed; dotted: at w + e")
     caption = (
-        "The domains over training. Above: the variance of the seen domains' losses, and which share of pairs of seen "
-        "domains have gradients that point against each other (dotted: at the ascent point w + e). Below, a panel per "
-        "optimizer: the loss of each domain, and the same scaled to [0, 1] over the checkpoints; solid: trained on, "
-        "dashed: held out; colour and marker tell domains apart. A line is the mean over seeds, a band reaches from "
-        f"the lowest to the highest seed. {LOOKS}"
+        "The domains over training. Above: the variance of the seen domains' losses, and which share of pairs of "
+        "seen domains have gradients that point against each other (dotted: at the ascent point w + e). Below, a "
+        "panel per optimizer: the loss of each domain, and the same scaled to [0, 1] over the checkpoints; solid: "
+        "trained on, dashed: held out; colour and marker tell domains apart. A line is the mean over seeds, a band "
+        f"reaches from the lowest to the highest seed. {LOOKS}"
     )
     return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 

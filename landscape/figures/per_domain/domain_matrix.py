@@ -16,7 +16,16 @@ from ..draw.text import safe
 from ..draw.words import method
 
 _LONGEST = 0.95  # inches of a name beside a matrix
-WANTS = Want("domains", "compute them with `landscape domains`", "gradient_cosine", frozenset({"domain", "other"}))
+
+
+class _Several(Want):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.data.sizes["domain"] > 1 for r in results)
+
+
+WANTS = _Several(
+    "domains", "compute them with `landscape domains`", "gradient_cosine", frozenset({"domain", "other"})
+)
 
 
 @styled
@@ -35,15 +44,17 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     names = _labels(groups)
     beside = 1.15 * style.small / 72 + max(min(text_inches(n, style.small), _LONGEST) for n in names)
     below = max(text_inches(n, style.small) for n in names)
-    each = 1.35 * style.small / 72 * len(names) + 0.2  # inches of a matrix whose names have room
-    each = max(each, *(text_inches(w, style.text) + 0.1 for k in groups for w in safe(method(k)).split()))
-    across = max(1, min(len(groups), int((style.width - beside - 0.75) / each)))
+    told = [wrapped(n, _LONGEST, style.small) for n in names]
+    lines = 1.5 + 1.6 * max(t.count("\n") for t in told)
+    each = lines * style.small / 72 * len(names) + 0.1  # inches of a matrix whose names have room
+    each = max(each, style.longest_word([safe(method(k)) for k in groups]) + 0.1)
+    across = max(1, min(len(groups), int((style.width - beside - 0.75) / min(each, style.width - beside - 0.8))))
     bands = style.rows(-(-len(groups) // across), len(fields) * (each + 0.55) + below, 0.4)
     if len(groups) > across * bands:
         notes.append(f"{len(groups) - across * bands} optimizers are not drawn: there is no room")
         groups = dict(list(groups.items())[: across * bands])
     across = -(-len(groups) // bands)
-    panel = min((style.width - beside - 0.75) / across, 2.2)
+    panel = min((style.width - beside - 0.75) / across, max(2.2, each))
     shape = (len(fields) * bands, across)
     figure = style.figure(shape[0] * (panel + 0.5) + below)
     grid = figure.subplots(*shape, squeeze=False, sharex=False)

@@ -10,12 +10,17 @@ from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
 from ..draw.text import safe
-from ..draw.words import method
 
-WANTS = Want("domains", "compute them with `landscape domains`", "loss", frozenset({"domain"}))
+
+class _Several(Want):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.data.sizes["domain"] > 1 for r in results)
+
+
+WANTS = _Several("domains", "compute them with `landscape domains`", "loss", frozenset({"domain"}))
 
 
 @styled
@@ -61,7 +66,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     style.names_below(panels[-1], domains)
     splits = ", ".join(sorted({safe(r.record.get("split") or "train") for r in every}))
     panels[-1].set_xlabel(f"domain (split: {splits}; open markers: not trained on)")
-    style.legend(figure, list(handles.values()), [f"{safe(method(k))} ({seeds_text({k: groups[k]})})" for k in handles])
+    style.legend(figure, list(handles.values()), seeded(groups, handles))
     notes.append("marker: mean over seeds, line: lowest to highest seed; open markers and grey: held-out domains")
     caption = (
         "Loss and accuracy of each domain. A marker is the mean over seeds, its line reaches from the lowest to the "

@@ -20,6 +20,9 @@ class _HeldOut(Ended):
     def fits(self, result: Result) -> bool:
         return super().fits(result) and (result.record.get("final") or {}).get("unseen_accuracy") is not None
 
+    def tells(self, results: Sequence[Result]) -> bool:
+        return len({(r.label, tuple(r.record.get("holdout") or ())) for r in results}) > 1
+
 
 WANTS = _HeldOut("training", "train runs with `landscape train --leave-one-out`", "", frozenset())
 
@@ -63,7 +66,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     texts = [f"{safe(method(k))} ({n} seed{'s' if n > 1 else ''})" for k, n in counts.items()]
     style.legend(figure, list(handles.values()), texts)
     caption = (
-        "Accuracy at the end of training on the domains that were held out. A marker is the mean over seeds, its line "
-        f"reaches from the lowest to the highest seed; a marker without a line is one seed. {LOOKS}"
+        "Accuracy at the end of training on the domains that were held out. A marker is the mean over seeds, its "
+        f"line reaches from the lowest to the highest seed; a marker without a line is one seed. {LOOKS}"
     )
     return Drawing(figure, table, ("marker: mean over seeds, line: lowest to highest seed",), caption=caption)

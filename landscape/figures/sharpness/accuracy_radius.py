@@ -22,6 +22,9 @@ class _WithRadius(Ended):
         rho = (result.record.get("spec") or {}).get("rho")
         return super().fits(result) and (result.label in ERM or rho is not None)
 
+    def tells(self, results: Sequence[Result]) -> bool:
+        return len({(r.record.get("spec") or {}).get("rho") for r in results if r.label not in ERM}) > 1
+
 
 WANTS = _WithRadius(
     "training", "train runs with several radii: `landscape train --rho R --out runs-R`", "", frozenset()

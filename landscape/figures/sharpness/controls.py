@@ -10,7 +10,7 @@ import numpy as np
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import ordered
-from ..draw.style import Style, wrapped
+from ..draw.style import Style
 from ..draw.text import safe
 from ..draw.ticks import number_text
 from ..draw.words import measure, method
@@ -44,9 +44,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     ratios = np.array([[_ratio(rows, n, f) for f in factors] for n in names])
     with np.errstate(divide="ignore", invalid="ignore"):
         height = np.log10(np.abs(ratios))
-    told = [wrapped(safe(measure(n), 60), 0.36 * style.width, style.small) for n in names]
-    lines = len(told) * (1.45 + 1.3 * max(t.count("\n") for t in told))
-    figure = style.figure(6 * style.em + max(1.25 * style.small / 72 * lines, 9 * style.em))
+    told, line = style.names_beside([safe(measure(n), 60) for n in names], 0.36, 8 * style.em)
+    figure = style.figure(7 * style.em + max(line * len(told), 9 * style.em))
     axes = figure.subplots()
     axes.grid(visible=False)
     axes.patch.set(facecolor="0.85", edgecolor="0.5", hatch="////")

@@ -11,12 +11,16 @@ from ...results.result import Result
 from ..course.measured import common_cell
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
-from ..draw.text import safe
-from ..draw.words import method
 
-WANTS = Want(
+
+class _Domains(Want):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.data.sizes["domain"] > 1 for r in results)
+
+
+WANTS = _Domains(
     "sharpness",
     "compute it with `landscape sharpness --per-domain`",
     "domain_value",
@@ -72,11 +76,11 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     axes.set_ylabel(f"m-sharpness ({words})")
     axes.grid(visible=False, axis="x")
     style.names_below(axes, [_POOLED, *map(str, domains)])
-    style.legend(figure, list(handles.values()), [f"{safe(method(k))} ({seeds_text({k: groups[k]})})" for k in handles])
+    style.legend(figure, list(handles.values()), seeded(groups, handles))
     notes.append("bar: mean over seeds, dot: one seed; grey ground: the loss of all domains together")
     caption = (
-        f"m-sharpness at {words} of the loss of all domains together (grey ground) and of each domain alone. A bar is "
-        f"the mean over seeds, a small marker one seed. {LOOKS}"
+        f"m-sharpness at {words} of the loss of all domains together (grey ground) and of each domain alone. A bar "
+        f"is the mean over seeds, a small marker one seed. {LOOKS}"
     )
     return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 

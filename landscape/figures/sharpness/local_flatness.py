@@ -11,15 +11,17 @@ from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
-from ..draw.series import by_label, lost_note, seeds_text
-from ..draw.style import Style, hide_unused
+from ..draw.series import by_label, lost_note, seeded
+from ..draw.style import Style, hide_unused, wrapped
 from ..draw.text import safe
-from ..draw.words import method
 
 
 class _Measured(Want):
     def fits(self, result: Result) -> bool:
         return super().fits(result) and "local-flatness" in result.data["measure"].values.tolist()
+
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(len({row["gamma"] for row in _rows("", r, "")}) > 1 for r in results)
 
 
 WANTS = _Measured(
@@ -66,12 +68,12 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             shown.append(mean[np.isfinite(mean)])
             table += rows_of
         axes.set(xlabel="γ")
-        axes.set_title(safe(title, 300), fontsize=style.small)
+        axes.set_title(wrapped(safe(title, 300), style.width / across - 0.9, style.small), fontsize=style.small)
     hide_unused(panels, len(panels_of), across)
     extra = loss_scale(panels[0], np.concatenate([*shown, []]))
     for axes in panels[::across]:
         axes.set_ylabel(f"mean rise F(γ){extra}")
-    style.legend(figure, list(handles.values()), [f"{safe(method(k))} ({seeds_text({k: counts[k]})})" for k in handles])
+    style.legend(figure, list(handles.values()), seeded(counts, handles))
     notes.append("band: one standard error over the random directions")
     caption = (
         "Mean rise F(γ) of the loss at distance γ in random directions, a panel per set of examples. A line is the "
@@ -82,7 +84,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
 
 def _examples(result: Result) -> str:
     """The split and its domains, as words."""
-    domains = [str(d) for d in result.record.get("domain_counts") or {}]
+    domains = [d if len(d) <= 40 else f"{d[:39]}…" for d in map(str, result.record.get("domain_counts") or {})]
     named = f": {', '.join(domains)}" if len(domains) > 1 or (domains and domains != ["all"]) else ""
     return f"{result.record.get('split') or 'train'}{named}"
 

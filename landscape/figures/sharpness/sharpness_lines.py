@@ -12,11 +12,10 @@ from ..draw.bands import draw_band
 from ..draw.drawing import Drawing, Row
 from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
-from ..draw.series import Groups, by_label, lost_note, seeds_text, stack
+from ..draw.series import Groups, by_label, lost_note, seeded, stack
 from ..draw.style import HIGHEST, Style, hide_unused
 from ..draw.text import safe
 from ..draw.ticks import at, logarithmic, number_text
-from ..draw.words import method
 
 _SIGNS = {"m": "m", "rho": "ρ"}
 _WORDS = {"m": "m (examples per block)", "rho": "ρ"}
@@ -68,15 +67,16 @@ def sharpness_lines(results: Sequence[Result], style: Style, *, over: str) -> Dr
     for axes in panels[::across]:
         axes.set_ylabel(f"m-sharpness{extra}")
     hide_unused(panels, len(places), across)
-    style.legend(figure, list(handles.values()), [f"{safe(method(k))} ({seeds_text({k: groups[k]})})" for k in handles])
+    style.legend(figure, list(handles.values()), seeded(groups, handles))
     notes.append(
         "several seeds: mean, band from lowest to highest seed; one seed: whiskers are the standard error over blocks"
     )
     if left_out:
         notes.append(f"not drawn, for there is no room: {_SIGNS[other]} = {', '.join(map(number_text, left_out))}")
     caption = (
-        f"m-sharpness over {_WORDS[over]}, a panel per {_SIGNS[other]}. A line is the mean over seeds, a band reaches "
-        f"from the lowest to the highest seed; of a single seed, whiskers are the standard error over blocks. {LOOKS}"
+        f"m-sharpness over {_WORDS[over]}, a panel per {_SIGNS[other]}. A line is the mean over seeds, a band "
+        "reaches from the lowest to the highest seed; of a single seed, whiskers are the standard error over blocks. "
+        f"{LOOKS}"
     )
     return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.style import Style, hide_unused, text_inches, wrapped
+from ..draw.style import Style, hide_unused
 from ..draw.text import safe
 from ..draw.words import measure
 from .study_parts import WANTS, interval_words, known_outcomes, nothing, one, rows_of, title
@@ -14,6 +14,7 @@ from .study_parts import WANTS, interval_words, known_outcomes, nothing, one, ro
 __all__ = ["WANTS", "draw"]
 
 _NAMES = 0.36  # of the width, for the names of measures
+_OTHERS = 7.5  # ems above and below the rows
 
 
 @styled
@@ -34,18 +35,17 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         figure = style.figure(10 * style.em)
         nothing(figure, "no measure was correlated with an outcome")
         return Drawing(figure, [], tuple(notes))
-    names = [wrapped(safe(measure(m), 60), _NAMES * style.width, style.small) for m in measures]
-    beside = max(text_inches(part, style.small) for n in names for part in n.split("\n")) + 0.15
+    names, inches = style.names_beside([safe(measure(m), 60) for m in measures], _NAMES, _OTHERS * style.em)
+    beside = style.beside(names)
     across = max(1, min(len(outcomes), int((style.width - beside) / (7.8 * style.em))))
-    line = (1.4 + 1.25 * max(n.count("\n") for n in names)) * style.small / 72
-    each = line * len(measures) + 5.5 * style.em
-    bands = style.rows(-(-len(outcomes) // across), each, 0.1)
-    if len(outcomes) > bands * across:
-        left = ", ".join(title(o) for o in outcomes[bands * across :])
+    each = inches * len(measures) + _OTHERS * style.em
+    stacked = style.rows(-(-len(outcomes) // across), each, 0.1)
+    if len(outcomes) > stacked * across:
+        left = ", ".join(title(o) for o in outcomes[stacked * across :])
         notes.append(f"not drawn, for there is no room: {left}")
-        outcomes = outcomes[: bands * across]
-    figure = style.figure(bands * each)
-    panels = figure.subplots(bands, across, sharey=True, squeeze=False).ravel()
+        outcomes = outcomes[: stacked * across]
+    figure = style.figure(stacked * each)
+    panels = figure.subplots(stacked, across, sharey=True, squeeze=False).ravel()
     hide_unused(panels, len(outcomes), across)
     table: list[Row] = []
     for axes, outcome in zip(panels, outcomes, strict=False):
@@ -73,9 +73,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                 mew=0.7,
             )
             fields = ("tau", "tau_low", "tau_high", "permuted_band", "p_permutation", "p_holm", "verdict", "n")
-            table.append(
-                {"outcome": outcome, "measure": key, "kind": kinds[key]} | {f: row[f] for f in fields}
-            )
+            table.append({"outcome": outcome, "measure": key, "kind": kinds[key]} | {f: row[f] for f in fields})
         axes.set(xlim=(-1.05, 1.05), xlabel="Kendall's τ")
         axes.set_title(safe(title(outcome)), fontsize=style.small)
         axes.set_xticks([-1, 0, 1])
@@ -91,7 +89,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     ]
     caption = (
         "Kendall's rank correlation τ of each measure (rows) with each gap (columns). A point is τ, its bar the 95 % "
-        "interval; the grey band is what unrelated rankings reach. Orange: sharper is worse; blue: sharper is better; "
-        "open: cannot tell. Below the dotted line, squares are predictors that look at no landscape."
+        "interval; the grey band is what unrelated rankings reach. Orange: sharper is worse; blue: sharper is "
+        "better; open: cannot tell. Below the dotted line, squares are predictors that look at no landscape."
     )
     return Drawing(figure, table, tuple(notes), caption=caption)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...results.result import Result
-from ..draw.drawing import Drawing, Row, styled
-from ..draw.style import Style, hide_unused, text_inches, wrapped
+from ..draw.drawing import Drawing, Row, Want, styled
+from ..draw.style import Style, hide_unused, text_inches
 from ..draw.text import safe
 from ..draw.words import method
 from ..draw.words import quantity as quantity_words
-from .study_parts import OUTCOMES, WANTS, nothing, one
+from .study_parts import OUTCOMES, nothing, one
+from .study_parts import WANTS as STUDY
 
-__all__ = ["WANTS", "draw"]
+
+class _Compared(Want):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.record["comparison"]["pairs"] for r in results)
+
+
+WANTS = _Compared(STUDY.kind, STUDY.command, STUDY.variable, STUDY.dims)
 
 
 @styled
@@ -34,13 +41,13 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         nothing(figure, "there is one method: nothing to compare")
         return Drawing(figure, [], tuple(notes))
     headings = [_heading(q) for q in quantities]
-    names = [wrapped(safe(method(m), 60), 0.34 * style.width, style.small) for m in methods]
-    beside = max(text_inches(part, style.small) for n in names for part in n.split("\n")) + 0.15
+    names, line = style.names_beside([safe(method(m), 60) for m in methods], 0.34, 8 * style.em)
+    line += 0.6 * style.small / 72
+    beside = style.beside(names)
     longest = max(text_inches(w, style.small) for h in headings for w in h.split())
     across = max(1, min(len(quantities), int((style.width - beside) / max(10 * style.em, longest + 0.1))))
     across = -(-len(quantities) // -(-len(quantities) // across))
     bands = -(-len(quantities) // across)
-    line = (2.0 + 1.1 * max(n.count("\n") for n in names)) * style.small / 72
     figure = style.figure(bands * (line * len(methods) + 5.5 * style.small / 72) + 2 * style.em)
     panels = figure.subplots(bands, across, sharey=True, squeeze=False).ravel()
     hide_unused(panels, len(quantities), across)
@@ -73,9 +80,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         "p < 0.05 by sign flips (Student's t of fewer than six means) after Holm's correction"
     )
     caption = (
-        f"Methods against {method(str(comparison['baseline']))}, pair by pair, a panel per quantity. Grey strokes are "
-        "the paired differences, the point is their mean, the bar its 95 % interval; filled points are differences "
-        "that survive the correction for all comparisons made."
+        f"Methods against {method(str(comparison['baseline']))}, pair by pair, a panel per quantity. Grey strokes "
+        "are the paired differences, the point is their mean, the bar its 95 % interval; filled points are "
+        "differences that survive the correction for all comparisons made."
     )
     return Drawing(figure, table, tuple(notes), caption=caption)
 

@@ -98,9 +98,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     if others > 0:
         notes.append("shown are the first measures of each family, in the order of the experiment file")
     caption = (
-        "Measures of flatness against generalization gaps, a point per model. Above each panel Kendall's τ with its 95 "
-        "% interval; a question mark where the verdict is: cannot tell. Colour and marker tell the optimizers of the "
-        "legend apart."
+        "Measures of flatness against generalization gaps, a point per model. Above each panel Kendall's τ with its "
+        "95 % interval; a question mark where the verdict is: cannot tell. Colour and marker tell the optimizers of "
+        "the legend apart."
     )
     return Drawing(figure, table, tuple(notes), caption=caption)
 

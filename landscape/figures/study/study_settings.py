@@ -9,7 +9,7 @@ import numpy as np
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.style import Style, hide_unused, text_inches, wrapped
+from ..draw.style import Style, hide_unused, text_inches
 from ..draw.text import safe
 from ..draw.words import measure, quantity
 from .study_parts import WANTS, known_outcomes, nothing, one, rows_of, title
@@ -38,19 +38,19 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         nothing(figure, "no measure was correlated with an outcome")
         return Drawing(figure, [], tuple(notes))
     columns = ["all models", *("seeds alone" if f == "seed" else f"{quantity(f)} alone" for f in factors)]
-    told = [wrapped(safe(measure(m), 60), _NAMES * style.width, style.small) for m in measures]
-    beside = max(text_inches(part, style.small) for n in told for part in n.split("\n")) + 0.15
     below = max(text_inches(safe(n, 40), style.small) for n in columns)
+    others = below + 10 * style.em
+    told, line = style.names_beside([safe(measure(m), 60) for m in measures], _NAMES, others)
+    beside = style.beside(told)
     wide = _CELL * style.small * len(columns)
     across = max(1, min(len(outcomes), int((style.width - beside) / (wide + 0.1))))
-    line = (1.45 + 1.3 * max(n.count("\n") for n in told)) * style.small / 72
-    each = line * len(measures) + below + 2.5 * style.em
-    bands = style.rows(-(-len(outcomes) // across), each, 5 * style.em)
+    each = line * len(measures) + below + 3.5 * style.em
+    bands = style.rows(-(-len(outcomes) // across), each, 6 * style.em)
     if len(outcomes) > bands * across:
         left = ", ".join(title(o) for o in outcomes[bands * across :])
         notes.append(f"not drawn, for there is no room: {left}")
         outcomes = outcomes[: bands * across]
-    figure = style.figure(bands * each + 5 * style.em)
+    figure = style.figure(bands * each + 6.5 * style.em)
     panels = figure.subplots(bands, across, sharey=True, squeeze=False).ravel()
     hide_unused(panels, len(outcomes), across)
     table: list[Row] = []
@@ -89,7 +89,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set_title(safe(title(outcome)), fontsize=style.small)
         axes.grid(visible=False)
     panels[0].set_yticks(range(len(measures)), told)
-    bar = {"orientation": "horizontal", "shrink": 0.6, "aspect": 30, "pad": 0.02}
+    bar: Any = {"orientation": "horizontal", "shrink": 0.6, "aspect": 30, "pad": 0.02}
     figure.colorbar(image, ax=list(panels), label="Kendall's τ", **bar)
     notes.append("each cell but the first column: mean over groups of models that share all other settings")
     caption = (

@@ -46,7 +46,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         labels.append(partial(label_lines, axes, lines, style))
     hide_unused(panels, len(shown.panels), across)
     if filled is not None:
-        colour_bar(figure, filled, panels, shown.printed_scale)
+        colour_bar(figure, filled, list(panels), shown.printed_scale)
     every = [p.result for p in shown.panels]
     figure.supxlabel(shared_axis_text("α", every, 0), fontsize=style.small)
     figure.supylabel(shared_axis_text("β", every, 1), fontsize=style.small)

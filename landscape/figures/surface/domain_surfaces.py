@@ -23,6 +23,9 @@ class _Domains(Planes):
     def fits(self, result: Result) -> bool:
         return super().fits(result) and "domain_loss" in result.data
 
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.data.sizes["domain"] > 1 for r in results)
+
 
 WANTS = _Domains(
     "surface", "compute it with `landscape surface --dim 2` on data with domains", "loss", frozenset({"x", "y"})
@@ -63,8 +66,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     figure.supxlabel(words, fontsize=style.small)
     notes = [n for n in shown.notes if "hatched" not in n]
     missing = sum(lost_cells(h, panels_shown[i].result.data) for (_, i), h in found.items())
-    left = (len(shown.panels) - columns, len(domains) - len(domains_shown))
-    notes += [f"{n} {what} are not drawn: there is no room" for n, what in zip(left, ("networks", "domains")) if n]
+    left = {"networks": len(shown.panels) - columns, "domains": len(domains) - len(domains_shown)}
+    notes += [f"{n} {what} are not drawn: there is no room" for what, n in left.items() if n]
     caption = (
         "Loss of each domain (rows) in one plane through each network (columns; the cross is the network), on one "
         f"scale. {CAPTION}"
@@ -75,13 +78,16 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
 
 def _fitting(panels: Sequence[Panel], domains: Sequence[str], style: Style) -> tuple[list[Panel], list[str]]:
     """The first networks and domains, as many as have room on a page of the style's width."""
-    words = [w for p in panels for w in panel_title(p).split()]
-    least = max(7.5 * style.em, *(text_inches(w, style.text) + 0.6 * style.em for w in words))
+    longest = style.longest_word([panel_title(p) for p in panels])
+    if np.ptp(panels[0].y) < 0.6 * np.ptp(panels[0].x):  # low panels, beside which names of domains have no room
+        longest = max(longest, text_inches("m" * 12, style.text))
+    least = max(7.5 * style.em, longest + 0.6 * style.em)
     columns = max(1, min(len(panels), int((style.width - 7.5 * style.em) / least)))
     side = min((style.width - 7.5 * style.em) / columns, 3.3)
     ratio = float(np.ptp(panels[0].y) / np.ptp(panels[0].x))
     side = side * ratio if 0.2 <= ratio <= 5 else side
-    rows = style.rows(len(domains), max(side, 4 * style.em) + 0.8 * style.em, 9 * style.em)
+    need = style.longest_word([safe(d) for d in domains]) + 0.1
+    rows = style.rows(len(domains), max(side, need) + 0.8 * style.em, 9 * style.em)
     return list(panels[:columns]), list(domains[:rows])
 
 

@@ -12,12 +12,18 @@ from ...surfaces.topology import Basin, basins
 from ..draw.axis_labels import direction_notes
 from ..draw.drawing import Drawing, Row, styled
 from ..draw.levels import loss_ticks
-from ..draw.panels import PLANE, Panels
+from ..draw.panels import PLANE, Panels, Planes
 from ..draw.style import Style, hide_unused
 from ..draw.ticks import number_text
 from .contour import panel_title
 
-WANTS = PLANE
+
+class _Rough(Planes):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(len(basins(p.height, p.evaluated)) > 1 for p in Panels.of(results).panels)
+
+
+WANTS = _Rough(PLANE.kind, PLANE.command, PLANE.variable, PLANE.dims)
 _MOST = 40
 
 
@@ -55,9 +61,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     if cut:
         notes.append(f"the {cut} shortest lines are not drawn")
     caption = (
-        "Minima of the loss in a plane through each network, and where their basins meet. A vertical line is a basin, "
-        "from its minimum (dot) up to the loss at which it meets a deeper one; the horizontal line leads there. The "
-        "roughness is the total length, in decades, of all lines but the deepest basin's."
+        "Minima of the loss in a plane through each network, and where their basins meet. A vertical line is a "
+        "basin, from its minimum (dot) up to the loss at which it meets a deeper one; the horizontal line leads "
+        "there. The roughness is the total length, in decades, of all lines but the deepest basin's."
     )
     return Drawing(figure, table, tuple(notes), caption=caption)
 

@@ -69,9 +69,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         and None not in (r.record["loss"][_end(r, 0)], r.record["loss"][_end(r, 1)])
     ]
     caption = (
-        "Loss and accuracy on the way from checkpoint A (t = 0) to checkpoint B (t = 1). The arrow is the barrier: the "
-        "largest height above the dotted line between the losses of the ends. Colour, marker and dash tell the paths "
-        "of the legend apart."
+        "Loss and accuracy on the way from checkpoint A (t = 0) to checkpoint B (t = 1). The arrow is the barrier: "
+        "the largest height above the dotted line between the losses of the ends. Colour, marker and dash tell the "
+        "paths of the legend apart."
     )
     return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 

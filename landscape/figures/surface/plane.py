@@ -10,8 +10,8 @@ import numpy as np
 from ...results.result import Result
 from ..draw.axis_labels import axis_text
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
 from ..draw.filled import CAPTION, Heights, colour_bar, cross, fill_panel, label_lines
+from ..draw.method_styles import looks, name
 from ..draw.panels import evaluated_cells, lost_cells, printed
 from ..draw.scales import common_range, log_losses
 from ..draw.series import lost_note
@@ -53,7 +53,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     if others:
         notes.append(f"{len(others)} further plane(s) are not drawn")
     every = (*notes, *lost_note(lost_cells(height, result.data)))
-    return Drawing(figure, _rows(result, height), every, caption=_CAPTION, finish=lambda: label_lines(axes, lines, style))
+    return Drawing(
+        figure, _rows(result, height), every, caption=_CAPTION, finish=lambda: label_lines(axes, lines, style)
+    )
 
 
 def largest_first(results: Sequence[Result]) -> list[Result]:

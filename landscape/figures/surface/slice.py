@@ -65,8 +65,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     style.legend(figure, list(handles.values()), [f"{safe(method(k))} ({_count(groups[k])})" for k in handles])
     notes += [*direction_notes(every_result), "line: median over directions and seeds, band: quartiles"]
     caption = (
-        "Loss and accuracy along random directions through each network (α = 0). A line is the median over directions "
-        f"and seeds, a band their quartiles. {LOOKS}"
+        "Loss and accuracy along random directions through each network (α = 0). A line is the median over "
+        f"directions and seeds, a band their quartiles. {LOOKS}"
     )
     return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 

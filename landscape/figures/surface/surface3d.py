@@ -11,15 +11,17 @@ from ...results.result import Result
 from ..draw.axis_labels import direction_notes, shared_axis_text
 from ..draw.drawing import Drawing, styled
 from ..draw.interactive import together
+from ..draw.levels import level_text, loss_levels
 from ..draw.panels import PLANE, Panels
 from ..draw.relief import relief
 from ..draw.scales import common_range
-from ..draw.style import Style, wrapped
+from ..draw.style import Style, text_inches, wrapped
+from ..draw.ticks import number_text
 from .contour import panel_title
 
 WANTS = PLANE
 _BROAD, _TALL = 0.92, 0.8  # of a square: how much of it a box in perspective fills
-_LABELS = (5.1, 2.2)  # ems right of a box and below it
+_BELOW = 2.2  # ems below a box
 _PEAK = 0.5  # a peak is as high above the 95th percentile as half of what lies under it
 
 
@@ -36,17 +38,19 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     top = _plateau(tall, low, high)
     titles = [panel_title(panel) for panel in shown.panels]
     across = style.across(len(shown.panels), 13.5 if len(shown.panels) > 1 else 1, titles)
-    rows = style.rows(-(-len(shown.panels) // across), _TALL * _side(style, across) + _LABELS[1] * style.small / 72 + 3.5 * style.em, 3 * style.em)
+    high_row = _TALL * _side(style, across, 0.5) + _BELOW * style.small / 72 + 3.5 * style.em
+    rows = style.rows(-(-len(shown.panels) // across), high_row, 3 * style.em)
     kept = min(len(shown.panels), rows * across)
     head = (max(t.count("\n") for t in titles) + 1.3) * 1.25 * style.em
-    side = _side(style, across)
-    cell = (style.width / across, head + _TALL * side + _LABELS[1] * style.small / 72)
+    beside = _beside(low, top, style)
+    side = _side(style, across, beside)
+    cell = (style.width / across, head + _TALL * side + _BELOW * style.small / 72)
     figure = style.figure(rows * cell[1] + 2.2 * style.em)
     figure.set_layout_engine("none")  # which would make room for the empty corners of each box
     words = shown.printed_scale if style.height == "log" else "loss"
     for i, panel in enumerate(shown.panels[:kept]):
         left, top_edge = (i % across) * cell[0], figure.get_figheight() - (i // across) * cell[1]
-        middle = left + (cell[0] - _LABELS[0] * style.small / 72) / 2 + 0.03, top_edge - head - _TALL * side / 2
+        middle = left + (cell[0] - beside) / 2 + 0.03, top_edge - head - _TALL * side / 2
         axes: Any = figure.add_axes(_box(middle, side, figure), projection="3d")
         relief(axes, panel.x, panel.y, tall[i], (low, top), words, style)
         told = "\n".join(wrapped(line, cell[0], style.text) for line in titles[i].split("\n"))
@@ -70,9 +74,15 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     return Drawing(figure, alone.rows(), tuple(notes), together(shown), caption=caption)
 
 
-def _side(style: Style, across: int) -> float:
+def _side(style: Style, across: int, beside: float) -> float:
     """Inches of the square that a box is seen in."""
-    return float(min((style.width / across - _LABELS[0] * style.small / 72) / _BROAD, 3.4))
+    return float(min((style.width / across - beside) / _BROAD, 3.4))
+
+
+def _beside(low: float, high: float, style: Style) -> float:
+    """Inches right of a box, for its numbers and their label."""
+    numbers = [level_text(v) for v in loss_levels(low, high, 4)] if style.height == "log" else [number_text(high, 3)]
+    return max((text_inches(n, style.small) for n in numbers), default=0.0) + 3.2 * style.small / 72
 
 
 def _heights(shown: Panels, style: Style) -> tuple[list[Any], float, float]:

@@ -10,7 +10,7 @@ from ..draw.axis_labels import direction_notes, shared_axis_text
 from ..draw.comparable import alike
 from ..draw.drawing import Drawing, Movie, Row, styled
 from ..draw.filled import CAPTION, Heights, colour_bar, cross, fill_panel
-from ..draw.method_styles import name, ordered
+from ..draw.method_styles import ordered
 from ..draw.movies import animated
 from ..draw.panels import Planes, evaluated_cells, lost_cells, printed
 from ..draw.scales import common_range, log_losses
@@ -74,7 +74,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     figure.supylabel(shared_axis_text("β", flat, 1), fontsize=style.small)
     missing = sum(lost_cells(h, r.data) for h, r in zip(heights, flat, strict=True))
     notes = [f"{frames} checkpoints", *direction_notes(flat), *lost_note(missing)]
-    page = _page(courses, height_of, (common.low, common.high), frames)
+    page = _page(courses, height_of, (common.low, common.high), frames, scale)
     caption = (
         "Loss in a plane through each network (the cross) while it is trained; shown is the last checkpoint. All "
         f"checkpoints and panels share one scale. {CAPTION}"
@@ -116,14 +116,16 @@ def _rows(courses: dict[str, list[Result]], height_of: dict[int, Any]) -> list[R
     return rows
 
 
-def _page(courses: dict[str, list[Result]], height_of: Any, limits: tuple[float, float], frames: int) -> Any:
+def _page(
+    courses: dict[str, list[Result]], height_of: Any, limits: tuple[float, float], frames: int, words: str
+) -> Any:
     from html import escape
 
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     grid = [[{"type": "scene"}] * len(courses)]
-    titles = [escape(name(label)) for label in courses]
+    titles = [escape(method(label)) for label in courses]
     figure: Any = make_subplots(1, len(courses), specs=grid, subplot_titles=titles, horizontal_spacing=0.02)
 
     def bodies(frame: int) -> list[Any]:
@@ -131,14 +133,21 @@ def _page(courses: dict[str, list[Result]], height_of: Any, limits: tuple[float,
         for k, members in enumerate(courses.values()):
             r = members[min(frame, len(members) - 1)]
             colours = {"cmin": limits[0], "cmax": limits[1], "colorscale": "Viridis", "showscale": k == 0}
+            colours["colorbar"] = {"title": {"text": words, "side": "top"}, "thickness": 14, "len": 0.7}
             place = {"x": r.data["x"].values, "y": r.data["y"].values, "z": height_of[id(r)]}
             found.append(go.Surface(**place, **colours, scene="scene" if k == 0 else f"scene{k + 1}"))
         return found
 
     for k, body in enumerate(bodies(frames - 1)):
         figure.add_trace(body, row=1, col=k + 1)
-    axes = {"xaxis": {"title": {"text": "α"}}, "yaxis": {"title": {"text": "β"}}, "aspectmode": "cube"}
-    figure.update_scenes(zaxis={"title": {"text": "log₁₀ loss"}, "range": limits}, **axes)
+    camera = {"eye": {"x": 1.55, "y": -1.55, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.15}}
+    axes = {
+        "camera": camera,
+        "xaxis": {"title": {"text": "α"}},
+        "yaxis": {"title": {"text": "β"}},
+        "aspectmode": "cube",
+    }
+    figure.update_scenes(zaxis={"title": {"text": words}, "range": limits}, **axes)
     longest = max(courses.values(), key=len)
     named = [(f"{_step(longest[i])}", bodies(i), list(range(len(courses)))) for i in range(frames)]
     return animated(figure, named, "step ")

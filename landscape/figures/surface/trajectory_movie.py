@@ -11,7 +11,7 @@ from ...results.result import Result
 from ..draw.axis_labels import axis_text
 from ..draw.drawing import Drawing, Movie, Row, Want, styled
 from ..draw.filled import CAPTION
-from ..draw.method_styles import LOOKS, looks, name
+from ..draw.method_styles import LOOKS, looks
 from ..draw.movies import animated
 from ..draw.style import Style
 from ..draw.text import safe
@@ -128,7 +128,7 @@ def _page(result: Result, height: Any, lines: Sequence[Any], styles: Any, frames
                     x=x,
                     y=y,
                     mode="lines+markers",
-                    name=escape(name(line["label"])),
+                    name=escape(method(line["label"])),
                     text=words[: last + 1],
                     hoverinfo="text+name",
                     line={"color": styles[line["label"]].colour, "width": 3},
