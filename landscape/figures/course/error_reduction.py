@@ -13,7 +13,7 @@ from ..draw.drawing import Drawing, Row, styled
 from ..draw.method_styles import ERM, LOOKS, looks
 from ..draw.style import Style, wrapped
 from ..draw.text import safe
-from ..draw.words import method
+from ..draw.words import domain, method
 from .finals import ACCURACIES, Ended, Final, finals
 
 
@@ -46,7 +46,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     rows, left_out = _reductions(every, quantity)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     methods = looks(str(row["label"]) for row in rows)
-    names = [wrapped(safe(t, 60), 0.28 * style.width, style.small) for t in tasks]
+    names = [wrapped(safe(domain(t), 60), 0.28 * style.width, style.small) for t in tasks]
     each = max(2.5, 1.1 * len(methods), *(1.3 * (n.count("\n") + 1) for n in names))
     figure = style.figure((6 + len(tasks) * each) * style.em)
     axes = figure.subplots()

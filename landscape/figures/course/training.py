@@ -37,7 +37,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     top = [f for f in _TOP if any(f in r.data for v in groups.values() for r in v)] or ["batch_loss"]
     names = domain_names(with_domains, domain_lines)
     legends = _legend_inches(groups, names, style)
-    across = style.across(max(len(with_domains), 1), 10.5, [method(k) for k in with_domains])
+    across = style.across(max(len(with_domains), 1), 10.5, [safe(method(k)) for k in with_domains])
     top_across = style.across(len(top), 14)
     top_rows = -(-len(top) // top_across)
     each = 13.5 * style.em

@@ -22,6 +22,7 @@ WANTS = Want(
     frozenset({"curvature"}),
 )
 _MOST_COLUMNS = 4
+_SMOOTH = 0.005  # of the axis: narrower peaks of the density are drawn as wide as this
 
 
 @styled
@@ -54,15 +55,17 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     figure = style.figure(height=3.2 * style.em + each * len(labels))
     axes = figure.subplots(len(labels), len(columns), sharex=True, sharey=True, squeeze=False)
     rows: list[Row] = []
-    floor = _floor([table[k][c] for k in labels for c in columns if c in table[k]])
+    floor = _floor([r for row in table.values() for r in row.values()])
     every = looks(table)
+    wide = [table[k][c].data["curvature"].values for k in labels for c in columns if c in table[k]]
+    reach = max(x.max() for x in wide) - min(x.min() for x in wide)
     for i, label in enumerate(labels):
         for j, place in enumerate(columns):
             panel = axes[i][j]
             if place not in table[label]:
                 panel.set_axis_off()
                 continue
-            rows += _panel(panel, table[label][place], label, place, every[label].colour, floor, style)
+            rows += _panel(panel, table[label][place], label, place, every[label].colour, floor, reach, style)
         axes[i][0].set_ylabel(f"{safe(method(label))}\ndensity")
     for j, place in enumerate(columns):
         title = _title(table, place)
@@ -74,9 +77,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     caption = (
         "Spectral density of the Hessian, rows optimizers, columns checkpoints, on common axes; the density is "
         "logarithmic and ends where it is a tenth of what a single eigenvalue gives. Filled: the mean over probes, "
-        "with a paler band of one standard error. Stems with a dot are the eigenvalues that were computed one by "
-        "one, as high as the density that one eigenvalue has; short strokes below are those of the lower end. Above "
-        "each panel: the largest eigenvalue and its ratio to the fifth."
+        "with a paler band of one standard error, smoothed for drawing by 0.5 % of the axis, up to the smallest "
+        "eigenvalue that was computed one by one, beyond which there is no other. Stems with a dot are those that "
+        "were computed, as high as the density that one eigenvalue has; short strokes below are those of the lower "
+        "end. Above each panel: the largest eigenvalue and its ratio to the fifth."
     )
     return Drawing(figure, rows, tuple(notes), caption=caption)
 
@@ -107,19 +111,38 @@ def _floor(results: Sequence[Result]) -> float:
     return float(0.1 * min(shares))
 
 
-def _panel(panel: Any, result: Result, label: str, place: Any, colour: str, floor: float, style: Style) -> list[Row]:
+def _smoothed(x: Any, y: Any, width: float) -> Any:
+    """The density as wide Gaussians would show it: convolved until its smoothing is ``width``."""
+    step = float(np.diff(x).mean())
+    reach = int(np.clip(3 * width / step, 1, len(x) // 2))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * step / width) ** 2)
+    return np.convolve(np.pad(y, reach, mode="edge"), kernel / kernel.sum(), "valid")
+
+
+def _panel(
+    panel: Any,
+    result: Result,
+    label: str,
+    place: Any,
+    colour: str,
+    floor: float,
+    reach: float,
+    style: Style,
+) -> list[Row]:
     x = result.data["curvature"].values
     y, band = result.data["density"].values, result.data["density_stderr"].values
     band = np.where(np.isfinite(band), band, 0.0)
     seen = y + band > floor
     kept = np.convolve(seen, [1, 1, 1], "same") > 0
     kept[[0, -1]] = True
-    high = np.maximum(y + band, floor)
-    panel.fill_between(x, floor, high, where=kept, color=colour, alpha=0.22, lw=0)
-    panel.fill_between(x, floor, np.maximum(y, floor), where=kept, color=colour, alpha=0.5, lw=0)
-    panel.plot(x, np.where(y > floor, y, np.nan), color=colour, lw=0.8)
-    panel.set_yscale("log")
     values = result.data["eigenvalues"].values
+    width = max(float(result.record["density"]["sigma"]), _SMOOTH * reach)
+    bulk, above = _smoothed(x, y, width), _smoothed(x, y + band, width)
+    bulk_of = (bulk > floor) & (x <= values.min(initial=np.inf) + 3 * width)  # all that is beyond is a stem
+    panel.fill_between(x, floor, np.maximum(above, floor), where=bulk_of, color=colour, alpha=0.22, lw=0)
+    panel.fill_between(x, floor, np.maximum(bulk, floor), where=bulk_of, color=colour, alpha=0.5, lw=0)
+    panel.plot(x, np.where(bulk_of, bulk, np.nan), color=colour, lw=0.8)
+    panel.set_yscale("log")
     one = 10 * floor
     panel.vlines(values, floor, one, color="black", lw=0.6, zorder=3)
     panel.plot(values, np.full(len(values), one), "o", color="black", ms=0.24 * style.text, mew=0, zorder=3)

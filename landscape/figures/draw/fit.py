@@ -11,7 +11,7 @@ import numpy as np
 from .style import HIGHEST, wrapped
 from .ticks import plain
 
-_ROUNDS = 5
+_ROUNDS = 8
 _ROW = 3.3  # inches that a panel of equal units is high at most
 _SLACK = 0.03  # inches between words and the end of their place
 

@@ -109,7 +109,7 @@ def _place(axis: Any, value: float) -> float:
     """Where a value lies, in inches from an edge of the figure."""
     horizontal: bool = axis.axis_name == "x"
     point = (value, axis.axes.get_ylim()[0]) if horizontal else (axis.axes.get_xlim()[0], value)
-    return float(axis.axes.transData.transform(point)[0 if horizontal else 1]) / axis.figure.dpi
+    return float(axis.axes.transData.transform(point)[0 if horizontal else 1] / axis.figure.dpi)
 
 
 def _length(axis: Any, value: float) -> float:

@@ -84,3 +84,8 @@ def quantity(text: str) -> str:
     if text == "lambda_1/edge":
         return "λ₁ / edge of stability"
     return spoken(re.sub(r"(?<!lambda)_", " ", text))
+
+
+def domain(name: str) -> str:
+    """A domain as words: ``art_painting`` is ``art painting``."""
+    return re.sub(r"(?<=[^\W_])_(?=[^\W_])", " ", name)

@@ -41,7 +41,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     groups, notes = by_label(results)
     names = domain_texts([(n, False) for n in domain_names(groups, loss_lines)])
     legends = style.legend_inches([f"{safe(method(k))} (10 seeds)" for k in groups]), style.legend_inches(names)
-    across = style.across(len(groups), 10.5, [method(k) for k in groups])
+    across = style.across(len(groups), 10.5, [safe(method(k)) for k in groups])
     top_across = style.across(len(_TOP), 14)
     top_rows = -(-len(_TOP) // top_across)
     rows = style.rows(

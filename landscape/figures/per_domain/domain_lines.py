@@ -15,6 +15,7 @@ from ..draw.scales import loss_scale
 from ..draw.series import Groups, middle_and_band, points, stack
 from ..draw.style import Style, hide_unused
 from ..draw.text import safe
+from ..draw.words import domain as domain_words
 from ..draw.words import method
 
 
@@ -59,7 +60,7 @@ def domain_legend(part: Any, drawn: DomainPanels, style: Style) -> None:
 
 def domain_texts(every: Iterable[tuple[str, bool]]) -> list[str]:
     """The entries of the legend."""
-    return [safe(domain, 40) + ("" if seen else " (unseen)") for domain, seen in every]
+    return [safe(domain_words(domain), 40) + ("" if seen else " (unseen)") for domain, seen in every]
 
 
 def domain_panels(

@@ -13,7 +13,7 @@ from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.series import Groups, by_label, lost_note
 from ..draw.style import Style, text_inches, wrapped
 from ..draw.text import safe
-from ..draw.words import method
+from ..draw.words import domain, method
 
 _LONGEST = 0.95  # inches of a name beside a matrix
 
@@ -41,23 +41,12 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     fields = ["gradient_cosine"] + ["cross_sharpness"] * any(
         "cross_sharpness" in r.data for v in groups.values() for r in v
     )
-    names = _labels(groups)
-    beside = 1.15 * style.small / 72 + max(min(text_inches(n, style.small), _LONGEST) for n in names)
-    below = max(text_inches(n, style.small) for n in names)
-    told = [wrapped(n, _LONGEST, style.small) for n in names]
-    lines = 1.5 + 1.6 * max(t.count("\n") for t in told)
-    each = lines * style.small / 72 * len(names) + 0.1  # inches of a matrix whose names have room
-    each = max(each, style.longest_word([safe(method(k)) for k in groups]) + 0.1)
-    across = max(1, min(len(groups), int((style.width - beside - 0.75) / min(each, style.width - beside - 0.8))))
-    bands = style.rows(-(-len(groups) // across), len(fields) * (each + 0.55) + below, 0.4)
+    across, bands, panel, below = _grid(groups, len(fields), style)
     if len(groups) > across * bands:
         notes.append(f"{len(groups) - across * bands} optimizers are not drawn: there is no room")
         groups = dict(list(groups.items())[: across * bands])
-    across = -(-len(groups) // bands)
-    panel = min((style.width - beside - 0.75) / across, max(2.2, each))
-    shape = (len(fields) * bands, across)
-    figure = style.figure(shape[0] * (panel + 0.5) + below)
-    grid = figure.subplots(*shape, squeeze=False, sharex=False)
+    figure = style.figure(len(fields) * bands * (panel + 0.5) + below)
+    grid = figure.subplots(len(fields) * bands, across, squeeze=False, sharex=False)
     table: list[Row] = []
     lost = 0
     for place, field in enumerate(fields):
@@ -76,9 +65,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=top)
             first = any(axes is row[0] for row in rows)
             last = place == len(fields) - 1 and list(groups).index(label) >= len(groups) - across
-            shown = [safe(n, 40) for n in columns] if last else [""] * len(columns)
+            shown = [safe(domain(n), 40) for n in columns] if last else [""] * len(columns)
             axes.set_xticks(range(len(columns)), shown, rotation=90)
-            told = [wrapped(safe(s, 40), _LONGEST, style.small) for s in sources]
+            told = [wrapped(safe(domain(s), 40), _LONGEST, style.small) for s in sources]
             axes.set_yticks(range(len(sources)), told if first else [""] * len(sources))
             _numbers(axes, matrix, panel, style, top)
             axes.set_title(safe(method(label)))
@@ -103,10 +92,25 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
+def _grid(groups: Groups, fields: int, style: Style) -> tuple[int, int, float, float]:
+    """How many matrices stand side by side and in how many rows, inches of each, and inches of the names below."""
+    names = _labels(groups)
+    beside = 1.15 * style.small / 72 + max(min(text_inches(n, style.small), _LONGEST) for n in names)
+    below = max(text_inches(n, style.small) for n in names)
+    lines = 1.5 + 1.6 * max(wrapped(n, _LONGEST, style.small).count("\n") for n in names)
+    each = lines * style.small / 72 * len(names) + 0.1  # of a matrix whose names have room
+    each = max(each, style.longest_word([safe(method(k)) for k in groups]) + 0.1)
+    room = style.width - beside - 0.75
+    across = max(1, min(len(groups), int(room / min(each, room))))
+    bands = style.rows(-(-len(groups) // across), fields * (each + 0.55) + below, 0.4)
+    across = min(across, -(-len(groups) // bands))
+    return across, bands, min(room / across, max(2.2, each)), below
+
+
 def _labels(groups: Groups) -> list[str]:
     """The names beside the matrices."""
     every = [r for members in groups.values() for r in members]
-    return [*dict.fromkeys(f"{safe(d, 40)}*" for r in every for d in r.data["domain"].values), "seen"]
+    return [*dict.fromkeys(f"{safe(domain(str(d)), 40)}*" for r in every for d in r.data["domain"].values), "seen"]
 
 
 def _numbers(axes: Any, matrix: Any, inches: float, style: Style, top: float) -> None:

@@ -13,6 +13,7 @@ from ..draw.scales import loss_scale
 from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.words import domain as domain_words
 
 
 class _Several(Want):
@@ -63,7 +64,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set_ylabel(field + extra)
         axes.grid(visible=False, axis="x")
         axes.set_xlim(-0.5, len(domains) - 0.5)
-    style.names_below(panels[-1], domains)
+    style.names_below(panels[-1], list(map(domain_words, domains)))
     splits = ", ".join(sorted({safe(r.record.get("split") or "train") for r in every}))
     panels[-1].set_xlabel(f"domain (split: {splits}; open markers: not trained on)")
     style.legend(figure, list(handles.values()), seeded(groups, handles))

@@ -13,7 +13,7 @@ from ..draw.drawing import Drawing, Row, styled
 from ..draw.method_styles import LOOKS, looks
 from ..draw.style import Style
 from ..draw.text import safe
-from ..draw.words import method
+from ..draw.words import domain, method
 
 
 class _HeldOut(Ended):
@@ -61,7 +61,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     axes.set_xlim(-0.5, len(tasks) - 0.5)
     axes.grid(visible=False, axis="x")
     axes.set(xlabel="domain held out", ylabel=ACCURACIES[quantity])
-    style.names_below(axes, tasks)
+    style.names_below(axes, list(map(domain, tasks)))
     counts = {k: len({one.seed for one in every if one.label == k}) for k in handles}
     texts = [f"{safe(method(k))} ({n} seed{'s' if n > 1 else ''})" for k, n in counts.items()]
     style.legend(figure, list(handles.values()), texts)

@@ -13,6 +13,7 @@ from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
 from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
+from ..draw.words import domain as domain_words
 
 
 class _Domains(Want):
@@ -75,7 +76,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     axes.set_xlim(-0.5, len(domains) + 0.5)
     axes.set_ylabel(f"m-sharpness ({words})")
     axes.grid(visible=False, axis="x")
-    style.names_below(axes, [_POOLED, *map(str, domains)])
+    style.names_below(axes, [_POOLED, *map(domain_words, domains)])
     style.legend(figure, list(handles.values()), seeded(groups, handles))
     notes.append("bar: mean over seeds, dot: one seed; grey ground: the loss of all domains together")
     caption = (

@@ -14,6 +14,7 @@ from ..draw.scales import loss_scale
 from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style, hide_unused, wrapped
 from ..draw.text import safe
+from ..draw.words import domain
 
 
 class _Measured(Want):
@@ -68,7 +69,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             shown.append(mean[np.isfinite(mean)])
             table += rows_of
         axes.set(xlabel="γ")
-        axes.set_title(wrapped(safe(title, 300), style.width / across - 0.9, style.small), fontsize=style.small)
+        axes.set_title(
+            wrapped(safe(domain(title), 300), style.width / across - 0.9, style.small), fontsize=style.small
+        )
     hide_unused(panels, len(panels_of), across)
     extra = loss_scale(panels[0], np.concatenate([*shown, []]))
     for axes in panels[::across]:

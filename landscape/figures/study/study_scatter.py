@@ -35,7 +35,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         figure = style.figure(10 * style.em)
         nothing(figure, "no measure was correlated with an outcome")
         return Drawing(figure, [], tuple(notes))
-    across = style.across(len(measures), 13)
+    across = style.across(len(measures), 11.4)
     each = 14.5 * style.em
     bands = -(-len(measures) // across)
     kept = style.rows(len(outcomes), bands * each, 4 * style.em)

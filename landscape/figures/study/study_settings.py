@@ -57,27 +57,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     image: Any = None
     for axes, outcome in zip(panels, outcomes, strict=False):
         correlated = rows_of(record, outcome)
-        matrix = np.full((len(measures), len(factors) + 1), np.nan)
-        for i, key in enumerate(measures):
-            row = correlated.get(key)
-            if row is None:
-                continue
-            matrix[i, 0] = row["tau"]
-            table.append({"outcome": outcome, "measure": key, "factor": "all models", "tau": row["tau"]})
-            for granule in row["granulated"]:
-                if granule["psi"] is None:
-                    continue
-                matrix[i, 1 + factors.index(granule["factor"])] = granule["psi"]
-                table.append(
-                    {
-                        "outcome": outcome,
-                        "measure": key,
-                        "factor": granule["factor"],
-                        "tau": granule["psi"],
-                        "stderr": granule["stderr"],
-                        "groups": granule["groups"],
-                    }
-                )
+        matrix, rows = _matrix(correlated, outcome, measures, factors)
+        table += rows
         image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         room = (style.width - beside) / across > wide
         for (i, j), value in np.ndenumerate(matrix):
@@ -98,6 +79,27 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         "is the number in the cell; empty cells have no such groups."
     )
     return Drawing(figure, table, tuple(notes), caption=caption)
+
+
+def _matrix(
+    correlated: dict[str, Any], outcome: str, measures: Sequence[str], factors: Sequence[str]
+) -> tuple[Any, list[Row]]:
+    """Measures by all models and single factors, NaN where there is no number; and the numbers as rows."""
+    matrix = np.full((len(measures), len(factors) + 1), np.nan)
+    table: list[Row] = []
+    for i, key in enumerate(measures):
+        row = correlated.get(key)
+        if row is None:
+            continue
+        matrix[i, 0] = row["tau"]
+        table.append({"outcome": outcome, "measure": key, "factor": "all models", "tau": row["tau"]})
+        for granule in row["granulated"]:
+            if granule["psi"] is None:
+                continue
+            matrix[i, 1 + factors.index(granule["factor"])] = granule["psi"]
+            fixed: Row = {"outcome": outcome, "measure": key, "factor": granule["factor"], "tau": granule["psi"]}
+            table.append({**fixed, "stderr": granule["stderr"], "groups": granule["groups"]})
+    return matrix, table
 
 
 def _short(value: float) -> str:

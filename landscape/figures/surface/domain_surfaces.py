@@ -16,6 +16,7 @@ from ..draw.scales import common_range, log_losses
 from ..draw.series import lost_note
 from ..draw.style import Style, text_inches
 from ..draw.text import safe
+from ..draw.words import domain as domain_words
 from .contour import panel_title
 
 
@@ -58,7 +59,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     for i, panel in enumerate(panels_shown):
         panels[0, i].set_title(panel_title(panel))
     for axes, domain in zip(panels[:, 0], domains_shown, strict=True):
-        axes.set_ylabel(safe(domain))
+        axes.set_ylabel(safe(domain_words(domain)))
     if filled is not None:
         colour_bar(figure, filled, list(panels.ravel()), f"{printed(scale)} of a domain", fraction=0.04)
     every = [p.result for p in panels_shown]
@@ -86,7 +87,7 @@ def _fitting(panels: Sequence[Panel], domains: Sequence[str], style: Style) -> t
     side = min((style.width - 7.5 * style.em) / columns, 3.3)
     ratio = float(np.ptp(panels[0].y) / np.ptp(panels[0].x))
     side = side * ratio if 0.2 <= ratio <= 5 else side
-    need = style.longest_word([safe(d) for d in domains]) + 0.1
+    need = style.longest_word([safe(domain_words(d)) for d in domains]) + 0.1
     rows = style.rows(len(domains), max(side, need) + 0.8 * style.em, 9 * style.em)
     return list(panels[:columns]), list(domains[:rows])
 

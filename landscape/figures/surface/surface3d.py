@@ -45,7 +45,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     beside = _beside(low, top, style)
     side = _side(style, across, beside)
     cell = (style.width / across, head + _TALL * side + _BELOW * style.small / 72)
-    figure = style.figure(rows * cell[1] + 2.2 * style.em)
+    below = wrapped(_plane([p.result for p in shown.panels[:kept]]), style.width - 0.1, style.small)
+    figure = style.figure(rows * cell[1] + (1.2 + 1.4 * (below.count("\n") + 1)) * style.small / 72)
     figure.set_layout_engine("none")  # which would make room for the empty corners of each box
     words = shown.printed_scale if style.height == "log" else "loss"
     for i, panel in enumerate(shown.panels[:kept]):
@@ -57,7 +58,6 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         spot = (left + cell[0] / 2) / style.width, (top_edge - 0.3 * style.em) / figure.get_figheight()
         figure.text(*spot, told, ha="center", va="top", fontsize=style.text)
     every = [p.result for p in shown.panels[:kept]]
-    below = wrapped(_plane(every), style.width - 0.1, style.small)
     figure.text(0.5, 0.4 * style.em / figure.get_figheight(), below, ha="center", va="bottom", fontsize=style.small)
     notes = [*shown.notes, *direction_notes(every)]
     if top < high:
