@@ -129,7 +129,8 @@ def write(
     files = {f"{stem}.{form}": _file(drawing, form, style, kind, fit) for form in kept}
     still = next((form for form in ("pdf", "png", "svg") if form in kept), None)
     if still is not None:
-        text = figure_tex(stem, still, style, drawing.caption, drawing.notes)
+        said = [note for note in drawing.notes if note not in drawing.changed]
+        text = figure_tex(stem, still, style, drawing.caption, said, drawing.changed)
         files[f"{stem}.tex"] = text.encode("utf-8", "backslashreplace")
     files[f"{stem}.csv"] = to_csv(drawing.rows).encode("utf-8", "backslashreplace")
     for name, content in files.items():

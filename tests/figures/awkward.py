@@ -1,11 +1,8 @@
-"""Results that are hard to lay out: ten methods, long names of domains, negative, huge and tiny numbers, one point."""
+"""Results that are hard to lay out: ten methods, long names, huge, tiny and negative numbers, one point."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from figures import made
 from landscape.results.result import Result
@@ -87,16 +84,3 @@ def study(name: str = "flatness-vs-generalization") -> Result:
 def stored(story: str, pattern: str) -> list[Result]:
     """Results of the gallery."""
     return [Result.load(p) for p in sorted((GALLERY / story / "results").glob(pattern))]
-
-
-def cases() -> dict[str, Any]:
-    """By name, functions that give results."""
-    return {"many": many, "single": single, "usual": usual}
-
-
-def over_decades(result: Result, low: float, high: float) -> Result:
-    """A plane's loss stretched to reach from ``low`` to ``high``."""
-    loss = np.log(result.data["loss"].values)
-    share = (loss - loss.min()) / np.ptp(loss)
-    result.data["loss"].values[:] = low * (high / low) ** share
-    return result

@@ -58,7 +58,7 @@ def _box(text: Any, renderer: Any) -> Box:
     turn = np.deg2rad(angle)
     half = 0.5 * np.array([[-width, -height], [width, -height], [width, height], [-width, height]])
     corners = half @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    corners = corners + [(around.x0 + around.x1) / 2, (around.y0 + around.y1) / 2]
+    corners += np.array([(around.x0 + around.x1) / 2, (around.y0 + around.y1) / 2])
     frame = text.get_clip_box() if text.get_clip_on() else None
     cut = frame is not None and not (
         frame.x0 <= around.x0 and around.x1 <= frame.x1 and frame.y0 <= around.y0 and around.y1 <= frame.y1

@@ -21,10 +21,14 @@ def lay_out(figure: Any) -> None:
 
     Every pass of the constrained layout moves things a little; a frozen layout is the same in all formats.
     """
+    import matplotlib
     from matplotlib.ticker import ScalarFormatter
 
     for axes in figure.axes:
         for axis in _axes_of(axes):
+            # Matplotlib asks the settings of the moment how large letters are, when it chooses ticks.
+            if "labelsize" not in axis.get_tick_params():
+                axis.set_tick_params(labelsize=matplotlib.rcParams["xtick.labelsize"])
             if type(axis.get_major_formatter()) is ScalarFormatter:
                 plain(axis)
     engine = figure.get_layout_engine()

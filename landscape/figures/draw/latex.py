@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from .style import VENUES, Style
 from .tables import latex_text
 
+# Notes that say what a mark is, for readers who have no caption; the captions of all kinds say it in full.
+_MARK = re.compile(r"(line|bar|marker|dot|curve|band): ")
 
-def figure_tex(stem: str, form: str, style: Style, caption: str, notes: Sequence[str]) -> str:
+
+def figure_tex(
+    stem: str, form: str, style: Style, caption: str, notes: Sequence[str], remarks: Sequence[str] = ()
+) -> str:
     r"""A ``figure`` environment that includes a file at its own size, so that its letters keep theirs.
 
     Args:
@@ -17,14 +23,18 @@ def figure_tex(stem: str, form: str, style: Style, caption: str, notes: Sequence
         style: What the figure was drawn for; ``figure*`` where it spans two columns of a page that has two.
         caption: What every mark, band and colour means.
         notes: What was left out and what cannot be seen.
+        remarks: For the author alone: what has changed since the results were made.
     """
     widths = VENUES[style.venue].widths
     place = "figure*" if style.columns == 2 and widths[1] > widths[0] else "figure"
-    told = " ".join(part for part in (caption, *map(_sentence, notes)) if part)
+    told = " ".join(
+        part for part in (caption, *map(_sentence, [n for n in notes if not (caption and _MARK.match(n))])) if part
+    )
     label = "".join(c if c.isalnum() and c.isascii() else "-" for c in stem)
     return "\n".join(
         [
             f"% {_plain(stem)}.{form}: {style.width:g} in wide, for {style.venue}",
+            *(f"% {' '.join(remark.split())}" for remark in remarks),
             rf"\begin{{{place}}}[t]",
             r"  \centering",
             rf"  \includegraphics{{{_plain(stem)}.{form}}}",

@@ -36,9 +36,8 @@ def smooth(x: Any, y: Any, height: Any, points: int = FINE) -> tuple[Any, Any, A
     found = _along(y, _along(x, filled.T, fine_x).T, fine_y)
     if not known.all():
         cells = known[:-1, :-1] & known[1:, :-1] & known[:-1, 1:] & known[1:, 1:]
-        rows = np.minimum(np.arange(len(fine_y)) // times, len(y) - 2)
-        columns = np.minimum(np.arange(len(fine_x)) // times, len(x) - 2)
-        found = np.where(cells[np.ix_(rows, columns)], found, np.nan)
+        beside = [cells[np.ix_(i, j)] for i in _cells(len(y), times) for j in _cells(len(x), times)]
+        found = np.where(np.any(beside, axis=0), found, np.nan)
     return fine_x, fine_y, found
 
 
@@ -46,6 +45,12 @@ def _between(places: Any, times: int) -> Any:
     share = np.arange(times) / times
     inside = (places[:-1, None] + share * np.diff(places)[:, None]).ravel()
     return np.append(inside, places[-1])
+
+
+def _cells(points: int, times: int) -> tuple[Any, Any]:
+    """For each fine point the cell that it begins or lies in, and the one that it ends or lies in."""
+    fine = np.arange((points - 1) * times + 1)
+    return np.minimum(fine // times, points - 2), np.maximum(-(-fine // times) - 1, 0)
 
 
 def _along(places: Any, values: Any, fine: Any) -> Any:

@@ -45,6 +45,7 @@ VENUES = {
     "tmlr": Venue((6.5, 6.5), 10, 8),
     "slides": Venue((6.0, 12.0), 14, 12, serif=False),
 }
+_HINTED = 1.04  # letters that are fitted to pixels take a little more room than their outlines
 _WORD = 18  # letters of a word; longer ones may be broken
 _LONGEST = 40  # letters of a name; what is longer ends in an ellipsis
 # STIX ships with matplotlib and is cut like Times, so a figure looks alike on machines without Times.
@@ -271,11 +272,16 @@ def _families() -> list[str]:
     return [next(name for name in _SERIF if name in there), "DejaVu Sans"]
 
 
-def text_inches(words: str, points: float) -> float:
-    """How many inches wide a line of text is in the letters of the style that is applied."""
+def text_inches(words: str, points: float, family: tuple[str, ...] = ()) -> float:
+    """How many inches wide a line of text is, in the letters of the style that is applied or of a ``family``."""
+    return _measured(words, points, family or letters())
+
+
+def letters() -> tuple[str, ...]:
+    """The fonts of the style that is applied."""
     import matplotlib
 
-    return _measured(words, points, tuple(matplotlib.rcParams["font.family"]))
+    return tuple(matplotlib.rcParams["font.family"])
 
 
 @lru_cache(maxsize=4096)
@@ -286,7 +292,7 @@ def _measured(words: str, points: float, family: tuple[str, ...]) -> float:
     shown = words.replace(r"\$", "$")  # no figure of ours has markup
     font = FontProperties(family=family, size=points)
     width, _, _ = text_to_path.get_text_width_height_descent(shown, font, ismath=False)
-    return float(width) / 72
+    return _HINTED * float(width) / 72
 
 
 def wrapped(words: str, inches: float, points: float) -> str:

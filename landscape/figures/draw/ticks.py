@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .style import text_inches
+from .style import letters, text_inches
 
 MINUS = "−"
 _GAP = 0.06  # inches between the labels of two ticks
@@ -84,6 +84,8 @@ def _spaced(axis: Any, places: Callable[[float, float], Iterable[float]]) -> Non
     """Put ticks at the first of ``places`` and at those after it whose labels have room."""
     from matplotlib.ticker import FuncFormatter, Locator, NullFormatter
 
+    family = letters()
+
     class Spaced(Locator):
         def __call__(self) -> Any:
             axis: Any = self.axis
@@ -93,7 +95,7 @@ def _spaced(axis: Any, places: Callable[[float, float], Iterable[float]]) -> Non
             low, high = sorted((float(vmin), float(vmax)))
             kept: list[tuple[float, float, float]] = []
             for value in places(low, high):
-                here, half = _place(self.axis, value), 0.5 * _length(self.axis, value)
+                here, half = _place(self.axis, value), 0.5 * _length(self.axis, value, family)
                 if all(abs(here - there) >= half + other + _GAP for _, there, other in kept):
                     kept.append((value, here, half))
                 if len(kept) > _MOST:
@@ -112,13 +114,10 @@ def _place(axis: Any, value: float) -> float:
     return float(axis.axes.transData.transform(point)[0 if horizontal else 1] / axis.figure.dpi)
 
 
-def _length(axis: Any, value: float) -> float:
+def _length(axis: Any, value: float, family: tuple[str, ...]) -> float:
     """How many inches of its axis the label of a tick takes."""
-    import matplotlib
-
-    points: Any = matplotlib.rcParams["xtick.labelsize"]
-    points = float(points) if isinstance(points, (int, float)) else 8.0  # a word under a user's own settings
-    return text_inches(number_text(value), points) if str(axis.axis_name) == "x" else float(points) / 72
+    points = float(axis.get_tick_params().get("labelsize", 7))
+    return text_inches(number_text(value), points, family) if str(axis.axis_name) == "x" else points / 72
 
 
 def _decades(low: float, high: float) -> Iterator[float]:

@@ -118,7 +118,7 @@ def _page(result: Result, height: Any, lines: Sequence[Any], styles: Any, frames
     import plotly.graph_objects as go
 
     def paths(frame: int) -> list[Any]:
-        found = []
+        found: list[Any] = []
         for line in lines:
             last = min(frame, len(line["at"]) - 1)
             x, y = line["at"][: last + 1].T
@@ -129,6 +129,8 @@ def _page(result: Result, height: Any, lines: Sequence[Any], styles: Any, frames
                     y=y,
                     mode="lines+markers",
                     name=escape(method(line["label"])),
+                    legendgroup=line["label"],
+                    showlegend=all(line["label"] != other.legendgroup for other in found),
                     text=words[: last + 1],
                     hoverinfo="text+name",
                     line={"color": styles[line["label"]].colour, "width": 3},
@@ -139,7 +141,7 @@ def _page(result: Result, height: Any, lines: Sequence[Any], styles: Any, frames
     x, y = result.data["x"].values, result.data["y"].values
     field = go.Contour(x=x, y=y, z=height, colorscale="Viridis", colorbar={"title": {"text": "log₁₀ loss"}})
     figure = go.Figure([field, *paths(frames - 1)])
-    figure.update_xaxes(title=escape(axis_text("x", result, 0)))
-    figure.update_yaxes(title=escape(axis_text("y", result, 1)))
+    figure.update_xaxes(title=escape(axis_text("x", result, 0)), constrain="domain")
+    figure.update_yaxes(title=escape(axis_text("y", result, 1)), scaleanchor="x", constrain="domain")
     every = [(f"{i}", paths(i), list(range(1, 1 + len(lines)))) for i in range(frames)]
     return animated(figure, every, "checkpoint ")
