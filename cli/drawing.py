@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from landscape.base.errors import LandscapeError
+from landscape.base.errors import LandscapeError, UsageError
 from landscape.base.names import unknown_name
 from landscape.registry import FIGURES
 
-from .options import DrawnCommon, FigureOptions
+from .options import DrawnCommon
 from .screen import Screen
 
 FOLDER = Path("landscape-figures")
@@ -28,59 +29,87 @@ def check_kinds(kinds: Sequence[str], flag: str) -> None:
             raise unknown_name("figure", kind, FIGURES, flag)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn.
+
+    Attributes:
+        outputs: Absolute paths.
+        notes: By the name of each figure what its reader must know and cannot see.
+    """
+
+    outputs: list[str]
+    notes: dict[str, list[str]]
+
+
 def draw(
     kinds: Sequence[str],
     results: Sequence[Any],
-    options: FigureOptions,
+    formats: Sequence[str],
+    style: Any,
     out: Path,
     screen: Screen,
     *,
-    keep: bool = False,
-) -> list[str]:
-    """Draw each kind from all results, print and return the paths.
+    direction: str | None = None,
+) -> Drawn:
+    """Draw each kind from all results; print the paths and the notes of the figures.
 
-    With ``keep`` a figure of other targets that stands there under the same name is left alone.
+    A figure of other targets that stands there under the same name is left alone. Formats that cannot show a figure
+    are left out of it.
+
+    Raises:
+        UsageError: If no figure has any of the formats.
     """
     from landscape.base.files import remove_stale_temporaries
-    from landscape.figures.render import render
+    from landscape.figures.render import write
     from landscape.results.staleness import one_look
 
     remove_stale_temporaries(out)
-    outputs: list[str] = []
+    found = Drawn([], {})
     with one_look():
         for kind in kinds:
-            stem = _own_stem(kind, results, out) if keep else kind
-            look: dict[str, Any] = {"formats": options.format, "venue": options.venue, "columns": options.columns}
-            paths = render(kind, results, out, **look, stem=stem)
-            if keep:
-                _remember(stem, results, out)
-            outputs += [str(path.absolute()) for path in paths]
-    for path in outputs:
-        screen.path("figure", Path(path))
-    return outputs
+            shown = _targets(results, direction)
+            stem = _own_stem(kind, shown, out)
+            made = write(kind, results, out, formats=formats, style=style, stem=stem, direction=direction, skip=True)
+            if made.paths:
+                _remember(stem, shown, out)
+            found.outputs.extend(str(path.absolute()) for path in made.paths)
+            found.notes[stem] = list(made.notes)
+            for path in made.paths:
+                screen.path("figure", path.absolute())
+            for note in made.notes:
+                if note not in made.told:  # those were said when they were found
+                    screen.line(f"  {stem}: {note}")
+    if not found.outputs:
+        told = f"no {', '.join(kinds)} figure can be shown as {', '.join(formats)}"
+        raise UsageError(told, "--format", "html is for what can be turned or moves, gif for what moves")
+    return found
 
 
 def drawn(found: dict[str, Any], results: Sequence[Any], common: DrawnCommon, screen: Screen) -> dict[str, Any]:
     """What a command prints as JSON, with the figures that it was told to draw."""
     if not common.figure:
         return found
-    return {**found, "figures": draw(common.figure, results, common, FOLDER, screen, keep=True)}
+    from landscape.figures.draw.style import Style
+
+    style = Style(common.venue, common.columns)
+    return {**found, "figures": draw(common.figure, results, common.format, style, FOLDER, screen).outputs}
 
 
-def _own_stem(kind: str, results: Sequence[Any], out: Path) -> str:
+def _own_stem(kind: str, shown: list[str], out: Path) -> str:
     """The kind, or, where another figure has that name, the kind and a hash of what is shown."""
     from landscape.base.files import stable_hash
 
     owners, taken = _owners(out), {p.stem for p in out.glob(f"{kind}.*")}
-    if owners.get(kind) == _targets(results) or kind not in taken:
+    if owners.get(kind) == shown or kind not in taken:
         return kind
-    return f"{kind}-{stable_hash(_targets(results))[:8]}"
+    return f"{kind}-{stable_hash(shown)[:8]}"
 
 
-def _remember(stem: str, results: Sequence[Any], out: Path) -> None:
+def _remember(stem: str, shown: list[str], out: Path) -> None:
     from landscape.base.files import write_json
 
-    write_json(out / _INDEX, {**_owners(out), stem: _targets(results)})
+    write_json(out / _INDEX, {**_owners(out), stem: shown})
 
 
 def _owners(out: Path) -> dict[str, Any]:
@@ -94,7 +123,7 @@ def _owners(out: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _targets(results: Sequence[Any]) -> list[str]:
+def _targets(results: Sequence[Any], direction: str | None = None) -> list[str]:
     """What a figure shows: the targets, and how they were looked at where that is not as usual."""
     shown = set()
     for r in results:
@@ -102,4 +131,4 @@ def _targets(results: Sequence[Any]) -> list[str]:
         asked = {k: r.record.get(k) for k in (*usual, "params", "replay_seed")}
         how = "".join(f" {k}={v}" for k, v in asked.items() if v is not None and v != usual.get(k))
         shown |= {f"{t}{how}" for t in r.record.get("targets") or [r.record.get("target")]}
-    return sorted(shown)
+    return sorted(shown | ({f"along {direction}"} if direction else set()))

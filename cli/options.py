@@ -42,7 +42,7 @@ class FigureOptions:
     columns: Literal[1, 2] = 1
     """Columns of the page that the figure spans."""
     format: tuple[Literal["pdf", "png", "svg", "html", "gif"], ...] = ("pdf", "png")
-    """File formats; html for what can be turned or moves, gif for what moves."""
+    """File formats; html for what can be turned or moves, gif for what moves; what cannot is left out with a note."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -22,6 +22,12 @@ class PlotOptions(FigureOptions):
 
     kind: tuple[str, ...] = ()
     """Figure kinds; see `landscape list figures` (default: all that the results allow)."""
+    direction: str | None = None
+    """Of surfaces, draw those along this direction: filter, eigvec:1, ... (default: those of most networks)."""
+    height: Literal["log", "linear"] = "log"
+    """What 3-D surfaces in print are as high as: the logarithm of the loss, or the loss."""
+    mark_points: bool = False
+    """Mark the points of the grid on contours."""
     out: Path = FOLDER
     """Folder of the figures."""
 
@@ -38,19 +44,22 @@ class Arguments:
 
 def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     """Draw, print the paths."""
+    from landscape.figures.draw.comparable import along
+    from landscape.figures.draw.style import Style
     from landscape.figures.render import drawable
     from landscape.results.staleness import one_look
 
     options = arguments.options
     check_kinds(options.kind, "--kind")
     results = collect(arguments.results)
-    kinds = options.kind or tuple(drawable(results))
+    kinds = options.kind or tuple(drawable(along(results, options.direction)))
     if not kinds:
         raise UsageError("nothing to draw from these results", "command line", "name a --kind to see what it needs")
     with one_look():
-        outputs = draw(kinds, results, options, options.out, screen)
+        style = Style(options.venue, options.columns, options.mark_points, options.height)
+        drawn = draw(kinds, results, options.format, style, options.out, screen, direction=options.direction)
         changed = stale_objects(results)
-    return {"command": "plot", "outputs": outputs, "changed": changed}
+    return {"command": "plot", "outputs": drawn.outputs, "notes": drawn.notes, "changed": changed}
 
 
 def stale_objects(results: Sequence[Any]) -> list[dict[str, Any]]:

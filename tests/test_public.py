@@ -36,7 +36,7 @@ KEYWORDS = {
     "open": "target all_domains options",
     "train": "out resume force options",
     "run_study": "experiment out size changes workers scheduler",
-    "render": "kind results out formats venue columns stem",
+    "render": "kind results out formats venue columns stem direction",
     "write_report": "results out title",
 }
 

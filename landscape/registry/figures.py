@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ..base.names import Entry, Registry
 
+# What `Result.plot` draws with: figures come after results in the order of rooms.
+PLOT = Entry("landscape.figures.natural:plot", "one result as the figure that shows it best")
+
 FIGURES = Registry(
     "figure",
     {

@@ -11,12 +11,14 @@ import numpy as np
 
 from ..base.errors import UsageError
 from ..figures.course.training import domain_lines
+from ..figures.draw.domain_styles import domain_looks
 from ..figures.draw.interactive import axes_text
 from ..figures.draw.method_styles import name
 from ..figures.draw.panels import Panel, Panels
 from ..figures.draw.series import by_label, stack
 from ..figures.draw.style import Style
 from ..figures.per_domain.domain_curves import loss_lines
+from ..figures.per_domain.domain_lines import domain_names
 from ..figures.render import fitting
 from ..registry import FIGURES
 from ..results.result import Result
@@ -107,12 +109,21 @@ def _curves(results: Sequence[Result]) -> dict[str, Any] | None:
         for label, members in groups.items():
             every = [lines_of(r) for r in members]
             names = list(dict.fromkeys(d for one in every for d in one.values))
+            looks = domain_looks(domain_names(groups, lines_of))
             lines = []
             for domain in names:
                 x, values, _ = stack([(one.steps, one.values[domain]) for one in every if domain in one.values])
                 mean = [None if not np.isfinite(v).any() else float(np.nanmean(v)) for v in values.T]
                 seen = all(one.seen[domain] for one in every if domain in one.seen)
-                lines.append({"domain": domain, "seen": seen, "steps": x.tolist(), "loss": mean})
+                lines.append(
+                    {
+                        "domain": domain,
+                        "seen": seen,
+                        "steps": x.tolist(),
+                        "loss": mean,
+                        "colour": looks[domain].colour,
+                    }
+                )
             if lines:
                 panels.append({"label": name(label), "seeds": len(members), "lines": lines})
         if panels:

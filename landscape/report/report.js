@@ -56,7 +56,7 @@
   script.textContent = await new Response(stream).text();
   document.head.append(script);
   const data = JSON.parse($("data").textContent);
-  const config = { displaylogo: false, responsive: true, scrollZoom: false };
+  const config = { displaylogo: false, responsive: true, scrollZoom: false, showSendToCloud: false };
   const plots = [];
   const ink = () => (dark.matches ? "#e8e6e3" : "#1b1b1b");
   const line = () => (dark.matches ? "#4a4e54" : "#d4d4d4");
@@ -189,16 +189,15 @@
     slider.max = steps.length - 1;
     slider.value = slider.max;
     const domains = [...new Set(panels.flatMap((p) => p.lines.map((l) => l.domain)))];
-    const hue = (i) => `hsl(${(i * 360) / domains.length} 60% ${dark.matches ? 65 : 40}%)`;
     const before = (l, step) => l.loss[l.steps.findLastIndex((s) => s <= step)];
     const positive = panels.every((p) => p.lines.every((l) => l.loss.every((v) => v === null || v > 0)));
     const traces = (panel) =>
       panel.lines.map((l) => ({
         x: l.steps, y: l.loss, mode: "lines+markers", name: words(l.domain) + (l.seen ? "" : " (unseen)"),
-        line: { color: hue(domains.indexOf(l.domain)), dash: l.seen ? "solid" : "dash" },
+        line: { color: l.colour, dash: l.seen ? "solid" : "dash" },
       }));
     const layout = (step) => ({
-      ...clear, margin: { l: 60, r: 10, t: 10, b: 45 }, font: { family: "system-ui, sans-serif", color: ink() },
+      ...clear, plot_bgcolor: dark.matches ? "#ececec" : clear.plot_bgcolor, margin: { l: 60, r: 10, t: 10, b: 45 }, font: { family: "system-ui, sans-serif", color: ink() },
       xaxis: { title: { text: "step" }, gridcolor: line() },
       yaxis: { title: { text: "loss" }, type: positive ? "log" : "linear", gridcolor: line() },
       shapes: [{ type: "line", x0: step, x1: step, y0: 0, y1: 1, yref: "paper", line: { color: ink(), dash: "dot" } }],

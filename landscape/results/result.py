@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from ..base.errors import DataError, LandscapeError, UsageError, is_out_of_memory
 from ..base.files import jsonable, write_bytes
 from ..base.names import unknown_name
+from ..registry.figures import PLOT
 from ..storage import netcdf
 from ..storage.hdf5 import is_hdf5, read_hdf5
 from ..storage.stored_form import require_form
@@ -19,6 +20,7 @@ from ..storage.stored_form import require_form
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -131,6 +133,31 @@ class Result:
         if not dims:
             return pd.DataFrame({n: [self.data[n].item()] for n in chosen})
         return self.data[chosen].to_dataframe(dim_order=list(dims)).reset_index()
+
+    def plot(self, kind: str | None = None, *, venue: str = "neurips", columns: int = 1) -> Figure:
+        """Draw it.
+
+        Args:
+            kind: A name in `landscape.registry.FIGURES` (default: the kind that shows this analysis best).
+            venue: Sizes and fonts: neurips, icml, iclr, cvpr, tmlr or slides.
+            columns: Columns of the page that the figure spans.
+
+        Returns:
+            A matplotlib figure; nothing is shown, and no setting of matplotlib changes.
+
+        Raises:
+            UsageError: If a name is unknown, or this result has nothing for such a figure.
+
+        Example:
+            >>> import torch, landscape
+            >>> x, y = torch.randn(20, 4), torch.arange(20) % 3
+            >>> problem = landscape.Problem(torch.nn.Linear(4, 3), (x, y), "cross_entropy")
+            >>> figure = landscape.hessian(problem, top=2).plot(venue="icml")
+            >>> figure.get_figwidth()
+            3.25
+        """
+        figure: Figure = PLOT.load()(self, kind, venue=venue, columns=columns)
+        return figure
 
     def save(self, path: Path | str) -> Path:
         """Write to a netCDF file with a checksum, atomically; before, `vectors` to a safetensors file beside it."""

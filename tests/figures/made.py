@@ -76,9 +76,11 @@ def sharpness(label: str, seed: int | None, value: float = 0.1, rhos: tuple[floa
     return Result("sharpness", xr.Dataset(data, {"m": [1, 4, 16], "rho": list(rhos)}), record)
 
 
-def radii(label: str, seed: int | None, names: tuple[str, ...] = ("p", "q")) -> Result:
+def radii(
+    label: str, seed: int | None, names: tuple[str, ...] = ("p", "q"), rhos: tuple[float, ...] = (0.01, 0.05, 0.1)
+) -> Result:
     """m-sharpness at three radii, per domain, beside F_gamma and the control of rescaling."""
-    result = sharpness(label, seed, rhos=(0.01, 0.05, 0.1))
+    result = sharpness(label, seed, rhos=rhos)
     per_domain = np.stack([(i + 0.5) * result.data["value"].values for i in range(len(names))])
     gammas = (0.5, 1.0, 2.0)
     data = result.data.drop_vars("measure").assign_coords(domain=list(names))

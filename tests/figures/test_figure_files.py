@@ -29,8 +29,10 @@ def streams(pdf: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", [k for k in FIGURES if not k.startswith("study-")])
 def test_two_renders_are_equal_bytes_and_the_csv_is_what_is_drawn(kind: str, tmp_path: Path) -> None:
-    pdf, svg, table = render(kind, made.everything(), tmp_path, formats=("pdf", "svg"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([pdf.name, svg.name, table.name])
+    files = render(kind, made.everything(), tmp_path, formats=("pdf", "svg"))
+    pdf, svg, tex, table = files
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in files)
+    assert tex.read_text(encoding="utf-8").count("includegraphics") == 1
     fit = fitting(kind, list(reversed(made.everything())))
     again = FIGURES.load(kind)(fit, Style())
     assert image(again, "svg", Style(), kind, fit) == svg.read_bytes()
@@ -57,7 +59,7 @@ def test_hostile_names_give_no_type_3_font_either(tmp_path: Path) -> None:
 def test_the_files_say_where_their_numbers_come_from(tmp_path: Path) -> None:
     from PIL import Image
 
-    pdf, png, svg, _ = render("contour", made.everything(), tmp_path, formats=("pdf", "png", "svg"))
+    pdf, png, svg, _, _ = render("contour", made.everything(), tmp_path, formats=("pdf", "png", "svg"))
     again = render("contour", made.everything(), tmp_path / "again", formats=("png",))[0]
     assert png.read_bytes() == again.read_bytes()
     assert b"weights-sam-0" in pdf.read_bytes()

@@ -114,7 +114,7 @@ def test_a_merge_tree_counts_minima_and_roughness():
 
 
 def test_what_can_be_drawn_is_drawn():
-    assert drawable([made.plane("sgd", 0)]) == ["contour", "domain-surfaces", "merge-tree", "surface3d"]
+    assert drawable([made.plane("sgd", 0)]) == ["contour", "domain-surfaces", "surface3d"]  # a bowl has no tree
     assert drawable([made.between("sgd", 0)]) == ["path"]
 
 

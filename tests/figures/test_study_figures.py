@@ -54,7 +54,7 @@ def study() -> Result:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_figures_of_a_study_hold_their_numbers_and_are_the_same_bytes_again(kind: str, study: Result, tmp_path: Path):
-    pdf, table_file = render(kind, [study], tmp_path, formats=("pdf",))
+    pdf, _, table_file = render(kind, [study], tmp_path, formats=("pdf",))
     drawing = FIGURES.load(kind)([study], Style())
     assert image(drawing, "pdf", Style(), kind, [study]) == pdf.read_bytes()
     with open(table_file, encoding="utf-8", newline="") as handle:

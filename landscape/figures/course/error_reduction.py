@@ -10,9 +10,10 @@ import numpy as np
 from ...base.errors import UsageError
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.method_styles import ERM, looks, name
-from ..draw.style import Style
+from ..draw.method_styles import ERM, LOOKS, looks
+from ..draw.style import Style, wrapped
 from ..draw.text import safe
+from ..draw.words import domain, method
 from .finals import ACCURACIES, Ended, Final, finals
 
 
@@ -45,7 +46,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     rows, left_out = _reductions(every, quantity)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     methods = looks(str(row["label"]) for row in rows)
-    figure = style.figure((6 + len(tasks) * max(2.5, 1.1 * len(methods))) * style.em)
+    names = [wrapped(safe(domain(t), 60), 0.28 * style.width, style.small) for t in tasks]
+    each = max(2.5, 1.1 * len(methods), *(1.3 * (n.count("\n") + 1) for n in names))
+    figure = style.figure((6 + len(tasks) * each) * style.em)
     axes = figure.subplots()
     step = 0.8 / len(methods)
     handles: dict[str, Any] = {}
@@ -59,16 +62,21 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             if len(values):
                 axes.vlines(values.mean(), at - 0.4 * step, at + 0.4 * step, color=look.colour, lw=1.4)
     axes.axvline(0, color="black", lw=0.7)
-    axes.set_yticks(range(len(tasks)), [safe(t) for t in tasks])
+    axes.set_yticks(range(len(tasks)), names)
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     what = "unseen domains" if quantity == "unseen_accuracy" else "test data"
     axes.set_xlabel(f"error reduction on {what} (%)")
-    style.legend(figure, list(handles.values()), [safe(name(k)) for k in handles])
+    style.legend(figure, list(handles.values()), [safe(method(k)) for k in handles])
     notes = ["dot: one seed, against plain training with that seed; line: mean over seeds"]
     if left_out:
         notes.append(f"{left_out} run(s) without plain training of the same seed and data are not drawn")
-    return Drawing(figure, rows, tuple(notes))
+    caption = (
+        "By how many per cent each method lowers the error of plain training with the same seed and data, a row per "
+        "set of data or of held-out domains. A translucent marker is one seed, a line the mean over seeds; right of "
+        f"0 the method wins. {LOOKS}"
+    )
+    return Drawing(figure, rows, tuple(notes), caption=caption)
 
 
 def _reductions(every: Sequence[Final], quantity: str) -> tuple[list[Row], int]:

@@ -8,14 +8,20 @@ from typing import Any
 from ...results.result import Result
 from ..draw.bands import draw_band
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.method_styles import LOOKS, looks
+from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
-from ..draw.text import safe
 from .probes import probed
 
 QUANTITY = "gradient_alignment_angle"
-WANTS = Want("training", "train with `--probe gradient-alignment`", QUANTITY, frozenset())
+
+
+class _Course(Want):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.data[QUANTITY].size > 1 for r in results)
+
+
+WANTS = _Course("training", "train with `--probe gradient-alignment`", QUANTITY, frozenset())
 
 
 @styled
@@ -44,7 +50,12 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     axes.set_ylim(0, max(1.05 * highest, 1e-3))
     if highest > 75:
         axes.axhline(90, color="black", lw=0.7, ls=":")
-    axes.set(xlabel="step", ylabel="angle of ∇L(w) and ∇L(w + e) (°)")
-    style.legend(figure, list(handles.values()), [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles])
+    axes.set(xlabel="step", ylabel="angle of ∇L(w) and ∇L(w + e), in degrees")
+    style.legend(figure, list(handles.values()), seeded(groups, handles))
     notes.append("line: mean over seeds, band: lowest to highest seed; each value is of one batch")
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    caption = (
+        "Angle between the gradients of a batch at the weights w and at the ascent point w + e, over training. A "
+        "line is the mean over seeds, a band reaches from the lowest to the highest seed; the dotted line is a right "
+        f"angle. {LOOKS}"
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)

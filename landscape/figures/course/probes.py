@@ -10,16 +10,15 @@ import numpy as np
 from ...results.result import Result
 from ..draw.bands import draw_band
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.method_styles import LOOKS, looks
+from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style, hide_unused
-from ..draw.text import safe
 
 # Variables of a training result, in the order of the panels, with what stands above each.
 QUANTITIES = {
     "surrogate_gap_h": "surrogate gap h",
     "surrogate_gap_h_scaled": "2h/ρ²",
-    "gradient_alignment_angle": "angle of ∇L(w), ∇L(w+e) (°)",
+    "gradient_alignment_angle": "angle of ∇L(w) and ∇L(w+e), degrees",
     "gradient_alignment_conflict": "share of opposed signs",
     "gradient_conflict_cosine_loss": "cosine of ∇h and ∇L(w)",
     "gradient_conflict_cosine_perturbed": "cosine of ∇h and ∇L(w+e)",
@@ -55,8 +54,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     groups, notes = by_label(results)
     shown = [q for q in QUANTITIES if any(q in r.data for v in groups.values() for r in v)]
     across = style.across(len(shown), 13)
-    rows = -(-len(shown) // across)
-    figure = style.figure((4 + 12 * rows) * style.em)
+    rows = style.rows(-(-len(shown) // across), 13 * style.em, 5 * style.em)
+    left_out = shown[rows * across :]
+    shown = shown[: rows * across]
+    figure = style.figure((4 + 13 * rows) * style.em)
     panels: Any = figure.subplots(rows, across, squeeze=False).ravel()
     table: list[Row] = []
     handles: dict[str, Any] = {}
@@ -74,10 +75,17 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set_title(QUANTITIES[quantity])
         axes.set(xlabel="step")
     hide_unused(panels, len(shown), across)
-    texts = [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles]
+    texts = seeded(groups, handles)
     style.legend(figure, list(handles.values()), texts)
     notes.append("line: mean over seeds, band: lowest to highest seed; each value is of one batch")
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    if left_out:
+        notes.append(f"not drawn, for there is no room: {', '.join(QUANTITIES[q] for q in left_out)}")
+    caption = (
+        "What was recorded during training, each value of the batch of its step; w are the weights, w + e the ascent "
+        "point, h the surrogate gap. A line is the mean over seeds, a band reaches from the lowest to the highest "
+        f"seed. {LOOKS}"
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
 def probed(result: Result, quantity: str) -> tuple[Any, Any]:

@@ -10,12 +10,13 @@ import numpy as np
 from ...results.result import Result
 from ..draw.bands import draw_band
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
+from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.series import Groups, by_label, lost_note, seeded
 from ..draw.style import Style
 from ..draw.text import safe
-from ..per_domain.domain_lines import Lines, domain_panels
+from ..draw.words import method
+from ..per_domain.domain_lines import Lines, domain_legend, domain_names, domain_panels, domain_texts
 
 WANTS = Want("training", "train runs with `landscape train`", "batch_loss", frozenset())
 
@@ -34,15 +35,27 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     groups, notes = by_label(results)
     with_domains = {k: v for k, v in groups.items() if any("domain_loss" in r.data for r in v)}
     top = [f for f in _TOP if any(f in r.data for v in groups.values() for r in v)] or ["batch_loss"]
-    across = style.across(max(len(with_domains), 1), 10.5)
-    rows = -(-len(with_domains) // across)
-    figure = style.figure((14 + 13.5 * rows) * style.em)
-    heights = [14, 13.5 * rows] if rows else [14]
+    names = domain_names(with_domains, domain_lines)
+    legends = _legend_inches(groups, names, style)
+    across = style.across(max(len(with_domains), 1), 10.5, [safe(method(k)) for k in with_domains])
+    top_across = style.across(len(top), 14)
+    top_rows = -(-len(top) // top_across)
+    each = 13.5 * style.em
+    rows = style.rows(-(-len(with_domains) // across), each, 14 * top_rows * style.em + sum(legends))
+    if len(with_domains) > rows * across:
+        notes.append(f"{len(with_domains) - rows * across} panels of domains are not drawn: there is no room")
+        with_domains = dict(list(with_domains.items())[: rows * across])
+    rows = rows if with_domains else 0
+    heights = [
+        13.5 * top_rows * style.em + legends[0],
+        *([each * rows + 1.5 * style.em + legends[1]] if rows else []),
+    ]
+    figure = style.figure(sum(heights))
     parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     table: list[Row] = []
     lost = 0
     handles: dict[str, Any] = {}
-    for axes, field in zip(parts[0].subplots(1, len(top), squeeze=False)[0], top, strict=True):
+    for axes, field in zip(parts[0].subplots(top_rows, top_across, squeeze=False).ravel(), top, strict=True):
         shown = []
         for label, look in looks(groups).items():
             lines = [(_steps(r, field), r.data[field].values) for r in groups[label] if field in r.data]
@@ -58,11 +71,25 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set_title(_TOP.get(field, "loss of the batch") + loss_scale(axes, np.concatenate([*shown, []])))
     if rows:
         options: Any = {"lines_of": domain_lines, "quantity": "domain_loss", "title": "loss per domain"}
-        lost += domain_panels(parts[1], with_domains, (rows, across), style, table, **options)
-    texts = [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles]
-    style.legend(figure, list(handles.values()), texts)
+        drawn = domain_panels(parts[1], with_domains, (rows, across), style, table, **options)
+        lost += drawn.lost
+        domain_legend(parts[1], drawn, style)
+    texts = seeded(groups, handles)
+    style.legend(parts[0], list(handles.values()), texts)
     notes.append("line: mean over seeds, band: lowest to highest seed")
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    caption = (
+        "Losses over training: of the training data and the variance of the seen domains' losses (above), and of "
+        "each domain, a panel per optimizer (below; solid: trained on, dashed: held out; colour and marker tell "
+        f"domains apart). A line is the mean over seeds, a band reaches from the lowest to the highest seed. {LOOKS}"
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
+
+
+def _legend_inches(groups: Groups, names: Sequence[str], style: Style) -> tuple[float, float]:
+    """How high the legends of optimizers and of domains are."""
+    optimizers = [f"{safe(method(k))} (10 seeds)" for k in groups]
+    domains = domain_texts([(n, False) for n in names])
+    return style.legend_inches(optimizers), style.legend_inches(domains) if domains else 0.0
 
 
 def _steps(result: Result, field: str) -> Any:

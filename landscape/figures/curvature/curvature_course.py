@@ -9,9 +9,11 @@ import numpy as np
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
-from ..draw.style import Style
+from ..draw.method_styles import LOOKS, looks
+from ..draw.style import Style, hide_unused
 from ..draw.text import safe
+from ..draw.ticks import logarithmic
+from ..draw.words import method
 
 
 class _Course(Want):
@@ -24,7 +26,7 @@ class _Course(Want):
 WANTS = _Course(
     "hessian", "compute them with `landscape hessian RUN --checkpoints all`", "eigenvalues", frozenset({"rank"})
 )
-QUANTITIES = {"lambda_1": r"$\lambda_1$", "lambda_5": r"$\lambda_5$", "ratio": r"$\lambda_1 / \lambda_5$"}
+QUANTITIES = {"lambda_1": "λ₁", "lambda_5": "λ₅", "ratio": "λ₁ / λ₅"}
 
 
 @styled
@@ -38,14 +40,18 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     lines: dict[str, dict[int, list[Result]]] = {}
     for r in results:
         lines.setdefault(r.label, {}).setdefault(_step(r), []).append(r)
-    figure = style.figure(height=style.width * 0.36)
-    axes = figure.subplots(1, len(QUANTITIES))
-    for panel, title in zip(axes, QUANTITIES.values(), strict=True):
+    across = style.across(len(QUANTITIES), 13)
+    stacked = -(-len(QUANTITIES) // across)
+    figure = style.figure((13 * stacked + 3.5) * style.em)
+    axes = figure.subplots(stacked, across, squeeze=False).ravel()
+    hide_unused(axes, len(QUANTITIES), across)
+    for panel, title in zip(axes, QUANTITIES.values(), strict=False):
         panel.set(xlabel="step", ylabel=title, yscale="log")
+        logarithmic(panel.yaxis)
     rows: list[Row] = []
     handles = []
     for label, look in looks(lines).items():
-        for panel, quantity in zip(axes, QUANTITIES, strict=True):
+        for panel, quantity in zip(axes, QUANTITIES, strict=False):
             found = [
                 (step, _value(r, quantity), bool(r.data["converged"].values.all()))
                 for step, members in sorted(lines[label].items())
@@ -56,15 +62,20 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                 continue
             steps = sorted({f[0] for f in found})
             means = [float(np.mean([v for s, v, _ in found if s == step])) for step in steps]
-            (line,) = panel.plot(steps, means, color=look.colour, lw=1)
+            (line,) = panel.plot(steps, means, color=look.colour, lw=1, ls=look.dash)
             for step, value, sure in found:
                 panel.plot(step, value, look.marker if sure else "x", color=look.colour, ms=0.3 * style.text)
                 rows.append({"label": label, "step": step, "quantity": quantity, "value": value, "converged": sure})
             if quantity == "lambda_1":
                 handles.append((line, label))
                 _edge(panel, [r for members in lines[label].values() for r in members], look.colour)
-    style.legend(figure, [h for h, _ in handles], [safe(name(label)) for _, label in handles])
-    return Drawing(figure, rows, ("line: mean over seeds, dot: one seed",))
+    style.legend(figure, [h for h, _ in handles], [safe(method(label)) for _, label in handles])
+    caption = (
+        "The largest eigenvalue, the fifth, and their ratio over training. A line is the mean over seeds, a marker "
+        "one checkpoint of one seed, a cross one that did not converge; thin dashes are the optimizer's own edge of "
+        f"stability, where it is known. {LOOKS}"
+    )
+    return Drawing(figure, rows, ("line: mean over seeds, dot: one seed",), caption=caption)
 
 
 def _step(result: Result) -> int:

@@ -10,8 +10,8 @@ import numpy as np
 from ...results.result import Result
 from ..course.measured import residual_scale
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.method_styles import LOOKS, looks
+from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
 from ..draw.text import safe
 
@@ -31,7 +31,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     """
     groups, notes = by_label(results)
     operators = sorted({str(r.record.get("operator") or "hessian") for v in groups.values() for r in v})
-    figure = style.figure()
+    figure = style.figure(max(style.width / 1.75, 17 * style.em))
     axes = figure.add_subplot()
     width = 0.84 / len(groups)
     table: list[Row] = []
@@ -70,16 +70,23 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                     mew=0.4,
                 )
     axes.axhline(0, color="black", lw=0.6)
-    matrix = ", ".join(safe(o.replace("hessian", "Hessian")) for o in operators)
+    matrix = ", ".join(
+        safe(o.replace("hessian", "Hessian").replace("ggn", "GGN").replace("-", " ")) for o in operators
+    )
     axes.set(xlabel="rank of the eigenvalue", ylabel=f"eigenvalue of the {matrix}")
     axes.set_xticks(sorted(ranks))
     axes.grid(visible=False, axis="x")
-    texts = [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles]
+    texts = seeded(groups, handles)
     style.legend(figure, list(handles.values()), texts)
     if any(not row["converged"] for row in table):
         notes.append("a cross marks an eigenvalue that did not converge")
     notes.append("bar: mean over seeds, dot: one seed, whisker: largest residual in units of the eigenvalue")
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    caption = (
+        "Largest eigenvalues by rank. A bar is the mean over seeds, a small marker one seed (a cross if it did not "
+        "converge); a whisker is the largest residual of these seeds in units of the eigenvalue, too short to see "
+        f"where it is small. {LOOKS}"
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
 def _rows(label: str, result: Result) -> list[Row]:

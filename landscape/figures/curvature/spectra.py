@@ -9,9 +9,11 @@ import numpy as np
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
-from ..draw.style import Style
+from ..draw.method_styles import looks
+from ..draw.style import HIGHEST, Style
 from ..draw.text import safe
+from ..draw.ticks import logarithmic, number_text
+from ..draw.words import method
 
 WANTS = Want(
     "hessian",
@@ -20,6 +22,7 @@ WANTS = Want(
     frozenset({"curvature"}),
 )
 _MOST_COLUMNS = 4
+_SMOOTH = 0.005  # of the axis: narrower peaks of the density are drawn as wide as this
 
 
 @styled
@@ -29,7 +32,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     What to read: how far to the right eigenvalues reach, and how that moves over training and between optimizers;
     all panels share both axes. The density is logarithmic: a single outlier has the weight of one parameter. The
     band is one standard error over probes. Each panel names lambda_1 and, where five were computed, lambda_1 /
-    lambda_5; a dotted line marks each computed eigenvalue. What lies left of zero is negative curvature.
+    lambda_5; a stem marks each computed eigenvalue. What lies left of zero is negative curvature.
     """
     table, notes = _panels(results)
     labels = list(looks(table))
@@ -38,24 +41,48 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         kept = {columns[round(i)] for i in np.linspace(0, len(columns) - 1, _MOST_COLUMNS)}
         notes.append(f"{len(columns) - len(kept)} of {len(columns)} checkpoints are not drawn")
         columns = [c for c in columns if c in kept]
-    figure = style.figure(height=0.4 + style.width / len(columns) * 0.7 * len(labels))
+    fit = max(1, min(len(columns), int((style.width - 0.55) / (9.5 * style.em))))
+    if fit < len(columns):
+        kept = {columns[round(i)] for i in (np.linspace(0, len(columns) - 1, fit) if fit > 1 else [len(columns) - 1])}
+        notes.append(f"{len(columns) - len(kept)} more checkpoints are not drawn: there is no room")
+        columns = [c for c in columns if c in kept]
+    each = min(0.66 * (style.width - 0.55) / len(columns), 17 * style.em, (HIGHEST - 5 * style.em) / len(labels))
+    each = max(each, 8.5 * style.em)
+    lines = style.rows(len(labels), each, 5 * style.em)
+    if lines < len(labels):
+        notes.append(f"{len(labels) - lines} optimizers are not drawn: there is no room")
+        labels = labels[:lines]
+    figure = style.figure(height=3.2 * style.em + each * len(labels))
     axes = figure.subplots(len(labels), len(columns), sharex=True, sharey=True, squeeze=False)
     rows: list[Row] = []
     floor = _floor([r for row in table.values() for r in row.values()])
+    every = looks(table)
+    wide = [table[k][c].data["curvature"].values for k in labels for c in columns if c in table[k]]
+    reach = max(x.max() for x in wide) - min(x.min() for x in wide)
     for i, label in enumerate(labels):
-        colour = looks(table)[label].colour
         for j, place in enumerate(columns):
             panel = axes[i][j]
             if place not in table[label]:
                 panel.set_axis_off()
                 continue
-            rows += _panel(panel, table[label][place], label, place, colour, floor, style)
-        axes[i][0].set_ylabel(f"{safe(name(label))}\ndensity")
+            rows += _panel(panel, table[label][place], label, place, every[label].colour, floor, reach, style)
+        axes[i][0].set_ylabel(f"{safe(method(label))}\ndensity")
     for j, place in enumerate(columns):
-        axes[0][j].set_title(_title(table, place), fontsize=style.text)
+        title = _title(table, place)
+        axes[0][j].set_title("\n".join(t for t in (title, axes[0][j].get_title()) if t), fontsize=style.small)
         axes[-1][j].set_xlabel("eigenvalue")
-    notes.append("curve: mean over probes, band: one standard error, dotted: computed eigenvalues")
-    return Drawing(figure, rows, tuple(notes))
+    axes[0][0].set_ylim(floor, None)
+    logarithmic(axes[0][0].yaxis)
+    notes.append("curve: mean over probes, band: one standard error, stems: computed eigenvalues")
+    caption = (
+        "Spectral density of the Hessian, rows optimizers, columns checkpoints, on common axes; the density is "
+        "logarithmic and ends where it is a tenth of what a single eigenvalue gives. Filled: the mean over probes, "
+        "with a paler band of one standard error, smoothed for drawing by 0.5 % of the axis, up to the smallest "
+        "eigenvalue that was computed one by one, beyond which there is no other. Stems with a dot are those that "
+        "were computed, as high as the density that one eigenvalue has; short strokes below are those of the lower "
+        "end. Above each panel: the largest eigenvalue and its ratio to the fifth."
+    )
+    return Drawing(figure, rows, tuple(notes), caption=caption)
 
 
 def _panels(results: Sequence[Result]) -> tuple[dict[str, dict[Any, Result]], list[str]]:
@@ -84,28 +111,47 @@ def _floor(results: Sequence[Result]) -> float:
     return float(0.1 * min(shares))
 
 
-def _panel(panel: Any, result: Result, label: str, place: Any, colour: str, floor: float, style: Style) -> list[Row]:
+def _smoothed(x: Any, y: Any, width: float) -> Any:
+    """The density as wide Gaussians would show it: convolved until its smoothing is ``width``."""
+    step = float(np.diff(x).mean())
+    reach = int(np.clip(3 * width / step, 1, len(x) // 2))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * step / width) ** 2)
+    return np.convolve(np.pad(y, reach, mode="edge"), kernel / kernel.sum(), "valid")
+
+
+def _panel(
+    panel: Any,
+    result: Result,
+    label: str,
+    place: Any,
+    colour: str,
+    floor: float,
+    reach: float,
+    style: Style,
+) -> list[Row]:
     x = result.data["curvature"].values
     y, band = result.data["density"].values, result.data["density_stderr"].values
     band = np.where(np.isfinite(band), band, 0.0)
-    seen = y + band > floor  # what lies under the floor is drawn as its edge
+    seen = y + band > floor
     kept = np.convolve(seen, [1, 1, 1], "same") > 0
     kept[[0, -1]] = True
-    x, y, band = x[kept], y[kept], band[kept]
-    panel.fill_between(x, np.maximum(y - band, floor), np.maximum(y + band, floor), color=colour, alpha=0.35, lw=0)
-    panel.plot(x, np.maximum(y, floor), color=colour, lw=0.8)
-    panel.set_yscale("log")
-    panel.set_ylim(bottom=floor)
     values = result.data["eigenvalues"].values
-    for value in (*values, *result.data["smallest"].values):
-        panel.axvline(value, color="black", lw=0.4, ls=":")
+    width = max(float(result.record["density"]["sigma"]), _SMOOTH * reach)
+    bulk, above = _smoothed(x, y, width), _smoothed(x, y + band, width)
+    bulk_of = (bulk > floor) & (x <= values.min(initial=np.inf) + 3 * width)  # all that is beyond is a stem
+    panel.fill_between(x, floor, np.maximum(above, floor), where=bulk_of, color=colour, alpha=0.22, lw=0)
+    panel.fill_between(x, floor, np.maximum(bulk, floor), where=bulk_of, color=colour, alpha=0.5, lw=0)
+    panel.plot(x, np.where(bulk_of, bulk, np.nan), color=colour, lw=0.8)
+    panel.set_yscale("log")
+    one = 10 * floor
+    panel.vlines(values, floor, one, color="black", lw=0.6, zorder=3)
+    panel.plot(values, np.full(len(values), one), "o", color="black", ms=0.24 * style.text, mew=0, zorder=3)
+    lowest = result.data["smallest"].values
+    panel.vlines(lowest, floor, floor * 2.5, color="black", lw=0.6, zorder=3)
     ratio = result.record.get("lambda_ratio")
-    text = rf"$\lambda_1$ = {values[0]:.3g}" + (rf", $\lambda_1/\lambda_5$ = {ratio:.2g}" if ratio else "")
-    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
-    panel.text(
-        0.98, 0.95, text, transform=panel.transAxes, ha="right", va="top", fontsize=0.8 * style.text, bbox=behind
-    )
+    told = f"λ₁ = {number_text(values[0], 3)}" + (f", λ₁/λ₅ = {number_text(ratio, 2)}" if ratio else "")
+    panel.set_title(told, fontsize=style.small, pad=3)
     return [
         {"label": label, "step": place, "eigenvalue": float(a), "density": float(b), "stderr": float(c)}
-        for a, b, c in zip(x, y, band, strict=True)
+        for a, b, c in zip(x[kept], y[kept], band[kept], strict=True)
     ]

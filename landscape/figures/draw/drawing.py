@@ -12,6 +12,7 @@ from ...base.errors import UsageError
 from ...results.result import Result
 from ...results.staleness import changes, first_time
 from .comparable import comparable
+from .fit import lay_out
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,6 +57,10 @@ class Want:
             )
         return fit
 
+    def tells(self, results: Sequence[Result]) -> bool:
+        """Whether a figure of these results, which fit, says something: whether it is drawn without being named."""
+        return bool(results)
+
     def fits(self, result: Result) -> bool:
         """Whether ``result`` is of the kind and holds the array."""
         return (
@@ -92,6 +97,9 @@ class Drawing:
         interactive: A plotly figure for HTML, of the kinds that have one.
         movie: How the figure moves, of the kinds that do.
         changed: What of code, data, weights or versions has changed since its results were made; in the notes, too.
+        warned: Which of the notes were logged: results that were left out, and what has changed.
+        caption: What every mark, band and colour means, in sentences, for the caption in a paper.
+        finish: What is drawn when the layout stands, because it depends on distances on the page.
     """
 
     figure: Figure
@@ -100,13 +108,13 @@ class Drawing:
     interactive: Any = None
     movie: Movie | None = None
     changed: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
+    caption: str = ""
+    finish: Callable[[], None] | None = None
 
 
 def styled(draw: Draw) -> Draw:
-    """Make ``draw`` run on what can be compared, under the settings of its style, and lay the figure out once.
-
-    Every pass of the constrained layout moves things a little; a frozen layout is the same in all formats.
-    """
+    """Make ``draw`` run on what can be compared, under the settings of its style, and lay the figure out once."""
 
     @wraps(draw)
     def inside(results: Sequence[Result], style: Style) -> Drawing:
@@ -117,11 +125,17 @@ def styled(draw: Draw) -> Draw:
                 if first_time(note):
                     log.warning("%s", note)
             drawing = draw(alike, style)
-            drawing = replace(drawing, notes=(*drawing.notes, *left_out, *changed), changed=changed)
-            layout = drawing.figure.get_layout_engine()
-            if layout is not None:
-                layout.execute(drawing.figure)
-            drawing.figure.set_layout_engine("none")
+            notes = tuple(dict.fromkeys((*drawing.notes, *left_out, *changed)))
+            drawing = replace(drawing, notes=notes, changed=changed, warned=(*left_out, *changed))
+            lay_out(drawing.figure)
+            if drawing.finish is not None:
+                drawing.finish()
             return drawing
 
     return inside
+
+
+def each(late: Sequence[Callable[[], object]]) -> None:
+    """Call all of them: what is drawn when the layout stands."""
+    for one in late:
+        one()

@@ -12,6 +12,8 @@ from .axis_labels import axis_text
 from .panels import Panel, Panels
 from .scales import common_range
 
+# Of everything that plotly shows here: nothing is sent anywhere, and no button offers it.
+CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
 _CAMERA = {"eye": {"x": 1.5, "y": -1.5, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.12}}
 _BESIDE = {"thickness": 14, "len": 0.7}
 

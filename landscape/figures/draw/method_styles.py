@@ -66,6 +66,7 @@ FIXED = {
     "wsam": Look("#332288", "8", "-."),
     "entropy-sgd": Look("#661100", "H", ":"),
 }
+LOOKS = "Colour, marker and dash tell the optimizers of the legend apart."
 # Four colours, seven markers and three dashes have no common divisor: 84 looks before one returns.
 _COLOURS = ("#CC79A7", "#7F7F7F", "#8C6D1F", "#5E3C99")
 _MARKERS = ("X", "*", "p", "h", "d", "8", "H")

@@ -58,13 +58,15 @@ def animated(figure: Any, frames: Sequence[tuple[str, list[Any], list[int]]], pr
         {"label": "Play", "method": "animate", "args": [None, playing]},
         {"label": "Pause", "method": "animate", "args": [[None], still]},
     ]
-    below = {"x": 0.12, "len": 0.85}
-    beside = {"x": 0.1, "y": -0.12, "xanchor": "right", "yanchor": "top"}
+    slider = {"steps": steps, "active": len(steps) - 1, "x": 0.16, "len": 0.82, "y": 0, "yanchor": "top"}
+    slider |= {"pad": {"t": 62, "b": 10}, "currentvalue": {"prefix": prefix, "xanchor": "left", "offset": 8}}
+    beside = {"x": 0.0, "y": 0, "xanchor": "left", "yanchor": "top", "pad": {"t": 76, "r": 10}, "showactive": False}
     figure.update_layout(
         template="none",
-        sliders=[{"steps": steps, "active": len(steps) - 1, "currentvalue": {"prefix": prefix}, **below}],
+        height=640,
+        sliders=[slider],
         updatemenus=[{"type": "buttons", "buttons": buttons, "direction": "left", **beside}],
-        margin={"l": 70, "r": 20, "t": 50, "b": 110},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        margin={"l": 70, "r": 30, "t": 80, "b": 150, "autoexpand": True},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )
     return figure

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from ...results.result import Result
+from .comparable import comparable
 from .drawing import Row, Want
 from .method_styles import name
 from .scales import common_range, log_losses
 from .series import by_label, lost_note
-
-LEVELS = 12
 
 
 class Planes(Want):
@@ -90,12 +89,16 @@ class Panels:
 
     @property
     def printed_scale(self) -> str:
-        """`scale` as matplotlib sets it best."""
-        return self.scale.replace("log₁₀", r"$\log_{10}$")
+        """What the numbers on a logarithmic colour bar or axis are."""
+        return printed(self.scale)
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Panels:
-        """One panel per optimizer (its lowest seed), or one per seed where there is only one optimizer."""
+        """One panel per optimizer (its lowest seed), or one per seed where there is only one optimizer.
+
+        What is cut along other directions than most is left out, as `comparable` says.
+        """
+        results, left_out = comparable(results)
         groups, notes = by_label(results)
         alone = len(groups) == 1
         chosen = [(k, r, len(v)) for k, v in groups.items() for r in (v if alone else v[:1])]
@@ -117,7 +120,7 @@ class Panels:
         if any(total > 1 for _, _, total in chosen) and not alone:
             notes.append("one seed per optimizer is shown, the lowest; other seeds look different")
         missing = sum(lost_cells(p.height, p.result.data) for p in panels)
-        return cls(panels, scale, low, high, notes + [n + " and hatched" for n in lost_note(missing)])
+        return cls(panels, scale, low, high, left_out + notes + [n + " and hatched" for n in lost_note(missing)])
 
     def rows(self) -> list[Row]:
         """Every cell: coordinates, and the arrays that lie on the plane."""
@@ -135,6 +138,11 @@ class Panels:
                     height = {"plotted_height": float(panel.height[j, i])}
                     rows.append(place | {k: float(v[j, i]) for k, v in planes.items()} | height)
         return rows
+
+
+def printed(scale: str) -> str:
+    """What `log_losses` took the logarithm of: ``loss``, or ``loss + 0.5``."""
+    return scale.removeprefix("log₁₀").strip(" ()")
 
 
 def evaluated_cells(data: Any) -> Any:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .ticks import logarithmic, number_text, symmetric
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -23,10 +25,12 @@ def loss_scale(axes: Axes, values: Any) -> str:
         return ""
     if (finite > 0).all():
         axes.set_yscale("log")
+        logarithmic(axes.yaxis)
         return ""
     threshold = float(f"{max(sizes.min(), 1e-3 * sizes.max()):.1g}")
     axes.set_yscale("symlog", linthresh=threshold)
-    return f" (linear within ±{threshold:g})"
+    symmetric(axes.yaxis, threshold)
+    return f" (linear within ±{number_text(threshold)})"
 
 
 def log_losses(grids: list[Any]) -> tuple[list[Any], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from ...base.process_state import one_at_a_time
 from ...results.result import Result
 from .drawing import Row
 from .method_styles import ordered
+from .text import safe
+from .words import method
 
 Groups = dict[str, list[Result]]
 
@@ -107,6 +109,11 @@ def seeds_text(groups: Mapping[str, Sequence[Result]]) -> str:
     words = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     unit = "seed" if any(r.seed is not None for v in groups.values() for r in v) else "checkpoint"
     return f"{words} {unit}{'' if counts == [1] else 's'}"
+
+
+def seeded(groups: Mapping[str, Sequence[Result]], keys: Iterable[str]) -> list[str]:
+    """The entries of a legend: names of methods with how many seeds each has."""
+    return [f"{safe(method(k))} ({seeds_text({k: groups[k]})})" for k in keys]
 
 
 def stack(lines: Sequence[tuple[Any, Any]]) -> tuple[Any, Any, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import UsageError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GOLDEN = 1.618
+HIGHEST = 9.0  # inches of a page between its margins
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Venue:
     Attributes:
         widths: Inches of one and of two columns; equal where the page has one column.
         text: Points of titles and axis labels.
-        small: Points of ticks and legends.
+        small: Points of ticks and legends, the smallest letters of a figure; none is below 7.
         serif: Times-like letters, else sans serif.
     """
 
@@ -38,11 +40,14 @@ class Venue:
 VENUES = {
     "neurips": Venue((5.5, 5.5), 9, 7),
     "iclr": Venue((5.5, 5.5), 9, 7),
-    "icml": Venue((3.25, 6.75), 8, 6),
-    "cvpr": Venue((3.25, 6.875), 8, 6),
+    "icml": Venue((3.25, 6.75), 8, 7),
+    "cvpr": Venue((3.25, 6.875), 8, 7),
     "tmlr": Venue((6.5, 6.5), 10, 8),
     "slides": Venue((6.0, 12.0), 14, 12, serif=False),
 }
+_HINTED = 1.04  # letters that are fitted to pixels take a little more room than their outlines
+_WORD = 18  # letters of a word; longer ones may be broken
+_LONGEST = 40  # letters of a name; what is longer ends in an ellipsis
 # STIX ships with matplotlib and is cut like Times, so a figure looks alike on machines without Times.
 _SERIF = ["Times New Roman", "Times", "TeX Gyre Termes", "Nimbus Roman", "STIXGeneral", "DejaVu Serif"]
 
@@ -54,16 +59,22 @@ class Style:
     Attributes:
         venue: A name in `VENUES`.
         columns: 1 or 2 columns of its page.
+        points: Mark the points of the grid on contours.
+        height: What 3-D surfaces are as high as: ``log`` (the logarithm of the loss) or ``linear`` (the loss).
     """
 
     venue: str = "neurips"
     columns: int = 1
+    points: bool = False
+    height: str = "log"
 
     def __post_init__(self) -> None:
         if self.venue not in VENUES:
             raise unknown_name("venue", self.venue, VENUES, "--venue")
         if self.columns not in (1, 2):
             raise UsageError(f"a figure is 1 or 2 columns wide, not {self.columns}", "--columns", "choose 1 or 2")
+        if self.height not in ("log", "linear"):
+            raise UsageError(f"a surface is log or linear, not {self.height}", "--height", "choose log or linear")
 
     @property
     def width(self) -> float:
@@ -86,41 +97,119 @@ class Style:
         return self.text / 72
 
     def figure(self, height: float | None = None) -> Figure:
-        """An empty figure as wide as its columns; of the golden section, unless ``height`` is given."""
+        """An empty figure as wide as its columns; of the golden section, unless ``height`` is given.
+
+        No figure is higher than a page.
+        """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        return Figure(figsize=(self.width, height or self.width / GOLDEN), layout="constrained")
+        high = min(height or max(self.width / GOLDEN, 18 * self.em), HIGHEST)
+        figure = Figure(figsize=(self.width, high), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04)  # type: ignore[union-attr, call-arg]
+        FigureCanvasAgg(figure)  # measures text
+        return figure
 
-    def across(self, wanted: int, ems: float) -> int:
-        """How many of ``wanted`` panels at least ``ems`` wide stand side by side; rows are filled evenly."""
-        most = max(1, min(wanted, int(self.width / (ems * self.em))))
+    def across(self, wanted: int, ems: float, names: Sequence[str] = ()) -> int:
+        """How many of ``wanted`` panels at least ``ems`` wide stand side by side; rows are filled evenly.
+
+        Panels are also wide enough for the longest word of the ``names`` above them.
+        """
+        longest = self.longest_word(names) + 0.5 * self.em
+        most = max(1, min(wanted, int(self.width / max(ems * self.em, longest))))
         rows = -(-wanted // most)
         return -(-wanted // rows)
 
-    def letters(self, inches: float, points: float | None = None) -> int:
-        """How many letters of ``points`` (default: titles) fit into ``inches``."""
-        return max(6, int(inches * 72 / (0.52 * (points or self.text))))
+    def longest_word(self, names: Sequence[str]) -> float:
+        """Inches of the longest word in titles; words that `wrapped` may break do not count."""
+        words = [w for n in names for w in n.split() if len(w) <= _WORD]
+        return max((text_inches(w, self.text) for w in words), default=0.0)
 
-    def legend(self, figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-        """Put one legend above all panels, in as many columns as its longest entry allows."""
-        longest = max(len(label) for label in labels) * 0.47 * self.small + 4 * self.small
-        most = max(1, min(len(labels), int(self.width * 72 / longest)))
-        columns = -(-len(labels) // -(-len(labels) // most))
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+    def rows(self, wanted: int, inches: float, others: float) -> int:
+        """How many of ``wanted`` rows of ``inches`` fit on a page beside ``others`` inches; at least one."""
+        return max(1, min(wanted, int((HIGHEST - others) / inches)))
 
-    def legend_beside(
-        self, part: Any, handles: Sequence[Any], labels: Sequence[str], title: str, *, most: int
-    ) -> None:
-        """Put a legend right of all panels of a part of a figure, at most ``most`` entries high."""
-        options = {"loc": "outside right center", "title": title, "title_fontsize": self.small}
-        part.legend(handles, labels, ncols=-(-len(labels) // most), **options)
+    def legend(self, figure: Any, handles: Sequence[Any], labels: Sequence[str], *, below: bool = False) -> None:
+        """Put one legend above (or below) all panels, in as many columns as its longest entry allows.
 
-    def names_below(self, axes: Any, names: Sequence[str]) -> None:
-        """Write the names of users under the x axis at 0, 1, ...; slanted where they are longer than their place."""
-        room = self.letters((self.width - 0.7) / len(names), self.small)
-        texts = [safe(n, max(room, 10)) for n in names]
-        crowded = max(map(len, texts)) > room
-        axes.set_xticks(range(len(names)), texts, rotation=35 if crowded else 0, ha="right" if crowded else "center")
+        Entries that are longer than the figure is wide get a second line. A figure grows by what the legend has more
+        than one line.
+        """
+        if not labels:
+            return
+        labels, columns = self._entries(labels)
+        options = {"handlelength": 1.8, "columnspacing": 1.2, "handletextpad": 0.5, "borderaxespad": 0.2}
+        place = "outside lower center" if below else "outside upper center"
+        figure.legend(handles, labels, loc=place, ncols=columns, **options)
+        self.grow(figure, self.legend_inches(labels) - 2.4 * self.small / 72)
+
+    def legend_inches(self, labels: Sequence[str]) -> float:
+        """How high the `legend` of these labels is."""
+        labels, columns = self._entries(labels)
+        rows = [labels[i :: -(-len(labels) // columns)] for i in range(-(-len(labels) // columns))]
+        return (sum(1.55 * max(t.count("\n") + 1 for t in row) for row in rows) + 0.8) * self.small / 72
+
+    def _entries(self, labels: Sequence[str]) -> tuple[list[str], int]:
+        """The entries of a legend in lines that fit, and in how many columns they stand."""
+        handle = 3.6 * self.small / 72
+        labels = [wrapped(label, self.width - handle - 0.2, self.small) for label in labels]
+        longest = max(text_inches(part, self.small) for label in labels for part in label.split("\n")) + handle
+        most = max(1, min(len(labels), int((self.width - 0.1) / longest)))
+        return labels, -(-len(labels) // -(-len(labels) // most))
+
+    def names_beside(self, names: Sequence[str], share: float, others: float) -> tuple[list[str], float]:
+        """Names for the left of rows, broken into lines where a page has room for that.
+
+        Args:
+            names: What stands beside the rows.
+            share: Of the width, for the names if they are broken.
+            others: Inches of the figure above and below the rows.
+
+        Returns:
+            The names, and how many inches high a row is.
+        """
+        for width in (share * self.width, 2 * share * self.width):
+            told = [wrapped(name, width, self.small) for name in names]
+            line = (1.55 + 1.65 * max(t.count("\n") for t in told)) * self.small / 72
+            if line * len(told) + others <= HIGHEST:
+                break
+        return told, line
+
+    def beside(self, names: Sequence[str]) -> float:
+        """How many inches wide these names are."""
+        return max(text_inches(part, self.small) for name in names for part in name.split("\n")) + 0.15
+
+    def grow(self, figure: Any, inches: float) -> None:
+        """Make a figure higher by what stands around its panels, as far as a page allows it."""
+        if inches > 0 and hasattr(figure, "set_figheight"):
+            figure.set_figheight(min(figure.get_figheight() + inches, HIGHEST))
+
+    def names_below(self, axes: Any, names: Sequence[str], room: float | None = None) -> None:
+        """Write the names of users under the x axis at 0, 1, ...; slanted where they are longer than their place.
+
+        Args:
+            axes: Where.
+            names: What stands at 0, 1, ...
+            room: Inches for all of them (default: the width of the figure without a label and ticks at its left).
+
+        The figure grows by what they take below the axis.
+        """
+        each = (self.width - 0.75 if room is None else room) / len(names)
+        lines = [wrapped(safe(n, _LONGEST), each - 0.06, self.small) for n in names]
+        height = self.small / 72
+        widths = [text_inches(part, self.small) for n in lines for part in n.split("\n")]
+        if max(widths) <= each - 0.04 and max(n.count("\n") for n in lines) < 3:
+            axes.set_xticks(range(len(names)), lines)
+            self.grow(axes.figure, 1.25 * height * max(n.count("\n") for n in lines))
+            return
+        angle = 35 if each > 2.2 * height else 90
+        lines = [
+            wrapped(safe(n, _LONGEST), 1.3, self.small) if each > 3 * height else safe(n, _LONGEST) for n in names
+        ]
+        place = {"ha": "right", "rotation_mode": "anchor"} if angle == 35 else {"ha": "center"}
+        axes.set_xticks(range(len(names)), lines, rotation=angle, va="top", **place)
+        longest = max(text_inches(part, self.small) for n in lines for part in n.split("\n"))
+        self.grow(axes.figure, longest * (0.57 if angle == 35 else 1.0))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -136,10 +225,10 @@ class Style:
     def _rc(self) -> Any:
         serif = VENUES[self.venue].serif
         return {
-            "font.family": ["serif", "DejaVu Sans"] if serif else ["DejaVu Sans"],
-            "font.serif": _SERIF,
+            "font.family": _families() if serif else ["DejaVu Sans"],
             "mathtext.fontset": "stix" if serif else "dejavusans",
             "font.size": self.text,
+            "axes.formatter.use_mathtext": False,
             "axes.titlesize": self.text,
             "axes.labelsize": self.text,
             "xtick.labelsize": self.small,
@@ -169,3 +258,70 @@ def hide_unused(panels: Any, used: int, across: int) -> None:
         axes.set_axis_off()
     for axes in panels[max(0, used - across) : used]:
         axes.tick_params(labelbottom=True)
+
+
+@lru_cache(maxsize=1)
+def _families() -> list[str]:
+    """The first serif letters that there are, then those that have every sign.
+
+    Their own names, not ``serif``: a figure that is handed out is drawn under its owner's settings.
+    """
+    from matplotlib.font_manager import fontManager
+
+    there = {font.name for font in fontManager.ttflist}
+    return [next(name for name in _SERIF if name in there), "DejaVu Sans"]
+
+
+def text_inches(words: str, points: float, family: tuple[str, ...] = ()) -> float:
+    """How many inches wide a line of text is, in the letters of the style that is applied or of a ``family``."""
+    return _measured(words, points, family or letters())
+
+
+def letters() -> tuple[str, ...]:
+    """The fonts of the style that is applied."""
+    import matplotlib
+
+    return tuple(matplotlib.rcParams["font.family"])
+
+
+@lru_cache(maxsize=4096)
+def _measured(words: str, points: float, family: tuple[str, ...]) -> float:
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    shown = words.replace(r"\$", "$")  # no figure of ours has markup
+    font = FontProperties(family=family, size=points)
+    width, _, _ = text_to_path.get_text_width_height_descent(shown, font, ismath=False)
+    return _HINTED * float(width) / 72
+
+
+def wrapped(words: str, inches: float, points: float) -> str:
+    """A line of text broken between words, so that no line is longer than ``inches`` where words allow it."""
+    lines: list[str] = []
+    units: list[str] = []
+    for word in _short_words(words, inches, points):  # what stands beside an equals sign stays there
+        if units and (word == "=" or units[-1].endswith(" =")):
+            units[-1] += f" {word}"
+        else:
+            units.append(word)
+    for word in units:
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_inches(longer, points) > inches:
+            lines.append(word)
+        elif lines:
+            lines[-1] = longer
+        else:
+            lines = [word]
+    return "\n".join(lines)
+
+
+def _short_words(words: str, inches: float, points: float) -> list[str]:
+    """The words of a line; those that are long and no words of a language in pieces that fit."""
+    found: list[str] = []
+    for word in words.split(" "):
+        if len(word) > _WORD and text_inches(word, points) > inches:
+            each = max(6, int(len(word) * inches / text_inches(word, points)))
+            found += [word[i : i + each] for i in range(0, len(word), each)]
+        else:
+            found.append(word)
+    return found

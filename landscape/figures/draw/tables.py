@@ -56,18 +56,51 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    '"': r"\textquotedbl{}",
     "<": r"$<$",
     ">": r"$>$",
     "|": r"$|$",
     "±": r"$\pm$",
     "–": "--",
-    "τ": r"$\tau$",
-    "Ψ": r"$\Psi$",
-    "λ": r"$\lambda$",
-    "ρ": r"$\rho$",
+    "—": "---",
+    "−": "$-$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "°": r"$^\circ$",
+    "²": "$^2$",
+    "³": "$^3$",
+    "‖": r"$\|$",
+    "→": r"$\to$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+    "≈": r"$\approx$",
+    "∇": r"$\nabla$",
+    "…": r"\ldots{}",
 }
+_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi o pi rho varsigma sigma tau upsilon "
+    "phi chi psi omega"
+)
+_GREEK = {chr(ord("α") + i): word for i, word in enumerate(_NAMES.split())}
+_CAPITALS = {"Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Ξ": "Xi", "Π": "Pi", "Σ": "Sigma"}
+_GREEK |= _CAPITALS | {"Φ": "Phi", "Ψ": "Psi", "Ω": "Omega"}
+_LOW = "₀₁₂₃₄₅₆₇₈₉"
 
 
 def latex_text(text: str) -> str:
-    """Any text as LaTeX that shows it."""
-    return "".join(_LATEX.get(c) or ("\\" + c if c in "&%$#_{}" else c) for c in text)
+    """Any text as LaTeX that shows it, also in a document that knows no letters beyond Europe's."""
+    return "".join(map(_latex_letter, text))
+
+
+def _latex_letter(c: str) -> str:
+    if c in _LATEX:
+        return _LATEX[c]
+    if c in "&%$#_{}":
+        return "\\" + c
+    if c in _GREEK:
+        return rf"$\{_GREEK[c]}$"
+    if c in _LOW:
+        return f"$_{_LOW.index(c)}$"
+    if ord(c) > 0x17F or not c.isprintable():
+        return " " if c.isspace() else f"[U+{ord(c):04X}]"
+    return c

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...results.result import Result
+from ..draw.domain_styles import domain_looks
 from ..draw.drawing import Row
-from ..draw.method_styles import name
 from ..draw.scales import loss_scale
 from ..draw.series import Groups, middle_and_band, points, stack
 from ..draw.style import Style, hide_unused
 from ..draw.text import safe
+from ..draw.words import domain as domain_words
+from ..draw.words import method
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,35 @@ class Lines:
     seen: Mapping[str, bool]
 
 
+@dataclass(frozen=True)
+class DomainPanels:
+    """What was drawn.
+
+    Attributes:
+        handles: For a legend, by domain and whether it was trained on.
+        lost: How many values are not finite and left out.
+    """
+
+    handles: dict[tuple[str, bool], Any]
+    lost: int
+
+
+def domain_names(groups: Groups, lines_of: Callable[[Result], Lines]) -> list[str]:
+    """Every domain, in the order of the results."""
+    every = [lines_of(r) for members in groups.values() for r in members]
+    return list(dict.fromkeys(d for lines in every for d in lines.values))
+
+
+def domain_legend(part: Any, drawn: DomainPanels, style: Style) -> None:
+    """One legend of all domains below a part of a figure."""
+    style.legend(part, list(drawn.handles.values()), domain_texts(drawn.handles), below=True)
+
+
+def domain_texts(every: Iterable[tuple[str, bool]]) -> list[str]:
+    """The entries of the legend."""
+    return [safe(domain_words(domain), 40) + ("" if seen else " (unseen)") for domain, seen in every]
+
+
 def domain_panels(
     part: Any,
     groups: Groups,
@@ -43,7 +74,7 @@ def domain_panels(
     quantity: str,
     title: str,
     losses: bool = True,
-) -> int:
+) -> DomainPanels:
     """Draw the panels into ``part`` and add their points to ``table``.
 
     Args:
@@ -56,19 +87,13 @@ def domain_panels(
         quantity: Name of what is plotted, in ``table``.
         title: The same for the vertical axis.
         losses: Scale the axis for losses; False leaves it linear.
-
-    Returns:
-        How many values are not finite and left out.
     """
-    import matplotlib
-
     panels = part.subplots(*shape, sharex=True, sharey=True, squeeze=False).ravel()
     every = {label: [lines_of(r) for r in members] for label, members in groups.items()}
-    domains = list(dict.fromkeys(d for members in every.values() for lines in members for d in lines.values))
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(domains)))
+    looks = domain_looks(domain_names(groups, lines_of))
     lost, handles, shown = 0, dict[tuple[str, bool], Any](), []
     for axes, (label, members) in zip(panels, every.items(), strict=False):
-        for domain, colour in zip(domains, colours, strict=True):
+        for domain, look in looks.items():
             for seen in (True, False):
                 fit = [one for one in members if domain in one.values and one.seen[domain] == seen]
                 if not fit:
@@ -76,17 +101,18 @@ def domain_panels(
                 x, values, missing = stack([(one.steps, one.values[domain]) for one in fit])
                 middle, low, high = middle_and_band(values, "mean")
                 lost += missing
-                (handles[domain, seen],) = axes.plot(x, middle, color=colour, ls="-" if seen else "--", lw=0.9)
-                axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+                marks = {"marker": look.marker, "ms": 0.3 * style.text, "markevery": max(1, len(x) // 5)}
+                dash = "-" if seen else "--"
+                (handles[domain, seen],) = axes.plot(x, middle, color=look.colour, ls=dash, lw=0.9, **marks)
+                axes.fill_between(x, low, high, color=look.colour, alpha=0.15, lw=0)
                 fixed: Row = {"quantity": quantity, "label": label, "domain": domain, "seen": seen}
                 fixed["seeds"] = len(fit)
                 table += points(fixed, step=x, mean=middle, lowest_seed=low, highest_seed=high)
                 shown.append(values[np.isfinite(values)])
-        axes.set_title(safe(name(label), style.letters(0.62 * style.width / shape[1])))
+        axes.set_title(safe(method(label)))
     extra = loss_scale(panels[0], np.concatenate([*shown, []])) if losses else ""
     hide_unused(panels, len(groups), shape[1])
-    part.supxlabel("step", fontsize=style.text)
+    for axes in panels[max(0, len(groups) - shape[1]) : len(groups)]:
+        axes.set_xlabel("step")
     part.supylabel(f"{title}{extra}", fontsize=style.text)
-    texts = [safe(domain, 14) + ("" if seen else " (unseen)") for domain, seen in handles]
-    style.legend_beside(part, list(handles.values()), texts, "domain", most=7 * shape[0])
-    return lost
+    return DomainPanels(handles, lost)

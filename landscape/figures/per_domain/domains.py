@@ -8,13 +8,20 @@ import numpy as np
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
+from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.words import domain as domain_words
 
-WANTS = Want("domains", "compute them with `landscape domains`", "loss", frozenset({"domain"}))
+
+class _Several(Want):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.data.sizes["domain"] > 1 for r in results)
+
+
+WANTS = _Several("domains", "compute them with `landscape domains`", "loss", frozenset({"domain"}))
 
 
 @styled
@@ -57,12 +64,17 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set_ylabel(field + extra)
         axes.grid(visible=False, axis="x")
         axes.set_xlim(-0.5, len(domains) - 0.5)
-    style.names_below(panels[-1], domains)
+    style.names_below(panels[-1], list(map(domain_words, domains)))
     splits = ", ".join(sorted({safe(r.record.get("split") or "train") for r in every}))
     panels[-1].set_xlabel(f"domain (split: {splits}; open markers: not trained on)")
-    style.legend(figure, list(handles.values()), [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles])
+    style.legend(figure, list(handles.values()), seeded(groups, handles))
     notes.append("marker: mean over seeds, line: lowest to highest seed; open markers and grey: held-out domains")
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    caption = (
+        "Loss and accuracy of each domain. A marker is the mean over seeds, its line reaches from the lowest to the "
+        "highest seed. Filled: domains that were trained on; open, on grey ground: held-out domains. "
+        f"{LOOKS}"
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
 def _rows(label: str, result: Result, fields: Sequence[str]) -> list[Row]:

@@ -10,14 +10,18 @@ import numpy as np
 from ...results.result import Result
 from ..course.finals import ACCURACIES, Ended, finals
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.method_styles import looks, name
+from ..draw.method_styles import LOOKS, looks
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.words import domain, method
 
 
 class _HeldOut(Ended):
     def fits(self, result: Result) -> bool:
         return super().fits(result) and (result.record.get("final") or {}).get("unseen_accuracy") is not None
+
+    def tells(self, results: Sequence[Result]) -> bool:
+        return len({(r.label, tuple(r.record.get("holdout") or ())) for r in results}) > 1
 
 
 WANTS = _HeldOut("training", "train runs with `landscape train --leave-one-out`", "", frozenset())
@@ -36,7 +40,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     every = [one for one in every if quantity in one.accuracy]
     tasks = list(dict.fromkeys(one.task for one in sorted(every, key=lambda o: o.holdout)))
     methods = looks(one.label for one in every)
-    figure = style.figure(max(style.width / 2.6, 18 * style.em))  # room for the label of the axis
+    figure = style.figure(max(style.width / 2.6, 19 * style.em))
     axes = figure.subplots()
     step = 0.7 / len(methods)
     handles: dict[str, Any] = {}
@@ -57,8 +61,12 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     axes.set_xlim(-0.5, len(tasks) - 0.5)
     axes.grid(visible=False, axis="x")
     axes.set(xlabel="domain held out", ylabel=ACCURACIES[quantity])
-    style.names_below(axes, tasks)
+    style.names_below(axes, list(map(domain, tasks)))
     counts = {k: len({one.seed for one in every if one.label == k}) for k in handles}
-    texts = [f"{safe(name(k))} ({n} seed{'s' if n > 1 else ''})" for k, n in counts.items()]
+    texts = [f"{safe(method(k))} ({n} seed{'s' if n > 1 else ''})" for k, n in counts.items()]
     style.legend(figure, list(handles.values()), texts)
-    return Drawing(figure, table, ("marker: mean over seeds, line: lowest to highest seed",))
+    caption = (
+        "Accuracy at the end of training on the domains that were held out. A marker is the mean over seeds, its "
+        f"line reaches from the lowest to the highest seed; a marker without a line is one seed. {LOOKS}"
+    )
+    return Drawing(figure, table, ("marker: mean over seeds, line: lowest to highest seed",), caption=caption)

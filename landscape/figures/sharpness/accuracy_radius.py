@@ -10,15 +10,20 @@ import numpy as np
 from ...results.result import Result
 from ..course.finals import ACCURACIES, Ended, Final, finals
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.method_styles import ERM, looks, name
+from ..draw.method_styles import ERM, LOOKS, looks
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.ticks import at
+from ..draw.words import method
 
 
 class _WithRadius(Ended):
     def fits(self, result: Result) -> bool:
         rho = (result.record.get("spec") or {}).get("rho")
         return super().fits(result) and (result.label in ERM or rho is not None)
+
+    def tells(self, results: Sequence[Result]) -> bool:
+        return len({(r.record.get("spec") or {}).get("rho") for r in results if r.label not in ERM}) > 1
 
 
 WANTS = _WithRadius(
@@ -59,14 +64,20 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.vlines(places, [g.min() for g in groups], [g.max() for g in groups], color=look.colour, lw=0.8)
     if radii:
         axes.set_xscale("log")
-        axes.set_xticks(radii, [f"{r:g}" for r in radii])
+        at(axes.xaxis, radii)
         axes.minorticks_off()
         axes.set_xlim(low / 1.3, high * 1.3)
     axes.set(xlabel="ρ", ylabel=ACCURACIES[quantity])
     counts = {k: len({one.seed for one in every if one.label == k}) for k in handles}
-    texts = [f"{safe(name(k))} ({n} seed{'s' if n > 1 else ''})" for k, n in counts.items()]
+    texts = [f"{safe(method(k))} ({n} seed{'s' if n > 1 else ''})" for k, n in counts.items()]
     style.legend(figure, list(handles.values()), texts)
-    return Drawing(figure, table, ("marker: mean over seeds, whisker and band: lowest to highest seed",))
+    caption = (
+        "Accuracy at the end of training over the radius ρ of the perturbation. A marker is the mean over seeds, its "
+        "whisker reaches from the lowest to the highest; horizontal lines and their bands are plain training, which "
+        f"has no radius. {LOOKS}"
+    )
+    notes = ("marker: mean over seeds, whisker and band: lowest to highest seed",)
+    return Drawing(figure, table, notes, caption=caption)
 
 
 def _percent(finals: Sequence[Final], quantity: str) -> Any:

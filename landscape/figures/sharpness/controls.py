@@ -9,9 +9,11 @@ import numpy as np
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import name, ordered
+from ..draw.method_styles import ordered
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.ticks import number_text
+from ..draw.words import measure, method
 
 
 class _Controlled(Want):
@@ -42,28 +44,34 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     ratios = np.array([[_ratio(rows, n, f) for f in factors] for n in names])
     with np.errstate(divide="ignore", invalid="ignore"):
         height = np.log10(np.abs(ratios))
-    figure = style.figure((5.5 + max(1.6 * len(names), 9)) * style.em)
+    told, line = style.names_beside([safe(measure(n), 60) for n in names], 0.36, 8 * style.em)
+    figure = style.figure(7 * style.em + max(line * len(told), 9 * style.em))
     axes = figure.subplots()
     axes.grid(visible=False)
     axes.patch.set(facecolor="0.85", edgecolor="0.5", hatch="////")
     image: Any = axes.imshow(np.ma.masked_invalid(height), cmap="PuOr", vmin=-_CUT, vmax=_CUT, aspect="auto")
     for i, row in enumerate(ratios):
         for j, ratio in enumerate(row):
-            words = f"{ratio:.3g}" if np.isfinite(ratio) else "–"
+            words = number_text(ratio, 3) if np.isfinite(ratio) else "–"
             dark = np.isfinite(height[i, j]) and abs(height[i, j]) > 0.75 * _CUT
             axes.text(j, i, words, ha="center", va="center", fontsize=style.small, color="white" if dark else "black")
-    axes.set_xticks(range(len(factors)), [f"{f:g}" for f in factors])
-    axes.set_yticks(range(len(names)), [safe(n, 40) for n in names])
+    axes.set_xticks(range(len(factors)), [number_text(f) for f in factors])
+    axes.set_yticks(range(len(names)), told)
     axes.set_xlabel(_WORDS.get(str(control["kind"]), "factor"))
     bar = figure.colorbar(image, ax=axes, label="value / unchanged", extend="both", fraction=0.05, pad=0.02)
     bar.set_ticks([-1, -0.5, 0, 0.5, 1], labels=["0.1", "0.32", "1", "3.2", "10"])
-    axes.set_title(f"{safe(name(chosen.label))}" + (f", seed {chosen.seed}" if chosen.seed is not None else ""))
+    axes.set_title(f"{safe(method(chosen.label))}" + (f", seed {chosen.seed}" if chosen.seed is not None else ""))
     change = max(float(n["output_change"]) for n in control["networks"])
     moved = float(control["moved_above"])
     notes = [f"a measure moves if it changes by more than {moved:.0%}; the outputs change by {change:.1g} at most"]
     if others:
         notes.append(f"{len(others)} further result(s) are not drawn")
-    return Drawing(figure, rows, tuple(notes))
+    caption = (
+        "Each measure (rows) on networks that differ in weights (columns: how far) and predict the same, relative to "
+        "the unchanged network: the number in the cell, and its colour, which ends at a factor of ten. White rows do "
+        "not move. Hatched: no number."
+    )
+    return Drawing(figure, rows, tuple(notes), caption=caption)
 
 
 def _rows(result: Result, control: Any, factors: Sequence[float]) -> list[Row]:

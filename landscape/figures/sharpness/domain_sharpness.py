@@ -10,12 +10,18 @@ import numpy as np
 from ...results.result import Result
 from ..course.measured import common_cell
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
-from ..draw.series import by_label, lost_note, seeds_text
+from ..draw.method_styles import LOOKS, looks
+from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
-from ..draw.text import safe
+from ..draw.words import domain as domain_words
 
-WANTS = Want(
+
+class _Domains(Want):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.data.sizes["domain"] > 1 for r in results)
+
+
+WANTS = _Domains(
     "sharpness",
     "compute it with `landscape sharpness --per-domain`",
     "domain_value",
@@ -40,7 +46,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     if not cell:
         notes.append("the results have no m and rho in common")
     domains = list(dict.fromkeys(str(d) for r in every for d in r.data["domain"].values))
-    figure = style.figure(max(style.width / 2.4, 14 * style.em))
+    figure = style.figure(max(style.width / 2.4, 18 * style.em))
     axes = figure.subplots()
     table: list[Row] = []
     width = 0.8 / max(1, len(kept))
@@ -70,10 +76,14 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     axes.set_xlim(-0.5, len(domains) + 0.5)
     axes.set_ylabel(f"m-sharpness ({words})")
     axes.grid(visible=False, axis="x")
-    style.names_below(axes, [_POOLED, *map(str, domains)])
-    style.legend(figure, list(handles.values()), [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles])
+    style.names_below(axes, [_POOLED, *map(domain_words, domains)])
+    style.legend(figure, list(handles.values()), seeded(groups, handles))
     notes.append("bar: mean over seeds, dot: one seed; grey ground: the loss of all domains together")
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    caption = (
+        f"m-sharpness at {words} of the loss of all domains together (grey ground) and of each domain alone. A bar "
+        f"is the mean over seeds, a small marker one seed. {LOOKS}"
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
 def _has(result: Result, domain: str) -> bool:

@@ -9,16 +9,20 @@ import numpy as np
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
+from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
-from ..draw.series import by_label, lost_note, seeds_text
-from ..draw.style import Style, hide_unused
+from ..draw.series import by_label, lost_note, seeded
+from ..draw.style import Style, hide_unused, wrapped
 from ..draw.text import safe
+from ..draw.words import domain
 
 
 class _Measured(Want):
     def fits(self, result: Result) -> bool:
         return super().fits(result) and "local-flatness" in result.data["measure"].values.tolist()
+
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(len({row["gamma"] for row in _rows("", r, "")}) > 1 for r in results)
 
 
 WANTS = _Measured(
@@ -43,7 +47,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         panels_of.setdefault(_examples(result), []).append(result)
     across = style.across(len(panels_of), 15)
     rows = -(-len(panels_of) // across)
-    figure = style.figure(rows * style.width / (1.75 if across == 1 else 1.35 * across) + 0.3)
+    each = max(style.width / (1.75 if across == 1 else 1.35 * across), 14 * style.em)
+    figure = style.figure(rows * each + 0.3)
     panels = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False).ravel()
     table: list[Row] = []
     notes: list[str] = []
@@ -64,19 +69,25 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             shown.append(mean[np.isfinite(mean)])
             table += rows_of
         axes.set(xlabel="γ")
-        axes.set_title(safe(title, style.letters(style.width / across)))
+        axes.set_title(
+            wrapped(safe(domain(title), 300), style.width / across - 0.9, style.small), fontsize=style.small
+        )
     hide_unused(panels, len(panels_of), across)
     extra = loss_scale(panels[0], np.concatenate([*shown, []]))
     for axes in panels[::across]:
-        axes.set_ylabel(f"$F_γ$, mean rise{extra}")
-    style.legend(figure, list(handles.values()), [f"{safe(name(k))} ({seeds_text({k: counts[k]})})" for k in handles])
+        axes.set_ylabel(f"mean rise F(γ){extra}")
+    style.legend(figure, list(handles.values()), seeded(counts, handles))
     notes.append("band: one standard error over the random directions")
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    caption = (
+        "Mean rise F(γ) of the loss at distance γ in random directions, a panel per set of examples. A line is the "
+        f"mean over seeds, the band one standard error over the random directions. {LOOKS}"
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
 def _examples(result: Result) -> str:
     """The split and its domains, as words."""
-    domains = [str(d) for d in result.record.get("domain_counts") or {}]
+    domains = [d if len(d) <= 40 else f"{d[:39]}…" for d in map(str, result.record.get("domain_counts") or {})]
     named = f": {', '.join(domains)}" if len(domains) > 1 or (domains and domains != ["all"]) else ""
     return f"{result.record.get('split') or 'train'}{named}"
 

@@ -9,7 +9,13 @@ from ..draw.drawing import Drawing, Want, styled
 from ..draw.style import Style
 from .sharpness_lines import sharpness_lines
 
-WANTS = Want("sharpness", "compute it with `landscape sharpness`", "value", frozenset({"m", "rho"}))
+
+class _Blocks(Want):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.data.sizes["m"] > 1 for r in results)
+
+
+WANTS = _Blocks("sharpness", "compute it with `landscape sharpness`", "value", frozenset({"m", "rho"}))
 
 
 @styled

@@ -10,12 +10,14 @@ import numpy as np
 from ...results.result import Result
 from ..draw.bands import draw_band
 from ..draw.drawing import Drawing, Row
-from ..draw.method_styles import looks, name
+from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
-from ..draw.series import Groups, by_label, lost_note, seeds_text, stack
-from ..draw.style import Style, hide_unused
+from ..draw.series import Groups, by_label, lost_note, seeded, stack
+from ..draw.style import HIGHEST, Style, hide_unused
 from ..draw.text import safe
+from ..draw.ticks import at, logarithmic, number_text
 
+_SIGNS = {"m": "m", "rho": "ρ"}
 _WORDS = {"m": "m (examples per block)", "rho": "ρ"}
 
 
@@ -25,8 +27,11 @@ def sharpness_lines(results: Sequence[Result], style: Style, *, over: str) -> Dr
     other = "rho" if over == "m" else "m"
     places = sorted({float(v) for members in groups.values() for r in members for v in r.data[other].values})
     across = style.across(len(places), 15)
-    rows = -(-len(places) // across)
-    figure = style.figure(rows * style.width / (1.75 if across == 1 else 1.35 * across) + 0.25)
+    rows = style.rows(-(-len(places) // across), 14 * style.em, 6 * style.em)
+    left_out = places[rows * across :]
+    places = places[: rows * across]
+    each = max(style.width / (1.75 if across == 1 else 1.35 * across), 13 * style.em)
+    figure = style.figure(rows * min(each, (HIGHEST - 6 * style.em) / rows) + 0.25)
     panels = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False).ravel()
     table: list[Row] = []
     lost, handles, shown, ticks = 0, dict[str, Any](), [], set[float]()
@@ -47,23 +52,33 @@ def sharpness_lines(results: Sequence[Result], style: Style, *, over: str) -> Dr
             lost += band.lost
             shown.append(band.finite)
             ticks |= set(band.x.tolist())
-        title = f"ρ = {place:g}" if other == "rho" else f"m = {place:g}"
+        title = f"{_SIGNS[other]} = {number_text(place)}"
         axes.set(xlabel=_WORDS[over] + (_ball(groups) if over == "rho" else ""))
         axes.set_title(title + (_ball(groups) if other == "rho" else ""))
     if over == "m":
         panels[0].set_xscale("log", base=2)
-        panels[0].set_xticks(sorted(ticks), [f"{m:g}" for m in sorted(ticks)], minor=False)
+        at(panels[0].xaxis, ticks)
     else:
         panels[0].set_xscale("log")
+        logarithmic(panels[0].xaxis)
+    if len(ticks) == 1:  # matplotlib would show decades around the only value
+        panels[0].set_xlim(0.5 * min(ticks), 2 * max(ticks))
     extra = loss_scale(panels[0], np.concatenate([*shown, []]))
     for axes in panels[::across]:
         axes.set_ylabel(f"m-sharpness{extra}")
     hide_unused(panels, len(places), across)
-    style.legend(figure, list(handles.values()), [f"{safe(name(k))} ({seeds_text({k: groups[k]})})" for k in handles])
+    style.legend(figure, list(handles.values()), seeded(groups, handles))
     notes.append(
         "several seeds: mean, band from lowest to highest seed; one seed: whiskers are the standard error over blocks"
     )
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    if left_out:
+        notes.append(f"not drawn, for there is no room: {_SIGNS[other]} = {', '.join(map(number_text, left_out))}")
+    caption = (
+        f"m-sharpness over {_WORDS[over]}, a panel per {_SIGNS[other]}. A line is the mean over seeds, a band "
+        "reaches from the lowest to the highest seed; of a single seed, whiskers are the standard error over blocks. "
+        f"{LOOKS}"
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
 def _line(result: Result, over: str, other: str, place: float, quantity: str) -> tuple[Any, Any]:

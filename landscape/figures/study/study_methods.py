@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...results.result import Result
-from ...study.verdicts import quantity_words
-from ..draw.drawing import Drawing, Row, styled
-from ..draw.method_styles import name
-from ..draw.style import Style
+from ..draw.drawing import Drawing, Row, Want, styled
+from ..draw.style import Style, hide_unused, text_inches
 from ..draw.text import safe
-from .study_parts import WANTS, nothing, one
+from ..draw.words import method
+from ..draw.words import quantity as quantity_words
+from .study_parts import OUTCOMES, nothing, one
+from .study_parts import WANTS as STUDY
 
-__all__ = ["WANTS", "draw"]
+
+class _Compared(Want):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(r.record["comparison"]["pairs"] for r in results)
+
+
+WANTS = _Compared(STUDY.kind, STUDY.command, STUDY.variable, STUDY.dims)
 
 
 @styled
@@ -29,15 +36,23 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     pairs = comparison["pairs"]
     quantities = list(dict.fromkeys(p["quantity"] for p in pairs))
     methods = list(dict.fromkeys(p["name"] for p in pairs))
-    headings = [_heading(q) for q in quantities]
-    lines = 6 + 1.5 * any("\n" in h for h in headings)
-    figure = style.figure((2.2 * len(methods) + lines) * style.small / 72)
     if not pairs:
+        figure = style.figure(10 * style.em)
         nothing(figure, "there is one method: nothing to compare")
         return Drawing(figure, [], tuple(notes))
-    panels = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
+    headings = [_heading(q) for q in quantities]
+    names, line = style.names_beside([safe(method(m), 60) for m in methods], 0.34, 8 * style.em)
+    line += 0.6 * style.small / 72
+    beside = style.beside(names)
+    longest = max(text_inches(w, style.small) for h in headings for w in h.split())
+    across = max(1, min(len(quantities), int((style.width - beside) / max(10 * style.em, longest + 0.1))))
+    across = -(-len(quantities) // -(-len(quantities) // across))
+    bands = -(-len(quantities) // across)
+    figure = style.figure(bands * (line * len(methods) + 5.5 * style.small / 72) + 2 * style.em)
+    panels = figure.subplots(bands, across, sharey=True, squeeze=False).ravel()
+    hide_unused(panels, len(quantities), across)
     table: list[Row] = []
-    for axes, quantity, heading in zip(panels, quantities, headings, strict=True):
+    for axes, quantity, heading in zip(panels, quantities, headings, strict=False):
         axes.axvline(0, color="0.3", lw=0.6)
         for pair in (p for p in pairs if p["quantity"] == quantity):
             place = methods.index(pair["name"])
@@ -54,22 +69,24 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                 {"label": pair["name"], "quantity": quantity, "difference": d, "verdict": pair["verdict"]}
                 for d in pair["differences"]
             ]
-        axes.set_xlabel(heading, fontsize=style.small, linespacing=1)
+        axes.set_xlabel(heading, fontsize=style.small)
         axes.xaxis.set_major_locator(MaxNLocator(3, min_n_ticks=2))
-    panels[0].set_yticks(range(len(methods)), [safe(name(m), 30) for m in methods])
+    panels[0].set_yticks(range(len(methods)), names)
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
-    figure.suptitle(f"difference from {safe(name(str(comparison['baseline'])))}", fontsize=style.small)
+    figure.suptitle(f"difference from {safe(method(str(comparison['baseline'])))}", fontsize=style.small)
     notes.append(
         "ticks: one difference per configuration and seed; bars: Student's 95 % interval of the mean, "
         "over means of settings and of seeds where pairs share them; filled: "
         "p < 0.05 by sign flips (Student's t of fewer than six means) after Holm's correction"
     )
-    return Drawing(figure, table, tuple(notes))
+    caption = (
+        f"Methods against {method(str(comparison['baseline']))}, pair by pair, a panel per quantity. Grey strokes "
+        "are the paired differences, the point is their mean, the bar its 95 % interval; filled points are "
+        "differences that survive the correction for all comparisons made."
+    )
+    return Drawing(figure, table, tuple(notes), caption=caption)
 
 
-def _heading(quantity: str) -> str:
-    """A quantity in words, on two lines where brackets say of what it is."""
-    head, bracket, of = quantity_words(quantity).partition(" (")
-    if not bracket:
-        head, bracket, of = head.partition(" [")
-    return f"{safe(head)}\n{safe(bracket.strip() + of)}" if bracket else safe(head)
+def _heading(key: str) -> str:
+    """A quantity in words."""
+    return safe(OUTCOMES.get(key) or quantity_words(key), 80)

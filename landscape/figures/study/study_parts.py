@@ -8,7 +8,18 @@ from typing import Any
 from ...results.result import Result
 from ..draw.drawing import Row, Want
 
-WANTS = Want("study", "compute it with `landscape study correlate`", "value", frozenset({"model", "measure"}))
+
+class Correlated(Want):
+    """Studies; a figure says something of those in which a measure was correlated with an outcome."""
+
+    def tells(self, results: Sequence[Result]) -> bool:
+        """Whether there is such a study."""
+        return any(
+            known_outcomes(r.record) and any(c["tau"] is not None for c in r.record["correlations"]) for r in results
+        )
+
+
+WANTS = Correlated("study", "compute it with `landscape study correlate`", "value", frozenset({"model", "measure"}))
 OUTCOMES = {
     "gap_loss": "loss gap, in-domain",
     "gap_error": "error gap, in-domain",

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ...results.result import Result
 from ...surfaces.topology import Basin, basins
 from ..draw.axis_labels import direction_notes
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.panels import PLANE, Panels
+from ..draw.levels import loss_ticks
+from ..draw.panels import PLANE, Panels, Planes
 from ..draw.style import Style, hide_unused
+from ..draw.ticks import number_text
 from .contour import panel_title
 
-WANTS = PLANE
+
+class _Rough(Planes):
+    def tells(self, results: Sequence[Result]) -> bool:
+        return any(len(basins(p.height, p.evaluated)) > 1 for p in Panels.of(results).panels)
+
+
+WANTS = _Rough(PLANE.kind, PLANE.command, PLANE.variable, PLANE.dims)
 _MOST = 40
 
 
@@ -27,10 +37,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     Of adaptive grids only evaluated cells are looked at.
     """
     shown = Panels.of(results)
-    across = style.across(len(shown.panels), 10)
+    across = style.across(len(shown.panels), 10, [panel_title(p) for p in shown.panels])
     rows = -(-len(shown.panels) // across)
     side = (style.width - 4 * style.em) / across
-    figure = style.figure(rows * min(0.9 * side, 18 * style.em) + 4 * style.em)
+    figure = style.figure(rows * float(np.clip(0.9 * side, 13 * style.em, 18 * style.em)) + 4 * style.em)
     panels = figure.subplots(rows, across, sharey=True, squeeze=False).ravel()
     table: list[Row] = []
     cut = 0
@@ -40,16 +50,22 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         cut += len(every) - len(drawn)
         _tree(axes, drawn, shown.high)
         finite = [b.persistence for b in every if b.into is not None]
-        axes.set_title(panel_title(panel, style, side))
-        words = f"{len(every)} {'minimum' if len(every) == 1 else 'minima'}, roughness {sum(finite):.2g}"
+        axes.set_title(panel_title(panel))
+        words = f"{len(every)} {'minimum' if len(every) == 1 else 'minima'}, roughness {number_text(sum(finite), 2)}"
         axes.set_xlabel(words, fontsize=style.small)
         table += [_row(panel, b) for b in every]
     hide_unused(panels, len(shown.panels), across)
+    loss_ticks(panels[0].yaxis)
     figure.supylabel(shown.printed_scale, fontsize=style.text)
     notes = [*shown.notes, *direction_notes([p.result for p in shown.panels])]
     if cut:
         notes.append(f"the {cut} shortest lines are not drawn")
-    return Drawing(figure, table, tuple(notes))
+    caption = (
+        "Minima of the loss in a plane through each network, and where their basins meet. A vertical line is a "
+        "basin, from its minimum (dot) up to the loss at which it meets a deeper one; the horizontal line leads "
+        "there. The roughness is the total length, in decades, of all lines but the deepest basin's."
+    )
+    return Drawing(figure, table, tuple(notes), caption=caption)
 
 
 def _tree(axes: Any, every: Sequence[Basin], top: float) -> None:

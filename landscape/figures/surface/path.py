@@ -10,11 +10,12 @@ import numpy as np
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
+from ..draw.method_styles import looks
 from ..draw.scales import loss_scale
 from ..draw.series import lost_note, points
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.words import method, spoken
 
 WANTS = Want("path", "compute it with `landscape path A B`", "loss", frozenset({"t"}))
 
@@ -32,8 +33,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     names = _distinct([_name(r) for r in ordered])
     styles = looks(names)
     fields = ["loss"] + ["accuracy"] * any("accuracy" in r.data for r in ordered)
-    figure = style.figure(style.width / (2.0 if len(fields) == 2 else 1.618) if style.width > 4 else None)
-    panels = figure.subplots(1, len(fields), squeeze=False)[0]
+    across = style.across(len(fields), 16)
+    rows = -(-len(fields) // across)
+    figure = style.figure(rows * max(style.width / (1.8 * across), 14 * style.em) + 2 * style.em)
+    panels = figure.subplots(rows, across, squeeze=False, sharex=True).ravel()
     table: list[Row] = []
     lost, handles = 0, {}
     for axes, field in zip(panels, fields, strict=True):
@@ -57,7 +60,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         extra = loss_scale(axes, np.concatenate([*shown, []])) if field == "loss" else ""
         axes.set_ylabel(field + extra)
     figure.supxlabel("t (A → B)", fontsize=style.text)
-    style.legend(figure, list(handles.values()), [safe(k, 60) for k in handles])
+    style.legend(figure, list(handles.values()), [safe(spoken(k), 90) for k in handles])
     notes = [
         f"{label}: barrier {r.record['barrier']:.4g}, ends {r.record['loss'][_end(r, 0)]:.4g} and "
         f"{r.record['loss'][_end(r, 1)]:.4g}"
@@ -65,7 +68,12 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         if r.record.get("barrier") is not None
         and None not in (r.record["loss"][_end(r, 0)], r.record["loss"][_end(r, 1)])
     ]
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    caption = (
+        "Loss and accuracy on the way from checkpoint A (t = 0) to checkpoint B (t = 1). The arrow is the barrier: "
+        "the largest height above the dotted line between the losses of the ends. Colour, marker and dash tell the "
+        "paths of the legend apart."
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
 def _end(result: Result, t: float) -> int:
@@ -89,7 +97,7 @@ def _barrier(axes: Any, result: Result, t: Any, loss: Any, colour: str) -> None:
 
 def _name(result: Result) -> str:
     record = result.record
-    ends = [name(str((record.get(k) or {}).get("optimizer") or "")) for k in ("run", "b_run")]
+    ends = [method(str((record.get(k) or {}).get("optimizer") or "")) for k in ("run", "b_run")]
     seeds = [(record.get(k) or {}).get("seed") for k in ("run", "b_run")]
     files = [Path(str(record.get(k) or k.upper())).stem for k in ("a", "b")]
     shown = [f"{e} {s}" if e else f for e, s, f in zip(ends, seeds, files, strict=True)]

@@ -10,18 +10,25 @@ import numpy as np
 from ...results.result import Result
 from ..draw.axis_labels import axis_text
 from ..draw.drawing import Drawing, Row, Want, styled
+from ..draw.filled import CAPTION, Heights, colour_bar, cross, fill_panel, label_lines
 from ..draw.method_styles import looks, name
-from ..draw.panels import LEVELS, evaluated_cells, lost_cells
+from ..draw.panels import evaluated_cells, lost_cells, printed
 from ..draw.scales import common_range, log_losses
 from ..draw.series import lost_note
 from ..draw.style import Style
 from ..draw.text import safe
-from .contour import fill_panel
+from ..draw.words import method
 
 WANTS = Want(
     "plane", "compute it with `landscape surface RUN... --direction pca:1 pca:2`", "loss", frozenset({"x", "y"})
 )
 _MARKERS = 10
+_CAPTION = (
+    "Checkpoints projected onto a plane over the loss in that plane. Lines are trainings, from the hollow circle to "
+    "the star, in the colour, dash and marker of the legend; single markers are single checkpoints. The larger a "
+    "marker on the way, the larger the share of the checkpoint's distance from the cross that lies off the plane, "
+    f"where its own loss is not that of the contour below it. {CAPTION}"
+)
 
 
 @styled
@@ -34,7 +41,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     random walks have that, too (arXiv 1806.08805).
     """
     result, *others = largest_first(results)
-    figure, axes, height = ground(result, style)
+    figure, axes, height, lines = ground(result, style)
     handles = _checkpoints(axes, result, style)
     if handles:
         style.legend(figure, list(handles.values()), list(handles))
@@ -45,7 +52,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         notes.append("the white circle is the mean of the three checkpoints")
     if others:
         notes.append(f"{len(others)} further plane(s) are not drawn")
-    return Drawing(figure, _rows(result, height), (*notes, *lost_note(lost_cells(height, result.data))))
+    every = (*notes, *lost_note(lost_cells(height, result.data)))
+    return Drawing(
+        figure, _rows(result, height), every, caption=_CAPTION, finish=lambda: label_lines(axes, lines, style)
+    )
 
 
 def largest_first(results: Sequence[Result]) -> list[Result]:
@@ -53,27 +63,21 @@ def largest_first(results: Sequence[Result]) -> list[Result]:
     return sorted(results, key=_rank, reverse=True)
 
 
-def ground(result: Result, style: Style) -> tuple[Any, Any, Any]:
-    """A figure with the loss in the plane, its axes, and the plotted height ``(y, x)``."""
-    from matplotlib.colors import Normalize
-    from matplotlib.ticker import MaxNLocator
-
+def ground(result: Result, style: Style) -> tuple[Any, Any, Any, Any]:
+    """A figure with the loss in the plane, its axes, the plotted height ``(y, x)``, and the contour lines."""
     data = result.data
     (height,), scale = log_losses([data["loss"].transpose("y", "x").values])
-    levels = MaxNLocator(LEVELS).tick_values(*common_range([height]))
     figure = style.figure(0.72 * style.width)
     axes = figure.subplots()
+    heights = Heights.between(*common_range([height]))
     x, y = data["x"].values, data["y"].values
-    filled = fill_panel(
-        axes, x, y, height, levels, Normalize(float(levels[0]), float(levels[-1])), evaluated_cells(data)
-    )
+    filled, lines = fill_panel(axes, x, y, height, heights, style, evaluated_cells(data))
     if filled is not None:
-        figure.colorbar(filled, ax=axes, label=scale.replace("log₁₀", r"$\log_{10}$"), fraction=0.05, pad=0.02)
-    axes.plot(0, 0, "+", color="white", ms=8, mew=2.2)
-    axes.plot(0, 0, "+", color="black", ms=7, mew=0.9)
+        colour_bar(figure, filled, [axes], printed(scale))
+    cross(axes, 7)
     axes.set_xlabel(axis_text("x", result, 0))
     axes.set_ylabel(axis_text("y", result, 1))
-    return figure, axes, height
+    return figure, axes, height, lines
 
 
 def through_three(result: Result) -> bool:
@@ -125,7 +129,7 @@ def _checkpoints(axes: Any, result: Result, style: Style) -> dict[str, Any]:
         count = len({r for r, label in zip(runs.tolist(), labels, strict=True) if label == labels[mine[0]]})
         if len(mine) > 1:  # the marker on the way, which tells methods apart without colour
             last = Line2D([], [], color=look.colour, ls=look.dash, lw=1.2, marker=look.marker)
-        handles.setdefault(safe(name(labels[mine[0]])) + (f" ({count} runs)" if count > 1 else ""), last)
+        handles.setdefault(safe(method(labels[mine[0]])) + (f" ({count} runs)" if count > 1 else ""), last)
     return handles
 
 

@@ -11,11 +11,12 @@ from ...results.result import Result
 from ..draw.axis_labels import direction_notes, shared_axis_text
 from ..draw.bands import draw_band
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.method_styles import looks, name
+from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
 from ..draw.series import by_label, lost_note, seeds_text
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.words import method
 
 
 class Slices(Want):
@@ -39,8 +40,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     """
     groups, notes = by_label(results)
     fields = ["loss"] + ["accuracy"] * any("accuracy" in r.data for v in groups.values() for r in v)
-    figure = style.figure(style.width / (2.0 if len(fields) == 2 else 1.618) if style.width > 4 else None)
-    panels = figure.subplots(1, len(fields), squeeze=False)[0]
+    across = style.across(len(fields), 16)
+    rows = -(-len(fields) // across)
+    figure = style.figure(rows * max(style.width / (1.8 * across), 14 * style.em) + 2 * style.em)
+    panels = figure.subplots(rows, across, squeeze=False, sharex=True).ravel()
     table: list[Row] = []
     lost, handles = 0, {}
     for axes, field in zip(panels, fields, strict=True):
@@ -59,9 +62,13 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes.set_ylabel(field + extra)
     every_result = [r for v in groups.values() for r in v]
     figure.supxlabel(shared_axis_text("α", every_result, 0), fontsize=style.text)
-    style.legend(figure, list(handles.values()), [f"{safe(name(k))} ({_count(groups[k])})" for k in handles])
+    style.legend(figure, list(handles.values()), [f"{safe(method(k))} ({_count(groups[k])})" for k in handles])
     notes += [*direction_notes(every_result), "line: median over directions and seeds, band: quartiles"]
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    caption = (
+        "Loss and accuracy along random directions through each network (α = 0). A line is the median over "
+        f"directions and seeds, a band their quartiles. {LOOKS}"
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
 def slice_lines(result: Result, field: str) -> list[tuple[Any, Any]]:

@@ -10,10 +10,12 @@ import numpy as np
 from ...results.result import Result
 from ..draw.axis_labels import axis_text
 from ..draw.drawing import Drawing, Movie, Row, Want, styled
-from ..draw.method_styles import looks, name
+from ..draw.filled import CAPTION
+from ..draw.method_styles import LOOKS, looks
 from ..draw.movies import animated
 from ..draw.style import Style
 from ..draw.text import safe
+from ..draw.words import method
 from .plane import ground, largest_first, shares
 
 
@@ -36,7 +38,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     of its distance from the cross that lies off the plane, where its own loss is not that of the contour below it.
     """
     result, *others = largest_first(results)
-    figure, axes, height = ground(result, style)
+    figure, axes, height, _ = ground(result, style)
     lines = _lines(result)
     styles = looks(line["label"] for line in lines)
     drawn = []
@@ -57,13 +59,18 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
 
     frames = max(len(line["at"]) for line in lines)
     show(frames - 1)
-    handles = {safe(name(line["label"])): path for line, _, path, _ in drawn}
+    handles = {safe(method(line["label"])): path for line, _, path, _ in drawn}
     style.legend(figure, list(handles.values()), list(handles))
     notes = [f"{frames} checkpoints of each run; off-plane shares up to {100 * shares(result.data).max():.0f} %"]
     if others:
         notes.append(f"{len(others)} further plane(s) are not drawn")
     page = _page(result, height, lines, styles, frames)
-    return Drawing(figure, _rows(lines), tuple(notes), page, Movie(frames, show))
+    caption = (
+        "Trainings in the plane of their principal components over the loss in that plane, checkpoint by checkpoint; "
+        "shown is the last. The head of a line grows with the share of its distance from the cross that lies off the "
+        f"plane. {LOOKS} {CAPTION}"
+    )
+    return Drawing(figure, _rows(lines), tuple(notes), page, Movie(frames, show), caption=caption)
 
 
 def _lines(result: Result) -> list[dict[str, Any]]:
@@ -111,7 +118,7 @@ def _page(result: Result, height: Any, lines: Sequence[Any], styles: Any, frames
     import plotly.graph_objects as go
 
     def paths(frame: int) -> list[Any]:
-        found = []
+        found: list[Any] = []
         for line in lines:
             last = min(frame, len(line["at"]) - 1)
             x, y = line["at"][: last + 1].T
@@ -121,7 +128,9 @@ def _page(result: Result, height: Any, lines: Sequence[Any], styles: Any, frames
                     x=x,
                     y=y,
                     mode="lines+markers",
-                    name=escape(name(line["label"])),
+                    name=escape(method(line["label"])),
+                    legendgroup=line["label"],
+                    showlegend=all(line["label"] != other.legendgroup for other in found),
                     text=words[: last + 1],
                     hoverinfo="text+name",
                     line={"color": styles[line["label"]].colour, "width": 3},
@@ -132,7 +141,7 @@ def _page(result: Result, height: Any, lines: Sequence[Any], styles: Any, frames
     x, y = result.data["x"].values, result.data["y"].values
     field = go.Contour(x=x, y=y, z=height, colorscale="Viridis", colorbar={"title": {"text": "log₁₀ loss"}})
     figure = go.Figure([field, *paths(frames - 1)])
-    figure.update_xaxes(title=escape(axis_text("x", result, 0)))
-    figure.update_yaxes(title=escape(axis_text("y", result, 1)))
+    figure.update_xaxes(title=escape(axis_text("x", result, 0)), constrain="domain")
+    figure.update_yaxes(title=escape(axis_text("y", result, 1)), scaleanchor="x", constrain="domain")
     every = [(f"{i}", paths(i), list(range(1, 1 + len(lines)))) for i in range(frames)]
     return animated(figure, every, "checkpoint ")

@@ -10,11 +10,12 @@ import numpy as np
 from ...results.result import Result
 from ..draw.axis_labels import direction_notes, shared_axis_text
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.method_styles import looks, name
+from ..draw.method_styles import looks
 from ..draw.scales import loss_scale
 from ..draw.series import by_label, lost_note, middle_and_band, points, seeds_text, stack
 from ..draw.style import Style, hide_unused
 from ..draw.text import safe
+from ..draw.words import method
 from .slice import Slices, slice_lines
 
 
@@ -43,7 +44,10 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     """
     groups, notes = by_label(results)
     across = style.across(len(groups), 13)
-    rows = -(-len(groups) // across)
+    rows = style.rows(-(-len(groups) // across), 13 * style.em, 8 * style.em)
+    if len(groups) > rows * across:
+        notes.append(f"{len(groups) - rows * across} optimizers are not drawn: there is no room")
+        groups = dict(list(groups.items())[: rows * across])
     figure = style.figure((3.5 + 13 * rows) * style.em)
     panels = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False).ravel()
     rights = [axes.twinx() for axes in panels]
@@ -66,7 +70,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
                 handles.setdefault("test data" if dash == "--" else "training data", line)
                 table += points({"quantity": quantity, "label": label, "lines": len(lines)}, x=x, median=middle)
                 shown += [middle[np.isfinite(middle)]] * (side == "loss")
-        panels[i].set_title(f"{safe(name(label))} ({seeds_text({label: groups[label]})})")
+        panels[i].set_title(f"{safe(method(label))} ({seeds_text({label: groups[label]})})")
     for i, axes in enumerate(rights):
         axes.set_ylim(0, 102)
         axes.spines["right"].set_visible(True)
@@ -80,4 +84,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     rights[min(across, len(groups)) - 1].set_ylabel("accuracy (%)", color=GREY)
     style.legend(figure, list(handles.values()), [f"{k}: loss, and accuracy in grey" for k in handles])
     notes += [*direction_notes([r for v in groups.values() for r in v]), "lines: medians over directions and seeds"]
-    return Drawing(figure, table, (*notes, *lost_note(lost)))
+    caption = (
+        "Loss (left axis, in the optimizer's colour) and accuracy (right axis, grey) along random directions through "
+        "each network (α = 0). Solid: training data; dashed: test data. Lines are medians over directions and seeds."
+    )
+    return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
