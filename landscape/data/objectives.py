@@ -36,7 +36,9 @@ def as_objective(objective: Any) -> Any:
             raise UsageError(f"a class that needs arguments: {error}", "--objective", fix) from error
     if not callable(objective) and halves(objective) is None:
         raise UsageError(
-            f"a {type(objective).__name__} is no objective", "--objective", f"give a function (model, batch): {_WANTED}"
+            f"a {type(objective).__name__} is no objective",
+            "--objective",
+            f"give a function (model, batch): {_WANTED}",
         )
     return objective
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..base.errors import DataError, LandscapeError, UsageError, is_out_of_memory
-from ..numerics.layouts import held_bytes, plain_parts
+from ..numerics.layouts import held_bytes, is_plain, plain_parts
 from ..runtime.devices import type_at
 from ..runtime.random_state import preserved_random_state, seed_everything
 from .digests import Indices, bytes_of
@@ -187,7 +187,7 @@ def joined_ready(stores: Sequence[ReadyStore]) -> ReadyStore:
     return ReadyStore([b for s in stores for b in s.batches], facts, places)
 
 
-# -- batches of any kind -----------------------------------------------------------------------------------------------
+# -- batches of any kind -----------------------------------------------------------------------------------------
 
 
 class _Through(TorchFunctionMode):
@@ -224,6 +224,23 @@ def rebuilt(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return value
 
 
+def doubled(batch: Any) -> Any | None:
+    """A batch followed by itself; None unless it is tensors of one length in lists, tuples and dictionaries."""
+    found = list(_flat(batch))
+    lengths = {len(t) if isinstance(t, Tensor) and t.ndim and is_plain(t) else 0 for t in found}
+    if len(lengths) != 1 or not lengths.pop():
+        return None
+    return rebuilt(batch, lambda t: torch.cat([t, t]))
+
+
+def _flat(tree: Any) -> Iterable[Any]:
+    if type(tree) in (dict, OrderedDict):
+        tree = tree.values()
+    elif type(tree) not in (list, tuple):
+        return [tree]
+    return [leaf for part in tree for leaf in _flat(part)]
+
+
 def _on(value: Any, device: torch.device) -> Any:
     """Moved to a device, by its own ``to`` where it has one: it knows what has to stay."""
     if isinstance(value, Tensor):
@@ -247,7 +264,9 @@ def content_digest(value: Any) -> bytes:
 def _digest(value: Any, around: tuple[int, ...]) -> bytes:
     if isinstance(value, Tensor):
         head = f"{value.dtype} {tuple(value.shape)} {value.layout}" if not value.is_nested else "nested"
-        return _hash("tensor", head, *(_hash(str(p.dtype), str(p.shape), bytes_of(p)) for p in plain_parts(value)))
+        return _hash(
+            "tensor", head, *(_hash(str(p.dtype), str(p.shape), bytes(bytes_of(p))) for p in plain_parts(value))
+        )
     if isinstance(value, np.ndarray) and value.dtype != object:
         return _hash("array", f"{value.dtype} {value.shape}", np.ascontiguousarray(value).tobytes())
     if isinstance(value, Enum):
@@ -261,7 +280,7 @@ def _digest(value: Any, around: tuple[int, ...]) -> bytes:
         return _hash("reference", getattr(value, "__qualname__", name))
     if isinstance(value, Mapping):
         return _hash("mapping", name, *(_digest(part, inside) for item in value.items() for part in item))
-    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray)):
+    if isinstance(value, (list, tuple, np.ndarray)):
         return _hash("sequence", name, *(_digest(part, inside) for part in value))
     if isinstance(value, (set, frozenset)):
         return _hash("set", *sorted(_digest(part, inside) for part in value))

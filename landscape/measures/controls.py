@@ -88,6 +88,9 @@ def controlled(problem: Problem, control: str) -> tuple[list[tuple[float, Proble
 
 def with_output(problem: Problem, function: Callable[[Tensor], Tensor]) -> Problem:
     """The same network with ``function`` applied to its output; parameters keep their names."""
+    if problem.by_objective:
+        what = "an objective hides the outputs of the network, which this multiplies"
+        raise UsageError(what, "--control logits, --normalize-logits", "leave it out, or do it in the objective")
     model = problem.twin()
     model.register_forward_hook(lambda module, inputs, output: function(prediction(output)))
     return problem.with_model(model)

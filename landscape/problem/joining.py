@@ -8,22 +8,60 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import DataError, LandscapeError, UsageError, is_out_of_memory
+from ..data.examples import Batch, Examples
 from ..data.objectives import as_objective
-from .with_loss import WithLoss, WithObjective, has_parameters
+from ..runtime.shared_memory import refuse_shared_memory
+from .with_loss import WithLoss, WithObjective, has_parameters, plain_network
 from .wrappers import unwrapped
 
 if TYPE_CHECKING:
-    from ..data.examples import Batch
     from .problem import Problem
 
 
 def joined(network: nn.Module, loss: Any, objective: Any) -> nn.Module:
-    """One network of a network and what makes its loss; the network itself where the loss needs no place beside it."""
+    """One network of a network and what makes its loss; itself where the loss needs no place beside it."""
     if isinstance(network, WithLoss):  # of another problem
         return network
     if objective is not None:
-        return WithObjective(network, as_objective(unwrapped(objective) if isinstance(objective, nn.Module) else objective))
+        return WithObjective(
+            network, as_objective(unwrapped(objective) if isinstance(objective, nn.Module) else objective)
+        )
     return WithLoss(network, loss) if has_parameters(loss) else network
+
+
+def require_usable(model: nn.Module) -> None:
+    """Refuse a network that has no weights yet, or weights without derivatives or with memory that others share.
+
+    Raises:
+        UsageError: Naming the first.
+    """
+    named = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, tensor in named if nn.parameter.is_lazy(tensor)]
+    if lazy:
+        kind = type(plain_network(model)).__name__
+        raise UsageError(f"it has no weights yet: {', '.join(lazy[:5])}", kind, "pass one batch through it first")
+    for name, tensor in named:
+        if tensor.is_inference():  # torch builds no graph with it
+            fix = "build the network outside of it (and copy its weights there), or under torch.no_grad"
+            raise UsageError("it was made in torch.inference_mode and has no derivatives", name, fix)
+    refuse_shared_memory(model)
+
+
+def trainable_names(model: nn.Module) -> frozenset[str]:
+    """Names of the parameters that an optimizer would be given."""
+    return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def ready_made(data: Any) -> Examples:
+    """What an objective is called with.
+
+    Raises:
+        UsageError: If it was taken for pairs.
+    """
+    examples = Examples.of_batches(data)
+    if not examples.ready_made:
+        raise UsageError("these are no ready-made batches", "the data", "take them with Examples.of_batches")
+    return examples
 
 
 def refuse_beside_objective(objective: Any, *, loss: Any, batch_size: int | None, loss_over: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy as shallow
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,6 @@ from ..runtime.caller_context import computing
 from ..runtime.devices import floating_type, moved, pick_device
 from ..runtime.distributed import is_distributed, rank_and_world_size, require_equal
 from ..runtime.random_state import preserved_random_state
-from ..runtime.shared_memory import refuse_shared_memory
 from ..specs.base import check_number
 from ..weights.weights import weights_hash
 from .checks.cautions import misuse
@@ -42,7 +41,7 @@ from .copying import copied, require_faithful
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
 from .fingerprint import fingerprint
 from .forward import forward
-from .joining import counts_of, joined, refuse_beside_objective
+from .joining import counts_of, joined, ready_made, refuse_beside_objective, require_usable, trainable_names
 from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace
 from .passes import Passes, out_of_memory_at_last, refuse_autocast
@@ -127,29 +126,12 @@ class Problem(Passes):
         check_number("weight_decay", weight_decay, least=0)
         refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
         whole = joined(unwrapped(model), loss, objective)
-        lazy = [k for k, p in (*model.named_parameters(), *model.named_buffers()) if nn.parameter.is_lazy(p)]
-        if lazy:
-            fix = "pass one batch through it first"
-            raise UsageError(f"it has no weights yet: {', '.join(lazy[:5])}", type(plain_network(whole)).__name__, fix)
-        _refuse_inference_tensors(whole)
-        refuse_shared_memory(whole)
-        self.weights_hash = weights_hash(whole)
-        self.network_hash = fingerprint(plain_network(whole))
-        made_by = whole.made_by if isinstance(whole, WithLoss) else loss or "cross_entropy"
-        self.loss_name = made_by if isinstance(made_by, str) else name_of(made_by)
-        self.loss_function = whole.loss_function if isinstance(whole, WithLoss) else as_loss(made_by)
-        self.loss_hash = fingerprint(made_by, weights_of=whole)
-        self.loss_over = loss_over
-        self.weight_decay = float(weight_decay)
-        self.by_objective = isinstance(whole, WithObjective)
+        require_usable(whole)
+        self._identify(whole, "cross_entropy" if loss is None else loss)
+        self.loss_over, self.weight_decay = loss_over, float(weight_decay)
         where, kind = pick_device(device), floating_type(whole, dtype)
         refuse_autocast(where)
-        if self.by_objective:
-            examples = self._ready_made(data)
-        else:
-            examples = self._in_order(Examples.of(data).in_memory(_MEMORY_BYTES))
-            if examples.ready_made:
-                raise UsageError("these are ready-made batches", "the data", "give an objective for them")
+        examples = self._examples_of(data)
         super().__init__(
             moved(self._own(whole, examples) if copy else whole, where, kind),
             examples,
@@ -159,17 +141,16 @@ class Problem(Passes):
             mode=mode,
             fixed_batches=mode == "train" or loss_over == "batch",
         )
-        if isinstance(self.model, WithLoss) and not self.by_objective:
+        if isinstance(self.model, WithLoss):
             self.loss_function = self.model.loss_function  # the copy's, on its device
         self.replay_seed = replay_seed
         set_mode(self.model, mode, replay_seed)
-        if mode == "eval":
+        if mode == "eval" and not self.by_objective:  # whose batches are what they are
             refuse_batch_statistics(self.model)
         self.settled = apply_embedding_max_norm(self.model)
         right_for_one_example(self.model)
         self.space = ParameterSpace(self.model, params)
-        trainable = frozenset(k for k, p in self.model.named_parameters() if p.requires_grad)
-        self.decayed = trainable if _decayed is None else _decayed
+        self.decayed = trainable_names(self.model) if _decayed is None else _decayed
         moving = set(self.space.names)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in moving)
@@ -197,11 +178,22 @@ class Problem(Passes):
             fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
             require_equal("weights and examples", [self.weights_hash, self.data_hash], fix)
 
+    def _identify(self, whole: nn.Module, loss: str | LossFunction) -> None:
+        """What the network and its loss are, by hashes and by name."""
+        made_by: Any = whole.made_by if isinstance(whole, WithLoss) else loss
+        self.by_objective = isinstance(whole, WithObjective)
+        self.weights_hash = weights_hash(whole)
+        self.network_hash = fingerprint(plain_network(whole))
+        self.loss_hash = fingerprint(made_by, weights_of=whole)
+        self.loss_name = made_by if isinstance(made_by, str) else name_of(made_by)
+        self.loss_function = whole.loss_function if isinstance(whole, WithLoss) else as_loss(made_by)
+
     def __repr__(self) -> str:
+        kind = "batches" if self.by_objective else "examples"
         domains = f" in {len(self.present_domains())} domains" if self.examples.domains else ""
         return (
             f"<Problem {type(self.network).__name__}: {self.n_parameters:,} parameters, {self.loss_name} over "
-            f"{self.n_examples:,} {'batches' if self.by_objective else 'examples'}{domains}, {str(self.dtype).removeprefix('torch.')} on {self.device}>"
+            f"{self.n_examples:,} {kind}{domains}, {str(self.dtype).removeprefix('torch.')} on {self.device}>"
         )
 
     def _own(self, model: nn.Module, examples: Examples) -> nn.Module:
@@ -224,10 +216,13 @@ class Problem(Passes):
             require_faithful(model, own, loss_of)
         return own
 
-    def _ready_made(self, data: Any) -> Examples:
-        if isinstance(data, Examples) and not data.ready_made:
-            raise UsageError("these are no ready-made batches", "the data", "take them with Examples.of_batches")
-        return Examples.of_batches(data)
+    def _examples_of(self, data: Any) -> Examples:
+        if self.by_objective:
+            return ready_made(data)
+        examples = Examples.of(data)
+        if examples.ready_made:
+            raise UsageError("these are ready-made batches", "the data", "give the objective that takes them")
+        return self._in_order(examples.in_memory(_MEMORY_BYTES))
 
     def _count_terms(self) -> None:
         """Let the objective tell once how many terms it counts in each of its batches.
@@ -281,9 +276,11 @@ class Problem(Passes):
     @property
     def penalty(self) -> Tensor | float:
         """Weight decay's X/2 ‖w‖² at the current weights, float64, shape ``()``, with its graph; 0 without."""
-        if not self.weight_decay:
-            return 0.0
-        own = [p for k, p in self.model.named_parameters() if k in self.decayed]
+        return self.penalty_at({}) if self.weight_decay else 0.0
+
+    def penalty_at(self, moved: Mapping[str, Tensor]) -> Tensor:
+        """The same with some parameters, by name, at other values."""
+        own = [moved.get(k, p) for k, p in self.model.named_parameters() if k in self.decayed]
         squares = [as_real(p).double().square().sum() for p in own]
         return self.weight_decay / 2 * torch.stack(squares).sum()
 
@@ -477,7 +474,7 @@ class Problem(Passes):
             return self.with_penalty(self._sum(lambda batch: [self._evaluate_batch(batch)])[0])
 
     def with_penalty(self, sums: Tensor) -> Tensor:
-        """`batch_sums` ``(..., 5, domains)`` of passes at the current weights, with weight decay's part of the loss."""
+        """`batch_sums` ``(..., 5, domains)`` of passes at the current weights, with weight decay's part in them."""
         if self.weight_decay:
             sums[..., 0, :] += self.penalty * sums[..., 2, :]
         return sums
@@ -574,7 +571,9 @@ class Problem(Passes):
             UsageError: Naming what is, and what to do instead.
         """
         if self.weight_decay:
-            raise UsageError(f"{what} is made of losses of examples, and a penalty is none", "--weight-decay", instead)
+            raise UsageError(
+                f"{what} is made of losses of examples, and a penalty is none", "--weight-decay", instead
+            )
 
     @computing()
     def example_losses(self) -> Tensor | None:
@@ -674,15 +673,3 @@ class Problem(Passes):
         if not scalar.requires_grad:
             return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
         return self.space.flatten(torch.autograd.grad(scalar, self.space.tensors, allow_unused=True))
-
-
-def _refuse_inference_tensors(model: nn.Module) -> None:
-    """Refuse weights that were made in ``torch.inference_mode``: torch builds no graph with them.
-
-    Raises:
-        UsageError: Naming the first.
-    """
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_inference():
-            fix = "build the network outside of it (and copy its weights there), or under torch.no_grad"
-            raise UsageError("it was made in torch.inference_mode and has no derivatives", name, fix)

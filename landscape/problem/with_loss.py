@@ -108,13 +108,15 @@ class WithObjective(WithLoss):
         """Each batch's mean as it is, weighed by its count."""
         return weighed_by_count(name_of(self.made_by))
 
-    def forward(self, ready: Ready) -> Tensor:
-        """Mean loss of each batch, with its graph.
+    def forward(self, ready: Ready, *, apart: bool = False) -> Any:
+        """Mean loss of each batch, with its graph; ``apart`` what `parts` gives for each.
 
         Raises:
             DataError: If the objective returns something else than a loss and a count.
             UsageError: If it changes the mode of the network, or its count is another one than before.
         """
+        if apart:
+            return [self.parts(ready.fresh(place)) for place in range(len(ready))]
         losses, counts = [], []
         for place in range(len(ready)):
             total, count = self._of_one(ready.fresh(place))
