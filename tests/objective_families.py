@@ -85,7 +85,8 @@ def graphs() -> Family:
     batches = []
     for nodes, count in ((7, 2), (5, 1), (9, 3)):
         edges = torch.randint(0, nodes, (2, 2 * nodes), generator=torch.Generator().manual_seed(nodes))
-        adjacency = torch.sparse_coo_tensor(edges, torch.full((2 * nodes,), 0.5, dtype=F64), (nodes, nodes))
+        values = torch.full((2 * nodes,), 0.5, dtype=F64)
+        adjacency = torch.sparse_coo_tensor(edges, values, (nodes, nodes), check_invariants=True)
         batches.append(Graphs(randn(nodes, 3, seed=nodes), adjacency, torch.arange(nodes) % count, labels(count, 2)))
 
     def objective(model: nn.Module, batch: Graphs) -> Tensor:
@@ -100,7 +101,8 @@ class NodeNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         edges = torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]])
-        self.register_buffer("adjacency", torch.sparse_coo_tensor(edges, torch.full((6,), 0.7), (5, 5)).coalesce())
+        adjacency = torch.sparse_coo_tensor(edges, torch.full((6,), 0.7), (5, 5), check_invariants=True)
+        self.register_buffer("adjacency", adjacency.coalesce(), persistent=False)
         self.layer = nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:

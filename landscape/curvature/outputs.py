@@ -104,7 +104,7 @@ def require_halves(problem: Problem) -> None:
     batch = problem.head(1)
     with torch.enable_grad():
         outputs = _of_objective(problem, batch)
-        apart = float(outputs.total(outputs.tensors))
+        apart = float(outputs.total(outputs.tensors).detach())
     with torch.no_grad():
         whole = float(mean_loss(problem.loss_function, problem.output(batch), batch.targets)) * float(batch.targets)
     if abs(whole - apart) > _SAME[problem.dtype] * max(abs(whole), abs(apart)):

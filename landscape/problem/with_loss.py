@@ -166,8 +166,8 @@ class WithObjective(WithLoss):
                 "it changes the mode of the network", name, "leave train() and eval() out; --mode decides"
             )
         total, count = understood(result, name)
-        if not count and float(total):
-            raise DataError(f"it returned a loss of {float(total):.4g} with a count of 0", name, "count what it sums")
+        if not count and float(total.detach()):
+            raise DataError(f"it returned a loss of {float(total.detach()):.4g} with a count of 0", name, "count what it sums")
         return total, count
 
 

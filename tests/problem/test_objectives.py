@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,10 @@ def plain_total(family: Family, decay: float = 0.0) -> tuple[Callable[[Tensor], 
     return flat_function(both, total)
 
 
+def value(function: Callable[[Tensor], Tensor], weights: Tensor) -> float:
+    return float(function(weights).detach())
+
+
 @pytest.fixture(params=list(FAMILIES))
 def family(request: pytest.FixtureRequest) -> Family:
     return FAMILIES[request.param]()
@@ -62,7 +67,7 @@ def test_loss_gradient_and_hessian_are_those_of_the_plain_total(family: Family):
     expected = torch.autograd.functional.hessian(function, weights)
     variable = weights.clone().requires_grad_()
     (slope,) = torch.autograd.grad(function(variable), variable)
-    assert problem.loss() == pytest.approx(float(function(weights)), rel=1e-12)
+    assert problem.loss() == pytest.approx(value(function, weights), rel=1e-12)
     assert float(loss) == pytest.approx(problem.loss(), rel=1e-12)
     torch.testing.assert_close(gradient, slope, **CLOSE)
     torch.testing.assert_close(operator_of(problem).dense(), expected, **CLOSE)
@@ -86,7 +91,7 @@ def test_the_hessian_command_finds_its_spectrum(family: Family):
 def test_weight_decay_is_a_part_of_loss_gradient_and_hessian(family: Family):
     problem = problem_of(family, weight_decay=0.3)
     function, weights = plain_total(family, 0.3)
-    assert problem.loss() == pytest.approx(float(function(weights)), rel=1e-12)
+    assert problem.loss() == pytest.approx(value(function, weights), rel=1e-12)
     without = operator_of(problem_of(family)).dense()
     with_it = operator_of(problem).dense()
     torch.testing.assert_close(with_it, without + 0.3 * torch.eye(len(weights), dtype=F64), **CLOSE)
@@ -99,22 +104,22 @@ def test_surfaces_and_sharpness_are_of_the_plain_total(family: Family):
     function, weights = plain_total(family, 0.1)
     surface = landscape.surface(problem, dim=1, points=5, range=0.5, direction=("gaussian",))
     along = torch.cat([t.reshape(-1) for t in (surface.vectors[f"d1.{n}"] for n in problem.space.names)]).to(F64)
-    expected = [float(function(weights + x * along)) for x in surface.data["x"].values.tolist()]
+    expected = [value(function, weights + x * along) for x in surface.data["x"].values.tolist()]
     assert surface.data["loss"].values.tolist() == pytest.approx(expected, rel=1e-6)
-    found = landscape.sharpness(problem, m=(1, len(family.batches)), rho=(0.05,))["measures"]
+    found = landscape.sharpness(problem, m=tuple({1, len(family.batches)}), rho=(0.05,))["measures"]
     variable = weights.clone().requires_grad_()
     (g,) = torch.autograd.grad(function(variable), variable)
-    rise = float(function(weights + 0.05 * g / g.norm()) - function(weights))
+    rise = value(function, weights + 0.05 * g / g.norm()) - value(function, weights)
     assert found[-1]["value"] == pytest.approx(rise, rel=1e-8)
     if len(family.batches) > 1:
         each = [plain_total(Family(family.network, [b], family.objective), 0.1) for b in family.batches]
         counts = [float(called(family.objective, family.network, b)[1]) for b in family.batches]
-        value = 0.0
+        mean_rise = 0.0
         for (one, w), count in zip(each, counts, strict=True):
             v = w.clone().requires_grad_()
             (g,) = torch.autograd.grad(one(v), v)
-            value += count * float(one(w + 0.05 * g / g.norm()) - one(w)) / sum(counts)
-        assert found[0]["value"] == pytest.approx(value, rel=1e-8)
+            mean_rise += count * (value(one, w + 0.05 * g / g.norm()) - value(one, w)) / sum(counts)
+        assert found[0]["value"] == pytest.approx(mean_rise, rel=1e-8)
 
 
 def test_domains_have_their_own_means_and_add_up(family: Family):
@@ -126,7 +131,7 @@ def test_domains_have_their_own_means_and_add_up(family: Family):
     for name, batches in parts.items():
         function, weights = plain_total(Family(family.network, batches, family.objective))
         top = torch.linalg.eigvalsh(torch.autograd.functional.hessian(function, weights))[-1]
-        assert whole["domains"][name]["loss"] == pytest.approx(float(function(weights)), rel=1e-10)
+        assert whole["domains"][name]["loss"] == pytest.approx(value(function, weights), rel=1e-10)
         assert whole["domains"][name]["eigenvalues"][0] == pytest.approx(float(top), rel=1e-6, abs=1e-9)
     found = landscape.domains(problem)
     assert found["domains"]["b"]["n"] == len(family.batches) - 1
@@ -210,7 +215,7 @@ class Scaled(nn.Module):
 
 
 @pytest.mark.parametrize("over", ["example", "batch"])
-def test_parameters_of_an_ordinary_loss(over: str):
+def test_parameters_of_an_ordinary_loss(over: str, tmp_path: Path):
     net, loss = nn.Linear(3, 3).double(), Scaled()
     x, y = randn(12, 3), labels(12, 3)
     problem = Problem(net, (x, y), loss, device="cpu", loss_over=over, batch_size=6)
@@ -219,8 +224,16 @@ def test_parameters_of_an_ordinary_loss(over: str):
     torch.testing.assert_close(
         operator_of(problem).dense(), torch.autograd.functional.hessian(function, weights), **CLOSE
     )
-    path = landscape.path(problem, problem.with_model(problem.twin()), points=3)
-    assert path.data["loss"].values.tolist() == pytest.approx([problem.loss()] * 3)
+    there = weights + 0.1
+    named = {k: v.view(p.shape) for (k, p), v in zip(both.named_parameters(), _cut(there, both), strict=True)}
+    torch.save({k.removeprefix("network."): v for k, v in named.items()}, tmp_path / "b.pt")
+    path = landscape.path(problem, tmp_path / "b.pt", points=3)
+    expected = [value(function, weights + t * (there - weights)) for t in (0, 0.5, 1)]
+    assert path.data["loss"].values.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def _cut(vector: Tensor, model: nn.Module) -> list[Tensor]:
+    return list(vector.split([p.numel() for p in model.parameters()]))
 
 
 # -- what is refused, each by name -------------------------------------------------------------------------------------
