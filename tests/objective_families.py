@@ -40,7 +40,7 @@ class Family:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-# -- coupled: every example of a batch looks at all others ------------------------------------------------------------
+# -- coupled: every example of a batch looks at all others -----------------------------------------------------------
 
 
 def contrastive() -> Family:
@@ -119,7 +119,7 @@ def nodes() -> Family:
     return Family(seeded(NodeNet), batches, objective)
 
 
-# -- ragged texts, padded batch by batch ------------------------------------------------------------------------------
+# -- ragged texts, padded batch by batch -----------------------------------------------------------------------------
 
 
 class Tagger(nn.Module):
@@ -149,7 +149,7 @@ def ragged() -> Family:
     return Family(seeded(Tagger), batches, objective)
 
 
-# -- detection: lists of images and of targets ------------------------------------------------------------------------
+# -- detection: lists of images and of targets -----------------------------------------------------------------------
 
 
 class Detector(nn.Module):
@@ -184,7 +184,7 @@ def detection() -> Family:
     return Family(seeded(Detector), batches, objective)
 
 
-# -- a network that computes its loss ---------------------------------------------------------------------------------
+# -- a network that computes its loss --------------------------------------------------------------------------------
 
 
 @dataclass
@@ -219,7 +219,7 @@ def encoder_decoder() -> Family:
     return Family(seeded(EncoderDecoder), batches, objective)
 
 
-# -- several outputs, targets in a dictionary, in two halves ----------------------------------------------------------
+# -- several outputs, targets in a dictionary, in two halves ---------------------------------------------------------
 
 
 class TwoHeads(nn.Module):
@@ -251,7 +251,7 @@ def two_tasks() -> Family:
     return Family(seeded(TwoHeads), batches, TwoTasks())
 
 
-# -- losses with parameters of their own -------------------------------------------------------------------------------
+# -- losses with parameters of their own -----------------------------------------------------------------------------
 
 
 class Prototypes(nn.Module):
@@ -291,7 +291,7 @@ def physics() -> Family:
     return Family(net, batches, objective)
 
 
-# -- (x, y, metadata) --------------------------------------------------------------------------------------------------
+# -- (x, y, metadata) ------------------------------------------------------------------------------------------------
 
 
 def metadata() -> Family:

@@ -554,15 +554,15 @@ class Problem(Passes):
         loss = self.batch_loss(batch)
         return loss if self.loss_over == "batch" else loss * batch_weight(self.loss_function, batch.targets)
 
-    def require_examples(self, what: str) -> None:
-        """Refuse what needs the losses of single examples where the loss is over batches.
+    def require_examples(self, what: str, instead: str = "leave it out here") -> None:
+        """Refuse what needs the losses of single examples where the loss is over batches, or an objective's.
 
         Raises:
             UsageError: Naming what needs them.
         """
         if self.loss_over == "batch" or self.by_objective:
             where = f"objective {self.loss_name}" if self.by_objective else "--loss-over batch"
-            raise UsageError(f"{what} is made of single examples", where, "leave it out here")
+            raise UsageError(f"{what} is made of single examples", where, instead)
 
     def require_no_penalty(self, what: str, instead: str) -> None:
         """Refuse what is made of the gradients of single losses where a penalty is part of the loss.

@@ -167,7 +167,9 @@ class WithObjective(WithLoss):
             )
         total, count = understood(result, name)
         if not count and float(total.detach()):
-            raise DataError(f"it returned a loss of {float(total.detach()):.4g} with a count of 0", name, "count what it sums")
+            raise DataError(
+                f"it returned a loss of {float(total.detach()):.4g} with a count of 0", name, "count what it sums"
+            )
         return total, count
 
 

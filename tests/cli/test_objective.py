@@ -150,7 +150,9 @@ def test_another_objective_is_another_computation(tmp_path: Path, landscape) -> 
         (("--weight-decay", "nan"), 2, "--weight-decay"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(words: tuple[str, ...], code: int, told: str, tmp_path, landscape) -> None:
+def test_what_cannot_be_is_said_in_one_line(
+    words: tuple[str, ...], code: int, told: str, tmp_path, landscape
+) -> None:
     prepare("metadata", tmp_path)
     said = landscape("hessian", *WORDS, *(() if "--data" in words else ("--data", "m.py:data")), *words)
     assert said.code == code

@@ -187,7 +187,7 @@ def _require_mean(problem: Problem, batch: Batch, output: Any) -> None:
         few = [batch.rows(p) for p in np.array_split(np.arange(n), [2, 4, 7, 11]) if len(p)]
         whole = problem.batch_loss(batch), _weight(problem, batch.targets)
         apart = [(problem.batch_loss(b), _weight(problem, b.targets)) for b in few]
-        _require_mean_of(f"the loss that {type(problem.model).__name__} computes", *_numbers(whole, apart))
+        _require_mean_of(f"the loss that {type(problem.network).__name__} computes", *_numbers(whole, apart))
 
 
 Weighed = tuple[float, float]
@@ -237,7 +237,7 @@ def _require_rows(problem: Problem, output: Any, few: Sequence[Batch], parts: Se
         if worst > _ROWS[problem.dtype] * max(size, 1e-30):
             raise UsageError(
                 f"the output for an example depends on the others in its batch: by {worst:.2g} of up to {size:.3g}",
-                type(problem.model).__name__,
+                type(problem.network).__name__,
                 "let the network look at each example alone; or take the mean over recorded batches of --batch-size "
                 "examples with --loss-over batch",
             )
