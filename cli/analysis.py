@@ -98,7 +98,12 @@ def facts(result: Any) -> str:
     accuracy = f", accuracy {percent(share)}" if share is not None else ""
     cautions = "".join(f"\nCAUTION: {c}" for c in r.get("cautions") or ())
     over = f" in batches of {r['micro_batch']}" if r.get("loss_over") == "batch" else ""
+    what = f"{r['n_examples']} examples{over}"
+    if r.get("objective"):
+        what = f"{r['n_examples']} ready-made batches that count {number(r['n_counted'], 6)}"
+    if r.get("weight_decay"):
+        accuracy += f", weight decay {r['weight_decay']:g} in it"
     return (
-        f"loss {number(loss, 5)}{accuracy} on {r['n_examples']} examples{over} "
+        f"loss {number(loss, 5)}{accuracy} on {what} "
         f"({r['split']}), {r['n_parameters']:,} parameters, {r['dtype']} on {r['device']}{cautions}"
     )

@@ -127,7 +127,13 @@ def _targets(results: Sequence[Any], direction: str | None = None) -> list[str]:
     """What a figure shows: the targets, and how they were looked at where that is not as usual."""
     shown = set()
     for r in results:
-        usual = {"operator": "hessian", "mode": "eval", "loss_over": "example", "dtype": "float32"}
+        usual = {
+            "operator": "hessian",
+            "mode": "eval",
+            "loss_over": "example",
+            "dtype": "float32",
+            "weight_decay": 0.0,
+        }
         asked = {k: r.record.get(k) for k in (*usual, "params", "replay_seed")}
         how = "".join(f" {k}={v}" for k, v in asked.items() if v is not None and v != usual.get(k))
         shown |= {f"{t}{how}" for t in r.record.get("targets") or [r.record.get("target")]}

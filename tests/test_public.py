@@ -22,9 +22,10 @@ OPTIM = """
 PROBLEM = """
     batch_loss batch_sum batches check_custom_autograd_functions data_hash describe evaluate example_losses
     example_weights forward_only gradient head hvp loss loss_and_gradient loss_tensor micro_batches n_examples
-    n_parameters output per_example present_domains require_examples require_finite restrict_to_domain
-    restrict_to_examples restrict_to_parameters retry_on_oom shrink_after stretch summed sums temporary_weights
-    to_float64 total_weight twice_differentiable twin unused_parameters weighted weights with_examples with_model
+    n_parameters network output penalty penalty_at per_example present_domains require_examples require_finite
+    require_no_penalty restrict_to_domain restrict_to_examples restrict_to_parameters retry_on_oom shrink_after
+    stretch summed sums temporary_weights to_float64 total_weight twice_differentiable twin unused_parameters
+    weighted weights with_examples with_model with_penalty
 """
 KEYWORDS = {
     "hessian": "problem spec seed per_domain store options",

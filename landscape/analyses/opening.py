@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ..base.errors import UsageError
 from ..base.names import Registry
@@ -14,12 +16,14 @@ from ..base.plugins import Plugin, resolve
 from ..data.changes import changed
 from ..data.examples import Examples
 from ..data.images import NORMALIZATIONS
+from ..data.objectives import as_objective
 from ..data.splits import Splits, open_data
 from ..models.build import build_model, facts_of
 from ..models.repeatable import require_repeatable
 from ..problem.checks.cautions import image_scale
+from ..problem.joining import joined
 from ..problem.problem import Problem
-from ..registry import DATA, LOSSES, MODELS
+from ..registry import DATA, LOSSES, MODELS, OBJECTIVES
 from ..results.provenance import origins
 from ..results.run import Run
 from ..results.target import Target
@@ -77,7 +81,11 @@ def selected(
     recorded = target.run.spec if target.run else {}
     data = _named("data", spec.data, recorded, DATA, trust)
     data_arg = spec.data_arg or (() if spec.data else recorded.get("data_arg", ()))
-    splits = open_data(data, key_values(data_arg, "data_arg"), first or spec.examples)
+    if spec.objective and not spec.data:
+        fix = "name a callable that returns ready-made batches with --data"
+        raise UsageError("an objective wants its own batches, not those of a run", "--objective", fix)
+    ready = spec.objective is not None
+    splits = open_data(data, key_values(data_arg, "data_arg"), first or spec.examples, ready_made=ready)
     if target.run and not spec.data:  # the examples as the run was trained on them
         splits = changed(splits, recorded, recorded.get("holdout", ()), recorded["seed"][0]).splits
     splits.check_domains(spec.domain, "--domain")
@@ -104,19 +112,28 @@ def opened(
         seed_everything(0, "open")
         chosen = selected(target, spec, all_domains=all_domains, trust=trust)
         examples, data = chosen.examples, chosen.data
-        loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
+        if spec.objective:
+            loss = _named("objective", spec.objective, {}, OBJECTIVES, trust)
+        else:
+            loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
+        objective = as_objective(loss.call) if spec.objective else None
         plugin = _named("model", spec.model, recorded, MODELS, trust)
         model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
-        build = functools.partial(
-            build_model, plugin, key_values(model_arg, "model_arg"), facts or facts_of(chosen.splits["train"])
-        )
+        arguments, known = key_values(model_arg, "model_arg"), facts or facts_of(chosen.splits["train"])
+
+        def build() -> nn.Module:
+            # A loss with parameters is copied: each problem has its own checkpoint's in it.
+            made_by = objective if objective is not None else loss.call
+            own = copy.deepcopy(made_by) if isinstance(made_by, nn.Module) else made_by
+            return joined(build_model(plugin, arguments, known), own, None if objective is None else own)
+
         model = build()
         kept = load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
         require_repeatable(model, build, kept, examples, plugin.name)
         problem = Problem(
             model,
             examples,
-            loss.call,
+            None if spec.objective else loss.call,
             params=spec.params,
             batch_size=spec.batch_size,
             device=spec.device,
@@ -125,14 +142,17 @@ def opened(
             mode=spec.mode,
             replay_seed=spec.replay_seed,
             loss_over=spec.loss_over,
+            objective=objective,
+            weight_decay=spec.weight_decay,
             copy=False,  # built here, for nobody else
         )
     problem.loss_name = loss.name
-    problem.origins = origins({"data": data, "model": plugin, "loss": loss}, [target.checkpoint])
+    named = {"data": data, "model": plugin, "objective" if spec.objective else "loss": loss}
+    problem.origins = origins(named, [target.checkpoint])
     problem.start = _start(target.run)
     if not (target.run and target.run.spec.get("init") is None and not spec.data):  # else it was trained as it is
         given = NORMALIZATIONS.get(str(examples.facts.get("normalize")))
-        problem.cautions += image_scale(model, examples.facts, given, plugin.name)
+        problem.cautions += image_scale(problem.network, examples.facts, given, plugin.name)
     return problem, {k: e for k, e in chosen.others.items() if len(e)}
 
 

@@ -23,14 +23,17 @@ from torch import Tensor
 from ..base.errors import UsageError
 from ..data.examples import Batch
 from ..data.loss_values import batch_weight, example_weights, mean_loss, prediction_weights
-from ..data.losses import IGNORED, LossFunction, class_numbers, prediction
+from ..data.losses import IGNORED, LossFunction, class_numbers
 from ..numerics.tensors import as_real
 from ..problem.problem import Problem
 from ..problem.products import Apply, zero
 from .likelihoods import Likelihood, likelihood_of
+from .outputs import Outputs, outputs_of
 
-Factor = Callable[[Problem, Batch, int, Tensor], Callable[[Tensor], Tensor]]
-"""From a batch, the place of its first example and its outputs to B: a map from output to output tangents.
+Tangents = list[Tensor]
+Factor = Callable[[Problem, Batch, int, Outputs], Callable[[Tangents], Tangents]]
+"""From a batch, the place of its first example and its outputs to B: a map from output to output tangents, one for
+each output.
 
 Complex outputs are two real ones each: their tangents have a last dimension of 2."""
 
@@ -46,22 +49,25 @@ def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], App
     def build(problem: Problem, batch: Batch, first_example: int) -> Apply:
         space = problem.space
         with problem.twice_differentiable():
-            returned = prediction(problem.output(batch))
-            output = as_real(returned)
-        problem.check_custom_autograd_functions(output)
-        if not output.requires_grad:
+            outputs = outputs_of(problem, batch)
+            real = [as_real(t) for t in outputs.tensors]
+        for output in real:
+            problem.check_custom_autograd_functions(output)
+        if not real:
             return zero(problem)
-        u = torch.zeros_like(output, requires_grad=True)
-        pulled = torch.autograd.grad(output, space.tensors, u, create_graph=True, allow_unused=True)
+        u = [torch.zeros_like(output, requires_grad=True) for output in real]
+        pulled = torch.autograd.grad(real, space.tensors, u, create_graph=True, allow_unused=True)
         live = [i for i, g in enumerate(pulled) if g is not None and g.requires_grad]
         if not live:
             return zero(problem)
-        b = factor(problem, batch, first_example, returned.detach())
+        b = factor(problem, batch, first_example, outputs)
 
         def apply(parts: Sequence[Tensor], again: bool) -> Tensor:
             ends = [pulled[i] for i in live]
-            tangent = torch.autograd.grad(ends, u, [parts[i] for i in live], retain_graph=True)[0]
-            found = torch.autograd.grad(output, space.tensors, b(tangent), retain_graph=again, allow_unused=True)
+            along = [parts[i] for i in live]
+            pushed = torch.autograd.grad(ends, u, along, retain_graph=True, allow_unused=True)
+            tangents = [torch.zeros_like(o) if t is None else t for o, t in zip(real, pushed, strict=True)]
+            found = torch.autograd.grad(real, space.tensors, b(tangents), retain_graph=again, allow_unused=True)
             return space.flatten(found)
 
         return apply
@@ -69,17 +75,30 @@ def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], App
     return build
 
 
-def loss_hessian(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
+def loss_hessian(problem: Problem, batch: Batch, first_example: int, outputs: Outputs) -> Callable[[Any], Any]:
     """B of the generalised Gauss-Newton matrix: the Hessian of the batch's summed loss at its outputs."""
-    z, slope = _slope(problem.loss_function, output, batch.targets, graph=True)
+    leaves, slopes = _slopes(outputs, graph=True)
+    alive = [s for s in slopes if s.requires_grad]
     whole = 1.0 if problem.loss_over == "example" else 1 / float(batch_weight(problem.loss_function, batch.targets))
 
-    def apply(tangent: Tensor) -> Tensor:
-        if not slope.requires_grad:  # a loss that is piecewise linear in the outputs
-            return torch.zeros_like(tangent)
-        return torch.autograd.grad(slope, z, tangent, retain_graph=True)[0] * whole
+    def apply(tangents: Tangents) -> Tangents:
+        if not alive:  # a loss that is piecewise linear in the outputs
+            return [torch.zeros_like(t) for t in tangents]
+        along = [t for t, s in zip(tangents, slopes, strict=True) if s.requires_grad]
+        found = torch.autograd.grad(alive, leaves, along, retain_graph=True, allow_unused=True)
+        return [torch.zeros_like(t) if f is None else f * whole for f, t in zip(found, tangents, strict=True)]
 
     return apply
+
+
+def _one(function: Callable[[Problem, Batch, int, Tensor], Callable[[Tensor], Tensor]]) -> Factor:
+    """A factor of networks with one output."""
+
+    def factor(problem: Problem, batch: Batch, first_example: int, outputs: Outputs) -> Callable[[Any], Any]:
+        b = function(problem, batch, first_example, outputs.only().detach())
+        return lambda tangents: [b(tangents[0])]
+
+    return factor
 
 
 def label_slopes(unit: str) -> Factor:
@@ -90,34 +109,41 @@ def label_slopes(unit: str) -> Factor:
     return _of_predictions if unit == "prediction" else _of_examples
 
 
-def _of_examples(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
-    _, slope = _slope(problem.loss_function, output, batch.targets)
+def _of_examples(problem: Problem, batch: Batch, first_example: int, outputs: Outputs) -> Callable[[Any], Any]:
+    slopes = _slopes(outputs)[1]
     weights = example_weights(problem.loss_function, batch.targets)
-    if weights is None:
-        return _outer([slope])
-    shares = weights.to(slope).sqrt()
-    return _outer([slope / shares.where(shares > 0, 1).view(-1, *[1] * (slope.ndim - 1))])
+    if weights is not None:
+        shares = weights.sqrt()
+        shares = shares.where(shares > 0, 1)
+        slopes = [s / shares.to(s).view(-1, *[1] * (s.ndim - 1)) for s in slopes]
+
+    def apply(tangents: Tangents) -> Tangents:
+        share = torch.stack([(s * t).flatten(1).sum(1) for s, t in zip(slopes, tangents, strict=True)]).sum(0)
+        return [s * share.view(-1, *[1] * (s.ndim - 1)) for s in slopes]
+
+    return apply
 
 
-def _of_predictions(problem: Problem, batch: Batch, first_example: int, output: Tensor) -> Callable[[Tensor], Tensor]:
+def _of_predictions(problem: Problem, batch: Batch, first_example: int, outputs: Outputs) -> Callable[[Any], Any]:
     """Predictions of one example share weights of the network, but not outputs: B has a block for each of them.
 
     Raises:
         UsageError: If the loss does not say what each prediction weighs.
     """
     loss = problem.loss_function
+    output = outputs.only().detach()
     if output.ndim <= 2:  # one prediction each, of all outputs
-        return _of_examples(problem, batch, first_example, output)
+        return _of_examples(problem, batch, first_example, outputs)
     name = getattr(loss, "__name__", type(loss).__name__)
     places = prediction_weights(loss, batch.targets)
     if places is None:
         fix = "use --unit example, or a cross-entropy with one class per place"
         raise UsageError("it does not say what each prediction weighs", name, fix)
-    _, slope = _slope(loss, output, batch.targets)
+    slope = _slope(loss, output, batch.targets)
     dim = slope.ndim - 1 if name in _CLASSES_LAST else 1
     weights = places.to(slope).unsqueeze(dim)
     scale = weights.where(weights > 0, 1)
-    return lambda tangent: slope * ((slope * tangent).sum(dim, keepdim=True) / scale)
+    return lambda tangents: [slope * ((slope * tangents[0]).sum(dim, keepdim=True) / scale)]
 
 
 def fisher(problem: Problem) -> Factor:
@@ -128,7 +154,7 @@ def fisher(problem: Problem) -> Factor:
     """
     likelihood = likelihood_of(problem)
     if likelihood.name == "nll":
-        return functools.partial(_nll_fisher, likelihood)
+        return _one(functools.partial(_nll_fisher, likelihood))
     return loss_hessian
 
 
@@ -153,20 +179,29 @@ def sampled_fisher(problem: Problem, seed: int, samples: int) -> Factor:
         for table in drawn[0]:
             numbers = torch.from_numpy(table[first_example : first_example + len(batch)]).to(as_real(output))
             target, scale = _drawn_target(likelihood, output, batch.targets, numbers)
-            slopes.append(_slope(likelihood.loss, output, target)[1] * (scale / samples**0.5))
+            slopes.append(_slope(likelihood.loss, output, target) * (scale / samples**0.5))
         return _outer(slopes)
 
-    return factor
+    return _one(factor)
 
 
-def _slope(loss: LossFunction, output: Tensor, target: Any, *, graph: bool = False) -> tuple[Tensor, Tensor]:
-    """The outputs, as real numbers, as a leaf, and the slope of the summed loss there, ``(n, ...)``."""
-    z = as_real(output.detach()).requires_grad_()
+def _slopes(outputs: Outputs, *, graph: bool = False) -> tuple[list[Tensor], list[Tensor]]:
+    """The outputs, as real numbers, as leaves, and the slopes of the summed loss there."""
+    leaves = [as_real(t.detach()).requires_grad_() for t in outputs.tensors]
     with torch.enable_grad():
-        seen = torch.view_as_complex(z) if output.is_complex() else z
-        total = mean_loss(loss, seen, target) * batch_weight(loss, target)
-        slope = torch.autograd.grad(total, z, create_graph=graph)[0] if total.requires_grad else torch.zeros_like(z)
-    return z, slope
+        kinds = [t.is_complex() for t in outputs.tensors]
+        seen = [torch.view_as_complex(z) if c else z for z, c in zip(leaves, kinds, strict=True)]
+        total = outputs.total(seen)
+        found: Any = [None] * len(leaves)
+        if total.requires_grad:
+            found = torch.autograd.grad(total, leaves, create_graph=graph, allow_unused=True)
+    return leaves, [torch.zeros_like(z) if s is None else s for z, s in zip(leaves, found, strict=True)]
+
+
+def _slope(loss: LossFunction, output: Tensor, target: Any) -> Tensor:
+    """The slope of the summed loss of one output at other targets, ``(n, ...)``."""
+    weight = batch_weight(loss, target)
+    return _slopes(Outputs([output], lambda values: mean_loss(loss, values[0], target) * weight))[1][0]
 
 
 def _outer(slopes: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:

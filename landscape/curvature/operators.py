@@ -4,7 +4,7 @@ Of the mean loss over the examples of a `Problem`, exact over ragged micro-batch
 
 ========================  ==========================================================================
 ``hessian``               ∇²L
-``ggn``                   generalised Gauss-Newton, (1/N) Σ Jᵀ (∇²ℓ) J
+``ggn``                   generalised Gauss-Newton, (1/N) Σ Jᵀ (∇²ℓ) J, and X·I of a weight decay X, as ∇²L has it
 ``fisher``                type-2 Fisher, labels in expectation under the prediction
 ``fisher-mc``             the same with drawn labels
 ``empirical-fisher``      (1/Σw) Σ wᵢ gᵢ gᵢᵀ, gᵢ the gradient of example (or prediction) i, wᵢ its weight
@@ -29,6 +29,7 @@ from ..problem.problem import Problem
 from ..problem.products import Build, Products, hessian_of_batch
 from ..specs.analysis import OPERATORS
 from .gauss_newton import fisher, gauss_newton_of_batch, label_slopes, loss_hessian, sampled_fisher
+from .outputs import require_halves
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -118,7 +119,10 @@ class CurvatureOperator(Operator):
         if kind not in OPERATORS:
             raise UsageError(f"unknown operator {kind!r}", "--operator", f"there is: {', '.join(OPERATORS)}")
         if kind not in ("hessian", "ggn"):
-            problem.require_examples(f"the {kind} matrix")
+            problem.require_examples(f"the {kind} matrix", "use --operator ggn or hessian")
+            problem.require_no_penalty(f"the {kind} matrix", "use ggn or hessian, which gain X·I, or leave it out")
+        if kind != "hessian":
+            require_halves(problem)
         self.problem, self.kind = problem, kind
         self._products = Products(problem, self._build(seed, samples, unit), memory=memory)
         self._mean = problem.gradient() if kind == "gradient-covariance" else None
@@ -139,6 +143,8 @@ class CurvatureOperator(Operator):
         found = self._products(vector)
         if self._mean is not None:
             found = found - self._mean * (self._mean @ vector.to(self._mean))
+        if self.kind == "ggn" and self.problem.weight_decay:  # the Hessian's products have it from the loss
+            found = found + self.problem.weight_decay * vector.to(found)
         return found
 
     def close(self) -> None:

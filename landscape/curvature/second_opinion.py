@@ -15,6 +15,7 @@ from ..base.errors import UsageError
 from ..data.examples import Batch
 from ..data.loss_values import mean_loss
 from ..problem.problem import Problem
+from ..problem.with_loss import WithLoss
 from ..runtime.random_state import preserved_random_state, seed_everything
 from .operators import Operator
 
@@ -42,6 +43,9 @@ def cross_check(
     batches = list(problem.batches())
     if not all(isinstance(b.inputs, Tensor) and isinstance(b.targets, Tensor) for b in batches):
         raise UsageError(f"{name} takes models of one input tensor", f"--cross-check {name}", "drop it")
+    if problem.weight_decay or isinstance(problem.model, WithLoss):
+        what = f"{name} knows no weight decay and no parameters of a loss"
+        raise UsageError(what, f"--cross-check {name}", "drop it")
     if any(p.is_complex() for p in problem.space.tensors):
         raise UsageError(f"{name} takes no complex weights for two real ones", f"--cross-check {name}", "drop it")
     model = problem.twin()

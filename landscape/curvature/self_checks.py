@@ -22,7 +22,7 @@ def require_equal_passes(first: float, second: float, problem: Problem) -> None:
     if abs(first - second) > _LOSS_LIMIT[problem.dtype] * max(1.0, abs(first)):
         raise NumericalError(
             f"two passes over the same examples give the losses {first:.7g} and {second:.7g}",
-            type(problem.model).__name__,
+            type(problem.network).__name__,
             "the forward is random: make it deterministic in eval mode",
         )
 
@@ -64,7 +64,7 @@ def symmetry_error(probes: Probes, problem: Problem, reason: str | None = None, 
             reason = "they are rounded: in float64 they agree with differences of the gradient; use --dtype float64"
         raise NumericalError(
             f"the curvature products are not symmetric (relative error {worst:.1e})",
-            type(problem.model).__name__,
+            type(problem.network).__name__,
             reason or "an operation of the model has a wrong second derivative, or its forward is random",
         )
     return worst

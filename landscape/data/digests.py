@@ -48,7 +48,7 @@ class Survey:
             finite = True
             for leaf in (*leaves(inputs), *leaves(target)):
                 hasher.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
-                hasher.update(_bytes(leaf))
+                hasher.update(bytes_of(leaf))
                 finite = finite and _surely_finite(leaf)
             digests.append(hasher.digest())
             if _is_label(target, rows=False):
@@ -68,7 +68,7 @@ def digests_of(inputs: Any, targets: Any) -> list[bytes]:
     digests = []
     for rows in _stretches(found):
         n = rows.stop - rows.start
-        raws = [_bytes(leaf[rows]) for leaf in found]
+        raws = [bytes_of(leaf[rows]) for leaf in found]
         parts = [(raw, len(raw) // n, head) for raw, head in zip(raws, heads, strict=True)]
         for i in range(n):
             hasher = start.copy()
@@ -139,7 +139,7 @@ def _stretches(tensors: list[Tensor]) -> Iterator[slice]:
         yield slice(first, min(first + step, n))
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of all elements in order."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu()
     # Numpy knows no bfloat16 or eight-bit floats: bits are carried by integers of the same size.

@@ -18,6 +18,7 @@ from ..base.names import unknown_name
 from ..numerics.trees import leaves, map_tensors, take_rows
 from ..runtime.devices import type_at
 from .digests import Indices
+from .ready import Ready, ReadyStore, joined_ready, read_ready
 from .sources import is_table, store_of
 from .stores import Store, TensorStore, joined
 
@@ -28,7 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples: ``inputs`` and ``targets`` (trees of tensors, examples first), ``domain`` ``(n,)`` int64."""
+    """Some examples: ``inputs`` and ``targets`` (trees of tensors, examples first), ``domain`` ``(n,)`` int64.
+
+    Where an objective is given ready-made batches, each of these is an example, ``inputs`` are `Ready`, and the
+    targets are how many terms each counts.
+    """
 
     inputs: Any
     targets: Any
@@ -43,12 +48,17 @@ class Batch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, type_at(tensor, dtype))
 
-        return Batch(map_tensors(self.inputs, move), map_tensors(self.targets, move), self.domain.to(device))
+        ready = isinstance(self.inputs, Ready)
+        inputs = self.inputs.to(device, dtype) if ready else map_tensors(self.inputs, move)
+        # How many terms a batch counts is no value of the network's: it is exact, and stays so.
+        targets = map_tensors(self.targets, lambda t: t.to(device) if ready else move(t))
+        return Batch(inputs, targets, self.domain.to(device))
 
     def rows(self, positions: Indices) -> Batch:
         """Some of its examples."""
         index = torch.from_numpy(positions).to(self.domain.device)
-        return Batch(take_rows(self.inputs, index), take_rows(self.targets, index), self.domain[index])
+        inputs = self.inputs.rows(index) if isinstance(self.inputs, Ready) else take_rows(self.inputs, index)
+        return Batch(inputs, take_rows(self.targets, index), self.domain[index])
 
     def counts(self, n_domains: int) -> Tensor:
         """Examples of each domain, float64, shape ``(n_domains,)``; counted once for all points of a surface."""
@@ -62,7 +72,8 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Memory of all its tensors."""
-        return sum(t.nbytes for t in (*leaves(self.inputs), *leaves(self.targets)))
+        own = self.inputs.nbytes if isinstance(self.inputs, Ready) else 0
+        return own + sum(t.nbytes for t in (*leaves(self.inputs), *leaves(self.targets)))
 
 
 class Examples:
@@ -114,6 +125,52 @@ class Examples:
         sizes = [len(s) for s in stores]
         domain = np.repeat(np.arange(len(stores)), sizes)
         return cls(joined(stores, where), np.arange(sum(sizes)), domain, names)
+
+    @classmethod
+    def of_batches(cls, data: Any, where: str = "the data", first: int | None = None) -> Examples:
+        """Take ready-made batches for an objective: a loader or a sequence of anything, or a mapping from domains.
+
+        Args:
+            data: What to take; each batch is one example here, and is of one domain.
+            where: What it is called in messages.
+            first: How many batches to read of what can be gone through only once.
+
+        Raises:
+            DataError: If it gives no batches.
+            UsageError: If it may have no end and ``first`` is not given.
+
+        Example:
+            >>> import torch
+            >>> from landscape import Examples
+            >>> len(Examples.of_batches([{"x": torch.ones(3, 2)}, {"x": torch.ones(5, 2)}]))
+            2
+        """
+        if isinstance(data, Examples):
+            return data
+        if isinstance(data, Mapping):
+            if not data:
+                raise DataError("there is no domain", where, "return at least one")
+            names: tuple[str, ...] | None = distinct_names("domain", data, where)
+            stores = [read_ready(d, f"{where}, domain {name!r}", first) for name, d in data.items()]
+        else:
+            stores, names = [read_ready(data, where, first)], None
+        sizes = [len(s) for s in stores]
+        return cls(joined_ready(stores), np.arange(sum(sizes)), np.repeat(np.arange(len(stores)), sizes), names)
+
+    @property
+    def ready_made(self) -> bool:
+        """Whether its examples are ready-made batches for an objective."""
+        return isinstance(self.store, ReadyStore)
+
+    @property
+    def all_counted(self) -> bool:
+        """Whether it is known how many terms each of its ready-made batches counts."""
+        return isinstance(self.store, ReadyStore) and bool(np.isfinite(self.store.counts[self.rows]).all())
+
+    def counted(self, counts: Any) -> Examples:
+        """The same ready-made batches, of which it is known how many terms each counts, ``(n,)``."""
+        assert isinstance(self.store, ReadyStore)
+        return Examples(self.store.counted(self.rows, counts), self.rows, self.domain, self.domains)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -184,7 +241,7 @@ class Examples:
         Args:
             limit: Bytes; more than that stays where it is and is read, frozen, each time it is asked for.
         """
-        if isinstance(self.store, TensorStore):
+        if isinstance(self.store, (TensorStore, ReadyStore)):
             return self
         if limit is not None and len(self) * self.batch(np.arange(1)).nbytes > limit:
             if self.facts.get("unsteady"):
@@ -212,7 +269,8 @@ class Examples:
     def name_of(self, position: int) -> str:
         """How the user would find one example: its place in their data set, and its domain."""
         domain = f" of domain {self.domains[self.domain[position]]!r}" if self.domains else ""
-        return f"example {self.store.places[self.rows[position]]}{domain}"
+        kind = "batch" if self.ready_made else "example"
+        return f"{kind} {self.store.places[self.rows[position]]}{domain}"
 
     def stratified_order(self, seed: int) -> Indices:
         """A seeded order in which every stretch is balanced over classes and domains.

@@ -20,6 +20,7 @@ class Splits(dict[str, Examples]):
         splits: A mapping from split names to a dataset, or to a mapping from domain names to datasets.
         where: What returned it, for messages.
         first: How many examples of each stream to read.
+        ready_made: Whether data sets are ready-made batches for an objective.
 
     Attributes:
         domains: Names of the domains of all splits, None where there are none.
@@ -30,7 +31,9 @@ class Splits(dict[str, Examples]):
         UsageError: If something is a stream and ``first`` is not given.
     """
 
-    def __init__(self, splits: Any, where: str = "the data callable", first: int | None = None) -> None:
+    def __init__(
+        self, splits: Any, where: str = "the data callable", first: int | None = None, *, ready_made: bool = False
+    ) -> None:
         if not isinstance(splits, Mapping):
             raise DataError(
                 f"it returned a {type(splits).__name__}",
@@ -40,9 +43,9 @@ class Splits(dict[str, Examples]):
         if "train" not in splits:
             raise DataError(f'there is no "train" split, only: {", ".join(map(str, splits))}', where, 'add "train"')
         names = distinct_names("split", splits, where)
+        take = Examples.of_batches if ready_made else Examples.of
         made = {
-            name: Examples.of(v, f"{where}, split {name!r}", first)
-            for name, v in zip(names, splits.values(), strict=True)
+            name: take(v, f"{where}, split {name!r}", first) for name, v in zip(names, splits.values(), strict=True)
         }
         named = [e for e in made.values() if e.domains]
         union = list(dict.fromkeys(n for e in made.values() for n in e.domain_names)) if named else None
@@ -85,9 +88,11 @@ def _on(examples: Examples, names: tuple[str, ...]) -> Examples:
     return Examples(examples.store, examples.rows, places[examples.domain], names)
 
 
-def open_data(plugin: Plugin, arguments: Mapping[str, Any], first: int | None = None) -> Splits:
+def open_data(
+    plugin: Plugin, arguments: Mapping[str, Any], first: int | None = None, *, ready_made: bool = False
+) -> Splits:
     """Call a data callable and understand what it returns; of streams the ``first`` examples are read."""
-    return Splits(call(plugin, arguments), plugin.name, first)
+    return Splits(call(plugin, arguments), plugin.name, first, ready_made=ready_made)
 
 
 def holdout_split(n: int, fraction: float, seed: int, domain: int) -> tuple[Any, Any]:

@@ -137,6 +137,9 @@ def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Meas
     if any(p.is_complex() for p in problem.model.parameters()):
         what = "the path norm is not defined for complex weights: their squares have no sign"
         raise UsageError(what, "--measure path-norm", "leave it out")
+    if problem.by_objective:
+        what = "the path norm is of what the network makes of inputs of ones, and an objective hides its inputs"
+        raise UsageError(what, "--measure path-norm", "leave it out")
     model = problem.twin()
     first = problem.examples.batch(np.arange(1)).to(problem.device, problem.dtype)
     if not all(t.is_floating_point() for t in leaves(first.inputs)):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -74,7 +73,7 @@ def controlled(problem: Problem, control: str) -> tuple[list[tuple[float, Proble
     if not pairs:
         raise UsageError(
             "no layer can be rescaled without changing the function",
-            f"--control rescale of {type(problem.model).__name__}",
+            f"--control rescale of {type(problem.network).__name__}",
             "it needs ReLU-like activations between two layers, or BatchNorm behind one",
         )
     found = []
@@ -88,6 +87,9 @@ def controlled(problem: Problem, control: str) -> tuple[list[tuple[float, Proble
 
 def with_output(problem: Problem, function: Callable[[Tensor], Tensor]) -> Problem:
     """The same network with ``function`` applied to its output; parameters keep their names."""
+    if problem.by_objective:
+        what = "an objective hides the outputs of the network, which this multiplies"
+        raise UsageError(what, "--control logits, --normalize-logits", "leave it out, or do it in the objective")
     model = problem.twin()
     model.register_forward_hook(lambda module, inputs, output: function(prediction(output)))
     return problem.with_model(model)
@@ -126,7 +128,7 @@ def rescalable(problem: Problem) -> list[Pair]:
 
 def outputs(problem: Problem, model: nn.Module) -> Tensor:
     """Outputs for the first examples."""
-    batch = problem.examples.batch(np.arange(min(_LOOK, problem.n_examples))).to(problem.device, problem.dtype)
+    batch = problem.head(1 if problem.by_objective else _LOOK)
     with torch.no_grad():
         return prediction(forward(model, batch.inputs))
 

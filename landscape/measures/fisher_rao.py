@@ -31,6 +31,7 @@ def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Mea
     """
     del spec, seed
     problem.require_examples("the Fisher-Rao norm")
+    problem.require_no_penalty("the Fisher-Rao norm", "leave one of them out")
     squares = slopes(problem).double().square().cpu().numpy()
     weights = shares(problem, _singles(problem))
     value, stderr = mean_and_stderr(squares, weights)

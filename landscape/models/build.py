@@ -17,6 +17,8 @@ def facts_of(examples: Examples) -> dict[str, Any]:
     """What a model builder may want to know: ``input_shape``, ``in_channels`` and ``classes`` of the data."""
     import numpy as np
 
+    if examples.ready_made:
+        return {}  # what is in a batch is its objective's affair
     first = examples.batch(np.arange(1))
     shape = [tuple(t.shape[1:]) for t in leaves(first.inputs)]
     classes = examples.classes()
@@ -30,7 +32,7 @@ def facts_of(examples: Examples) -> dict[str, Any]:
     elif classes is not None:
         facts["classes"] = int(classes.max()) + 1
     else:
-        facts["classes"] = first.targets[0].numel()
+        facts["classes"] = sum(t[0].numel() for t in leaves(first.targets))
     return facts
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..base.errors import LandscapeError, UsageError
 from ..data.examples import Examples
+from ..numerics.layouts import is_plain, plain_parts
 from ..numerics.trees import leaves
 from ..problem.forward import forward
 from ..problem.modes import evaluation_mode
@@ -72,7 +73,12 @@ def _unsaved(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
+    if a.shape != b.shape or a.dtype != b.dtype or a.layout != b.layout:
+        return False
+    if not is_plain(a):
+        parts = plain_parts(a), plain_parts(b)
+        return len(parts[0]) == len(parts[1]) and all(map(_equal, *parts))
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _same_outputs(model: nn.Module, other: nn.Module, examples: Examples) -> bool:

@@ -24,6 +24,7 @@ from ..base.errors import NumericalError, UsageError, is_out_of_memory
 from ..runtime.random_state import preserved_random_state
 from .modes import evaluation_mode
 from .stale_caches import empty_kept_values
+from .with_loss import plain_network
 
 HAND_OVER = "hand it over itself with Problem(..., copy=False), or name the callable that builds it with --model"
 """What can be done about a network that has no copy."""
@@ -54,7 +55,7 @@ def copied(model: nn.Module) -> nn.Module:
         if is_out_of_memory(error):
             raise
         raise UsageError(
-            f"the network cannot be copied: {str(error)[:200]}", type(model).__name__, HAND_OVER
+            f"the network cannot be copied: {str(error)[:200]}", type(plain_network(model)).__name__, HAND_OVER
         ) from error
     for original, clone in clones:
         clone.__defaults__ = copy.deepcopy(original.__defaults__, memo)
@@ -150,7 +151,7 @@ def require_faithful(original: nn.Module, own: nn.Module, loss_of: Callable[[nn.
             if not _same(expected[0].double(), again.double()):
                 raise NumericalError(
                     f"two passes over the same examples give {float(expected[0]):.7g} and {float(again):.7g}",
-                    type(original).__name__,
+                    type(plain_network(original)).__name__,
                     "the forward or the loss is random, keeps state or writes into its inputs: avoid that",
                 )
             raise _unfaithful(f"{float(found[0]):.7g} in place of {float(expected[0]):.7g}", original)
@@ -168,7 +169,7 @@ def require_faithful(original: nn.Module, own: nn.Module, loss_of: Callable[[nn.
 def _unfaithful(what: str, model: nn.Module) -> UsageError:
     return UsageError(
         f"a copy of the network is not the network: {what}",
-        f"{type(model).__name__}: a function outside it reads the original",
+        f"{type(plain_network(model)).__name__}: a function outside it reads the original",
         HAND_OVER,
     )
 

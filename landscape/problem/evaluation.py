@@ -211,6 +211,13 @@ def check_fit(
         except Exception as error:
             if is_out_of_memory(error):
                 raise
+            if examples.ready_made:
+                raise DataError(
+                    f"the objective raised {type(error).__name__}: {str(error)[:300]}",
+                    f"{getattr(loss, '__name__', 'objective')}, the first ready-made batch",
+                    "it is called with the network and one batch as the loader gives it, floating tensors in the "
+                    "analysis's type; run with --debug for the traceback",
+                ) from error
             shapes = ", ".join(
                 f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in leaves(batch.inputs)
             )

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from .._deprecated import former
 from ..base.code_files import is_library, sources, version
+from ..numerics.layouts import is_plain, plain_parts
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, PurePath, range)
@@ -375,27 +376,11 @@ def _tensor(tensor: Tensor) -> tuple[str | bytes, ...]:
     kind = f"{tensor.dtype} {tuple(tensor.shape)} {tensor.layout}"
     if tensor.device.type == "meta" or not tensor.numel():
         return (kind,)
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
-        parts = [part for inner in _inside(tensor.detach()) for part in _tensor(inner)]
+    if not is_plain(tensor):
+        parts = [part for inner in plain_parts(tensor) for part in _tensor(inner)]
         return (kind, *parts)
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8)
     return kind, hashlib.sha256(plain.numpy().tobytes()).digest()
-
-
-def _inside(tensor: Tensor) -> list[Tensor]:
-    """Plain tensors that hold the numbers of one that is laid out otherwise."""
-    if tensor.is_nested:
-        return list(tensor.unbind())
-    if tensor.is_quantized:
-        return [tensor.dequantize()]
-    if tensor.layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc):
-        by_row = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
-        places = (tensor.crow_indices, tensor.col_indices) if by_row else (tensor.ccol_indices, tensor.row_indices)
-        return [*(place() for place in places), tensor.values()]
-    if tensor.layout == torch.sparse_coo:
-        tensor = tensor.coalesce()
-        return [tensor.indices(), tensor.values()]
-    return [tensor.to_dense()]
 
 
 def _array(array: np.ndarray[Any, Any]) -> tuple[str | bytes, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..autograd.substitutes import plain_checkpoints
 from ..numerics.trees import map_tensors
+from .with_loss import plain_network
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def _wants_graph(error: RuntimeError) -> bool:
 
 def _call(model: torch.nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
-        kind: Any = type(model)
+        kind: Any = type(plain_network(model))
         taken = _arguments(kind)
         unknown = [k for k in inputs if taken is not None and k not in taken]
         if unknown:

@@ -163,11 +163,8 @@ class Passes:
             if blocks := recompute_blocks(self.model):
                 log.warning("out of memory: activations of %d blocks are computed again, same result", blocks)
                 return
-            raise ResourceError(
-                "out of memory with one example at a time",
-                str(self.device),
-                "use a smaller model or a larger device",
-            ) from error
+            what, fix = out_of_memory_at_last(self)
+            raise ResourceError(what, str(self.device), fix) from error
         self.batch_size = max(1, min(self.batch_size, self.n_examples) // 2)
         self._batches = None
         log.warning("out of memory: micro-batches of %d from here on, same result", self.batch_size)
@@ -191,6 +188,14 @@ class Passes:
                 kept = []
         if size <= _CACHE_BYTES:
             self._batches = part, kept
+
+
+def out_of_memory_at_last(passes: Passes) -> tuple[str, str]:
+    """What to say, and what to do, where nothing is left to be divided."""
+    if passes.examples.ready_made:
+        what = "out of memory with one ready-made batch, which is never divided"
+        return what, "make smaller batches, or use a smaller model or a larger device"
+    return "out of memory with one example at a time", "use a smaller model or a larger device"
 
 
 def refuse_autocast(device: torch.device) -> None:

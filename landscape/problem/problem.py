@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy as shallow
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -24,14 +24,16 @@ from ..autograd.second_derivatives import custom_functions, missing_derivative, 
 from ..autograd.substitutes import apply_embedding_max_norm, plain_checkpoints, twice_differentiable
 from ..base.errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from ..data.examples import Batch, Examples, Indices
-from ..data.loss_values import batch_weight, example_losses, example_weights, mean_loss, no_target
+from ..data.loss_values import NoTarget, batch_weight, example_losses, example_weights, mean_loss, no_target
 from ..data.losses import LossFunction, as_loss
+from ..data.objectives import Objective, name_of
 from ..numerics.norms import right_for_one_example
+from ..numerics.tensors import as_real
 from ..runtime.caller_context import computing
 from ..runtime.devices import floating_type, moved, pick_device
 from ..runtime.distributed import is_distributed, rank_and_world_size, require_equal
 from ..runtime.random_state import preserved_random_state
-from ..runtime.shared_memory import refuse_shared_memory
+from ..specs.base import check_number
 from ..weights.weights import weights_hash
 from .checks.cautions import misuse
 from .checks.consistency import require_sound, spread
@@ -39,11 +41,13 @@ from .copying import copied, require_faithful
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
 from .fingerprint import fingerprint
 from .forward import forward
+from .joining import counts_of, joined, ready_made, refuse_beside_objective, require_usable, trainable_names
 from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace
-from .passes import Passes, refuse_autocast
+from .passes import Passes, out_of_memory_at_last, refuse_autocast
 from .products import Products, require_finite
 from .stale_caches import forget_kept_values
+from .with_loss import WithLoss, WithObjective, plain_network
 from .wrappers import unwrapped
 
 DEFAULT_BATCH = 512
@@ -56,8 +60,10 @@ class Problem(Passes):
     Args:
         model: The network. It is copied, and the copy is compared with it; the caller's object stays as it is.
         data: A pair of tensors ``(inputs, targets)``, a ``torch.utils.data.Dataset``, a mapping from domain
-            names to either, or `Examples`. Read once, so random augmentation is frozen.
+            names to either, or `Examples`. Read once, so random augmentation is frozen. With an objective: ready-made
+            batches of any kind, a loader or a sequence of them, or a mapping from domain names to such.
         loss: Registered name, or a callable ``(output, target)`` giving per-example losses ``(n,)`` or their mean.
+            Parameters of a module are part of the point, under ``loss.NAME``. None: ``cross_entropy``.
         params: Regular expression; only matching parameters move, the others are constants.
         loss_over: ``example``: the mean loss is over examples, and a loss that is no such mean is refused. ``batch``:
             it is over fixed batches of ``batch_size`` examples of one domain each, in the recorded order, so that
@@ -69,6 +75,11 @@ class Problem(Passes):
         unseen: Names of domains that the network was not trained on, to be told apart in reports.
         mode: ``eval``, or ``train`` (see `landscape.problem.modes`), where the loss depends on the micro-batches.
         replay_seed: Random numbers that every pass in train mode draws; without it nothing may draw any.
+        objective: In place of a loss: called as ``objective(model, batch)`` it gives ``(sum of losses, count)`` or
+            losses ``(n,)``; the mean is over all that is counted. The ready-made batch is the unit of everything:
+            the examples of this problem are batches, and none is ever divided.
+        weight_decay: X adds X/2 ‖w‖² over all trainable parameters to the loss, as torch's optimizers do to the
+            gradient (X·w) and so to the Hessian (X·I).
         copy: False takes the object itself, whose precision, device and modes change: for a network that nobody else
             uses, or one that cannot be copied.
 
@@ -94,7 +105,7 @@ class Problem(Passes):
         self,
         model: nn.Module,
         data: Any,
-        loss: str | LossFunction = "cross_entropy",
+        loss: str | LossFunction | None = None,
         *,
         params: str | None = None,
         batch_size: int | None = None,
@@ -104,43 +115,42 @@ class Problem(Passes):
         mode: str = "eval",
         replay_seed: int | None = None,
         loss_over: str = "example",
+        objective: Objective | None = None,
+        weight_decay: float = 0.0,
         copy: bool = True,
         _sound: bool = False,  # known of the problem that this one is made from
+        _decayed: frozenset[str] | None = None,  # likewise: names of the parameters that the penalty is of
     ) -> None:
         if loss_over not in ("example", "batch"):
             raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
-        unwrapped_model = unwrapped(model)
-        lazy = [k for k, p in (*model.named_parameters(), *model.named_buffers()) if nn.parameter.is_lazy(p)]
-        if lazy:
-            fix = "pass one batch through it first"
-            raise UsageError(f"it has no weights yet: {', '.join(lazy[:5])}", type(unwrapped_model).__name__, fix)
-        _refuse_inference_tensors(unwrapped_model)
-        refuse_shared_memory(unwrapped_model)
-        self.weights_hash = weights_hash(unwrapped_model)
-        self.network_hash = fingerprint(unwrapped_model)
-        self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-        self.loss_function = as_loss(loss)
-        self.loss_hash = fingerprint(loss, weights_of=unwrapped_model)
-        self.loss_over = loss_over
-        where, kind = pick_device(device), floating_type(unwrapped_model, dtype)
+        check_number("weight_decay", weight_decay, least=0)
+        refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
+        whole = joined(unwrapped(model), loss, objective)
+        require_usable(whole)
+        self._identify(whole, "cross_entropy" if loss is None else loss)
+        self.loss_over, self.weight_decay = loss_over, float(weight_decay)
+        where, kind = pick_device(device), floating_type(whole, dtype)
         refuse_autocast(where)
-        examples = self._in_order(Examples.of(data).in_memory(_MEMORY_BYTES))
+        examples = self._examples_of(data)
         super().__init__(
-            moved(self._own(unwrapped_model, examples) if copy else unwrapped_model, where, kind),
+            moved(self._own(whole, examples) if copy else whole, where, kind),
             examples,
             device=where,
             dtype=kind,
-            batch_size=batch_size or DEFAULT_BATCH,
+            batch_size=1 if self.by_objective else batch_size or DEFAULT_BATCH,
             mode=mode,
             fixed_batches=mode == "train" or loss_over == "batch",
         )
+        if isinstance(self.model, WithLoss):
+            self.loss_function = self.model.loss_function  # the copy's, on its device
         self.replay_seed = replay_seed
         set_mode(self.model, mode, replay_seed)
-        if mode == "eval":
+        if mode == "eval" and not self.by_objective:  # whose batches are what they are
             refuse_batch_statistics(self.model)
         self.settled = apply_embedding_max_norm(self.model)
         right_for_one_example(self.model)
         self.space = ParameterSpace(self.model, params)
+        self.decayed = trainable_names(self.model) if _decayed is None else _decayed
         moving = set(self.space.names)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in moving)
@@ -153,6 +163,7 @@ class Problem(Passes):
         self.origins: dict[str, Any] | None = None  # where code, weights and data lay, where they were opened by name
         with self._one_example_fits():
             check_fit(self.model, self.examples, self.loss_function, device=self.device, dtype=self.dtype)
+            self._count_terms()
         self._centre = self.space.current()
         self.replaced: set[str] = set()
         self.custom_functions: tuple[str, ...] | None = None
@@ -167,11 +178,22 @@ class Problem(Passes):
             fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
             require_equal("weights and examples", [self.weights_hash, self.data_hash], fix)
 
+    def _identify(self, whole: nn.Module, loss: str | LossFunction) -> None:
+        """What the network and its loss are, by hashes and by name."""
+        made_by: Any = whole.made_by if isinstance(whole, WithLoss) else loss
+        self.by_objective = isinstance(whole, WithObjective)
+        self.weights_hash = weights_hash(whole)
+        self.network_hash = fingerprint(plain_network(whole))
+        self.loss_hash = fingerprint(made_by, weights_of=whole)
+        self.loss_name = made_by if isinstance(made_by, str) else name_of(made_by)
+        self.loss_function = whole.loss_function if isinstance(whole, WithLoss) else as_loss(made_by)
+
     def __repr__(self) -> str:
+        kind = "batches" if self.by_objective else "examples"
         domains = f" in {len(self.present_domains())} domains" if self.examples.domains else ""
         return (
-            f"<Problem {type(self.model).__name__}: {self.n_parameters:,} parameters, {self.loss_name} over "
-            f"{self.n_examples:,} examples{domains}, {str(self.dtype).removeprefix('torch.')} on {self.device}>"
+            f"<Problem {type(self.network).__name__}: {self.n_parameters:,} parameters, {self.loss_name} over "
+            f"{self.n_examples:,} {kind}{domains}, {str(self.dtype).removeprefix('torch.')} on {self.device}>"
         )
 
     def _own(self, model: nn.Module, examples: Examples) -> nn.Module:
@@ -187,11 +209,36 @@ class Problem(Passes):
             batch = examples.batch(spread(len(examples), 2)).to(here.device, kind)
 
             def loss_of(network: nn.Module) -> Tensor:
+                by = network.loss_function if isinstance(network, WithLoss) else self.loss_function
                 with plain_checkpoints():  # `autograd.grad` refuses to go through the others
-                    return mean_loss(self.loss_function, forward(network, batch.inputs), batch.targets)
+                    return mean_loss(by, forward(network, batch.inputs), batch.targets)
 
             require_faithful(model, own, loss_of)
         return own
+
+    def _examples_of(self, data: Any) -> Examples:
+        if self.by_objective:
+            return ready_made(data)
+        examples = Examples.of(data)
+        if examples.ready_made:
+            raise UsageError("these are ready-made batches", "the data", "give the objective that takes them")
+        return self._in_order(examples.in_memory(_MEMORY_BYTES))
+
+    def _count_terms(self) -> None:
+        """Let the objective tell once how many terms it counts in each of its batches.
+
+        Raises:
+            DataError: If it raises something, or counts nothing at all.
+        """
+        if not self.by_objective:
+            return
+        first = next(iter(self.batches()))
+        if first.inputs.counts is None or not self.examples.all_counted:
+            with torch.no_grad():
+                counts = self.per_example(lambda batch: counts_of(self, batch)).cpu().numpy()
+            self.examples, self._batches = self.examples.counted(counts), None
+        if not any(float(batch.targets.sum()) for batch in self.examples.batches(1)):
+            raise NoTarget("its count is 0 in every batch", f"objective {self.loss_name}", "count what it sums")
 
     @contextmanager
     def _one_example_fits(self) -> Iterator[None]:
@@ -201,8 +248,8 @@ class Problem(Passes):
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            fix = "use a smaller model or a larger device"
-            raise ResourceError("out of memory with one example at a time", str(self.device), fix) from error
+            what, fix = out_of_memory_at_last(self)
+            raise ResourceError(what, str(self.device), fix) from error
 
     def _in_order(self, examples: Examples) -> Examples:
         """The examples, where the loss is over batches domain by domain: no batch mixes two."""
@@ -220,6 +267,22 @@ class Problem(Passes):
             raise UsageError("batches end where a domain does", "--loss-over batch", "use one process, or one domain")
 
     # -- what it is ---------------------------------------------------------------------------------------
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself; `model` where no loss with parameters and no objective stands beside it."""
+        return plain_network(self.model)
+
+    @property
+    def penalty(self) -> Tensor | float:
+        """Weight decay's X/2 ‖w‖² at the current weights, float64, shape ``()``, with its graph; 0 without."""
+        return self.penalty_at({}) if self.weight_decay else 0.0
+
+    def penalty_at(self, moved: Mapping[str, Tensor]) -> Tensor:
+        """The same with some parameters, by name, at other values."""
+        own = [moved.get(k, p) for k, p in self.model.named_parameters() if k in self.decayed]
+        squares = [as_real(p).double().square().sum() for p in own]
+        return self.weight_decay / 2 * torch.stack(squares).sum()
 
     if not TYPE_CHECKING:
 
@@ -267,11 +330,14 @@ class Problem(Passes):
         counts = np.bincount(self.examples.domain, minlength=len(self.examples.domain_names))
         return {
             "n_examples": self.n_examples,
+            "n_counted": self.total_weight if self.by_objective else None,
+            "objective": self.loss_name if self.by_objective else None,
+            "weight_decay": self.weight_decay,
             "data_hash": self.data_hash,
             "data_facts": dict(self.examples.facts) or None,
             "weights_hash": self.weights_hash,
             "n_parameters": self.n_parameters,
-            "model": type(self.model).__name__,
+            "model": type(self.network).__name__,
             "loss_function": self.loss_name,
             "loss_over": self.loss_over,
             "network_hash": self.network_hash,
@@ -325,6 +391,7 @@ class Problem(Passes):
         if not part:
             loss, kind = self.loss_function, self.dtype
             check_fit(self.model, other.examples, loss, device=self.device, dtype=kind, where=where)
+            other._count_terms()
         return other
 
     @computing()
@@ -342,9 +409,12 @@ class Problem(Passes):
             mode=self.mode,
             replay_seed=self.replay_seed,
             loss_over=self.loss_over,
+            weight_decay=self.weight_decay,
             _sound=True,
+            _decayed=self.decayed,
         )
-        other.loss_name, other.start, other.cautions = self.loss_name, self.start, self.cautions
+        other.loss_name, other.loss_hash = self.loss_name, self.loss_hash
+        other.start, other.cautions = self.start, self.cautions
         other._batches = self._batches
         return other
 
@@ -384,7 +454,9 @@ class Problem(Passes):
             mode=self.mode,
             replay_seed=self.replay_seed,
             loss_over=self.loss_over,
+            weight_decay=self.weight_decay,
             _sound=True,
+            _decayed=self.decayed,
         )
 
     def present_domains(self) -> list[str]:
@@ -399,7 +471,13 @@ class Problem(Passes):
     def sums(self) -> Tensor:
         """The pass's `batch_sums` at the current weights, ``(5, domains)``, without waiting for the device."""
         with torch.no_grad():
-            return self._sum(lambda batch: [self._evaluate_batch(batch)])[0]
+            return self.with_penalty(self._sum(lambda batch: [self._evaluate_batch(batch)])[0])
+
+    def with_penalty(self, sums: Tensor) -> Tensor:
+        """`batch_sums` ``(..., 5, domains)`` of passes at the current weights, with weight decay's part in them."""
+        if self.weight_decay:
+            sums[..., 0, :] += self.penalty * sums[..., 2, :]
+        return sums
 
     @computing()
     def evaluate(self) -> Evaluation:
@@ -413,7 +491,7 @@ class Problem(Passes):
         sums = pass_sums(self.output, self.loss_function, batch, len(self.examples.domain_names))
         if self.loss_over == "batch":  # of one domain: it counts as one
             here = int(batch.domain[0])
-            sums[0, here] = self.batch_loss(batch).double()
+            sums[0, here] = mean_loss(self.loss_function, self.output(batch), batch.targets).double()
             sums[2, here] = 1
         return sums
 
@@ -468,7 +546,7 @@ class Problem(Passes):
     @computing()
     def batch_loss(self, batch: Batch) -> Tensor:
         """Mean loss of one batch at the current weights, shape ``()``, with its graph."""
-        return mean_loss(self.loss_function, self.output(batch), batch.targets)
+        return mean_loss(self.loss_function, self.output(batch), batch.targets) + self.penalty
 
     @computing()
     def batch_sum(self, batch: Batch) -> Tensor:
@@ -476,14 +554,26 @@ class Problem(Passes):
         loss = self.batch_loss(batch)
         return loss if self.loss_over == "batch" else loss * batch_weight(self.loss_function, batch.targets)
 
-    def require_examples(self, what: str) -> None:
-        """Refuse what needs the losses of single examples where the loss is over batches.
+    def require_examples(self, what: str, instead: str = "leave it out here") -> None:
+        """Refuse what needs the losses of single examples where the loss is over batches, or an objective's.
 
         Raises:
             UsageError: Naming what needs them.
         """
-        if self.loss_over == "batch":
-            raise UsageError(f"{what} is made of single examples", "--loss-over batch", "leave it out here")
+        if self.loss_over == "batch" or self.by_objective:
+            where = f"objective {self.loss_name}" if self.by_objective else "--loss-over batch"
+            raise UsageError(f"{what} is made of single examples", where, instead)
+
+    def require_no_penalty(self, what: str, instead: str) -> None:
+        """Refuse what is made of the gradients of single losses where a penalty is part of the loss.
+
+        Raises:
+            UsageError: Naming what is, and what to do instead.
+        """
+        if self.weight_decay:
+            raise UsageError(
+                f"{what} is made of losses of examples, and a penalty is none", "--weight-decay", instead
+            )
 
     @computing()
     def example_losses(self) -> Tensor | None:
@@ -555,11 +645,10 @@ class Problem(Passes):
         with preserved_random_state():
             evaluation = self.evaluate()
         if not np.isfinite(evaluation.loss):
-            raise NumericalError(
-                f"the loss at the weights is {evaluation.loss}",
-                f"{self.n_examples} examples",
-                "check weights and data",
-            )
+            where = f"{self.n_examples} examples"
+            if self.by_objective and (each := self.example_losses()) is not None:
+                where = f"first in {self.examples.name_of(int((~each.isfinite()).double().argmax()))}"
+            raise NumericalError(f"the loss at the weights is {evaluation.loss}", where, "check weights and data")
         self.misused = misuse(self.loss_function, lambda: self.head(64).targets, evaluation)
         return evaluation
 
@@ -584,15 +673,3 @@ class Problem(Passes):
         if not scalar.requires_grad:
             return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
         return self.space.flatten(torch.autograd.grad(scalar, self.space.tensors, allow_unused=True))
-
-
-def _refuse_inference_tensors(model: nn.Module) -> None:
-    """Refuse weights that were made in ``torch.inference_mode``: torch builds no graph with them.
-
-    Raises:
-        UsageError: Naming the first.
-    """
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_inference():
-            fix = "build the network outside of it (and copy its weights there), or under torch.no_grad"
-            raise UsageError("it was made in torch.inference_mode and has no derivatives", name, fix)

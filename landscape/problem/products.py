@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..autograd.second_derivatives import missing_derivative
 from ..base.errors import NumericalError, is_out_of_memory
+from ..numerics.layouts import plain_parts
 from ..runtime.memory import free_memory
 from ..runtime.precision import full_precision
 from .checks.substitutions import require_equal_forms
@@ -191,8 +192,9 @@ def _counting_saved_bytes() -> Iterator[dict[int, int]]:
     found: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> tuple[Tensor, int]:
-        storage = tensor.untyped_storage()
-        found[storage.data_ptr()] = storage.nbytes()
+        for part in plain_parts(tensor):
+            storage = part.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
         # Autograd restores its place in the graph; the tensor itself would close a cycle.
         return tensor.detach(), tensor._version
 

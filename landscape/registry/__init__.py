@@ -8,6 +8,7 @@ from .data import DATA as DATA
 from .directions import DIRECTIONS as DIRECTIONS
 from .figures import FIGURES as FIGURES
 from .losses import LOSSES as LOSSES
+from .losses import OBJECTIVES as OBJECTIVES
 from .measures import MEASURES as MEASURES
 from .models import MODELS as MODELS
 from .optimizers import OPTIMIZERS as OPTIMIZERS

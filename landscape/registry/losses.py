@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ..base.names import Entry, Registry
 
+OBJECTIVES = Registry("objective", {})
+
 LOSSES = Registry(
     "loss",
     {

@@ -39,6 +39,8 @@ DECIDES: Mapping[str, str] = {
     "examples": "examples",
     "loss": "loss",
     "loss_over": "loss_over",
+    "objective": "loss",
+    "weight_decay": "weight_decay",
     "params": "parameters",
     "mode": "mode",
     "replay_seed": "replay_seed",
@@ -53,7 +55,12 @@ def ingredients(problem: Problem) -> dict[str, Any]:
     """What a number about a problem depends on, by name."""
     import torch
 
+    # What came later stands here only where it is asked for: stored results of before are still found.
+    later = {"weight_decay": problem.weight_decay} if problem.weight_decay else {}
+    if problem.by_objective:
+        later["objective"] = True  # its loss is over what it counts
     return {
+        **later,
         "weights": problem.weights_hash,
         "network": problem.network_hash,
         "loss": problem.loss_hash,

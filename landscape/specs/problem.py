@@ -26,6 +26,8 @@ class ProblemSpec(Spec):
         "batch_size": "a mean over examples is the same however they are divided (where not, it counts)"
     }
 
+    _later: ClassVar[frozenset[str]] = frozenset({"objective", "weight_decay"})
+
     model: str | None = None
     """Registered name, {torchvision,timm,hf}:NAME, pkg.module:callable or path/to/file.py:callable."""
     data: str | None = None
@@ -48,6 +50,10 @@ class ProblemSpec(Spec):
     """The mean loss is over examples, or over fixed batches of --batch-size (for losses that couple a batch)."""
     batch_size: int | None = None
     """Micro-batch; changes memory and rounding only (default: 512; halves itself when memory runs out)."""
+    objective: str | None = None
+    """path/to/file.py:callable (model, batch) -> (sum of losses, count) or losses (n,), over ready-made batches."""
+    weight_decay: float = 0.0
+    """X: the analysed loss is L + X/2 |w|^2, over all trainable parameters."""
     params: str | None = None
     """Regular expression: only parameters whose name it matches."""
     mode: Literal["eval", "train"] = "eval"
@@ -70,12 +76,27 @@ class ProblemSpec(Spec):
         check_number("examples", self.examples, least=1)
         check_number("batch_size", self.batch_size, least=1)
         check_number("seed", self.seed, least=0)
+        check_number("weight_decay", self.weight_decay, least=0)
+        if self.objective is not None:
+            _refuse_beside_objective(self)
         check_number("replay_seed", self.replay_seed, least=0)
         if self.replay_seed is not None and self.mode != "train":
             raise UsageError("nothing is random in eval mode", "--replay-seed", "add --mode train, or drop it")
         check_device(self.device)
         key_values(self.model_arg, "model_arg")
         key_values(self.data_arg, "data_arg")
+
+
+def _refuse_beside_objective(spec: ProblemSpec) -> None:
+    for name, what, fix in (
+        ("loss", "a loss and an objective", "the objective is the loss: drop --loss"),
+        ("batch_size", "an objective's batches have their sizes", "drop it: a ready-made batch is the unit"),
+    ):
+        if getattr(spec, name) is not None:
+            raise UsageError(what, f"--objective --{name.replace('_', '-')}", fix)
+    if spec.loss_over == "batch":
+        fix = "drop it; an objective that returns (mean, 1) gives every batch the same weight"
+        raise UsageError("an objective's loss is over what it counts", "--objective --loss-over batch", fix)
 
 
 def check_device(device: str) -> None:

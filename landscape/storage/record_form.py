@@ -80,6 +80,9 @@ class CommonRecord(TypedDict, total=False):
     split: str | None
     seed: int | None
     n_examples: int | None
+    n_counted: Number
+    objective: str | None
+    weight_decay: Number
     n_parameters: int | None
     accuracy: Number | list[Number]
     gradient_norm: Number

@@ -153,7 +153,7 @@ def _centre(walker: Evaluator, plain: float) -> float:
     if not abs(second - other) <= 1e-6 * max(1.0, abs(other)):
         raise NumericalError(
             f"two evaluations of the centre differ ({other:.6g} and {second:.6g})",
-            type(walker.problem.model).__name__,
+            type(walker.problem.network).__name__,
             "its forward is random even in eval mode",
         )
     return second

@@ -76,8 +76,9 @@ def _renamed(weights: Weights, expected: Mapping[str, Tensor], where: str) -> di
         added = _best_prefix(expected, lambda p: sum(p + k in expected for k in given))
     if stripped[0] > max(own, added[0]):
         prefix = stripped[1]
-        outside = [k for k in given if not k.startswith(prefix)]
-        given = {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
+        beside = {k: v for k, v in given.items() if not k.startswith(prefix) and k in expected}  # a loss's own
+        outside = [k for k in given if not k.startswith(prefix) and k not in beside]
+        given = {**{k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}, **beside}
         notes.append(f"stripped the prefix {prefix!r} from its keys")
         if outside:
             notes.append(f"left out {len(outside)} key(s) outside it: {_some(outside)}")

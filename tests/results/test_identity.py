@@ -95,6 +95,7 @@ CHANGES: dict[str, tuple[Callable[[], None], dict[str, Any]]] = {
     "the precision": (lambda: None, {"dtype": "float64"}),
     "the seed": (lambda: None, {"seed": 1}),
     "what the loss is over": (lambda: None, {"loss_over": "batch", "batch_size": 8}),
+    "a penalty": (lambda: None, {"weight_decay": 0.1}),
     "each domain": (lambda: None, {"per_domain": True}),
     "the weights": (lambda: Path("v.pt").replace("w.pt"), {}),
 }
@@ -132,7 +133,8 @@ def test_a_second_answer_for_another_computation(place: Path, what: str, kind: s
     _forget()
     second = ASK[kind](PROBLEM.with_(**options))
     assert second.path != first.path
-    named = {k: (first["identity"][k], second["identity"][k]) for k in first["identity"]}
+    names = {*first["identity"], *second["identity"]}  # what came later stands there where it is asked for
+    named = {k: (first["identity"].get(k), second["identity"].get(k)) for k in names}
     assert any(a != b for a, b in named.values())
     _forget()
     assert ASK[kind](PROBLEM.with_(**options)).path == second.path
@@ -243,7 +245,8 @@ def test_what_is_asked_of_the_problem_is_what_decides():
     """Each name in `DECIDES` is an ingredient that there is."""
     from cases import domain_data, problem_of, small_mlp
 
-    found = identity.identity("hessian", problem_of(small_mlp(), domain_data()), HessianSpec(), PROBLEM)
+    problem = problem_of(small_mlp(), domain_data(), weight_decay=0.1)  # which stands there where it is asked for
+    found = identity.identity("hessian", problem, HessianSpec(), PROBLEM)
     assert set(identity.DECIDES.values()) <= set(found)
 
 

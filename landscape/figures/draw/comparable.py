@@ -16,6 +16,7 @@ CONDITIONS = {
     "loss_function": ("the loss", None),
     "loss_hash": ("the code of the loss", None),
     "loss_over": ("the loss over", "example"),
+    "weight_decay": ("the weight decay in the loss", 0.0),
     "operator": ("the matrix", "hessian"),
     "mode": ("the mode", "eval"),
     "replay_seed": ("the replay seed", None),

@@ -29,6 +29,7 @@ from ...data.loss_values import mean_loss
 from ...numerics.trees import map_tensors
 from ...problem.forward import forward
 from ...problem.problem import Problem
+from ...problem.with_loss import WithLoss
 from ...runtime.distributed import all_gather_rows, is_distributed, no_sharding, rank_and_world_size, shard
 from ...runtime.precision import full_precision
 from .flops import Flops, forward_work
@@ -122,7 +123,8 @@ class Stacked:
     def _loss(self, point: Tensor, inputs: Any, targets: Any) -> Tensor:
         parameters = dict(zip(self.problem.space.names, self.problem.space.own(point), strict=True))
         output = output_at(self.problem, parameters, inputs)
-        return mean_loss(self.problem.loss_function, output, targets)
+        loss = mean_loss(self.problem.loss_function, output, targets)
+        return loss + self.problem.penalty_at(parameters) if self.problem.weight_decay else loss
 
 
 def output_at(problem: Problem, tensors: Mapping[str, Tensor], inputs: Any) -> Any:
@@ -172,6 +174,8 @@ def rule(problem: Problem, parts: Sequence[Indices]) -> str:
     The network is looked at once; the answer for it is kept as long as the network is.
     """
     m = len(parts[0])
+    if isinstance(problem.model, WithLoss):  # its loss is no function of outputs alone
+        return "loop"
     if problem.mode == "train":  # what a layer does to a batch, or a draw, is not the same for many at once
         return "loop"
     if len(parts) < 2 or m > problem.batch_size or problem.weights.nbytes > _ROW_BYTES[_kind(problem)]:

@@ -16,16 +16,19 @@ from torch import Tensor
 from ...base.errors import LandscapeError, NumericalError, UsageError, is_out_of_memory
 from ...data.examples import Batch, Indices
 from ...data.loss_values import batch_weight, mean_loss
+from ...data.ready import Ready, doubled
 from ...numerics.trees import divisible, leaves, map_kept, row_count, take_rows
 from ...runtime.precision import full_precision
 from ...runtime.random_state import preserved_random_state
 from ..fingerprint import state_fingerprint
+from ..forward import forward
 from ..modes import random_state, same_state
 
 if TYPE_CHECKING:
     from ..problem import Problem
 
 FEW = 16
+FEW_READY = 3  # ready-made batches, each of which may be large
 _EQUAL = {torch.float32: 1e-5, torch.float64: 1e-10}
 # How far the loss of parts may be off from that of the whole, relative to the sizes of what is added up.
 _ADDS_UP = {torch.float32: 1e-4, torch.float64: 1e-8}
@@ -46,7 +49,8 @@ def require_sound(problem: Problem) -> None:
         NumericalError: If two passes differ.
         UsageError: If a pass leaves another state behind, or the loss does not add up over examples.
     """
-    count = min(FEW, problem.n_examples, problem.batch_size)
+    few = FEW_READY if problem.by_objective else min(FEW, problem.batch_size)
+    count = min(few, problem.n_examples)
     while True:
         try:
             _look(problem, count)
@@ -62,7 +66,9 @@ def _look(problem: Problem, count: int) -> None:
     with torch.no_grad(), preserved_random_state(), full_precision(problem.device):
         output = _require_equal_passes(problem, batch)
         _require_equal_losses(problem, output, batch.targets)
-        if problem.loss_over == "example" and len(batch) > 1:
+        if problem.by_objective:
+            _require_sums(problem)
+        elif problem.loss_over == "example" and len(batch) > 1:
             try:
                 _require_mean(problem, batch, output)
             except (LandscapeError, MemoryError):
@@ -84,7 +90,9 @@ def spread(n: int, count: int) -> Indices:
 
 def _require_equal_passes(problem: Problem, batch: Batch) -> Any:
     """Pass the batch twice; more often where random numbers are drawn that have made no difference yet."""
-    model, name = problem.model, type(problem.model).__name__
+    model, name = problem.model, type(problem.network).__name__
+    if problem.by_objective:
+        name = f"{name} in objective {problem.loss_name}"
     versions = {k: p._version for k, p in model.named_parameters()}
     output = problem.output(batch)
     written = [k for k, p in model.named_parameters() if p._version != versions[k]]
@@ -179,7 +187,7 @@ def _require_mean(problem: Problem, batch: Batch, output: Any) -> None:
         few = [batch.rows(p) for p in np.array_split(np.arange(n), [2, 4, 7, 11]) if len(p)]
         whole = problem.batch_loss(batch), _weight(problem, batch.targets)
         apart = [(problem.batch_loss(b), _weight(problem, b.targets)) for b in few]
-        _require_mean_of(f"the loss that {type(problem.model).__name__} computes", *_numbers(whole, apart))
+        _require_mean_of(f"the loss that {type(problem.network).__name__} computes", *_numbers(whole, apart))
 
 
 Weighed = tuple[float, float]
@@ -229,7 +237,7 @@ def _require_rows(problem: Problem, output: Any, few: Sequence[Batch], parts: Se
         if worst > _ROWS[problem.dtype] * max(size, 1e-30):
             raise UsageError(
                 f"the output for an example depends on the others in its batch: by {worst:.2g} of up to {size:.3g}",
-                type(problem.model).__name__,
+                type(problem.network).__name__,
                 "let the network look at each example alone; or take the mean over recorded batches of --batch-size "
                 "examples with --loss-over batch",
             )
@@ -246,6 +254,38 @@ def _mixed(tensor: Tensor) -> Tensor:
 
 def _weight(problem: Problem, targets: Any) -> Tensor | float:
     return batch_weight(problem.loss_function, targets)
+
+
+def _require_sums(problem: Problem) -> None:
+    """Refuse an objective that returns a mean for a sum: for a batch and the same batch again it is no larger.
+
+    A batch is doubled where it is tensors of one length. What couples its examples may give anything for it, but
+    hardly the same sum for twice the count.
+
+    Raises:
+        UsageError: If it does.
+    """
+    one = problem.head(1)
+    ready = one.inputs
+    twice = doubled(ready.batches[0])
+    if twice is None:
+        return
+    double = Ready([twice], None, 2 * ready.nbytes)
+    try:
+        first = float(forward(problem.model, ready)[0]) * ready.counts[0]
+        second = float(forward(problem.model, double)[0])
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return  # it takes no other batches than the ready-made ones
+    counts = ready.counts[0], (double.counts or [0])[0]
+    second *= counts[1]
+    if counts[1] == 2 * counts[0] > 0 and abs(first - second) <= _ADDS_UP[problem.dtype] * abs(first) != 0:
+        raise UsageError(
+            f"for {counts[0]:g} examples it returns {first:.6g}, and the same for these examples twice: no sum",
+            f"objective {problem.loss_name}",
+            "return (loss * n, n) where loss is a mean over n; (loss, 1) gives every batch the same weight",
+        )
 
 
 def _rows(tree: Any, part: Indices) -> Any:

@@ -43,6 +43,7 @@ class LocalPoint:
         self.batch = problem.examples.batch(positions).to(problem.device, dtype)
         self.examples, self.batch_dtype = len(positions), dtype
         self._generator = generator = torch.Generator(problem.device).manual_seed(0)
+        self.sizes = _sizes(self.tensors)
 
         def drawn() -> list[Tensor]:
             return [
@@ -50,7 +51,6 @@ class LocalPoint:
                 for t, s in zip(self.tensors, self.sizes, strict=True)
             ]
 
-        self.sizes = _sizes(self.tensors)
         self.centre = [t + _AWAY * d for t, d in zip(self.tensors, drawn(), strict=True)]
         self.direction = drawn()
         for tensor, row in _padding(problem.model, self.tensors):

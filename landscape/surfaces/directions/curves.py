@@ -65,7 +65,8 @@ def train_bend(
     bend = list(torch._foreach_lerp(list(a), list(b), 0.5))
     velocity = [torch.zeros_like(c) for c in bend]
     n = training.n_examples
-    size, losses = min(spec.train_batch, n), []
+    # What is ready-made has its size already.
+    size, losses = 1 if training.examples.ready_made else min(spec.train_batch, n), []
     order = generator.permutation(n)
     with preserved_statistics(training.model), training.temporary_weights() as tensors:
         for module in batchnorm_layers(training.model).values():

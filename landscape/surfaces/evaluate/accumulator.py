@@ -34,6 +34,7 @@ class Tally:
         self._room: Tensor | None = None  # for outputs, (passes, n, ...)
         self._labels: list[tuple[Tensor, Tensor]] = []  # targets and domains, by micro-batch of the first pass
         self._waiting = 0
+        self._penalties: list[Tensor] = []  # of the passes that wait
         self._sums: list[Tensor] = []
 
     def look(self) -> None:
@@ -53,6 +54,8 @@ class Tally:
             self.look()
             return
         self._waiting += 1
+        if self.problem.weight_decay:
+            self._penalties.append(torch.as_tensor(self.problem.penalty))
         assert self._room is not None
         if self._waiting == len(self._room):
             self._reduce()
@@ -96,4 +99,8 @@ class Tally:
         outputs, self._waiting = self._room[:passes].flatten(0, 1), 0
         sums = batch_sums(self.problem.loss_function, outputs, everything, passes * columns)
         parts = sums.view(QUANTITIES, passes, batches, domains).unbind(2)
-        self._sums.append(functools.reduce(torch.add, parts).transpose(0, 1))
+        found = functools.reduce(torch.add, parts).transpose(0, 1)
+        if self._penalties:
+            found[:, 0] += torch.stack(self._penalties)[:, None] * found[:, 2]
+            self._penalties = []
+        self._sums.append(found)

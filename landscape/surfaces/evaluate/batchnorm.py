@@ -67,6 +67,8 @@ def calibration_problem(problem: Problem, examples: Examples) -> Problem:
         DataError: If there are fewer than two examples.
     """
     n = len(examples)
+    if examples.ready_made:
+        return problem.with_examples(examples)
     if n < 2:
         what = "BatchNorm statistics cannot be estimated from one example"
         raise DataError(what, "--bn recalibrate", "use more examples, or --bn keep")
@@ -99,16 +101,17 @@ def recalibrate(training: Problem) -> None:
     unbiased variances within batches. Dropout stays off. Call it inside `preserved_statistics`.
     """
     layers = batchnorm_layers(training.model).values()
-    seen = 0
+    seen, ready = 0.0, training.examples.ready_made
     for module in layers:
         module.train()
     try:
         with torch.no_grad(), full_precision(training.device):
             for batch in training.batches():
-                seen += len(batch)
+                size = float(batch.targets.sum()) if ready else len(batch)  # what a ready-made one counts
+                seen += size
                 for module in layers:
                     module.momentum = (
-                        len(batch) / seen
+                        size / seen if seen else 0.0
                     )  # a number of Python: reading a counter would wait for the GPU
                 forward(training.model, batch.inputs)
     finally:
