@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..base.errors import UsageError
-from ..base.names import Registry
+from ..base.labels import shown
+from ..base.names import Registry, enumerated
 from ..base.plugins import Plugin, resolve
 from ..data.changes import changed
 from ..data.examples import Examples
 from ..data.images import NORMALIZATIONS
 from ..data.splits import Splits, open_data
-from ..models.build import build_model, facts_of
+from ..models.adapters import STATE, base_model, is_adapter, with_adapter
+from ..models.build import FACTS, build_model, facts_of, wants
 from ..models.repeatable import require_repeatable
 from ..problem.checks.cautions import image_scale
 from ..problem.problem import Problem
@@ -25,8 +30,10 @@ from ..results.run import Run
 from ..results.target import Target
 from ..runtime.random_state import preserved_random_state, seed_everything
 from ..specs import ProblemSpec, key_values
-from ..weights.checkpoint import read_weights
+from ..weights.checkpoint import Weights, read_weights
 from ..weights.load_state_dict import load_into
+
+log = logging.getLogger(__name__)
 
 
 def open_problem(
@@ -99,20 +106,26 @@ def opened(
 ) -> tuple[Problem, dict[str, Examples]]:
     """The problem, and the examples of the same domains in the other splits (as many as in the problem at most)."""
     recorded = target.run.spec if target.run else {}
+    weights = read_weights(target.checkpoint, spec.key)  # a wrong file is told before minutes of loading data
+    if weights.others and spec.key is None:
+        others = enumerated([shown(name) for name in weights.others], 10)
+        log.warning("%s: its %r is taken; --key chooses another: %s", target.checkpoint, weights.container, others)
+    network = functools.partial(_network, target, spec, weights, trust)
     facts = target.run.record.get("ingredients", {}).get("facts", {}) if target.run else {}
+    made = None
+    if spec.data or recorded.get("data"):
+        with preserved_random_state():
+            seed_everything(0, "open")
+            made = network(facts)
     with preserved_random_state():
         seed_everything(0, "open")
         chosen = selected(target, spec, all_domains=all_domains, trust=trust)
         examples, data = chosen.examples, chosen.data
         loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
-        plugin = _named("model", spec.model, recorded, MODELS, trust)
-        model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
-        build = functools.partial(
-            build_model, plugin, key_values(model_arg, "model_arg"), facts or facts_of(chosen.splits["train"])
-        )
-        model = build()
-        kept = load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
-        require_repeatable(model, build, kept, examples, plugin.name)
+        made = made or network(facts_of(chosen.splits["train"]))
+        assert made is not None
+        model, plugin = made.model, made.plugin
+        require_repeatable(model, made.build, made.kept, examples, plugin.name)
         problem = Problem(
             model,
             examples,
@@ -134,6 +147,35 @@ def opened(
         given = NORMALIZATIONS.get(str(examples.facts.get("normalize")))
         problem.cautions += image_scale(model, examples.facts, given, plugin.name)
     return problem, {k: e for k, e in chosen.others.items() if len(e)}
+
+
+@dataclass(frozen=True)
+class _Network:
+    model: nn.Module
+    plugin: Plugin
+    build: Callable[[], nn.Module]
+    kept: list[str]
+
+
+def _network(
+    target: Target, spec: ProblemSpec, weights: Weights, trust: bool, facts: Mapping[str, Any]
+) -> _Network | None:
+    """The network with the weights in it; None if its builder wants to know facts of the data, and there are none."""
+    recorded = target.run.spec if target.run else {}
+    adapter = target.checkpoint if is_adapter(target.checkpoint) else None
+    own = {"model": base_model(adapter)} if adapter and not spec.model else recorded
+    plugin = _named("model", spec.model, own, MODELS, trust)
+    arguments = key_values(spec.model_arg or (() if spec.model else recorded.get("model_arg", ())), "model_arg")
+    if not facts and wants(plugin, arguments, FACTS):
+        return None
+
+    def build() -> nn.Module:
+        model = build_model(plugin, arguments, facts)
+        return with_adapter(model, adapter) if adapter else model
+
+    model = build()
+    kept = load_into(model, weights, target.checkpoint, subset=STATE if adapter else spec.params)
+    return _Network(model, plugin, build, kept)
 
 
 def _start(run: Run | None) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import DataError
-from ..base.names import name_matcher
+from ..base.labels import shown
+from ..base.names import enumerated, name_matcher
 from ..base.process_state import one_at_a_time
 from ..numerics.tensors import continuous
 from .checkpoint import Weights, require_finite
@@ -21,6 +23,9 @@ from .weights import ties
 log = logging.getLogger(__name__)
 
 _SHOWN = 10
+_NAME_OF_ADAPTER = re.compile(
+    r"(?<=lora_magnitude_vector)\.default\.weight$|(\.modules_to_save)?\.default(?=\.|$)",
+)
 _HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 
 
@@ -42,6 +47,10 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
         NumericalError: If a tensor holds NaN or infinities.
     """
     place = str(where)
+    if weights.placeholders:
+        log.warning("%s: never constructed: %s", place, enumerated([shown(n) for n in weights.placeholders], _SHOWN))
+    if weights.left_out:
+        log.warning("%s: objects in place of tensors were left out: %s", place, enumerated(weights.left_out, _SHOWN))
     expected = model.state_dict()
     given = _renamed(weights, expected, place)
     if set(given) - set(expected) and (converted := own_names(model, weights.tensors, place)) is not None:
@@ -61,7 +70,7 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
 def _renamed(weights: Weights, expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """The tensors by the model's own names, as far as a common prefix explains the difference."""
     # torch.compile puts its wrapper's name anywhere; PEFT leaves an adapter's name out of its files.
-    adapters = {e.replace(".default.", "."): e for e in expected if ".default." in e}
+    adapters = {_NAME_OF_ADAPTER.sub("", e): e for e in expected if ".default" in e}
     given: dict[str, Tensor] = {}
     for name, tensor in weights.tensors.items():
         plain = name.replace("_orig_mod.", "")

@@ -182,7 +182,7 @@ def check_spec(kind: type, mapping: dict[str, Any]) -> None:
         return
     again = spec.from_dict(json.loads(json.dumps(spec.to_dict())), "run.json")
     assert again.to_dict() == spec.to_dict()
-    assert re.fullmatch(r"[0-9a-f]{64}", spec.key())
+    assert re.fullmatch(r"[0-9a-f]{64}", spec.digest())
 
 
 @pytest.mark.parametrize("bounds", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
