@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MOST_OPERATIONS = 20_000_000  # half a minute; a network of ten thousand tensors has under a million
+_MOST_OPERATIONS = 10_000_000  # half a minute; a network of ten thousand tensors has under a million
 _MOST_DIMENSIONS = 64
 
 # Element types of storages by the class that names them, and those that a tensor names itself.
@@ -49,7 +49,12 @@ _PLAIN = frozenset(
     {*_STORAGES, *_DTYPES, *_DICTIONARIES, *_SEQUENCES, "_codecs.encode", "builtins.bytearray", "builtins.complex"}
     | {"copyreg._reconstructor", "copyreg.__newobj__", "builtins.object"}
     | {"torch.device", "torch.Tensor", "torch.nn.parameter.Parameter", "torch._tensor._rebuild_from_type_v2"}
-    | {f"torch._utils._rebuild_{kind}" for kind in ("parameter", "parameter_with_state", "tensor_v2", "tensor_v3")}
+    | {f"torch._utils._rebuild_{kind}" for kind in ("parameter", "parameter_with_state", "tensor", "tensor_v2")}
+    | {
+        f"torch._utils._rebuild_{kind}"
+        for kind in ("tensor_v3", "qtensor", "sparse_tensor", "meta_tensor_no_storage")
+    }
+    | {"torch.serialization._get_layout", "torch.per_tensor_affine", "torch.per_channel_affine"}
 )
 
 
@@ -80,24 +85,37 @@ class _Storage:
 Elements = Callable[[str, torch.dtype, int], Tensor]
 
 
-def read_inertly(data: bytes, elements: Elements) -> tuple[Any, list[str]]:
+@dataclass(frozen=True)
+class Description:
+    """What a pickle holds.
+
+    Attributes:
+        content: Plain values, tensors and `Placeholder`. Sets are lists here, and entries of dictionaries under
+            anything but text, bytes, numbers and None are left out.
+        replaced: Names of the classes and functions that placeholders stand for, sorted.
+        plain: Whether there is nothing in it that torch's own reader of plain weights would not expect.
+    """
+
+    content: Any
+    replaced: tuple[str, ...]
+    plain: bool
+
+
+def read_inertly(data: bytes, elements: Elements) -> Description:
     """Read a pickle of any protocol without constructing what it names.
 
     Args:
         data: The pickle.
         elements: Gives the storages that its tensors lie in.
 
-    Returns:
-        What it holds: plain values, tensors and `Placeholder`; and the names of what was replaced, sorted. Sets are
-        lists here, and entries of dictionaries under anything but text, bytes, numbers and None are left out.
-
     Raises:
         Malformed: If it is no pickle, is cut off, has too many operations, or a tensor does not fit its storage.
 
     Example:
         >>> import pickle, pathlib
-        >>> read_inertly(pickle.dumps({"lr": 0.1, "root": pathlib.PurePosixPath("/")}), elements=None)
-        ({'lr': 0.1, 'root': Placeholder(name='pathlib.PurePosixPath')}, ['pathlib.PurePosixPath'])
+        >>> found = read_inertly(pickle.dumps({"lr": 0.1, "root": pathlib.PurePosixPath("/")}), elements=None)
+        >>> found.content
+        {'lr': 0.1, 'root': Placeholder(name='pathlib.PurePosixPath')}
     """
     machine = _Machine(elements)
     try:
@@ -105,7 +123,8 @@ def read_inertly(data: bytes, elements: Elements) -> tuple[Any, list[str]]:
             if count > _MOST_OPERATIONS:
                 raise Malformed(f"it has more than {_MOST_OPERATIONS:,} operations")
             machine.step(opcode.name, argument)
-        return machine.stack[-1], sorted(machine.replaced)
+        plain = not machine.replaced and not machine.beyond and machine.operations <= _OPERATIONS_OF_TORCH
+        return Description(machine.stack[-1], tuple(sorted(machine.replaced)), plain)
     except Malformed:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError) as error:
@@ -119,9 +138,12 @@ class _Machine:
     below: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
+    operations: set[str] = field(default_factory=set)
+    beyond: bool = False
 
     def step(self, opcode: str, argument: Any) -> None:
         """Do one operation; those that only announce something do nothing."""
+        self.operations.add(opcode)
         if opcode in _CONSTANTS:
             self.stack.append(_CONSTANTS[opcode])
         elif opcode in _ARGUMENTS:
@@ -138,10 +160,9 @@ class _Machine:
             self.below.append(self.stack)
             self.stack = []
         elif opcode not in ("PROTO", "FRAME", "STOP"):
-            operation = getattr(self, f"_{opcode.lower()}", None)
-            if operation is None:
+            if opcode not in _OPERATIONS:
                 raise Malformed(f"its pickle has an operation {opcode} that is not known here")
-            operation() if argument is None else operation(argument)
+            _OPERATIONS[opcode](self, *(() if argument is None else (argument,)))
 
     def _marked(self) -> list[Any]:
         items, self.stack = self.stack, self.below.pop()
@@ -224,6 +245,8 @@ class _Machine:
                 # Hashes of other kinds of keys can be made to collide, and take as deep a recursion as they nest.
                 if isinstance(key, (str, bytes, float, type(None))) or (isinstance(key, int) and abs(key) < 2**63):
                     whole[key] = value
+                else:
+                    self.beyond = True
         elif not isinstance(whole, Placeholder):
             raise Malformed("its pickle puts entries into what is no dictionary")
 
@@ -281,6 +304,7 @@ class _Machine:
         if not isinstance(function, _Name):  # a bound method, a partial: whatever it was made of
             return function
         name = function.name
+        self.beyond |= not (name.startswith("torch._utils._rebuild") or name == "torch.Size") and bool(arguments)
         if name in _DICTIONARIES:
             return {}
         if name in _SEQUENCES and len(arguments) == 1 and isinstance(arguments[0], (list, tuple)):
@@ -288,8 +312,8 @@ class _Machine:
         if name.startswith("copyreg.") and arguments and isinstance(arguments[0], _Name):
             return Placeholder(arguments[0].name)  # how old protocols say: an object of this class
         made = self._tensor(name, arguments)
-        if made is None and name.startswith("torch._utils._rebuild"):
-            self.replaced.add(name)
+        if made is None and not name.startswith("torch._utils._rebuild"):
+            self.beyond = True
         return Placeholder(name) if made is None else made
 
     # -- tensors --------------------------------------------------------------------------------------------------
@@ -344,6 +368,29 @@ def _require_inside(offset: Any, size: Any, stride: Any, count: int) -> None:
         raise Malformed("a tensor reaches beyond its storage")
 
 
+_OPERATIONS: dict[str, Callable[..., None]] = {
+    opcode.name: vars(_Machine)[f"_{opcode.name.lower()}"]
+    for opcode in pickletools.opcodes
+    if f"_{opcode.name.lower()}" in vars(_Machine)
+}
+# Those of protocol 2, which torch.save writes; torch's reader of plain weights knows no others.
+_OPERATIONS_OF_TORCH = frozenset(
+    {"PROTO", "STOP", "MARK", "GLOBAL", "NEWOBJ", "REDUCE", "BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS"}
+    | {
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "EMPTY_TUPLE",
+        "EMPTY_LIST",
+        "EMPTY_DICT",
+    }
+    | {"EMPTY_SET", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "BINPERSID"}
+    | {"BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT", "LONG1"}
+)
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _ARGUMENTS = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"}

@@ -85,6 +85,7 @@ def _renamed(weights: Weights, expected: Mapping[str, Tensor], where: str) -> di
         added = _best_prefix(expected, lambda p: sum(p + k in expected for k in given))
     if stripped[0] > max(own, added[0]):
         prefix = stripped[1]
+        _require_one_meaning(given, expected, stripped, where)
         outside = [k for k in given if not k.startswith(prefix)]
         given = {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
         notes.append(f"stripped the prefix {prefix!r} from its keys")
@@ -106,6 +107,24 @@ def _best_prefix(names: Iterable[str], score: Callable[[str], int]) -> tuple[int
     prefixes = {".".join(name.split(".")[:n]) + "." for name in names for n in range(1, min(5, name.count(".") + 1))}
     scored = sorted(((score(p), p) for p in prefixes), key=lambda found: (-found[0], len(found[1])))
     return scored[0] if scored else (0, "")
+
+
+def _require_one_meaning(
+    given: Mapping[str, Tensor], expected: Mapping[str, Tensor], best: tuple[int, str], where: str
+) -> None:
+    """Refuse keys that hold the network twice, with other numbers, under prefixes that fit equally well."""
+    score, chosen = best
+
+    def beneath(prefix: str) -> dict[str, Tensor]:
+        under = {k[len(prefix) :]: v for k, v in given.items() if k.startswith(prefix)}
+        return {k: v for k, v in under.items() if k in expected and v.shape == expected[k].shape}
+
+    own = beneath(chosen)
+    for prefix in {".".join(k.split(".")[:n]) + "." for k in given for n in range(1, min(5, k.count(".") + 1))}:
+        other = beneath(prefix) if prefix != chosen else {}
+        if len(other) == len(own) == score and any(not torch.equal(own[k], v) for k, v in other.items() if k in own):
+            names = " and ".join(sorted(repr(p.rstrip(".")) for p in (chosen, prefix)))
+            raise DataError(f"its keys hold the network twice, beneath {names}", where, "choose one with --key NAME")
 
 
 def _match_keys(

@@ -88,7 +88,7 @@ def choose(content: Any, key: str | None, where: str) -> Network:
                     "choose one with --key NAME",
                 )
             )
-        return _network(*usual, found)
+        return _network(*usual, found, where)
     if not found:
         raise _none(content, where)
     place = _meant(key, list(found))
@@ -96,7 +96,7 @@ def choose(content: Any, key: str | None, where: str) -> Network:
         if isinstance(place, list):
             names = enumerated([shown(n) for n in place], _SHOWN)
             raise UsageError(f"{len(place)} networks answer to {key!r}: {names}", where, "write --key in full")
-        return _network(place, found[place], found)
+        return _network(place, found[place], found, where)
     inside = usual or (next(iter(found.items())) if len(found) == 1 else None)
     if inside is not None:
         prefix = f"{key}."
@@ -104,15 +104,19 @@ def choose(content: Any, key: str | None, where: str) -> Network:
             k.removeprefix(prefix): v for k, v in inside[1].items() if isinstance(k, str) and k.startswith(prefix)
         }
         if any(isinstance(v, Tensor) for v in parts.values()):
-            return _network(f"{inside[0]}.{key}".lstrip("."), parts, found)
+            return _network(f"{inside[0]}.{key}".lstrip("."), parts, found, where)
     known = [shown(n or "(the whole file)") for n in found]
     if inside is not None:
         known += sorted({shown(_text(k).partition(".")[0]) for k, v in inside[1].items() if isinstance(v, Tensor)})
     raise unknown_name("network", key, known, f"--key, {where}")
 
 
-def _network(place: str, mapping: Mapping[Any, Any], found: Mapping[str, Any]) -> Network:
+def _network(place: str, mapping: Mapping[Any, Any], found: Mapping[str, Any], where: str) -> Network:
     tensors = {_text(k): v for k, v in mapping.items() if isinstance(v, Tensor)}
+    for k, v in mapping.items():
+        if isinstance(v, Placeholder) and v.name.startswith("torch._utils._rebuild"):
+            what = f"tensor {shown(_text(k))!r} is sparse, quantized, conjugated or without data"
+            raise DataError(what, where, "save dense tensors")
     left = tuple(f"{shown(_text(k))} ({shown(v.name)})" for k, v in mapping.items() if isinstance(v, Placeholder))
     return Network(tensors, place, tuple(n for n in found if n != place and n), left)
 

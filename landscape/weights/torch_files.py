@@ -11,7 +11,6 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from ..base.errors import DataError, LandscapeError
 from ..base.labels import shown
 from ..base.process_state import one_at_a_time
-from .inert_pickle import Elements, Malformed, read_inertly
+from .inert_pickle import Description, Elements, Malformed, read_inertly
 from .networks import objects_alone
 
 _MOST_PICKLE = 200 * 2**20  # bytes of a description of tensors, without their numbers
@@ -29,8 +28,9 @@ _MOST_PICKLE = 200 * 2**20  # bytes of a description of tensors, without their n
 def read_torch(path: Path) -> tuple[Any, str, list[str]]:
     """What a file of ``torch.save`` holds.
 
-    ``weights_only=True`` is the first way. Where it refuses a zip file, its pickle is read by `read_inertly`: objects
-    are never constructed, and tensors are views of the file's own records.
+    The pickle of a zip file is first read by `read_inertly`. If it holds nothing but plain weights, torch makes them,
+    with ``weights_only=True``; else what was read inertly is taken: objects are never constructed, and tensors are
+    views of the file's own records.
 
     Returns:
         The content; ``zip`` or ``pickle``; names of classes and functions that placeholders stand for.
@@ -42,6 +42,9 @@ def read_torch(path: Path) -> tuple[Any, str, list[str]]:
         kind = "zip" if zipfile.is_zipfile(path) or handle.read(2) == b"PK" else "pickle"
     if kind == "zip":
         _check_zip(path)
+        described = _described(path)
+        if not described.plain:
+            return described.content, kind, list(described.replaced)
     else:
         _check_legacy_pickle(path)
     try:
@@ -53,9 +56,6 @@ def read_torch(path: Path) -> tuple[Any, str, list[str]]:
     except Exception as error:
         if isinstance(error, LandscapeError):
             raise
-        if kind == "zip" and isinstance(error, UnpicklingError):
-            content, replaced = _read_zip_inertly(path)
-            return content, kind, replaced
         told = str(error)[:120]
         raise _unreadable(path, "" if not told or "weights" in told.lower() else f": {told}") from error
 
@@ -71,7 +71,7 @@ def _unreadable(path: Path, text: str) -> DataError:
 # -- zip ----------------------------------------------------------------------------------------------------------
 
 
-def _read_zip_inertly(path: Path) -> tuple[Any, list[str]]:
+def _described(path: Path) -> Description:
     try:
         with zipfile.ZipFile(path) as archive:
             records = {r.filename: r for r in archive.infolist()}
@@ -84,16 +84,16 @@ def _read_zip_inertly(path: Path) -> tuple[Any, list[str]]:
             order = archive.read(f"{root}byteorder").decode() if f"{root}byteorder" in records else "little"
             if order != sys.byteorder:
                 raise Malformed(f"it was written on a machine of another byte order ({order[:10]!r})")
-            content, replaced = read_inertly(archive.read(pickles[0]), _records_as_tensors(path, root, records))
+            found = read_inertly(archive.read(pickles[0]), _records_as_tensors(path, root, records))
     except (Malformed, UnicodeDecodeError) as error:
         raise _unreadable(path, f": {error}") from error
-    if attacks := [name for name in replaced if name.startswith(_ATTACKS)]:
+    if attacks := [name for name in found.replaced if name.startswith(_ATTACKS)]:
         raise DataError(
             f"unpickling it could run code that no checkpoint needs ({', '.join(map(shown, attacks[:5]))})",
             str(path),
             "do not use it, and tell where it came from",
         )
-    return content, replaced
+    return found
 
 
 # What whoever pickled it did not do by accident. That it is refused protects other programs; here nothing would run.
