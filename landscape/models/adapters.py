@@ -6,6 +6,7 @@ folder.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,6 @@ from torch import nn
 
 from ..base.errors import DataError, LandscapeError, UsageError
 from ..base.files import read_json
-from ..base.plugins import library
 
 CONFIG = "adapter_config.json"
 # Names of the state that an adapter's file has to hold; all others are the base network's.
@@ -64,7 +64,12 @@ def with_adapter(base: nn.Module, folder: Path) -> nn.Module:
         UsageError: If PEFT is missing, or the adapter is of a kind that is not known here.
         DataError: If its configuration does not fit the network.
     """
-    peft = library("peft", "hf")
+    try:
+        peft = importlib.import_module("peft")
+    except ImportError as error:
+        raise UsageError(
+            "this is an adapter of PEFT, which is not installed", str(folder), "pip install peft"
+        ) from error
     if hasattr(base, "peft_config"):
         return base
     where = str(folder / CONFIG)
