@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..base.errors import UsageError
-from ..base.labels import shown
-from ..base.names import Registry, enumerated
+from ..base.names import Registry
 from ..base.plugins import Plugin, resolve
 from ..data.changes import changed
 from ..data.examples import Examples
@@ -32,8 +30,6 @@ from ..runtime.random_state import preserved_random_state, seed_everything
 from ..specs import ProblemSpec, key_values
 from ..weights.checkpoint import Weights, read_weights
 from ..weights.load_state_dict import load_into
-
-log = logging.getLogger(__name__)
 
 
 def open_problem(
@@ -107,9 +103,6 @@ def opened(
     """The problem, and the examples of the same domains in the other splits (as many as in the problem at most)."""
     recorded = target.run.spec if target.run else {}
     weights = read_weights(target.checkpoint, spec.key)  # a wrong file is told before minutes of loading data
-    if weights.others and spec.key is None:
-        others = enumerated([shown(name) for name in weights.others], 10)
-        log.warning("%s: its %r is taken; --key chooses another: %s", target.checkpoint, weights.container, others)
     network = functools.partial(_network, target, spec, weights, trust)
     facts = target.run.record.get("ingredients", {}).get("facts", {}) if target.run else {}
     made = None

@@ -35,6 +35,7 @@ class Weights:
         others: Where the file's other networks are.
         placeholders: Classes and functions that the file names and that were replaced, never constructed.
         left_out: Entries among the tensors in whose place such an object stood.
+        key: What was asked for.
     """
 
     tensors: dict[str, Tensor]
@@ -44,6 +45,7 @@ class Weights:
     others: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    key: str | None = None
 
 
 # -- reading ----------------------------------------------------------------------------------------------------
@@ -80,7 +82,7 @@ def read_weights(path: Path, key: str | None = None) -> Weights:
     found = choose(content, key, str(path))
     for name, tensor in found.tensors.items():
         _refuse_odd_tensor(name, tensor, path)
-    return Weights(found.tensors, kind, found.place, metadata, found.others, tuple(replaced), found.left_out)
+    return Weights(found.tensors, kind, found.place, metadata, found.others, tuple(replaced), found.left_out, key)
 
 
 def _read_folder(folder: Path, key: str | None) -> Weights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
         NumericalError: If a tensor holds NaN or infinities.
     """
     place = str(where)
+    if weights.others and weights.key is None:
+        others = enumerated([shown(name) for name in weights.others], _SHOWN)
+        log.warning("%s: its %r is taken; --key chooses another: %s", place, weights.container, others)
     if weights.placeholders:
         log.warning("%s: never constructed: %s", place, enumerated([shown(n) for n in weights.placeholders], _SHOWN))
     if weights.left_out:
@@ -120,7 +124,8 @@ def _require_one_meaning(
         return {k: v for k, v in under.items() if k in expected and v.shape == expected[k].shape}
 
     own = beneath(chosen)
-    for prefix in {".".join(k.split(".")[:n]) + "." for k in given for n in range(1, min(5, k.count(".") + 1))}:
+    held = Counter(".".join(k.split(".")[:n]) + "." for k in given for n in range(1, min(5, k.count(".") + 1)))
+    for prefix in (p for p, count in held.items() if count >= score):
         other = beneath(prefix) if prefix != chosen else {}
         if len(other) == len(own) == score and any(not torch.equal(own[k], v) for k, v in other.items() if k in own):
             names = " and ".join(sorted(repr(p.rstrip(".")) for p in (chosen, prefix)))

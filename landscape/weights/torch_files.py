@@ -108,6 +108,7 @@ def _records_as_tensors(path: Path, root: str, records: dict[str, zipfile.ZipInf
     with open(path, "rb") as handle:
         mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
     made: dict[tuple[str, torch.dtype, int], Tensor] = {}
+    copies: dict[str, bytearray] = {}  # of records at odd places, each once
 
     def elements(key: str, dtype: torch.dtype, count: int) -> Tensor:
         if (key, dtype, count) not in made:
@@ -123,9 +124,10 @@ def _records_as_tensors(path: Path, root: str, records: dict[str, zipfile.ZipInf
                 raise Malformed("a record reaches beyond the file")
             if count == 0:
                 made[key, dtype, count] = torch.empty(0, dtype=dtype)
-            elif start % dtype.itemsize:
-                plain = torch.frombuffer(bytearray(mapped[start : start + count * dtype.itemsize]), dtype=dtype)
-                made[key, dtype, count] = plain
+            elif start % 16:
+                copy = copies.get(key) or bytearray(mapped[start : start + record.file_size])
+                copies[key] = copy
+                made[key, dtype, count] = torch.frombuffer(copy, dtype=dtype, count=count)
             else:
                 made[key, dtype, count] = torch.frombuffer(mapped, dtype=dtype, count=count, offset=start)
         return made[key, dtype, count]

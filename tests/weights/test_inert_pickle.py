@@ -419,6 +419,7 @@ def test_no_damage_imports_calls_or_hangs(record_property: Any) -> None:
     """What a pickle could do shows in audit events: imports, commands, files opened, code compiled."""
     seen: list[str] = []
     watching = False
+    assert "x".encode("raw-unicode-escape")  # how protocol 0 writes text: Python loads this codec when first asked
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if watching and event.startswith(

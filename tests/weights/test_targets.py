@@ -14,7 +14,7 @@ from landscape_cli.app import main
 
 import landscape
 from landscape.base.errors import LandscapeError
-from landscape.specs import ProblemSpec
+from landscape.specs import PathSpec, ProblemSpec
 
 FILE = """
 import pathlib
@@ -100,6 +100,20 @@ def test_the_key_decides_the_numbers_and_what_is_stored(place: Path, capsys: pyt
     assert chosen["eigenvalues"] == ema["eigenvalues"] != raw["eigenvalues"]
     assert both["result"] != chosen["result"]
     assert answer(capsys, "hessian", "both.pt", *ARGUMENTS, "--key", "model")["result"] == both["result"]
+
+
+def test_both_ends_of_a_path_are_the_network_that_was_asked_for(place: Path) -> None:
+    for name, seed in (("a", 0), ("b", 2)):
+        torch.save({"model": state(seed), "model_ema": state(seed + 1)}, f"{name}.pt")
+        torch.save(state(seed + 1), f"{name}-alone.pt")
+    options = {"model": "net.py:linear", "data": "net.py:data", "spec": PathSpec(points=3)}
+    chosen = landscape.path("a.pt", "b.pt", key="ema", **options)
+    alone = landscape.path("a-alone.pt", "b-alone.pt", **options)
+    assert chosen.record["loss"] == alone.record["loss"] != landscape.path("a.pt", "b.pt", **options).record["loss"]
+    Path("asked").unlink()
+    with pytest.raises(LandscapeError, match=r"unknown network 'ema'.*b-alone\.pt"):
+        landscape.path("a.pt", "b-alone.pt", key="ema", **options)
+    assert not Path("asked").exists()
 
 
 def test_info_names_networks_and_what_was_not_made(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
