@@ -18,6 +18,8 @@ class Arguments:
 
     target: Positional[str]
     """A run folder, RUN@best, RUN@step=N, a checkpoint file or a stored result (.nc)."""
+    key: str | None = None
+    """Which network inside a checkpoint that holds several."""
     common: Common = field(default_factory=Common)
 
 
@@ -31,7 +33,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     elif path.suffix == ".nc":
         facts = _result_facts(path)
     else:
-        facts = _checkpoint_facts(arguments.target)
+        facts = _checkpoint_facts(arguments.target, arguments.key)
     screen.facts(
         [(k.replace("_", " "), v) for k, v in facts.items() if v is not None and not isinstance(v, (dict, list))]
     )
@@ -42,6 +44,10 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
             for name, domain in (facts.get("domains") or {}).items()
         ]
     )
+    for name, what in (("networks", "--key chooses"), ("placeholders", "never constructed")):
+        if facts.get(name):
+            screen.facts([(f"{name} ({what})", ", ".join(facts[name][:MOST_ROWS]))])
+            screen.left_out(len(facts[name]) - MOST_ROWS, name)
     looked_at = [facts, *facts.get("results", ())] if "stale" in facts else []
     screen.facts([(Path(one["path"]).name, _told(one)) for one in looked_at])
     if "results" in facts:
@@ -132,9 +138,9 @@ def _result_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _checkpoint_facts(text: str) -> dict[str, Any]:
+def _checkpoint_facts(text: str, key: str | None) -> dict[str, Any]:
     from landscape.results.target import Target
     from landscape.weights.checkpoint import facts_of
 
     path = Target.find(text).checkpoint
-    return {"kind": "checkpoint", "path": str(path.absolute()), **facts_of(path)}
+    return {"kind": "checkpoint", "path": str(path.absolute()), **facts_of(path, key)}

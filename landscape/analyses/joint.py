@@ -26,6 +26,7 @@ from ..surfaces.evaluate.evaluator import evaluating, statistics_policy
 from ..surfaces.path import path as path_between
 from ..surfaces.planes import plane
 from ..surfaces.surface import axis_reach
+from ..weights.checkpoint import read_weights
 from .analyze import analyze
 from .computation import Computation, results_folder
 from .opening import open_problem, splits_of
@@ -101,8 +102,9 @@ def path(
     problem_spec, spec = problem_spec or ProblemSpec(), spec or PathSpec()
     first.facts()
     folder = results_folder([first, second], out)
+    read_weights(second.checkpoint, problem_spec.key)  # a wrong file is told before data are read
     problem = open_problem(first, problem_spec, trust=trust)
-    other = _snapshot(second, second.checkpoint, problem)
+    other = _snapshot(second, second.checkpoint, problem, problem_spec.key)
     beside = auxiliary_problems(problem, spec, splits_of(first, problem_spec, problem, trust=trust), between=True)
 
     def compute(store: Path) -> Result:
@@ -129,14 +131,17 @@ def _plane(
     for target in targets:
         target.facts()
     folder = results_folder(targets, out)
+    for target in targets[1:]:
+        read_weights(target.checkpoint, problem_spec.key)  # a wrong file is told before data are read
     problem = open_problem(targets[0], problem_spec, trust=trust)
     if spec.plane:
-        runs = [[_snapshot(t, t.checkpoint, problem)] for t in targets[1:]]
+        runs = [[_snapshot(t, t.checkpoint, problem, problem_spec.key)] for t in targets[1:]]
     else:
         files = [_files(t) for t in targets]
         count = min(map(len, files))
         runs = [
-            [_snapshot(t, f, problem) for f in evenly(found, count)] for t, found in zip(targets, files, strict=True)
+            [_snapshot(t, f, problem, problem_spec.key) for f in evenly(found, count)]
+            for t, found in zip(targets, files, strict=True)
         ]
         if len({len(f) for f in files}) > 1:
             log.info("every run is shown with %d checkpoints, as many as the shortest has", count)
@@ -163,10 +168,11 @@ def _files(target: Target) -> list[Path]:
     return [p for p in target.run.checkpoints().values() if p.name <= target.checkpoint.name]
 
 
-def _snapshot(target: Target, file: Path, problem: Problem) -> Snapshot:
+def _snapshot(target: Target, file: Path, problem: Problem, key: str | None) -> Snapshot:
     facts = Target(file, target.run).facts()
     label = facts["optimizer"] if facts else file.name
-    return Snapshot.read(file, problem, {"run": facts, "label": label, "step": facts["step"] if facts else None})
+    said = {"run": facts, "label": label, "step": facts["step"] if facts else None}
+    return Snapshot.read(file, problem, said, key=key)
 
 
 @no_sharding()

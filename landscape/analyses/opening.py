@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from ..data.examples import Examples
 from ..data.images import NORMALIZATIONS
 from ..data.objectives import as_objective
 from ..data.splits import Splits, open_data
-from ..models.build import build_model, facts_of
+from ..models.adapters import STATE, base_model, is_adapter, with_adapter
+from ..models.build import FACTS, build_model, facts_of, wants
 from ..models.repeatable import require_repeatable
 from ..problem.checks.cautions import image_scale
 from ..problem.joining import joined
@@ -29,7 +31,7 @@ from ..results.run import Run
 from ..results.target import Target
 from ..runtime.random_state import preserved_random_state, seed_everything
 from ..specs import ProblemSpec, key_values
-from ..weights.checkpoint import read_weights
+from ..weights.checkpoint import Weights, read_weights
 from ..weights.load_state_dict import load_into
 
 
@@ -107,29 +109,25 @@ def opened(
 ) -> tuple[Problem, dict[str, Examples]]:
     """The problem, and the examples of the same domains in the other splits (as many as in the problem at most)."""
     recorded = target.run.spec if target.run else {}
+    weights = read_weights(target.checkpoint, spec.key)  # a wrong file is told before minutes of loading data
+    loss = _loss_of(spec, recorded, trust)
+    objective = as_objective(loss.call) if spec.objective else None
+    beside = functools.partial(_beside, loss.call, objective)
+    network = functools.partial(_network, target, spec, weights, trust, beside)
     facts = target.run.record.get("ingredients", {}).get("facts", {}) if target.run else {}
+    made = None
+    if spec.data or recorded.get("data"):
+        with preserved_random_state():
+            seed_everything(0, "open")
+            made = network(facts)
     with preserved_random_state():
         seed_everything(0, "open")
         chosen = selected(target, spec, all_domains=all_domains, trust=trust)
         examples, data = chosen.examples, chosen.data
-        if spec.objective:
-            loss = _named("objective", spec.objective, {}, OBJECTIVES, trust)
-        else:
-            loss = _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
-        objective = as_objective(loss.call) if spec.objective else None
-        plugin = _named("model", spec.model, recorded, MODELS, trust)
-        model_arg = spec.model_arg or (() if spec.model else recorded.get("model_arg", ()))
-        arguments, known = key_values(model_arg, "model_arg"), facts or facts_of(chosen.splits["train"])
-
-        def build() -> nn.Module:
-            # A loss with parameters is copied: each problem has its own checkpoint's in it.
-            made_by = objective if objective is not None else loss.call
-            own = copy.deepcopy(made_by) if isinstance(made_by, nn.Module) else made_by
-            return joined(build_model(plugin, arguments, known), own, None if objective is None else own)
-
-        model = build()
-        kept = load_into(model, read_weights(target.checkpoint), target.checkpoint, subset=spec.params)
-        require_repeatable(model, build, kept, examples, plugin.name)
+        made = made or network(facts_of(chosen.splits["train"]))
+        assert made is not None
+        model, plugin = made.model, made.plugin
+        require_repeatable(model, made.build, made.kept, examples, plugin.name)
         problem = Problem(
             model,
             examples,
@@ -154,6 +152,54 @@ def opened(
         given = NORMALIZATIONS.get(str(examples.facts.get("normalize")))
         problem.cautions += image_scale(problem.network, examples.facts, given, plugin.name)
     return problem, {k: e for k, e in chosen.others.items() if len(e)}
+
+
+def _loss_of(spec: ProblemSpec, recorded: Mapping[str, Any], trust: bool) -> Plugin:
+    """What makes the loss: the objective, or the loss that is named or that the run was trained with."""
+    if spec.objective:
+        return _named("objective", spec.objective, {}, OBJECTIVES, trust)
+    return _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
+
+
+def _beside(loss: Any, objective: Any, network: nn.Module) -> nn.Module:
+    """The network with its loss or objective beside it; one with parameters is copied, for each problem its own."""
+    made_by = loss if objective is None else objective
+    own = copy.deepcopy(made_by) if isinstance(made_by, nn.Module) else made_by
+    return joined(network, own, None if objective is None else own)
+
+
+@dataclass(frozen=True)
+class _Network:
+    model: nn.Module
+    plugin: Plugin
+    build: Callable[[], nn.Module]
+    kept: list[str]
+
+
+def _network(
+    target: Target,
+    spec: ProblemSpec,
+    weights: Weights,
+    trust: bool,
+    beside: Callable[[nn.Module], nn.Module],
+    facts: Mapping[str, Any],
+) -> _Network | None:
+    """The network with the weights in it; None if its builder wants to know facts of the data, and there are none."""
+    recorded = target.run.spec if target.run else {}
+    adapter = target.checkpoint if is_adapter(target.checkpoint) else None
+    own = {"model": base_model(adapter)} if adapter and not spec.model else recorded
+    plugin = _named("model", spec.model, own, MODELS, trust)
+    arguments = key_values(spec.model_arg or (() if spec.model else recorded.get("model_arg", ())), "model_arg")
+    if not facts and wants(plugin, arguments, FACTS):
+        return None
+
+    def build() -> nn.Module:
+        model = build_model(plugin, arguments, facts)
+        return beside(with_adapter(model, adapter) if adapter else model)
+
+    model = build()
+    kept = load_into(model, weights, target.checkpoint, subset=STATE if adapter else spec.params)
+    return _Network(model, plugin, build, kept)
 
 
 def _start(run: Run | None) -> Path | None:

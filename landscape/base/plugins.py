@@ -120,7 +120,7 @@ def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any]
     Raises:
         UsageError: If an argument is unknown or missing.
     """
-    accepted, anything = _parameters(plugin.call)
+    accepted, anything = parameters(plugin.call)
     values = {k: v for k, v in (filled or {}).items() if k in accepted}
     values.update(arguments)
     if not anything:
@@ -139,7 +139,7 @@ def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any]
         ) from error
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[list[str], bool]:
+def parameters(function: Callable[..., Any]) -> tuple[list[str], bool]:
     """Names the callable takes, and whether it takes others, too."""
     try:
         parameters = inspect.signature(function).parameters.values()

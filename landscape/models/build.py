@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
 
 from ..base.errors import UsageError
-from ..base.plugins import Plugin, call
+from ..base.plugins import Plugin, call, parameters
 from ..data.examples import Examples
 from ..numerics.trees import leaves
+
+FACTS = ("input_shape", "in_channels", "classes")
 
 
 def facts_of(examples: Examples) -> dict[str, Any]:
@@ -39,6 +41,11 @@ def facts_of(examples: Examples) -> dict[str, Any]:
 def default_model(examples: Examples) -> str:
     """The model taken when none is named: a convnet for images, else an MLP."""
     return "convnet" if "in_channels" in facts_of(examples) else "mlp"
+
+
+def wants(plugin: Plugin, arguments: Mapping[str, Any], facts: Collection[str]) -> bool:
+    """Whether a model's builder takes one of these facts, and the arguments do not say it."""
+    return "path" not in plugin.record and bool((set(parameters(plugin.call)[0]) & set(facts)) - set(arguments))
 
 
 def build_model(plugin: Plugin, arguments: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:

@@ -32,6 +32,7 @@ ALGORITHMS: Mapping[str, int] = {
 DECIDES: Mapping[str, str] = {
     "model": "network",
     "model_arg": "network",
+    "key": "weights",
     "data": "examples",
     "data_arg": "examples",
     "split": "examples",

@@ -46,12 +46,12 @@ class Spec:
             if k not in self.not_in_key() and not (k in later and v == later[k])
         }
 
-    def key(self) -> str:
+    def digest(self) -> str:
         """SHA-256 of the fields that decide the result."""
         return stable_hash(self.in_key())
 
     def lasting_key(self) -> str:
-        """As `key`, of the fields that are not at their default: it stays when a release adds a field."""
+        """As `digest`, of the fields that are not at their default: it stays when a release adds a field."""
         defaults = {f.name: f.default for f in fields(self)}
         differs = {k: v for k, v in self.to_dict().items() if k not in self.not_in_key() and v != defaults[k]}
         return stable_hash(differs)

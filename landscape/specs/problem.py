@@ -25,6 +25,7 @@ class ProblemSpec(Spec):
     _not_in_key: ClassVar[Mapping[str, str]] = {
         "batch_size": "a mean over examples is the same however they are divided (where not, it counts)"
     }
+    _later: ClassVar[frozenset[str]] = frozenset({"key"})
 
     _later: ClassVar[frozenset[str]] = frozenset({"objective", "weight_decay"})
 
@@ -38,6 +39,8 @@ class ProblemSpec(Spec):
     """k=v argument of the model callable (TOML value, else text)."""
     data_arg: KeyValues = ()
     """k=v argument of the data callable (TOML value, else text)."""
+    key: str | None = None
+    """Which network inside a checkpoint that holds several: its name, a part of it (ema), or a prefix of its keys."""
     split: str = "train"
     """Which split of the data."""
     domain: tuple[str, ...] = ()
@@ -83,6 +86,8 @@ class ProblemSpec(Spec):
         if self.replay_seed is not None and self.mode != "train":
             raise UsageError("nothing is random in eval mode", "--replay-seed", "add --mode train, or drop it")
         check_device(self.device)
+        if self.key is not None and not self.key.strip():
+            raise UsageError("it is empty", "--key", "name a network; landscape info FILE lists them")
         key_values(self.model_arg, "model_arg")
         key_values(self.data_arg, "data_arg")
 

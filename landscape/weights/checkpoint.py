@@ -6,35 +6,20 @@ claims, and checks integrity first: torch itself loads a zip checkpoint with a f
 
 from __future__ import annotations
 
-import os
-import pickletools
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..base.errors import DataError, LandscapeError, NumericalError, UsageError
-from ..base.process_state import one_at_a_time
+from ..base.errors import DataError, NumericalError, UsageError
 from ..numerics.tensors import continuous
 from .checkpoint_folders import weight_files
+from .networks import choose
+from .torch_files import read_torch
 from .weights import own_format, tensors_hash
 
-_CONTAINERS = (
-    "state_dict",
-    "model_state_dict",
-    "model_dict",
-    "model",
-    "network",
-    "net",
-    "weights",
-    "last",
-    "module",
-)
 _MAX_HEADER = 100 * 2**20
 
 
@@ -47,54 +32,66 @@ class Weights:
         format: ``safetensors``, ``zip`` or ``pickle``.
         container: Keys under which the tensors were found (``"state_dict"``), or "".
         metadata: Text facts of a safetensors header.
+        others: Where the file's other networks are.
+        placeholders: Classes and functions that the file names and that were replaced, never constructed.
+        left_out: Entries among the tensors in whose place such an object stood.
+        key: What was asked for.
     """
 
     tensors: dict[str, Tensor]
     format: str
     container: str
     metadata: dict[str, str]
+    others: tuple[str, ...] = ()
+    placeholders: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    key: str | None = None
 
 
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path, key: str | None = None) -> Weights:
     """Read the weights in a checkpoint file, or in a folder of Hugging Face or Lightning.
 
+    Args:
+        path: The file or folder.
+        key: Which of several networks, as `choose` understands it.
+
     Raises:
-        UsageError: If there is no such file, or it is a folder without weights.
-        DataError: If the file is empty, truncated, damaged, unsafe, or holds no weights.
+        UsageError: If there is no such file, no such network, or it is a folder without weights.
+        DataError: If the file is empty, truncated, damaged, unsafe, holds no weights, or several networks and no
+            key says which.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, key)
     if not path.exists():
         raise UsageError("there is no such file", str(path), "check the path")
     try:
         head = _head(path)
         _refuse_impostors(path, head)
         if _is_safetensors(path, head):
-            tensors, metadata = _read_safetensors(path)
-            weights = Weights(tensors, "safetensors", "", metadata)
+            content, metadata = _read_safetensors(path)
+            kind, replaced = "safetensors", list[str]()
         else:
-            kind = "zip" if zipfile.is_zipfile(path) or head.startswith(b"PK") else "pickle"
-            content = _read_torch(path, kind)
-            tensors, container = _find_tensors(content, path)
-            weights = Weights(tensors, kind, container, {})
+            content, kind, replaced = read_torch(path)
+            metadata = {}
     except PermissionError as error:
         raise UsageError("the file may not be read", str(path), "check its permissions") from error
-    for name, tensor in weights.tensors.items():
+    found = choose(content, key, str(path))
+    for name, tensor in found.tensors.items():
         _refuse_odd_tensor(name, tensor, path)
-    return weights
+    return Weights(found.tensors, kind, found.place, metadata, found.others, tuple(replaced), found.left_out, key)
 
 
-def _read_folder(folder: Path) -> Weights:
+def _read_folder(folder: Path, key: str | None) -> Weights:
     files = weight_files(folder)
     if not files:
         raise UsageError("this folder holds no run and no weights", str(folder), "name a checkpoint file or a run")
     tensors: dict[str, Tensor] = {}
     for file, names in files.items():
-        weights = read_weights(file)
+        weights = read_weights(file, key)
         if len(files) == 1 and names is None:
             return weights
         lacking = sorted(set(names or ()) - set(weights.tensors))
@@ -150,174 +147,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return own_format(metadata, tensors, path), metadata
 
 
-def _read_torch(path: Path, kind: str) -> Any:
-    if kind == "zip":
-        _check_zip(path)
-        _refuse_code(path)
-    else:
-        _check_legacy_pickle(path)
-    try:
-        # weights_only is said here and not left to its default: an environment variable can turn the default
-        # off, but not an explicit True.
-        with one_at_a_time(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on pickle protocols; what matters becomes an error
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
-    except Exception as error:
-        if isinstance(error, LandscapeError):
-            raise
-        told = str(error)[:120]
-        text = "" if not told or "weights_only" in str(error) or "Weights only" in str(error) else f": {told}"
-        raise DataError(
-            f"the checkpoint cannot be read as plain weights{text}",
-            str(path),
-            "it is truncated, damaged or no checkpoint; save the state_dict again where it was made",
-        ) from error
-
-
-def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            for record in records:
-                if record.compress_type != zipfile.ZIP_STORED:
-                    raise DataError(
-                        f"record {record.filename!r} is compressed",
-                        str(path),
-                        "save it with torch.save, which stores plainly",
-                    )
-            total, size = sum(r.file_size for r in records), path.stat().st_size
-            if total > size:
-                raise DataError(
-                    f"its records claim {total:,} bytes in a file of {size:,}", str(path), "do not use it"
-                )
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
-        if isinstance(error, LandscapeError):
-            raise
-        raise DataError("the checkpoint is truncated or damaged", str(path), "copy or save it again") from error
-    if damaged is not None:
-        raise DataError(f"CRC mismatch in record {damaged!r}: its bytes changed", str(path), "copy or save it again")
-
-
-def _check_legacy_pickle(path: Path) -> None:
-    """Look through a pickle without running it, and refuse what the loader would only stumble over.
-
-    A storage is named by a persistent id, a tuple ending in its number of elements; torch would allocate that
-    many before reading them. Names of classes that are no plain weights are refused here with a message that
-    says which; the loader's own allow-list remains the protection.
-
-    Raises:
-        DataError: If a storage claims more elements than the file has bytes, or objects are pickled.
-    """
-    size = path.stat().st_size
-    for opcode, argument, previous in _pickle_operations(path):
-        if opcode == "BINPERSID" and max((a for a in previous if isinstance(a, int)), default=size + 1) > size:
-            raise DataError("a tensor claims more elements than the file has bytes", str(path), "do not use it")
-        if opcode in ("GLOBAL", "STACK_GLOBAL"):
-            words = str(argument).split() if opcode == "GLOBAL" else [a for a in previous if isinstance(a, str)][-2:]
-            _refuse_foreign({".".join(words)}, path)
-
-
-def _pickle_operations(path: Path) -> Iterator[tuple[str, Any, list[Any]]]:
-    """Operations of the pickles in a legacy file, each with the constants since the last mark.
-
-    The file holds a magic number, a protocol, facts on the system, the object and the storage keys; raw
-    tensors follow. A file that ends or breaks earlier ends the iteration; the loader says how it is broken.
-    """
-    with open(path, "rb") as handle:
-        for _ in range(5):
-            constants: list[Any] = []
-            rest: Any = _Rest(handle)
-            operations = pickletools.genops(rest)
-            while True:
-                try:
-                    opcode, argument, _ = next(operations)
-                except StopIteration:
-                    break
-                except (ValueError, EOFError, IndexError, UnicodeDecodeError):
-                    return
-                if opcode.name == "MARK":
-                    constants = []
-                elif not opcode.name.startswith(("BINPUT", "LONG_BINPUT", "PROTO", "FRAME", "MEMOIZE")):
-                    yield opcode.name, argument, constants
-                    if isinstance(argument, (int, str)):
-                        constants.append(argument)
-
-
-class _Rest:
-    """A file of which nobody asks for more bytes than it has, whatever length a string in it claims."""
-
-    def __init__(self, handle: BinaryIO) -> None:
-        self.handle, self.size = handle, os.fstat(handle.fileno()).st_size
-        self.readline, self.tell = handle.readline, handle.tell
-
-    def read(self, count: int) -> bytes:
-        """At most ``count`` bytes; fewer at the end."""
-        return self.handle.read(min(count, self.size))
-
-
-def _refuse_code(path: Path) -> None:
-    """Name the classes in a zip checkpoint that are no plain weights.
-
-    Raises:
-        DataError: If there are any.
-    """
-    try:
-        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # damaged in a way that the loader itself describes
-        return
-    _refuse_foreign(set(unsafe), path, known=())
-
-
-def _refuse_foreign(
-    names: set[str], path: Path, known: tuple[str, ...] = ("torch.", "collections.", "numpy.")
-) -> None:
-    foreign = sorted(n for n in names if not n.startswith(known) or n.startswith("torch.nn."))
-    if foreign:
-        raise DataError(
-            f"it holds pickled objects ({', '.join(foreign[:5])}), which could run code",
-            str(path),
-            "where it was made, save model.state_dict() alone",
-        )
-
-
-def _find_tensors(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
-    container: list[str] = []
-    found = content
-    while isinstance(found, Mapping):
-        tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
-        inner = next((k for k in _CONTAINERS if isinstance(found.get(k), Mapping) and found[k]), None)
-        if tensors and inner is None:
-            return tensors, ".".join(container)
-        if inner is None:
-            break
-        container.append(inner)
-        found = found[inner]
-    others = dict(_state_dicts(content))
-    if len(others) == 1:
-        name, tensors = next(iter(others.items()))
-        return tensors, name
-    if others:
-        what = f"it holds {len(others)} networks: {', '.join(list(others)[:10])}"
-        raise DataError(what, str(path), "save the state_dict of one of them alone")
-    keys = ", ".join(map(str, list(content)[:10])) if isinstance(content, Mapping) else type(content).__name__
-    raise DataError(f"no weights found in it; it holds: {keys}", str(path), "save the model's state_dict")
-
-
-def _state_dicts(content: Any, place: str = "", depth: int = 3) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """What looks like a network's weights under names that nobody agreed on: tensors, some called weight or bias.
-
-    The state of an optimizer holds tensors, too, but by numbers and other names.
-    """
-    if not isinstance(content, Mapping) or not depth:
-        return
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-    if place and len(tensors) == len(content) and any(k.endswith(("weight", "bias")) for k in tensors):
-        yield place, tensors
-    for name, inner in content.items():
-        yield from _state_dicts(inner, f"{place}.{name}" if place else str(name), depth - 1)
-
-
 def _refuse_odd_tensor(name: str, tensor: Tensor, path: Path) -> None:
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         raise DataError(f"tensor {name!r} is sparse, quantized or without data", str(path), "save dense tensors")
@@ -340,20 +169,23 @@ def require_finite(name: str, tensor: Tensor, where: str) -> None:
         raise NumericalError(f"{name} holds {bad} NaN or infinite value(s)", where, "use an earlier checkpoint")
 
 
-def facts_of(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds: format, tensors, elements, types, SHA-256.
+def facts_of(path: Path, key: str | None = None) -> dict[str, Any]:
+    """What a checkpoint holds: format, networks, tensors, elements, types, SHA-256, and what was not constructed.
 
     Raises:
         UsageError, DataError: As `read_weights`.
         NumericalError: If a tensor holds NaN or infinities.
     """
-    weights = read_weights(path)
+    weights = read_weights(path, key)
     for name, tensor in weights.tensors.items():
         if continuous(tensor):
             require_finite(name, tensor, str(path))
     return {
         "format": weights.format,
         "container": weights.container or None,
+        "networks": [n for n in (weights.container, *weights.others) if n],
+        "placeholders": list(weights.placeholders),
+        "left_out": list(weights.left_out),
         "tensors": len(weights.tensors),
         "elements": sum(t.numel() for t in weights.tensors.values()),
         "types": ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in weights.tensors.values()})),

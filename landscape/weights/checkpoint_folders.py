@@ -15,6 +15,7 @@ _HUGGING_FACE = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "adapter_model.safetensors",
+    "adapter_model.bin",
 )
 _SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".th")
 
@@ -49,6 +50,10 @@ def weight_files(folder: Path) -> dict[Path, list[str] | None]:
         if last:
             names = ", ".join(str(p.relative_to(folder)) for p in found[:10])
             raise UsageError(f"the folder holds {len(found)} checkpoints", str(folder), f"name one: {names}")
+    steps = sorted(p.name for p in folder.glob("checkpoint-*") if p.is_dir())
+    if steps:  # the output folder of a Trainer that has not saved its last state
+        names = ", ".join(steps[:10])
+        raise UsageError(f"the folder holds {len(steps)} checkpoint folder(s)", str(folder), f"name one: {names}")
     return {}
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import DataError
-from ..base.names import name_matcher
+from ..base.labels import shown
+from ..base.names import enumerated, name_matcher
 from ..base.process_state import one_at_a_time
 from ..numerics.tensors import continuous
 from .checkpoint import Weights, require_finite
@@ -21,6 +24,9 @@ from .weights import ties
 log = logging.getLogger(__name__)
 
 _SHOWN = 10
+_NAME_OF_ADAPTER = re.compile(
+    r"(?<=lora_magnitude_vector)\.default\.weight$|(\.modules_to_save)?\.default(?=\.|$)",
+)
 _HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 
 
@@ -42,6 +48,13 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
         NumericalError: If a tensor holds NaN or infinities.
     """
     place = str(where)
+    if weights.others and weights.key is None:
+        others = enumerated([shown(name) for name in weights.others], _SHOWN)
+        log.warning("%s: its %r is taken; --key chooses another: %s", place, weights.container, others)
+    if weights.placeholders:
+        log.warning("%s: never constructed: %s", place, enumerated([shown(n) for n in weights.placeholders], _SHOWN))
+    if weights.left_out:
+        log.warning("%s: objects in place of tensors were left out: %s", place, enumerated(weights.left_out, _SHOWN))
     expected = model.state_dict()
     given = _renamed(weights, expected, place)
     if set(given) - set(expected) and (converted := own_names(model, weights.tensors, place)) is not None:
@@ -61,7 +74,7 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
 def _renamed(weights: Weights, expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """The tensors by the model's own names, as far as a common prefix explains the difference."""
     # torch.compile puts its wrapper's name anywhere; PEFT leaves an adapter's name out of its files.
-    adapters = {e.replace(".default.", "."): e for e in expected if ".default." in e}
+    adapters = {_NAME_OF_ADAPTER.sub("", e): e for e in expected if ".default" in e}
     given: dict[str, Tensor] = {}
     for name, tensor in weights.tensors.items():
         plain = name.replace("_orig_mod.", "")
@@ -76,6 +89,7 @@ def _renamed(weights: Weights, expected: Mapping[str, Tensor], where: str) -> di
         added = _best_prefix(expected, lambda p: sum(p + k in expected for k in given))
     if stripped[0] > max(own, added[0]):
         prefix = stripped[1]
+        _require_one_meaning(given, expected, stripped, where)
         beside = {k: v for k, v in given.items() if not k.startswith(prefix) and k in expected}  # a loss's own
         outside = [k for k in given if not k.startswith(prefix) and k not in beside]
         given = {**{k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}, **beside}
@@ -98,6 +112,25 @@ def _best_prefix(names: Iterable[str], score: Callable[[str], int]) -> tuple[int
     prefixes = {".".join(name.split(".")[:n]) + "." for name in names for n in range(1, min(5, name.count(".") + 1))}
     scored = sorted(((score(p), p) for p in prefixes), key=lambda found: (-found[0], len(found[1])))
     return scored[0] if scored else (0, "")
+
+
+def _require_one_meaning(
+    given: Mapping[str, Tensor], expected: Mapping[str, Tensor], best: tuple[int, str], where: str
+) -> None:
+    """Refuse keys that hold the network twice, with other numbers, under prefixes that fit equally well."""
+    score, chosen = best
+
+    def beneath(prefix: str) -> dict[str, Tensor]:
+        under = {k[len(prefix) :]: v for k, v in given.items() if k.startswith(prefix)}
+        return {k: v for k, v in under.items() if k in expected and v.shape == expected[k].shape}
+
+    own = beneath(chosen)
+    held = Counter(".".join(k.split(".")[:n]) + "." for k in given for n in range(1, min(5, k.count(".") + 1)))
+    for prefix in (p for p, count in held.items() if count >= score):
+        other = beneath(prefix) if prefix != chosen else {}
+        if len(other) == len(own) == score and any(not torch.equal(own[k], v) for k, v in other.items() if k in own):
+            names = " and ".join(sorted(repr(p.rstrip(".")) for p in (chosen, prefix)))
+            raise DataError(f"its keys hold the network twice, beneath {names}", where, "choose one with --key NAME")
 
 
 def _match_keys(

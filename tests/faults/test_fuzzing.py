@@ -5,6 +5,7 @@ What they found stands below as plain tests.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import io
 import json
@@ -44,6 +45,7 @@ def _torch_bytes(content: object, *, legacy: bool) -> bytes:
 
 CHECKPOINTS = {
     "zip": b"\0" + _torch_bytes({"state_dict": STATE, "epoch": 3}, legacy=False),
+    "objects": b"\0" + _torch_bytes({"model": STATE, "args": argparse.Namespace(lr=0.1)}, legacy=False),
     "legacy": b"\0" + _torch_bytes(STATE, legacy=True),
     "safetensors": b"\1" + safetensors_bytes(STATE),
     "raw pickle": b"\2" + pickle.dumps({"a": 1, "b": [2.0, None]}),
@@ -182,7 +184,7 @@ def check_spec(kind: type, mapping: dict[str, Any]) -> None:
         return
     again = spec.from_dict(json.loads(json.dumps(spec.to_dict())), "run.json")
     assert again.to_dict() == spec.to_dict()
-    assert re.fullmatch(r"[0-9a-f]{64}", spec.key())
+    assert re.fullmatch(r"[0-9a-f]{64}", spec.digest())
 
 
 @pytest.mark.parametrize("bounds", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
@@ -217,7 +219,7 @@ def test_any_answer_is_a_clean_one(target: str, bounds: settings, record_propert
 
 def test_the_targets_accept_what_is_sound() -> None:
     """If they refused everything, nothing would have been tried."""
-    for name in ("zip", "legacy", "safetensors"):
+    for name in ("zip", "objects", "legacy", "safetensors"):
         assert fuzz_targets.checkpoint(CHECKPOINTS[name]) == "read"
     assert [fuzz_targets.configuration(c) for c in SEEDS["configuration"]] == ["read", "read"]
     assert [fuzz_targets.words(w) for w in SEEDS["words"]] == ["read", "helped"]

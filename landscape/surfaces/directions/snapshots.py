@@ -34,8 +34,12 @@ class Snapshot:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path | str, problem: Problem, facts: Mapping[str, Any] | None = None) -> Snapshot:
+    def read(
+        cls, path: Path | str, problem: Problem, facts: Mapping[str, Any] | None = None, *, key: str | None = None
+    ) -> Snapshot:
         """A checkpoint file of the problem's network; it is looked at now and read at every `load`.
+
+        ``key`` says which of its networks, as `read_weights` understands it.
 
         Raises:
             UsageError: If there is none, or parameters outside ``--params`` differ (they would have to move too).
@@ -44,10 +48,10 @@ class Snapshot:
 
         def load() -> tuple[list[Tensor], dict[str, Tensor]]:
             model = problem.twin()
-            load_into(model, read_weights(Path(path)), path)
+            load_into(model, read_weights(Path(path), key), path)
             return _parts(model, problem)
 
-        hashed = tensors_hash(read_weights(Path(path)).tensors)
+        hashed = tensors_hash(read_weights(Path(path), key).tensors)
         return cls(load, {"target": str(path), "weights_hash": hashed, **(facts or {})})
 
     @classmethod
