@@ -25,9 +25,7 @@ class ProblemSpec(Spec):
     _not_in_key: ClassVar[Mapping[str, str]] = {
         "batch_size": "a mean over examples is the same however they are divided (where not, it counts)"
     }
-    _later: ClassVar[frozenset[str]] = frozenset({"key"})
-
-    _later: ClassVar[frozenset[str]] = frozenset({"objective", "weight_decay"})
+    _later: ClassVar[frozenset[str]] = frozenset({"key", "objective", "weight_decay"})
 
     model: str | None = None
     """Registered name, {torchvision,timm,hf}:NAME, pkg.module:callable or path/to/file.py:callable."""
