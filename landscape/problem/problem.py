@@ -50,6 +50,26 @@ DEFAULT_BATCH = 512
 _MEMORY_BYTES = 4 * 2**30  # of examples kept in host memory; more is read from the data set in every pass
 
 
+def faithful_copy(model: nn.Module, examples: Examples, loss: LossFunction) -> nn.Module:
+    """A copy of the network that computes with its own weights; the network stays as it is.
+
+    Raises:
+        UsageError: If it does not.
+    """
+    own = copied(model)
+    if len(examples):
+        here = next((p for p in model.parameters() if not p.is_meta), torch.zeros(()))
+        kind = here.abs().dtype if here.is_floating_point() or here.is_complex() else torch.get_default_dtype()
+        batch = examples.batch(spread(len(examples), 2)).to(here.device, kind)
+
+        def loss_of(network: nn.Module) -> Tensor:
+            with plain_checkpoints():  # `autograd.grad` refuses to go through the others
+                return mean_loss(loss, forward(network, batch.inputs), batch.targets)
+
+        require_faithful(model, own, loss_of)
+    return own
+
+
 class Problem(Passes):
     """A network at fixed weights and its mean loss over fixed examples.
 
@@ -126,7 +146,7 @@ class Problem(Passes):
         refuse_autocast(where)
         examples = self._in_order(Examples.of(data).in_memory(_MEMORY_BYTES))
         super().__init__(
-            moved(self._own(unwrapped_model, examples) if copy else unwrapped_model, where, kind),
+            moved(faithful_copy(unwrapped_model, examples, self.loss_function) if copy else unwrapped_model, where, kind),
             examples,
             device=where,
             dtype=kind,
@@ -173,25 +193,6 @@ class Problem(Passes):
             f"<Problem {type(self.model).__name__}: {self.n_parameters:,} parameters, {self.loss_name} over "
             f"{self.n_examples:,} examples{domains}, {str(self.dtype).removeprefix('torch.')} on {self.device}>"
         )
-
-    def _own(self, model: nn.Module, examples: Examples) -> nn.Module:
-        """A copy of the network that computes with its own weights.
-
-        Raises:
-            UsageError: If it does not.
-        """
-        own = copied(model)
-        if len(examples):
-            here = next((p for p in model.parameters() if not p.is_meta), torch.zeros(()))
-            kind = here.abs().dtype if here.is_floating_point() or here.is_complex() else torch.get_default_dtype()
-            batch = examples.batch(spread(len(examples), 2)).to(here.device, kind)
-
-            def loss_of(network: nn.Module) -> Tensor:
-                with plain_checkpoints():  # `autograd.grad` refuses to go through the others
-                    return mean_loss(self.loss_function, forward(network, batch.inputs), batch.targets)
-
-            require_faithful(model, own, loss_of)
-        return own
 
     @contextmanager
     def _one_example_fits(self) -> Iterator[None]:
@@ -368,7 +369,7 @@ class Problem(Passes):
         Raises:
             UsageError: If there is none.
         """
-        return self._own(self.model, self.examples)
+        return faithful_copy(self.model, self.examples, self.loss_function)
 
     @computing()
     def to_float64(self, count: int) -> Problem:
