@@ -25,6 +25,14 @@ _MODULES = {
 }
 
 
+def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer inside what a library wraps it in."""
+    while not isinstance(optimizer, ERM) and isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = optimizer.optimizer
+    found: torch.optim.Optimizer = optimizer
+    return found
+
+
 def optimizer_name(optimizer: torch.optim.Optimizer) -> str:
     """The registered name of its method, ``sgd`` and the like of torch's own, else its class in small letters."""
     kind = type(optimizer)
@@ -46,7 +54,7 @@ def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The fields of `TrainSpec` that its first group tells: ``lr``, ``momentum``, ``rho`` and the like."""
     group = optimizer.param_groups[0] if optimizer.param_groups else {}
     named_like_flags = ("momentum", "weight_decay", "rho", "alpha", "lam", "eta", "sigma", "gamma")
-    found = {k: _number(group[k]) for k in ("lr", *named_like_flags) if _number(group.get(k)) is not None}
+    found: dict[str, Any] = {k: _number(group[k]) for k in ("lr", *named_like_flags) if _number(group.get(k)) is not None}
     if isinstance(optimizer, ERM) and type(optimizer) is not ERM:
         found["base"] = _base_name(optimizer.base)
     return found

@@ -146,7 +146,9 @@ class Problem(Passes):
         refuse_autocast(where)
         examples = self._in_order(Examples.of(data).in_memory(_MEMORY_BYTES))
         super().__init__(
-            moved(faithful_copy(unwrapped_model, examples, self.loss_function) if copy else unwrapped_model, where, kind),
+            moved(
+                faithful_copy(unwrapped_model, examples, self.loss_function) if copy else unwrapped_model, where, kind
+            ),
             examples,
             device=where,
             dtype=kind,
