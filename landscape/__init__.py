@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .domainwise.domains import domains as domains
     from .figures.render import render as render
     from .figures.summary import summarize as summarize
+    from .integrations.record import record as record
     from .measures.sharpness import sharpness as sharpness
     from .optim import ASAM as ASAM
     from .optim import DISAM as DISAM
@@ -86,6 +87,7 @@ _WHERE = {
     "keep_freed_memory": "base.allocator",
     # training
     "train": "api",
+    "record": "integrations.record",
     "run_study": "api",
     "ERM": "optim",
     "SAM": "optim",

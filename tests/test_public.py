@@ -12,8 +12,8 @@ PUBLIC = """
     ASAM BatchLoss DISAM DISAMGSAM DISAMSAGM DataError DomainsSpec ERM EntropySGD Examples FSAM GSAM HessianSpec
     Interrupted LandscapeError LookSAM MicroBatches NumericalError PathSpec Problem ProblemSpec ResourceError Result
     Run SAGM SAM SWA SWAD SharpnessSpec SurfaceSpec TrainSpec USAM UsageError VREx WSAM analyze domains hessian
-    keep_freed_memory open path processes render reporting run_study sharpness summarize surface train
-    training_result write_report
+    keep_freed_memory open path processes record render reporting run_study sharpness summarize surface
+    train training_result write_report
 """
 OPTIM = """
     ASAM BatchLoss DISAM DISAMGSAM DISAMSAGM ERM EntropySGD FSAM GSAM LookSAM MicroBatches SAGM SAM SWA SWAD USAM
@@ -36,6 +36,10 @@ KEYWORDS = {
     "analyze": "kind target problem_spec spec out force trust reaches",
     "open": "target all_domains options",
     "train": "out resume force options",
+    "record": (
+        "model optimizer run batch loss every probe steps_per_epoch restore start model_name model_arg data data_arg "
+        "seed log force"
+    ),
     "run_study": "experiment out size changes workers scheduler",
     "render": "kind results out formats venue columns stem direction",
     "write_report": "results out title",

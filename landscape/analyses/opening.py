@@ -212,8 +212,9 @@ def _start(run: Run | None) -> Path | None:
 def _named(what: str, given: str | None, recorded: Mapping[str, Any], registry: Registry, trust: bool) -> Plugin:
     name = given or recorded.get(what)
     if name is None:
+        whose = "the record of this loop" if recorded else "a bare checkpoint"
         raise UsageError(
-            f"a bare checkpoint does not say its {what}",
+            f"{whose} does not say its {what}",
             f"--{what}",
             f"name one: {', '.join(registry)}, or file.py:callable",
         )

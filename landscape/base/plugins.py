@@ -109,6 +109,27 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
     return Plugin(call, absolute, record, tuple(files), libraries)
 
 
+def named(name: str, registry: Registry) -> dict[str, str]:
+    """What a ``run.json`` keeps of a name that the user gives, found without importing anything.
+
+    Code of the user's is remembered as named by them. Arguments and errors as of `resolve`; that a file has the
+    callable shows when it is imported.
+    """
+    if name in registry or registry.family(name) is not None:
+        family = registry.family(name)
+        prefix, _, rest = name.partition(":")
+        folder = _existing(rest) if name not in registry and family and "FOLDER" in family else None
+        return {"name": f"{prefix}:{folder}" if folder else name}
+    location, colon, attribute = name.rpartition(":")
+    if not colon or not location or not attribute.isidentifier():
+        raise unknown_name(registry.kind, name, [*registry, "path/to/file.py:callable", "pkg.module:callable"])
+    file = _find_file(location, registry.kind)
+    sha256 = hashlib.sha256(_read(file)).hexdigest()
+    _remember(file, sha256)
+    absolute = f"{file}:{attribute}" if location.endswith(".py") else name
+    return {"name": absolute, "path": str(file), "sha256": sha256}
+
+
 def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any] | None = None) -> Any:
     """Call a plug-in with its ``k=v`` arguments.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .._deprecated import renamed_member
 from ..autograd.second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
-from ..autograd.substitutes import apply_embedding_max_norm, plain_checkpoints, twice_differentiable
+from ..autograd.substitutes import apply_embedding_max_norm, twice_differentiable
 from ..base.errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from ..data.examples import Batch, Examples, Indices
 from ..data.loss_values import NoTarget, batch_weight, example_losses, example_weights, mean_loss, no_target
@@ -36,11 +36,10 @@ from ..runtime.random_state import preserved_random_state
 from ..specs.base import check_number
 from ..weights.weights import weights_hash
 from .checks.cautions import misuse
-from .checks.consistency import require_sound, spread
-from .copying import copied, require_faithful
+from .checks.consistency import require_sound
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
+from .faithful import faithful_copy
 from .fingerprint import fingerprint
-from .forward import forward
 from .joining import counts_of, joined, ready_made, refuse_beside_objective, require_usable, trainable_names
 from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace
@@ -133,7 +132,7 @@ class Problem(Passes):
         refuse_autocast(where)
         examples = self._examples_of(data)
         super().__init__(
-            moved(self._own(whole, examples) if copy else whole, where, kind),
+            moved(faithful_copy(whole, examples, self.loss_function) if copy else whole, where, kind),
             examples,
             device=where,
             dtype=kind,
@@ -195,26 +194,6 @@ class Problem(Passes):
             f"<Problem {type(self.network).__name__}: {self.n_parameters:,} parameters, {self.loss_name} over "
             f"{self.n_examples:,} {kind}{domains}, {str(self.dtype).removeprefix('torch.')} on {self.device}>"
         )
-
-    def _own(self, model: nn.Module, examples: Examples) -> nn.Module:
-        """A copy of the network that computes with its own weights.
-
-        Raises:
-            UsageError: If it does not.
-        """
-        own = copied(model)
-        if len(examples):
-            here = next((p for p in model.parameters() if not p.is_meta), torch.zeros(()))
-            kind = here.abs().dtype if here.is_floating_point() or here.is_complex() else torch.get_default_dtype()
-            batch = examples.batch(spread(len(examples), 2)).to(here.device, kind)
-
-            def loss_of(network: nn.Module) -> Tensor:
-                by = network.loss_function if isinstance(network, WithLoss) else self.loss_function
-                with plain_checkpoints():  # `autograd.grad` refuses to go through the others
-                    return mean_loss(by, forward(network, batch.inputs), batch.targets)
-
-            require_faithful(model, own, loss_of)
-        return own
 
     def _examples_of(self, data: Any) -> Examples:
         if self.by_objective:
@@ -438,7 +417,7 @@ class Problem(Passes):
         Raises:
             UsageError: If there is none.
         """
-        return self._own(self.model, self.examples)
+        return faithful_copy(self.model, self.examples, self.loss_function)
 
     @computing()
     def to_float64(self, count: int) -> Problem:

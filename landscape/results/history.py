@@ -68,8 +68,8 @@ def _result(run: Run, lines: list[dict[str, Any]]) -> Result:
     }
     if names:
         coordinates["domain"] = names
-    for probe in dict.fromkeys(p for line in steps for p in line.get("probes") or ()):
-        taken = [line for line in steps if probe in (line.get("probes") or {})]
+    for probe in dict.fromkeys(p for line in lines for p in line.get("probes") or ()):
+        taken = [line for line in lines if probe in (line.get("probes") or {})]
         stem = probe.replace("-", "_")
         coordinates[f"{stem}_step"] = [line["step"] for line in taken]
         for quantity in taken[0]["probes"][probe]:

@@ -177,6 +177,15 @@ class Run:
                 remove_stale_temporaries(folder)
             yield
 
+    def require_free(self, fix: str) -> None:
+        """Refuse a folder in which something else lies; hidden files do not count.
+
+        Raises:
+            UsageError: With ``fix``, if there are any files.
+        """
+        if self.path.is_dir() and any(not p.name.startswith(".") for p in self.path.iterdir()):
+            raise UsageError("the folder holds other files", str(self.path), fix)
+
     def start(self, record: Mapping[str, Any]) -> None:
         """Write ``run.json`` and empty the run of anything older."""
         if not is_main_process():
@@ -200,6 +209,12 @@ class Run:
     def state_path(self) -> Path:
         """Where the resume state belongs."""
         return self.path / "state" / "resume.pt"
+
+    def keep_checkpoints_until(self, step: int) -> None:
+        """Delete checkpoints after ``step``: they are about to be made again."""
+        for late, path in self.checkpoints().items():
+            if late > step and is_main_process():
+                path.unlink()
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop logged lines after ``step``: they are about to be made again."""

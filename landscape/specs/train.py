@@ -309,8 +309,8 @@ class TrainSpec(Spec):
         return f"{self.optimizer[0]}{'-2x' if self.equal_cost else ''}-seed{self.seed[0]}"
 
 
-def interval(text: str | None) -> tuple[int, str] | None:
-    """Read ``N``, ``Nsteps`` or ``Nepochs`` (plain N means steps).
+def interval(text: str | None, where: str = "--save-every") -> tuple[int, str] | None:
+    """Read ``N``, ``Nsteps`` or ``Nepochs`` (plain N means steps); ``where`` it stands is for messages.
 
     Raises:
         UsageError: If it is something else or N is 0.
@@ -319,12 +319,12 @@ def interval(text: str | None) -> tuple[int, str] | None:
         return None
     match = re.fullmatch(r"(\d+)(steps?|epochs?)?", text)
     if not match or int(match[1]) < 1:
-        raise UsageError(f"{text!r} is no interval", "--save-every", "write 100steps or 5epochs")
+        raise UsageError(f"{text!r} is no interval", where, "write 100steps or 5epochs")
     return int(match[1]), "epochs" if (match[2] or "").startswith("epoch") else "steps"
 
 
-def probe(text: str) -> tuple[str, int]:
-    """Read ``NAME`` or ``NAME@every=K``.
+def probe(text: str, where: str = "--probe") -> tuple[str, int]:
+    """Read ``NAME`` or ``NAME@every=K``; ``where`` it stands is for messages.
 
     Raises:
         UsageError: If it is something else.
@@ -333,5 +333,5 @@ def probe(text: str) -> tuple[str, int]:
     check_choice("probe", name, PROBES)
     match = re.fullmatch(r"every=([1-9]\d*)", rest) if at else None
     if at and not match:
-        raise UsageError(f"{text!r} is no probe", "--probe", f"write {name}@every=50")
+        raise UsageError(f"{text!r} is no probe", where, f"write {name}@every=50")
     return name, int(match[1]) if match else 10

@@ -27,7 +27,6 @@ from ..base.errors import Interrupted, NumericalError, UsageError
 from ..base.files import stable_hash, write_json
 from ..base.progress import report
 from ..base.stop_signals import safe_point
-from ..curvature.hessian import hessian
 from ..data.changes import changed
 from ..data.examples import Batch
 from ..numerics.norms import right_for_one_example
@@ -42,7 +41,7 @@ from ..results.run import Run
 from ..runtime.devices import moved, pick_device, type_at
 from ..runtime.distributed import any_process, is_main_process, rank_and_world_size, require_equal, run_on_main
 from ..runtime.random_state import seed_everything
-from ..specs import HessianSpec, TrainSpec
+from ..specs import TrainSpec
 from ..specs.train import interval, probe
 from ..storage.event_files import EventFile
 from ..weights.checkpoint import read_weights
@@ -52,7 +51,7 @@ from .augment import MixupBatch, augment
 from .batches import BalancedOrder, BatchOrder, RankShard, batches
 from .evaluation import Scorer
 from .events import FOLDER, scalars
-from .probes import AscentPoint, take
+from .probes import AscentPoint, take, top_eigenvalues
 from .replicas import share_buffers
 from .setup import TrainingInputs, batch_size, method_settings, piece_size, seen_positions, torch_dtype
 from .signals import StopFlag
@@ -315,9 +314,7 @@ class Training:
         problem = Problem(
             self.model, self.examples.subset(count, 0), self.loss, device=self.device, dtype=self.spec.dtype
         )
-        top = min(5, problem.n_parameters - 1)
-        found: list[float] = hessian(problem, HessianSpec(top=top, allow_partial=True)).record["eigenvalues"]
-        return found
+        return top_eigenvalues(problem)
 
     def _note_negative_weights(self, line: dict[str, Any]) -> None:
         weights = getattr(self.optimizer, "climb_weights", None)

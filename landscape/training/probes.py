@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from ..autograd.substitutes import twice_differentiable
+from ..curvature.hessian import hessian
 from ..numerics.ascent import ascent_step, global_norm
 from ..numerics.tensors import as_real
 from ..optim.core.inner_product import inner
 from ..optim.core.passes import RandomState, frozen_running_statistics
 from ..optim.disam import climb_weights
+from ..problem.problem import Problem
 from ..registry import PROBES
+from ..specs import HessianSpec
 from .steps import BatchLosses
 
 _INNER_STEPS = 20
@@ -208,6 +211,13 @@ def eigenvalues(point: AscentPoint) -> dict[str, float]:
     found = point.eigenvalues()
     values = {f"lambda_{i + 1}": v for i, v in enumerate(found)}
     return values | ({"ratio": found[0] / found[4]} if len(found) > 4 and found[4] else {})
+
+
+def top_eigenvalues(problem: Problem) -> list[float]:
+    """What the probe ``eigenvalues`` shows of a problem: the five largest, or as many as there are, descending."""
+    top = min(5, problem.n_parameters - 1)
+    found: list[float] = hessian(problem, HessianSpec(top=top, allow_partial=True)).record["eigenvalues"]
+    return found
 
 
 def take(names: list[str], point: AscentPoint) -> dict[str, Any]:

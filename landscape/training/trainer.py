@@ -124,11 +124,7 @@ def train_one(
                     "origins": ingredients.origins(),
                     "processes": rank_and_world_size()[1],
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                    "versions": {
-                        "landscape": _own_version(),
-                        "torch": _torch_version(),
-                        "python": platform.python_version(),
-                    },
+                    "versions": versions(),
                 }
             )
         if run_on_main(lambda: run.record["status"] == "finished"):
@@ -175,9 +171,8 @@ def _differences(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def _goes_on(run: Run, configs: Sequence[str], wanted: Mapping[str, Any], *, resume: bool, force: bool) -> bool:
     """Whether an existing run is continued (True) or a new one started (False)."""
     if force or not Run.is_run(run.path):
-        foreign = [p.name for p in run.path.iterdir() if not p.name.startswith(".")] if run.path.is_dir() else []
-        if foreign and not force:
-            raise UsageError("the folder holds other files", str(run.path), "choose another --out, or pass --force")
+        if not force:
+            run.require_free("choose another --out, or pass --force")
         return False
     record = run.record
     if record.get("config_hash") not in configs:
@@ -193,6 +188,11 @@ def _goes_on(run: Run, configs: Sequence[str], wanted: Mapping[str, Any], *, res
             "pass --resume to go on, or --force to start anew",
         )
     return True
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with, as its ``run.json`` says."""
+    return {"landscape": _own_version(), "torch": _torch_version(), "python": platform.python_version()}
 
 
 def _torch_version() -> str:

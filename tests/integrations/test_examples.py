@@ -34,7 +34,13 @@ assert trainer.global_step == 2
 """
 
 
-@pytest.mark.parametrize("name", ["lightning:SharpnessAware", "huggingface:SharpnessAware", "huggingface:Backward"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("lightning:SharpnessAware", "lightning:Landscape"),
+        *("huggingface:SharpnessAware", "huggingface:Backward", "huggingface:LandscapeCallback"),
+    ],
+)
 def test_the_example_of(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     room, what = name.split(":")

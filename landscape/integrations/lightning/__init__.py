@@ -1,5 +1,6 @@
-"""For Lightning's Trainer: ``callbacks=[SharpnessAware()]``; imports ``lightning``, or ``pytorch_lightning``."""
+"""For Lightning's Trainer: the callbacks `SharpnessAware` and `Landscape`; imports ``lightning`` or ``pytorch_lightning``."""
 
+from .record import Landscape
 from .step import SharpnessAware
 
-__all__ = ["SharpnessAware"]
+__all__ = ["Landscape", "SharpnessAware"]

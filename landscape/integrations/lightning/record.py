@@ -1,0 +1,197 @@
+"""A run folder of ours from Lightning's Trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...base.errors import UsageError
+from ...base.files import atomic_path
+from ...training.events import scalars
+from ..recorder import Recorder, held_out, require_known
+from .library import lightning
+
+Callback: Any = lightning().Callback
+
+_TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "described")
+_IN_ITS_WAY = ("training_step", "optimizer_step", "log")  # what callbacks put on the module itself
+
+
+class Landscape(Callback):
+    """Records a training of Lightning's Trainer into a run folder, with probes; the training computes the same bits.
+
+    Numbers go to the Trainer's loggers, too, under the names of ``landscape train --tensorboard``. What the module
+    logs of held-out examples (``val_loss``, ``val_acc``, ``test_...``) becomes the run's evaluation. Domains' losses
+    are recorded if ``training_step`` returns ``{"loss": ..., "domains": {name: loss}}``.
+
+    To go on after a kill, give `ckpt_path` to ``fit``; with a checkpoint of your own, or none, the folder is cut off
+    at the step that the training begins with. A finished run is never cut off.
+
+    Args:
+        run: The folder.
+        network: Attribute of the module that holds the network which is recorded; None: the module itself if it has
+            a ``forward``, else its only child with parameters.
+        **options: ``batch``, ``loss``, ``every``, ``probe``, ``model_name``, ``model_arg``, ``data``, ``data_arg``,
+            ``seed``, ``log`` and ``force`` as of `landscape.record`.
+
+    Raises:
+        TypeError: If an option is unknown.
+        UsageError: When training starts, as of `landscape.record`; if there are several optimizers, or the strategy
+            holds the network in parts.
+
+    Example:
+        >>> import tempfile, lightning.pytorch as pl
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> from landscape.integrations.lightning import Landscape
+        >>> recorder = Landscape(tempfile.mkdtemp(), every=2)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        >>> trainer = pl.Trainer(max_steps=4, limit_val_batches=0, callbacks=[recorder], **quiet)
+        >>> trainer.fit(BoringModel(), ckpt_path=recorder.ckpt_path)
+        >>> sorted(recorder.run.checkpoints())
+        [0, 2, 4]
+    """
+
+    def __init__(self, run: Path | str, *, network: str | None = None, **options: Any) -> None:
+        super().__init__()
+        require_known(options, _TOLD)
+        self._folder, self._network, self._options = Path(run).absolute(), network, options
+        self._losses: list[torch.Tensor] = []
+        self._recorder: Recorder | None = None
+
+    @property
+    def ckpt_path(self) -> str | None:
+        """Where to go on from, for ``fit``; None if nothing was begun, or ``force`` says to begin anew."""
+        path = self._folder / "state" / "lightning.ckpt"
+        return str(path) if path.exists() and not self._options.get("force") else None
+
+    @property
+    def run(self) -> Any:
+        """The folder, a `Run`."""
+        if self._recorder is None:
+            raise UsageError("no training has begun", str(self._folder), "fit first")
+        return self._recorder.run
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open the folder at the step that the training begins with."""
+        where = type(pl_module).__name__
+        if len(trainer.optimizers) != 1:
+            fix = "use landscape.record in training_step"
+            raise UsageError(f"there are {len(trainer.optimizers)} optimizers, and a run has one", where, fix)
+        kind = type(trainer.strategy).__name__
+        if any(name in kind for name in ("FSDP", "DeepSpeed", "ModelParallel")):
+            raise UsageError(f"{kind} holds the network in parts", where, "use DDP or one device")
+        self._losses = []
+        batches, log = trainer.num_training_batches, self._options.get("log")
+
+        def log_row(row: dict[str, Any]) -> None:
+            if log is not None:
+                log(row)
+            if "loss" not in row or row.get("probes") or row["step"] % trainer.log_every_n_steps == 0:
+                numbers = {k: v for k, v in scalars(row).items() if v is not None}
+                for logger in trainer.loggers:
+                    logger.log_metrics(numbers, step=row["step"])
+
+        recorder = Recorder(
+            _network(pl_module, self._network),
+            trainer.optimizers[0],
+            self._folder,
+            loop="lightning",
+            start=trainer.global_step,
+            steps_per_epoch=math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None,
+            apart=_apart,
+            described={"precision": str(trainer.precision), "devices": trainer.world_size},
+            **{**self._options, "log": log_row},
+        )
+        self._recorder = recorder.__enter__()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Record the step, if it is made."""
+        if self._recorder is None:
+            return
+        found = outputs if isinstance(outputs, Mapping) else {"loss": outputs}
+        if isinstance(found.get("loss"), torch.Tensor):
+            self._losses.append(found["loss"].detach())
+        if trainer.global_step == self._recorder.steps:
+            return
+        # Lightning has divided each loss by how many micro-batches a step has
+        whole = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        losses, self._losses = self._losses, []
+        domains = found.get("domains")
+        row = {
+            "loss": float(torch.stack(losses).mean()) * whole if losses else None,
+            "domains": {k: float(v) for k, v in domains.items()} if isinstance(domains, Mapping) else None,
+        }
+        while self._recorder.steps < trainer.global_step:
+            saves = self._recorder.made(row, batch)
+            row = {"loss": None, "domains": None}
+        if saves:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Record what was logged of held-out examples."""
+        if self._recorder is not None and not trainer.sanity_checking:
+            found = held_out(trainer.callback_metrics)
+            if found:
+                self._recorder.evaluation(**found)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the last checkpoint."""
+        if self._recorder is not None:
+            self._recorder.__exit__(None, None, None)
+            self._save(trainer)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Close the folder as it is."""
+        if self._recorder is not None:
+            self._recorder.__exit__(type(exception), exception, None)
+
+    def _save(self, trainer: Any) -> None:
+        path = self._folder / "state" / "lightning.ckpt"
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(path)  # takes part and writes nothing
+            return
+        with atomic_path(path) as temporary:
+            trainer.save_checkpoint(temporary)
+
+
+def _network(module: Any, name: str | None) -> nn.Module:
+    where = type(module).__name__
+    if name is not None:
+        found = getattr(module, name, None)
+        if not isinstance(found, nn.Module):
+            raise UsageError(f"it has no network {name!r}", where, "name one of its modules")
+        return found
+    if type(module).forward is not lightning().LightningModule.forward:
+        own: nn.Module = module
+        return own
+    children = [k for k, m in module.named_children() if any(True for _ in m.parameters())]
+    if len(children) != 1:
+        given = ", ".join(children)
+        raise UsageError(f"it has no forward and the networks {given}", where, "pass network=, or define forward")
+    only: nn.Module = getattr(module, children[0])
+    return only
+
+
+@contextmanager
+def _apart(network: nn.Module) -> Iterator[None]:
+    """Without the Trainer, which a copy would take along, and without what callbacks have put there."""
+    held = []
+    for module in network.modules():
+        if isinstance(module, lightning().LightningModule):
+            own = module.__dict__
+            held.append((own, dict(own)))
+            own["_trainer"] = own["_fabric"] = None
+            for name in _IN_ITS_WAY:
+                own.pop(name, None)
+    try:
+        yield
+    finally:
+        for own, before in held:
+            own.clear()
+            own.update(before)
