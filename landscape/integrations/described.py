@@ -54,7 +54,9 @@ def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The fields of `TrainSpec` that its first group tells: ``lr``, ``momentum``, ``rho`` and the like."""
     group = optimizer.param_groups[0] if optimizer.param_groups else {}
     named_like_flags = ("momentum", "weight_decay", "rho", "alpha", "lam", "eta", "sigma", "gamma")
-    found: dict[str, Any] = {k: _number(group[k]) for k in ("lr", *named_like_flags) if _number(group.get(k)) is not None}
+    found: dict[str, Any] = {
+        k: _number(group[k]) for k in ("lr", *named_like_flags) if _number(group.get(k)) is not None
+    }
     if isinstance(optimizer, ERM) and type(optimizer) is not ERM:
         found["base"] = _base_name(optimizer.base)
     return found

@@ -146,9 +146,7 @@ class Recorder:
             self._begin()
             self._began = time.monotonic() - self.seconds
             if self._writes:
-                self._metrics = stack.enter_context(
-                    open(self.run.path / "metrics.jsonl", "a", encoding="utf-8")
-                )
+                self._metrics = stack.enter_context(open(self.run.path / "metrics.jsonl", "a", encoding="utf-8"))
             self._open = stack.pop_all()
         return self
 
@@ -253,7 +251,9 @@ class Recorder:
                 raise UsageError("the probes of this run look at another batch", str(self.run.path), fix)
             self._examples = kept
         lines = self.run.metrics()
-        if any(line.get("step", 0) > self.steps for line in lines) or (lines and not (self.run.path / "metrics.jsonl").read_bytes().endswith(b"\n")):
+        if any(line.get("step", 0) > self.steps for line in lines) or (
+            lines and not (self.run.path / "metrics.jsonl").read_bytes().endswith(b"\n")
+        ):
             self.run.keep_metrics_until(self.steps)
         self.run.keep_checkpoints_until(self.steps)
         if self.start is not None:
