@@ -191,7 +191,7 @@ def test_an_exception_leaves_the_last_state_and_the_same_call_goes_on(tmp_path: 
 
 def test_what_a_loop_has_restored_itself_is_cut_off_there(tmp_path: Path):
     model, optimizer = begun()
-    with pytest.raises(RuntimeError), landscape.record(model, optimizer, tmp_path, every=1, start=0) as recorder:
+    with pytest.raises(RuntimeError), landscape.record(model, optimizer, tmp_path, every=1, start=0) as recorder:  # noqa: PT012
         trained(recorder, model, optimizer, 5)
         raise RuntimeError
     assert not recorder.run.state_path.exists()
