@@ -13,6 +13,7 @@ import torch
 from landscape_cli.app import main
 
 import landscape
+from landscape.analyses.joint import path
 from landscape.base.errors import LandscapeError
 from landscape.specs import PathSpec, ProblemSpec
 
@@ -106,13 +107,16 @@ def test_both_ends_of_a_path_are_the_network_that_was_asked_for(place: Path) -> 
     for name, seed in (("a", 0), ("b", 2)):
         torch.save({"model": state(seed), "model_ema": state(seed + 1)}, f"{name}.pt")
         torch.save(state(seed + 1), f"{name}-alone.pt")
-    options = {"model": "net.py:linear", "data": "net.py:data", "spec": PathSpec(points=3)}
-    chosen = landscape.path("a.pt", "b.pt", key="ema", **options)
-    alone = landscape.path("a-alone.pt", "b-alone.pt", **options)
-    assert chosen.record["loss"] == alone.record["loss"] != landscape.path("a.pt", "b.pt", **options).record["loss"]
+
+    def losses(a: str, b: str, key: str | None = None) -> list[float]:
+        spec = ProblemSpec(model="net.py:linear", data="net.py:data", key=key)
+        found: list[float] = path(a, b, spec, PathSpec(points=3)).data["loss"].values.tolist()
+        return found
+
+    assert losses("a.pt", "b.pt", "ema") == losses("a-alone.pt", "b-alone.pt") != losses("a.pt", "b.pt")
     Path("asked").unlink()
     with pytest.raises(LandscapeError, match=r"unknown network 'ema'.*b-alone\.pt"):
-        landscape.path("a.pt", "b-alone.pt", key="ema", **options)
+        losses("a.pt", "b-alone.pt", "ema")
     assert not Path("asked").exists()
 
 
