@@ -12,6 +12,7 @@ import numpy as np
 
 SMALLEST = 7.0  # points, of every letter, exponents and indices included
 HIGHEST = 9.0  # inches
+DPI = 300  # as in print: at fewer, letters are fitted to pixels, and narrower
 _CODE = re.compile(r"lambda|[A-Za-z0-9]_[A-Za-z0-9]|\w=\S|\brho\b")
 _HYPHEN = re.compile(r"(?:^|[\s(\[,])-\d")
 
@@ -39,6 +40,7 @@ def boxes(figure: Any) -> list[Box]:
             found.append(_box(self, renderer))
         return draw(self, renderer, *args, **kwargs)
 
+    figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)
     with mock.patch.object(Text, "draw", noted):
         canvas.draw()
@@ -107,7 +109,7 @@ def faults(figure: Any, width: float, *, equal: bool = False) -> list[str]:
         wrong.append(f"{inches[1]:.2f} in high")
     every = boxes(figure)
     page = inches * figure.dpi
-    slack = 1.0 * figure.dpi / 100
+    slack = 0.01 * figure.dpi
     for box in every:
         words = " / ".join(box.words.split("\n"))
         if (box.corners < -slack).any() or (box.corners > page + slack).any():

@@ -18,8 +18,8 @@ from landscape.results.result import Result
 PLANES = {"contour", "domain-surfaces", "plane", "surface-movie", "trajectory-movie"}
 CASES = {"usual": awkward.usual, "many": awkward.many, "single": awkward.single}
 STUDIES = {"many": "flatness-vs-generalization", "usual": "sam-label-noise", "single": "disam-frozen-body"}
-# Venues of the same sizes are looked at once.
-PAGES = {(venue.widths[c - 1], venue.text): (name, c) for name, venue in VENUES.items() for c in (1, 2)}
+# Venues of the same sizes are looked at once; narrow pages with what is hardest to lay out.
+PAGES = {(venue.widths[c - 1], venue.text): (name, c) for name, venue in VENUES.items() for c in (2, 1)}
 
 
 @cache
@@ -52,7 +52,8 @@ def test_a_figure_of_one_column_is_laid_out(kind: str, case: str):
 @pytest.mark.parametrize("page", list(PAGES.values()), ids=lambda p: f"{p[0]}-{p[1]}")
 @pytest.mark.parametrize("kind", list(FIGURES))
 def test_every_figure_is_laid_out_on_every_page(kind: str, page: tuple[str, int]):
-    assert {case: wrong(kind, case, *page) for case in CASES} == {case: [] for case in CASES}
+    cases = {1: ("many", "single"), 2: ("usual",)}[page[1]]
+    assert {case: wrong(kind, case, *page) for case in cases} == {case: [] for case in cases}
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 from .style import HIGHEST, wrapped
 from .ticks import plain
 
+_DPI = 300  # at fewer, letters are fitted to pixels, and take less room than in print
 _ROUNDS = 8
 _ROW = 3.3  # inches that a panel of equal units is high at most
 _SLACK = 0.03  # inches between words and the end of their place
@@ -31,7 +32,8 @@ def lay_out(figure: Any) -> None:
                 axis.set_tick_params(labelsize=matplotlib.rcParams["xtick.labelsize"])
             if type(axis.get_major_formatter()) is ScalarFormatter:
                 plain(axis)
-    engine = figure.get_layout_engine()
+    engine, dpi = figure.get_layout_engine(), figure.dpi
+    figure.set_dpi(_DPI)
     # Where a panel is narrower than its place, the layout takes the rest for room of titles: it sees none that is.
     square = {axes: axes.get_aspect() for axes in figure.axes if axes.get_aspect() != "auto" and axes.name != "3d"}
     if engine is not None and figure.axes:
@@ -49,6 +51,7 @@ def lay_out(figure: Any) -> None:
         for axes, aspect in square.items():
             axes.set_aspect(aspect)
     figure.set_layout_engine("none")
+    figure.set_dpi(dpi)
 
 
 def _heightened(figure: Any, square: dict[Any, Any]) -> bool:

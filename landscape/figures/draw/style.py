@@ -45,7 +45,7 @@ VENUES = {
     "tmlr": Venue((6.5, 6.5), 10, 8),
     "slides": Venue((6.0, 12.0), 14, 12, serif=False),
 }
-_HINTED = 1.04  # letters that are fitted to pixels take a little more room than their outlines
+_HINTED = 1.02  # letters that are fitted to pixels take a little more room than their outlines
 _WORD = 18  # letters of a word; longer ones may be broken
 _LONGEST = 40  # letters of a name; what is longer ends in an ellipsis
 # STIX ships with matplotlib and is cut like Times, so a figure looks alike on machines without Times.
