@@ -1,0 +1,1 @@
+"""Losses over a plane: which planes stand side by side, contours, lit surfaces, surfaces to turn."""
