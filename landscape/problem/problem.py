@@ -99,6 +99,9 @@ class Problem(Passes):
         torch.Size([15])
     """
 
+    loss_function: LossFunction
+    space: ParameterSpace
+
     @computing()
     def __init__(
         self,
