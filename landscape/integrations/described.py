@@ -1,4 +1,4 @@
-"""What a run folder says of a loop of the user's: optimizer, network, loss, data and seeds, as `TrainSpec` names them."""
+"""What a run folder says of a loop of the user's: optimizer, network, loss and data, as `TrainSpec` names them."""
 
 from __future__ import annotations
 

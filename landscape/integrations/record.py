@@ -55,8 +55,8 @@ def record(
             pairs, or a mapping with ``labels``; None: the first one that ``step`` is given.
         loss: Name or callable ``(output, target)``, for probes and for the record.
         every: Checkpoints: ``100``, ``"100steps"`` or ``"2epochs"``.
-        probe: Names as of ``landscape train --probe``: ``"eigenvalues@every=100"``. A row has the values at the weights
-            before its step.
+        probe: Names as of ``landscape train --probe``: ``"eigenvalues@every=100"``. A row has the values at the
+            weights before its step.
         steps_per_epoch: Steps of the optimizer in an epoch.
         restore: Further objects with a ``state_dict`` that the loop goes on with: schedulers, a ``GradScaler``.
         start: The loop has restored everything itself and stands after this many steps; nothing is restored.
@@ -75,9 +75,8 @@ def record(
         >>> import tempfile, torch, landscape
         >>> model, (x, y) = torch.nn.Linear(4, 3), (torch.randn(20, 4), torch.arange(20) % 3)
         >>> optimizer, loss_of = torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.functional.cross_entropy
-        >>> with landscape.record(
-        ...     model, optimizer, tempfile.mkdtemp(), batch=(x, y), loss=loss_of, every=5, probe="surrogate-gap@every=5"
-        ... ) as recorder:
+        >>> options = {"batch": (x, y), "loss": loss_of, "every": 5, "probe": "surrogate-gap@every=5"}
+        >>> with landscape.record(model, optimizer, tempfile.mkdtemp(), **options) as recorder:
         ...     for step in range(recorder.steps, 10):
         ...         optimizer.zero_grad()
         ...         loss = loss_of(model(x), y)

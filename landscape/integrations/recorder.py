@@ -39,7 +39,7 @@ _STATE_EVERY_SECONDS = 20.0
 
 
 class Recorder:
-    """What `record` returns. Arguments as there, and:
+    """What `record` returns.
 
     Args:
         model: The network.
@@ -49,7 +49,7 @@ class Recorder:
         apart: As of `Probing`.
         facts: Of the loop, for the spec: ``batch_size`` and the like.
         described: Of the loop, for the record.
-        **options: As of `record`.
+        **options: All others as of `record`.
 
     Attributes:
         run: The folder, a `Run`.

@@ -1,4 +1,4 @@
-"""For Hugging Face: `SharpnessAware` and `LandscapeCallback` for the Trainer, `Backward` for a loop with Accelerate."""
+"""For Hugging Face: `SharpnessAware` and `LandscapeCallback` for the Trainer, `Backward` for Accelerate."""
 
 from .record import LandscapeCallback
 from .step import Backward, SharpnessAware

@@ -20,8 +20,8 @@ _TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "descr
 class LandscapeCallback(TrainerCallback):
     """Records a training of the Trainer into a run folder, with probes; the training computes the same bits.
 
-    Losses are those that the Trainer logs, means over ``logging_steps``; what it evaluates becomes the run's evaluation
-    (``eval_loss`` is ``val_loss``). Checkpoints are written ``every`` so often, beside those of the Trainer, which it
+    Losses are those that the Trainer logs, means over ``logging_steps``; what it evaluates becomes the run's
+    evaluation (``eval_loss`` is ``val_loss``). Checkpoints are written ``every`` so often, beside those of the Trainer, which it
     goes on from (``resume_from_checkpoint``): the folder is then cut off at the step that the training begins with. A
     finished run is never cut off.
 
@@ -32,8 +32,8 @@ class LandscapeCallback(TrainerCallback):
         trainer: Its loggers get the same numbers, under the names of ``landscape train --tensorboard``:
             ``trainer.add_callback(LandscapeCallback(run, trainer=trainer))``.
         **options: ``batch``, ``loss``, ``every``, ``probe``, ``model_name``, ``model_arg``, ``data``, ``data_arg``,
-            ``seed``, ``log`` and ``force`` as of `landscape.record`. Probes look at the first examples of the training
-            set, and take the loss that the network gives itself, if ``batch`` and ``loss`` are left out.
+            ``seed``, ``log`` and ``force`` as of `landscape.record`. Probes look at the first examples of the
+            training set, and take the loss that the network gives itself, if ``batch`` and ``loss`` are left out.
 
     Raises:
         TypeError: If an option is unknown.

@@ -1,4 +1,4 @@
-"""For Lightning's Trainer: the callbacks `SharpnessAware` and `Landscape`; imports ``lightning`` or ``pytorch_lightning``."""
+"""For Lightning's Trainer: `SharpnessAware` and `Landscape`; imports ``lightning`` or ``pytorch_lightning``."""
 
 from .record import Landscape
 from .step import SharpnessAware
