@@ -123,19 +123,23 @@ Written by `python gallery/render.py` from the stored results of the studies tha
 rule for all: a difference *shows* (or shows the opposite) if its p-value, corrected for all tests of its study, is
 below 0.05 and its 95 % interval excludes 0. It is refuted (*no difference that matters*) if the whole interval lies
 within a margin that was written down before the run. All else is *cannot tell*, and most of it is: small networks,
-small test sets. Nothing here is about networks or data other than those of the studies.
+small test sets. *Earlier* is what was computed before claims had margins: its story tells it. Nothing here is
+about networks or data other than those of the studies.
 """
 PAPERS = {"2010.01412": "SAM", "2303.10353": "SAGM", "2405.18861": "DISAM"}
 
 
 def answered() -> dict[str, list[dict[str, Any]]]:
     """The claims of every study that is installed, by its name: with answers where the gallery holds its result."""
-    told = {s.name: s.stored()[0].record.get("claims") or [] for s in stories() if "study" in s.settings()}
+    told = {s.name: s.stored()[0].record.get("claims") for s in stories() if "study" in s.settings()}
     return {
-        name: told.get(name)
-        or [{**asdict(c), "at": "", "answer": NOT_TESTED} for c in Experiment.read(find(name)).claims]
-        for name in shipped()
+        name: told.get(name) or [*_unanswered(name, "earlier" if name in told else NOT_TESTED)] for name in shipped()
     }
+
+
+def _unanswered(name: str, why: str) -> Iterator[dict[str, Any]]:
+    for claim in Experiment.read(find(name)).claims:
+        yield {**asdict(claim), "at": "", "answer": why, "difference": None, "note": None}
 
 
 def claims() -> str:
@@ -149,14 +153,14 @@ def claims() -> str:
             for row in asked
             if next((k for k in PAPERS if k in row["source"]), "") == key
         ]
-        counts = {a: sum(r["answer"] == a for _, r in rows) for a in ANSWERS}
+        counts = {a: sum(r["answer"] == a for _, r in rows) for a in (*ANSWERS, "earlier")}
         said = ", ".join(f"{n} {a}" for a, n in counts.items() if n)
         lines += [f"## {name}{f' (arXiv {key})' if key else ''}", "", f"{len(rows)} answers: {said}.", ""]
         lines += ["| claim | answer | numbers | study |", "|---|---|---|---|"]
         for study, row in rows:
             place = row["source"].partition(", ")[2]
             at = f" ({row['at']})" if row["at"] else ""
-            made = numbers(row).strip(" ()") if row["answer"] != NOT_TESTED else ""
+            made = numbers(row).strip(" ()")
             link = f"[{study}]({study}/)" if (HERE / study).is_dir() else study
             where = f"{row['says']}{at}" + (f"; {place}" if place else "")
             lines.append(f"| {where} | {row['answer']} | {made} | {link} |")
