@@ -10,8 +10,8 @@ import pytest
 from figures import made
 from landscape.base.errors import UsageError
 from landscape.figures.draw.comparable import along, comparable
+from landscape.figures.draw.panels import Panels
 from landscape.figures.draw.style import Style
-from landscape.figures.heights.panels import Panels
 from landscape.figures.render import fitting, render, write
 from landscape.registry import FIGURES
 from landscape.results.result import Result

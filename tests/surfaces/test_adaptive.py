@@ -9,8 +9,8 @@ from cases import Coordinates, domain_data, problem_of, small_mlp
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from landscape.figures.draw.panels import Panels
 from landscape.figures.draw.style import Style
-from landscape.figures.heights.panels import Panels
 from landscape.figures.surface import merge_tree
 from landscape.results.result import Result
 from landscape.surfaces.checks import value_checks

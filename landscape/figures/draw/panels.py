@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ...results.result import Result
-from ..draw.comparable import comparable
-from ..draw.drawing import Row, Want
-from ..draw.method_styles import name
-from ..draw.scales import common_range, log_losses
-from ..draw.series import by_label, lost_note
+from .comparable import comparable
+from .drawing import Row, Want
+from .method_styles import name
+from .scales import common_range, log_losses
+from .series import by_label, lost_note
 
 
 class Planes(Want):

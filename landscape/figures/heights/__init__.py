@@ -1,1 +1,0 @@
-"""Losses over a plane: which planes stand side by side, contours, lit surfaces, surfaces to turn."""
