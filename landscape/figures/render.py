@@ -15,13 +15,13 @@ from ..registry import FIGURES
 from ..results.result import Result, shows_stored
 from .draw.comparable import along, comparable
 from .draw.drawing import Drawing, Want
-from .draw.interactive import CONFIG
 from .draw.latex import figure_tex
-from .draw.movies import gif
 from .draw.provenance import metadata
 from .draw.series import named_apart
 from .draw.style import Style
 from .draw.tables import to_csv
+from .planes.interactive import CONFIG
+from .planes.movies import gif
 
 FORMATS = ("pdf", "png", "svg", "html", "gif")
 

@@ -12,13 +12,13 @@ import numpy as np
 from ..base.errors import UsageError
 from ..figures.course.training import domain_lines
 from ..figures.draw.domain_styles import domain_looks
-from ..figures.draw.interactive import axes_text
 from ..figures.draw.method_styles import name
 from ..figures.draw.panels import Panel, Panels
 from ..figures.draw.series import by_label, stack
 from ..figures.draw.style import Style
 from ..figures.per_domain.domain_curves import loss_lines
 from ..figures.per_domain.domain_lines import domain_names
+from ..figures.planes.interactive import axes_text
 from ..figures.render import fitting
 from ..registry import FIGURES
 from ..results.result import Result

@@ -12,15 +12,16 @@ import pytest
 from figures import awkward, made
 from landscape.base.errors import UsageError
 from landscape.figures.draw.domain_styles import domain_looks
-from landscape.figures.draw.interactive import CONFIG
 from landscape.figures.draw.latex import figure_tex
-from landscape.figures.draw.levels import level_text, loss_levels
-from landscape.figures.draw.smooth import smooth
-from landscape.figures.draw.style import VENUES, Style, text_inches, wrapped
+from landscape.figures.draw.style import VENUES, Style
 from landscape.figures.draw.tables import latex_text
+from landscape.figures.draw.text import text_inches, wrapped
 from landscape.figures.draw.ticks import number_text, numbers_text
 from landscape.figures.draw.words import domain, measure, method, quantity
 from landscape.figures.natural import natural
+from landscape.figures.planes.interactive import CONFIG
+from landscape.figures.planes.levels import level_text, loss_levels
+from landscape.figures.planes.smooth import smooth
 from landscape.figures.render import drawable, fitting, render
 from landscape.registry import FIGURES
 from landscape.results.result import Result

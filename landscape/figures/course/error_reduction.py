@@ -11,8 +11,8 @@ from ...base.errors import UsageError
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, styled
 from ..draw.method_styles import ERM, LOOKS, looks
-from ..draw.style import Style, wrapped
-from ..draw.text import safe
+from ..draw.style import Style
+from ..draw.text import safe, wrapped
 from ..draw.words import domain, method
 from .finals import ACCURACIES, Ended, Final, finals
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .style import HIGHEST, wrapped
+from .style import HIGHEST
+from .text import wrapped
 from .ticks import plain
 
 _DPI = 300  # at fewer, letters are fitted to pixels, and take less room than in print

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...base.errors import UsageError
 from ...base.names import unknown_name
 from ...base.process_state import one_at_a_time
-from .text import safe
+from .text import LONG_WORD, safe, text_inches, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,8 +45,6 @@ VENUES = {
     "tmlr": Venue((6.5, 6.5), 10, 8),
     "slides": Venue((6.0, 12.0), 14, 12, serif=False),
 }
-_HINTED = 1.02  # letters that are fitted to pixels take a little more room than their outlines
-_WORD = 18  # letters of a word; longer ones may be broken
 _LONGEST = 40  # letters of a name; what is longer ends in an ellipsis
 # STIX ships with matplotlib and is cut like Times, so a figure looks alike on machines without Times.
 _SERIF = ["Times New Roman", "Times", "TeX Gyre Termes", "Nimbus Roman", "STIXGeneral", "DejaVu Serif"]
@@ -122,7 +120,7 @@ class Style:
 
     def longest_word(self, names: Sequence[str]) -> float:
         """Inches of the longest word in titles; words that `wrapped` may break do not count."""
-        words = [w for n in names for w in n.split() if len(w) <= _WORD]
+        words = [w for n in names for w in n.split() if len(w) <= LONG_WORD]
         return max((text_inches(w, self.text) for w in words), default=0.0)
 
     def rows(self, wanted: int, inches: float, others: float) -> int:
@@ -270,58 +268,3 @@ def _families() -> list[str]:
 
     there = {font.name for font in fontManager.ttflist}
     return [next(name for name in _SERIF if name in there), "DejaVu Sans"]
-
-
-def text_inches(words: str, points: float, family: tuple[str, ...] = ()) -> float:
-    """How many inches wide a line of text is, in the letters of the style that is applied or of a ``family``."""
-    return _measured(words, points, family or letters())
-
-
-def letters() -> tuple[str, ...]:
-    """The fonts of the style that is applied."""
-    import matplotlib
-
-    return tuple(matplotlib.rcParams["font.family"])
-
-
-@lru_cache(maxsize=4096)
-def _measured(words: str, points: float, family: tuple[str, ...]) -> float:
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    shown = words.replace(r"\$", "$")  # no figure of ours has markup
-    font = FontProperties(family=family, size=points)
-    width, _, _ = text_to_path.get_text_width_height_descent(shown, font, ismath=False)
-    return _HINTED * float(width) / 72
-
-
-def wrapped(words: str, inches: float, points: float) -> str:
-    """A line of text broken between words, so that no line is longer than ``inches`` where words allow it."""
-    lines: list[str] = []
-    units: list[str] = []
-    for word in _short_words(words, inches, points):  # what stands beside an equals sign stays there
-        if units and (word == "=" or units[-1].endswith(" =")):
-            units[-1] += f" {word}"
-        else:
-            units.append(word)
-    for word in units:
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_inches(longer, points) > inches:
-            lines.append(word)
-        elif lines:
-            lines[-1] = longer
-        else:
-            lines = [word]
-    return "\n".join(lines)
-
-
-def _short_words(words: str, inches: float, points: float) -> list[str]:
-    """The words of a line; those that are long and no words of a language in pieces that fit."""
-    found: list[str] = []
-    for word in words.split(" "):
-        if len(word) > _WORD and text_inches(word, points) > inches:
-            each = max(6, int(len(word) * inches / text_inches(word, points)))
-            found += [word[i : i + each] for i in range(0, len(word), each)]
-        else:
-            found.append(word)
-    return found

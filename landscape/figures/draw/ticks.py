@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .style import letters, text_inches
+from .text import letters, text_inches
 
 MINUS = "−"
 _GAP = 0.06  # inches between the labels of two ticks

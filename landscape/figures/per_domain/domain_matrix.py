@@ -11,8 +11,8 @@ import numpy as np
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.series import Groups, by_label, lost_note
-from ..draw.style import Style, text_inches, wrapped
-from ..draw.text import safe
+from ..draw.style import Style
+from ..draw.text import safe, text_inches, wrapped
 from ..draw.words import domain, method
 
 _LONGEST = 0.95  # inches of a name beside a matrix

@@ -12,8 +12,8 @@ from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
 from ..draw.scales import loss_scale
 from ..draw.series import by_label, lost_note, seeded
-from ..draw.style import Style, hide_unused, wrapped
-from ..draw.text import safe
+from ..draw.style import Style, hide_unused
+from ..draw.text import safe, wrapped
 from ..draw.words import domain
 
 

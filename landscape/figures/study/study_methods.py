@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.style import Style, hide_unused, text_inches
-from ..draw.text import safe
+from ..draw.style import Style, hide_unused
+from ..draw.text import safe, text_inches
 from ..draw.words import method
 from ..draw.words import quantity as quantity_words
 from .study_parts import OUTCOMES, nothing, one

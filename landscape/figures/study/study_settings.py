@@ -9,8 +9,8 @@ import numpy as np
 
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.style import Style, hide_unused, text_inches
-from ..draw.text import safe
+from ..draw.style import Style, hide_unused
+from ..draw.text import safe, text_inches
 from ..draw.words import measure, quantity
 from .study_parts import WANTS, known_outcomes, nothing, one, rows_of, title
 

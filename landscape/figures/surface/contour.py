@@ -9,11 +9,11 @@ from typing import Any
 from ...results.result import Result
 from ..draw.axis_labels import direction_notes, shared_axis_text
 from ..draw.drawing import Drawing, each, styled
-from ..draw.filled import CAPTION, Heights, colour_bar, cross, fill_panel, label_lines
 from ..draw.panels import PLANE, Panel, Panels
 from ..draw.style import Style, hide_unused
 from ..draw.text import safe
 from ..draw.words import method
+from ..planes.filled import CAPTION, Heights, colour_bar, cross, fill_panel, label_lines
 
 WANTS = PLANE
 

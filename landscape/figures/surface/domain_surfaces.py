@@ -10,13 +10,13 @@ import numpy as np
 from ...results.result import Result
 from ..draw.axis_labels import direction_notes, shared_axis_text
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.filled import CAPTION, Heights, colour_bar, cross, fill_panel
 from ..draw.panels import Panel, Panels, Planes, lost_cells, printed
 from ..draw.scales import common_range, log_losses
 from ..draw.series import lost_note
-from ..draw.style import Style, text_inches
-from ..draw.text import safe
+from ..draw.style import Style
+from ..draw.text import safe, text_inches
 from ..draw.words import domain as domain_words
+from ..planes.filled import CAPTION, Heights, colour_bar, cross, fill_panel
 from .contour import panel_title
 
 

@@ -11,10 +11,10 @@ from ...results.result import Result
 from ...surfaces.topology import Basin, basins
 from ..draw.axis_labels import direction_notes
 from ..draw.drawing import Drawing, Row, styled
-from ..draw.levels import loss_ticks
 from ..draw.panels import PLANE, Panels, Planes
 from ..draw.style import Style, hide_unused
 from ..draw.ticks import number_text
+from ..planes.levels import loss_ticks
 from .contour import panel_title
 
 

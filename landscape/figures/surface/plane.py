@@ -10,7 +10,6 @@ import numpy as np
 from ...results.result import Result
 from ..draw.axis_labels import axis_text
 from ..draw.drawing import Drawing, Row, Want, styled
-from ..draw.filled import CAPTION, Heights, colour_bar, cross, fill_panel, label_lines
 from ..draw.method_styles import looks, name
 from ..draw.panels import evaluated_cells, lost_cells, printed
 from ..draw.scales import common_range, log_losses
@@ -18,6 +17,7 @@ from ..draw.series import lost_note
 from ..draw.style import Style
 from ..draw.text import safe
 from ..draw.words import method
+from ..planes.filled import CAPTION, Heights, colour_bar, cross, fill_panel, label_lines
 
 WANTS = Want(
     "plane", "compute it with `landscape surface RUN... --direction pca:1 pca:2`", "loss", frozenset({"x", "y"})

@@ -10,13 +10,14 @@ import numpy as np
 from ...results.result import Result
 from ..draw.axis_labels import direction_notes, shared_axis_text
 from ..draw.drawing import Drawing, styled
-from ..draw.interactive import together
-from ..draw.levels import level_text, loss_levels
 from ..draw.panels import PLANE, Panels
-from ..draw.relief import relief
 from ..draw.scales import common_range
-from ..draw.style import Style, text_inches, wrapped
+from ..draw.style import Style
+from ..draw.text import text_inches, wrapped
 from ..draw.ticks import number_text
+from ..planes.interactive import together
+from ..planes.levels import level_text, loss_levels
+from ..planes.relief import relief
 from .contour import panel_title
 
 WANTS = PLANE

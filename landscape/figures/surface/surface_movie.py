@@ -9,15 +9,15 @@ from ...results.result import Result
 from ..draw.axis_labels import direction_notes, shared_axis_text
 from ..draw.comparable import alike
 from ..draw.drawing import Drawing, Movie, Row, styled
-from ..draw.filled import CAPTION, Heights, colour_bar, cross, fill_panel
 from ..draw.method_styles import ordered
-from ..draw.movies import animated
 from ..draw.panels import Planes, evaluated_cells, lost_cells, printed
 from ..draw.scales import common_range, log_losses
 from ..draw.series import lost_note
 from ..draw.style import Style, hide_unused
 from ..draw.text import safe
 from ..draw.words import method
+from ..planes.filled import CAPTION, Heights, colour_bar, cross, fill_panel
+from ..planes.movies import animated
 
 
 class _Frames(Planes):

@@ -10,12 +10,12 @@ import numpy as np
 from ...results.result import Result
 from ..draw.axis_labels import axis_text
 from ..draw.drawing import Drawing, Movie, Row, Want, styled
-from ..draw.filled import CAPTION
 from ..draw.method_styles import LOOKS, looks
-from ..draw.movies import animated
 from ..draw.style import Style
 from ..draw.text import safe
 from ..draw.words import method
+from ..planes.filled import CAPTION
+from ..planes.movies import animated
 from .plane import ground, largest_first, shares
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .axis_labels import axis_text
-from .panels import Panel, Panels
-from .scales import common_range
+from ..draw.axis_labels import axis_text
+from ..draw.panels import Panel, Panels
+from ..draw.scales import common_range
 
 # Of everything that plotly shows here: nothing is sent anywhere, and no button offers it.
 CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False}

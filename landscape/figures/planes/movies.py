@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from .drawing import Drawing
-from .style import Style
+from ..draw.drawing import Drawing
+from ..draw.style import Style
 
 _DPI = 110  # of a GIF, which is looked at on screens
 _LAST = 4  # how many times longer the last picture stays

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .ticks import number_text
+from ..draw.ticks import number_text
 
 _SETS: tuple[tuple[float, ...], ...] = (
     (1, 1.2, 1.5, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..draw.style import Style
+from ..draw.text import text_inches
 from .levels import level_text, loss_levels, loss_ticks
 from .smooth import smooth
-from .style import Style, text_inches
 
 CAPTION = (
     "Colour is the loss on a logarithmic scale, from the lowest to the highest value of the data; thin lines join "

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ..draw.style import Style
+from ..draw.text import text_inches
+from ..draw.ticks import numbers_text, plain
 from .levels import level_text, loss_levels
 from .smooth import smooth
-from .style import Style, text_inches
-from .ticks import numbers_text, plain
 
 _FINE = 91  # points of the longer side of the body
 _HIGH = 0.72  # of the box, in widths

@@ -1,0 +1,1 @@
+"""How planes of losses are drawn: contours, reliefs, surfaces to turn, movies."""
