@@ -21,9 +21,10 @@ class LandscapeCallback(TrainerCallback):
     """Records a training of the Trainer into a run folder, with probes; the training computes the same bits.
 
     Losses are those that the Trainer logs, means over ``logging_steps``; what it evaluates becomes the run's
-    evaluation (``eval_loss`` is ``val_loss``). Checkpoints are written ``every`` so often, beside those of the Trainer, which it
-    goes on from (``resume_from_checkpoint``): the folder is then cut off at the step that the training begins with. A
-    finished run is never cut off.
+   
+    evaluation (``eval_loss`` is ``val_loss``). Checkpoints are written ``every`` so often, beside those that the Trainer goes on
+    from (``resume_from_checkpoint``): the folder is cut off at the step that the training begins with. A finished run
+    is never cut off.
 
     For a loop with Accelerate use `landscape.record`.
 
@@ -91,11 +92,11 @@ class LandscapeCallback(TrainerCallback):
             if log is not None:
                 log(row)
             if self._trainer is not None and not self._telling:
-                self._telling = True
+                self._telling, due = True, control.should_log
                 try:
                     self._trainer.log({k: v for k, v in scalars(row).items() if v is not None and k != "epoch"})
-                finally:
-                    self._telling = False
+                finally:  # the Trainer takes any log for the one that was due
+                    self._telling, control.should_log = False, due
 
         size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         recorder = Recorder(
