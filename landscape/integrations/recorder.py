@@ -322,12 +322,10 @@ class Recorder:
             self._write({"evaluation": self._evaluation})
 
     def row(self, **values: Any) -> None:
-        """Log a row at the present step, with the probes that were taken since the last one."""
+        """Log a row at the present step; probes of the present weights wait for the next step's."""
         self._require_open()
-        if self._writes and (values or self._pending):
-            self._write(
-                {k: _finite(v) if isinstance(v, Tensor | float) else v for k, v in values.items()} | self._taken()
-            )
+        if self._writes:
+            self._write({k: _finite(v) if isinstance(v, Tensor | float) else v for k, v in values.items()})
 
     def _require_open(self) -> None:
         if self._open is None:

@@ -91,11 +91,11 @@ class LandscapeCallback(TrainerCallback):
             if log is not None:
                 log(row)
             if self._trainer is not None and not self._telling:
-                self._telling = True
+                self._telling, due = True, control.should_log
                 try:
                     self._trainer.log({k: v for k, v in scalars(row).items() if v is not None and k != "epoch"})
-                finally:
-                    self._telling = False
+                finally:  # the Trainer takes any log for the one that was due
+                    self._telling, control.should_log = False, due
 
         size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         recorder = Recorder(

@@ -31,7 +31,8 @@ class Landscape(Callback):
     are recorded if ``training_step`` returns ``{"loss": ..., "domains": {name: loss}}``.
 
     To go on after a kill, give `ckpt_path` to ``fit``; with a checkpoint of your own, or none, the folder is cut off
-    at the step that the training begins with. A finished run is never cut off.
+    at the step that the training begins with. A finished run is never cut off. In the middle of an epoch Lightning
+    takes the data from their start again; with ``every`` in epochs it goes on exactly.
 
     Args:
         run: The folder.
@@ -62,6 +63,7 @@ class Landscape(Callback):
         require_known(options, _TOLD)
         self._folder, self._network, self._options = Path(run).absolute(), network, options
         self._losses: list[torch.Tensor] = []
+        self._due = False
         self._recorder: Recorder | None = None
 
     @property
@@ -130,8 +132,15 @@ class Landscape(Callback):
         while self._recorder.steps < trainer.global_step:
             saves = self._recorder.made(row, batch)
             row = {"loss": None, "domains": None}
-        if saves:
+        self._due = saves
+        if saves and not trainer.is_last_batch:
             self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Save what was due at the last batch: only now has Lightning counted it."""
+        if self._due:
+            self._save(trainer)
+        self._due = False
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Record what was logged of held-out examples."""
