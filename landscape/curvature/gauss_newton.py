@@ -113,12 +113,12 @@ def _of_examples(problem: Problem, batch: Batch, first_example: int, outputs: Ou
     slopes = _slopes(outputs)[1]
     weights = example_weights(problem.loss_function, batch.targets)
     if weights is not None:
-        shares = weights.sqrt()
+        shares = weights.double().sqrt()  # weights may be numbers of a lower precision than the slopes
         shares = shares.where(shares > 0, 1)
         slopes = [s / shares.to(s).view(-1, *[1] * (s.ndim - 1)) for s in slopes]
 
     def apply(tangents: Tangents) -> Tangents:
-        share = torch.stack([(s * t).flatten(1).sum(1) for s, t in zip(slopes, tangents, strict=True)]).sum(0)
+        share = torch.stack([(s * t).reshape(len(s), -1).sum(1) for s, t in zip(slopes, tangents, strict=True)]).sum(0)
         return [s * share.view(-1, *[1] * (s.ndim - 1)) for s in slopes]
 
     return apply
