@@ -110,6 +110,7 @@ def opened(
     """The problem, and the examples of the same domains in the other splits (as many as in the problem at most)."""
     recorded = target.run.spec if target.run else {}
     weights = read_weights(target.checkpoint, spec.key)  # a wrong file is told before minutes of loading data
+    _require_said("data", spec.data, recorded, DATA)
     loss = _loss_of(spec, recorded, trust)
     objective = as_objective(loss.call) if spec.objective else None
     beside = functools.partial(_beside, loss.call, objective)
@@ -210,7 +211,12 @@ def _start(run: Run | None) -> Path | None:
 
 
 def _named(what: str, given: str | None, recorded: Mapping[str, Any], registry: Registry, trust: bool) -> Plugin:
-    name = given or recorded.get(what)
+    name = _require_said(what, given, recorded, registry)
+    return resolve(name, registry, from_record=given is None, trust=trust)
+
+
+def _require_said(what: str, given: str | None, recorded: Mapping[str, Any], registry: Registry) -> str:
+    name: str | None = given or recorded.get(what)
     if name is None:
         whose = "the record of this loop" if recorded else "a bare checkpoint"
         raise UsageError(
@@ -218,7 +224,7 @@ def _named(what: str, given: str | None, recorded: Mapping[str, Any], registry: 
             f"--{what}",
             f"name one: {', '.join(registry)}, or file.py:callable",
         )
-    return resolve(name, registry, from_record=given is None, trust=trust)
+    return name
 
 
 def splits_of(

@@ -83,7 +83,7 @@ def test_one_split_has_no_title(landscape, folder: Path) -> None:
 def test_a_figure_of_another_target_is_left_alone(landscape, folder: Path) -> None:
     words = ("--top", "1", "--allow-partial", "--figure", "eigenvalues", "--format", "svg", "--json", *NAMED)
     first = landscape("hessian", "sgd/model.pt", *words).json["figures"]
-    assert [Path(f).name for f in first] == ["eigenvalues.svg", "eigenvalues.csv"]
+    assert [Path(f).name for f in first] == ["eigenvalues.svg", "eigenvalues.tex", "eigenvalues.csv"]
     before = [Path(f).read_bytes() for f in first]
     second = landscape("hessian", "sam/model.pt", *words).json["figures"]
     both = landscape("hessian", "sgd/model.pt", "sam/model.pt", *words).json["figures"]

@@ -199,7 +199,7 @@ def test_three_checkpoints_become_a_figure_in_one_command(tmp_path, monkeypatch,
     words += ["--points", "3", "--figure", "contour", "--venue", "icml", "--columns", "2", "--json"]
     assert main(words) == 0
     figures = json.loads(capsys.readouterr().out)["figures"]
-    assert [f.rpartition(".")[2] for f in figures] == ["pdf", "png", "csv"]
+    assert [f.rpartition(".")[2] for f in figures] == ["pdf", "png", "tex", "csv"]
     with Image.open(figures[1]) as picture:
         assert picture.width == round(6.75 * 300)
     assert main([*words[:-7], "--figure", "contours"]) == 2

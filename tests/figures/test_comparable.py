@@ -28,6 +28,7 @@ OTHER = {
     "replay_seed": 3,
     "params": "^head",
     "dtype": "float64",
+    "weight_decay": 0.1,
 }
 USUAL = {"loss_function": "cross_entropy", "loss_hash": "a file", "mode": "eval", "dtype": "float32"}
 

@@ -10,6 +10,7 @@ import torch
 
 from ...base.errors import UsageError
 from .domain_objective import DomainObjective
+from .inner_product import inner
 from .leftovers import leave, no_gradient, require_cleared
 from .passes import frozen_running_statistics
 
@@ -57,8 +58,15 @@ class ByHand:
         """Open a step at the present weights; an earlier one that was ready and never made is dropped."""
         self.ready, self._whole = False, []
         optimizer._begin()
-        self._passes = optimizer.passes()
+        self._passes = self._guarded(optimizer.passes())
         next(self._passes)
+
+    def _guarded(self, passes: Generator[None, None, None]) -> Generator[None, None, None]:
+        """The passes; however they end, also with an optimizer that is dropped, statistics are free again."""
+        try:
+            yield from passes
+        finally:
+            self._second.close()
 
     def take(self, optimizer: ERM, scale: float = 1.0) -> bool:
         """Take what is in ``.grad``, ``scale`` times too large, as the gradient of the present pass.
@@ -127,13 +135,11 @@ class ByHand:
     @staticmethod
     def _follow(optimizer: ERM, whole: list[torch.Tensor]) -> None:
         moved = optimizer.moved()
+        if not moved:  # cleared before the step, as anybody may: nothing moves by it
+            return
         now = [m.gradient for m in moved]
-        squared = sum(float((g.double() ** 2).sum()) for g in whole)
-        factor = (
-            sum(float((g.double() * n.double()).sum()) for g, n in zip(whole, now, strict=True)) / squared
-            if squared
-            else 1.0
-        )
+        squared = float(inner(whole, whole))
+        factor = float(inner(whole, now)) / squared if squared else 1.0
         largest = max((float(n.abs().max()) for n in now), default=0.0)
         if any(float((n - factor * g).abs().max()) > 1e-4 * largest for g, n in zip(whole, now, strict=True)):
             raise UsageError(
