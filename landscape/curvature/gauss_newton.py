@@ -118,7 +118,9 @@ def _of_examples(problem: Problem, batch: Batch, first_example: int, outputs: Ou
         slopes = [s / shares.to(s).view(-1, *[1] * (s.ndim - 1)) for s in slopes]
 
     def apply(tangents: Tangents) -> Tangents:
-        share = torch.stack([(s * t).reshape(len(s), -1).sum(1) for s, t in zip(slopes, tangents, strict=True)]).sum(0)
+        share = torch.stack([(s * t).reshape(len(s), -1).sum(1) for s, t in zip(slopes, tangents, strict=True)]).sum(
+            0
+        )
         return [s * share.view(-1, *[1] * (s.ndim - 1)) for s in slopes]
 
     return apply

@@ -21,9 +21,9 @@ class LandscapeCallback(TrainerCallback):
     """Records a training of the Trainer into a run folder, with probes; the training computes the same bits.
 
     Losses are those that the Trainer logs, means over ``logging_steps``; what it evaluates becomes the run's
-    evaluation (``eval_loss`` is ``val_loss``). Checkpoints are written ``every`` so often, beside those of the
-    Trainer, which it goes on from (``resume_from_checkpoint``): the folder is then cut off at the step that the
-    training begins with. A finished run is never cut off.
+    evaluation (``eval_loss`` is ``val_loss``). Checkpoints are written ``every`` so often, beside those that the
+    Trainer goes on from (``resume_from_checkpoint``): the folder is cut off at the step that it begins with.
+    A finished run is never cut off.
 
     For a loop with Accelerate use `landscape.record`.
 
