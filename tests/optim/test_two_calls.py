@@ -217,6 +217,7 @@ def test_an_optimizer_that_is_dropped_leaves_the_weights_at_home():
     del optimizer
     gc.collect()
     assert_same_bits(model.state_dict(), smooth().state_dict())
+    assert not torch.nn.modules.module._global_forward_pre_hooks, "running statistics are free again"
 
 
 def test_a_parameter_that_the_second_pass_alone_reaches():

@@ -67,10 +67,12 @@ def frozen_running_statistics() -> Iterator[None]:
             saved[module] = {k: b.clone() for k, b in module.named_buffers(recurse=False)}
 
     handle = nn.modules.module.register_module_forward_pre_hook(keep)
+    hooks: Any = handle.hooks_dict_ref()
     try:
         yield
     finally:
-        handle.remove()
+        # Not `handle.remove()`: in a cycle that is collected its weak reference to the hooks is dead already.
+        hooks.pop(handle.id, None)
         with torch.no_grad():
             for module, buffers in saved.items():
                 for name, value in buffers.items():
