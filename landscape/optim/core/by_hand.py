@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 
 from ...base.errors import UsageError
 from .domain_objective import DomainObjective
+from .inner_product import inner
 from .leftovers import leave, no_gradient, require_cleared
 from .passes import frozen_running_statistics
 
@@ -30,7 +32,8 @@ class ByHand:
         self.ready = False
         self.domains = DomainObjective()
         self._passes: Generator[None, None, None] | None = None
-        self._second = contextlib.ExitStack()
+        self._frozen = contextlib.ExitStack()
+        self._dropped: weakref.finalize[Any, ERM] | None = None
         self._whole: list[torch.Tensor] = []
 
     @property
@@ -120,20 +123,18 @@ class ByHand:
         passes, self._passes = self._passes, None
         self.ready, self._whole = False, []
         self.domains.forget()
-        self._second.close()
+        self._thaw()
         if passes is not None:
             passes.close()
 
     @staticmethod
     def _follow(optimizer: ERM, whole: list[torch.Tensor]) -> None:
         moved = optimizer.moved()
+        if not moved:  # cleared before the step, as anybody may: nothing moves by it
+            return
         now = [m.gradient for m in moved]
-        squared = sum(float((g.double() ** 2).sum()) for g in whole)
-        factor = (
-            sum(float((g.double() * n.double()).sum()) for g, n in zip(whole, now, strict=True)) / squared
-            if squared
-            else 1.0
-        )
+        squared = float(inner(whole, whole))
+        factor = float(inner(whole, now)) / squared if squared else 1.0
         largest = max((float(n.abs().max()) for n in now), default=0.0)
         if any(float((n - factor * g).abs().max()) > 1e-4 * largest for g, n in zip(whole, now, strict=True)):
             raise UsageError(
@@ -143,6 +144,12 @@ class ByHand:
             )
         for part in optimizer.update_parts()[len(moved) :]:
             part.mul_(factor)
+
+    def _thaw(self) -> None:
+        self._frozen.close()
+        if self._dropped is not None:
+            self._dropped.detach()
+            self._dropped = None
 
     # -- in two calls --------------------------------------------------------------------------------------------
 
@@ -160,7 +167,10 @@ class ByHand:
         self.begin(optimizer)
         self.take(optimizer, optimizer._gradient_scale)
         if optimizer.freeze_statistics:
-            self._second.enter_context(frozen_running_statistics())
+            self._frozen.enter_context(frozen_running_statistics())
+            # If the optimizer is dropped here: the collector would clear the hook's handle before it is used.
+            self._dropped = weakref.finalize(optimizer, self._frozen.close)
+            self._dropped.atexit = False
 
     def second_step(self, optimizer: ERM) -> None:
         """Come back and step.
@@ -176,7 +186,7 @@ class ByHand:
             )
         if not optimizer.moved():
             raise no_gradient(type(optimizer).__name__, "second_step()")
-        self._second.close()
+        self._thaw()
         self.take(optimizer, optimizer._gradient_scale)
         try:
             optimizer._finish()
