@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ class ByHand:
         self.ready = False
         self.domains = DomainObjective()
         self._passes: Generator[None, None, None] | None = None
-        self._second = contextlib.ExitStack()
+        self._frozen = contextlib.ExitStack()
+        self._dropped: weakref.finalize[Any, ERM] | None = None
         self._whole: list[torch.Tensor] = []
 
     @property
@@ -58,15 +60,8 @@ class ByHand:
         """Open a step at the present weights; an earlier one that was ready and never made is dropped."""
         self.ready, self._whole = False, []
         optimizer._begin()
-        self._passes = self._guarded(optimizer.passes())
+        self._passes = optimizer.passes()
         next(self._passes)
-
-    def _guarded(self, passes: Generator[None, None, None]) -> Generator[None, None, None]:
-        """The passes; however they end, also with an optimizer that is dropped, statistics are free again."""
-        try:
-            yield from passes
-        finally:
-            self._second.close()
 
     def take(self, optimizer: ERM, scale: float = 1.0) -> bool:
         """Take what is in ``.grad``, ``scale`` times too large, as the gradient of the present pass.
@@ -128,7 +123,7 @@ class ByHand:
         passes, self._passes = self._passes, None
         self.ready, self._whole = False, []
         self.domains.forget()
-        self._second.close()
+        self._thaw()
         if passes is not None:
             passes.close()
 
@@ -150,6 +145,12 @@ class ByHand:
         for part in optimizer.update_parts()[len(moved) :]:
             part.mul_(factor)
 
+    def _thaw(self) -> None:
+        self._frozen.close()
+        if self._dropped is not None:
+            self._dropped.detach()
+            self._dropped = None
+
     # -- in two calls --------------------------------------------------------------------------------------------
 
     def first_step(self, optimizer: ERM) -> None:
@@ -166,7 +167,10 @@ class ByHand:
         self.begin(optimizer)
         self.take(optimizer, optimizer._gradient_scale)
         if optimizer.freeze_statistics:
-            self._second.enter_context(frozen_running_statistics())
+            self._frozen.enter_context(frozen_running_statistics())
+            # If the optimizer is dropped here: the collector would clear the hook's handle before it is used.
+            self._dropped = weakref.finalize(optimizer, self._frozen.close)
+            self._dropped.atexit = False
 
     def second_step(self, optimizer: ERM) -> None:
         """Come back and step.
@@ -182,7 +186,7 @@ class ByHand:
             )
         if not optimizer.moved():
             raise no_gradient(type(optimizer).__name__, "second_step()")
-        self._second.close()
+        self._thaw()
         self.take(optimizer, optimizer._gradient_scale)
         try:
             optimizer._finish()
