@@ -143,11 +143,15 @@ def _refused(drawing: Drawing, kind: str, formats: Sequence[str]) -> dict[str, U
     found = {}
     if "html" in formats and drawing.interactive is None:
         fix = "choose pdf, png or svg, or kind surface3d"
-        found["html"] = UsageError(f"a {kind} figure has no html form", "--format", fix)
+        found["html"] = UsageError(f"{_a(kind)} figure has no html form", "--format", fix)
     if "gif" in formats and drawing.movie is None:
         fix = "choose pdf, png or svg, or kind trajectory-movie or surface-movie"
-        found["gif"] = UsageError(f"a {kind} figure does not move", "--format", fix)
+        found["gif"] = UsageError(f"{_a(kind)} figure does not move", "--format", fix)
     return found
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _file(drawing: Drawing, form: str, style: Style, kind: str, results: Sequence[Result]) -> bytes:

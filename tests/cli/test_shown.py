@@ -99,6 +99,22 @@ def test_a_figure_of_another_target_is_left_alone(landscape, folder: Path) -> No
     assert labels == {"sgd/model.pt", "sam/model.pt"}
 
 
+def test_plot_leaves_figures_of_others_alone_skips_what_a_format_cannot_show_and_says_its_notes(landscape, folder):
+    named = ("--top", "1", "--allow-partial", "--json", *NAMED)
+    stored = [landscape("hessian", f"{name}/model.pt", *named).json["result"] for name in ("sgd", "sam")]
+    words = ("--kind", "eigenvalues", "--out", "drawn", "--format", "svg", "html")
+    first, second = (landscape("plot", result, *words, "--json").json for result in stored)
+    assert [Path(f).name for f in first["outputs"]] == ["eigenvalues.svg", "eigenvalues.tex", "eigenvalues.csv"]
+    assert not {*first["outputs"]} & {*second["outputs"]}
+    assert "an eigenvalues figure has no html form" in first["notes"]["eigenvalues"]
+    said = landscape("plot", stored[0], *words)
+    assert said.code == 0
+    assert "no html form" in said.out
+    refused = landscape("plot", stored[0], *words[:-2], "html")
+    assert refused.code == 2
+    assert "no eigenvalues figure can be shown as html" in refused.err
+
+
 def test_a_figure_of_unknown_targets_is_left_alone(landscape, folder: Path) -> None:
     theirs = folder / "landscape-figures" / "domains.csv"
     theirs.parent.mkdir()
