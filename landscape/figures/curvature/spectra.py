@@ -72,6 +72,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         axes[0][j].set_title("\n".join(t for t in (title, axes[0][j].get_title()) if t), fontsize=style.small)
         axes[-1][j].set_xlabel("eigenvalue")
     axes[0][0].set_ylim(floor, None)
+    axes[0][0].set_xlim(*_ends([table[k][c] for k in labels for c in columns if c in table[k]], floor))
     logarithmic(axes[0][0].yaxis)
     notes.append("curve: mean over probes, band: one standard error, stems: computed eigenvalues")
     caption = (
@@ -109,6 +110,16 @@ def _floor(results: Sequence[Result]) -> float:
     """The lowest density worth showing: that of one eigenvalue, a decade lower."""
     shares = [1 / (r.record["n_parameters"] * float(r.record["density"]["sigma"]) * 2.5) for r in results]
     return float(0.1 * min(shares))
+
+
+def _ends(results: Sequence[Result], floor: float) -> tuple[float, float]:
+    """The common axis: from where the first density rises above the floor to the largest eigenvalue, with margins."""
+    seen = [r.data["curvature"].values[r.data["density"].values > floor] for r in results]
+    values = [r.data[k].values for r in results for k in ("eigenvalues", "smallest")]
+    every = np.concatenate([v[[0, -1]] for v in seen if len(v)] + values)
+    every = every[np.isfinite(every)]
+    low, high = float(every.min(initial=0.0)), float(every.max(initial=0.0))
+    return low - 0.04 * (high - low), high + 0.04 * (high - low)
 
 
 def _smoothed(x: Any, y: Any, width: float) -> Any:

@@ -151,9 +151,13 @@ class Style:
         """The entries of a legend in lines that fit, and in how many columns they stand."""
         handle = 3.6 * self.small / 72
         labels = [wrapped(label, self.width - handle - 0.2, self.small) for label in labels]
-        longest = max(text_inches(part, self.small) for label in labels for part in label.split("\n")) + handle
-        most = max(1, min(len(labels), int((self.width - 0.1) / longest)))
-        return labels, -(-len(labels) // -(-len(labels) // most))
+        widths = [max(text_inches(p, self.small) for p in label.split("\n")) + handle for label in labels]
+        for rows in range(1, len(labels) + 1):
+            columns = -(-len(labels) // rows)
+            parts = [widths[i * rows : (i + 1) * rows] for i in range(columns)]
+            if sum(max(part) for part in parts if part) <= self.width - 0.1:
+                return labels, columns
+        return labels, 1
 
     def names_beside(self, names: Sequence[str], share: float, others: float) -> tuple[list[str], float]:
         """Names for the left of rows, broken into lines where a page has room for that.

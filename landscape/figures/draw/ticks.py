@@ -11,7 +11,7 @@ from .text import letters, text_inches
 
 MINUS = "−"
 _GAP = 0.06  # inches between the labels of two ticks
-_MOST = 12
+_MOST = 9
 
 
 def number_text(value: float, digits: int = 4) -> str:
@@ -38,28 +38,28 @@ def numbers_text(values: Sequence[float]) -> list[str]:
     return [t.lstrip("-") if not float(t) else t.replace("-", MINUS) for t in texts]
 
 
-def logarithmic(axis: Any, *, base: float = 10.0) -> None:
-    """Ticks for an axis whose scale is a logarithm: as many decades, halves and fifths as there is room for."""
-    _spaced(axis, lambda low, high: _decades(low, high) if base == 10 else _powers(base, low, high))
+def logarithmic(axis: Any) -> None:
+    """Ticks for an axis whose scale is a logarithm: decades in even steps, and fives and twos where there is room."""
+    _spaced(axis, _decades)
 
 
 def symmetric(axis: Any, threshold: float) -> None:
     """Ticks for an axis that is logarithmic in both directions and linear within ``threshold``."""
 
-    def places(low: float, high: float) -> Iterator[float]:
-        yield 0.0
-        for sign, end in ((1, high), (-1, -low)):
-            if end > threshold:
-                yield from (sign * v for v in _decades(threshold, end))
+    def sets(low: float, high: float) -> Iterator[list[float]]:
+        largest = max(high, -low)
+        for step in range(1, 40):
+            far = [v for v in _powers(step, threshold, largest) if v > 1.5 * threshold]
+            yield [v for v in [*(-v for v in far), 0.0, *far] if low <= v <= high]
 
-    _spaced(axis, places)
+    _spaced(axis, sets)
 
 
 def at(axis: Any, values: Iterable[float]) -> None:
     """Ticks at these values, as many of them as there is room for; the first and the last before the others."""
     every = sorted(set(values))
     order = [*every[:1], *every[-1:], *every[1:-1]]
-    _spaced(axis, lambda low, high: (v for v in order if low * (1 - 1e-9) - 1e-12 <= v <= high * (1 + 1e-9) + 1e-12))
+    _spaced(axis, lambda low, high: iter([[v for v in order if _inside(v, low, high)]]))
 
 
 def plain(axis: Any) -> None:
@@ -80,8 +80,8 @@ def plain(axis: Any) -> None:
     axis.set_major_formatter(Plain())
 
 
-def _spaced(axis: Any, places: Callable[[float, float], Iterable[float]]) -> None:
-    """Put ticks at the first of ``places`` and at those after it whose labels have room."""
+def _spaced(axis: Any, sets: Callable[[float, float], Iterator[list[float]]]) -> None:
+    """Put ticks at the first of ``sets`` (the finest) that has room for all its labels; of the last, where there is."""
     from matplotlib.ticker import FuncFormatter, Locator, NullFormatter
 
     family = letters()
@@ -93,14 +93,23 @@ def _spaced(axis: Any, places: Callable[[float, float], Iterable[float]]) -> Non
 
         def tick_values(self, vmin: float, vmax: float) -> Any:
             low, high = sorted((float(vmin), float(vmax)))
+            fewest: list[float] = []
+            for values in sets(low, high):
+                if len(values) < 2:
+                    fewest = fewest or values
+                    continue
+                fewest = self._with_room(values)
+                if len(fewest) == len(values) <= _MOST:
+                    break
+            return np.array(sorted(fewest))
+
+        def _with_room(self, values: Sequence[float]) -> list[float]:
             kept: list[tuple[float, float, float]] = []
-            for value in places(low, high):
+            for value in values:
                 here, half = _place(self.axis, value), 0.5 * _length(self.axis, value, family)
                 if all(abs(here - there) >= half + other + _GAP for _, there, other in kept):
                     kept.append((value, here, half))
-                if len(kept) > _MOST:
-                    break
-            return np.array(sorted(value for value, _, _ in kept))
+            return [value for value, _, _ in kept]
 
     axis.set_major_locator(Spaced())
     axis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
@@ -120,37 +129,32 @@ def _length(axis: Any, value: float, family: tuple[str, ...]) -> float:
     return text_inches(number_text(value), points, family) if str(axis.axis_name) == "x" else points / 72
 
 
-def _decades(low: float, high: float) -> Iterator[float]:
-    """Values of a range by how round they are: decades, every second one first, then fives and twos."""
+def _decades(low: float, high: float) -> Iterator[list[float]]:
+    """Sets of round values of a range, the finest first: parts of decades, decades, every second one, ..."""
     if not (0 < low <= high and np.isfinite(high)):
         return
-    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
-    steps = [s for s in (8, 4, 3, 2, 1) if (last - first) >= 2 * s] or [1]
-    inside = low * (1 - 1e-9), high * (1 + 1e-9)
-    given = set[float]()
-    for step in steps:
-        for power in range(first, last + 1):
-            value = 10.0**power
-            if not power % step and inside[0] <= value <= inside[1] and value not in given:
-                given.add(value)
-                yield value
-        if len(given) >= 4:
-            return
-    for mantissas in ((3,), (2, 5), (1.5, 4, 7), (1.2, 2.5, 6, 8), (1.1, 1.3, 1.4, 1.7, 9)):
-        for power in range(first - 1, last + 1):
-            for m in mantissas:
-                value = float(f"{m}e{power}")
-                if inside[0] <= value <= inside[1] and value not in given:
-                    given.add(value)
-                    yield value
-        if len(given) >= 3:
-            return
-    if len(given) < 2:
+    powers = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
+    if len(powers) <= 4:
+        for mantissas in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3)):
+            yield [float(f"{m}e{p}") for p in powers for m in mantissas if _inside(float(f"{m}e{p}"), low, high)]
+    found = False
+    for step in range(1, len(powers) + 1):
+        values = _powers(step, low, high)
+        found = found or len(values) > 1
+        if len(values) > 1:
+            yield values
+    if not found:
         from matplotlib.ticker import MaxNLocator
 
-        yield from (float(v) for v in MaxNLocator(3).tick_values(low, high) if inside[0] <= v <= inside[1])
+        for count in (4, 3, 2, 1):
+            yield [float(v) for v in MaxNLocator(count).tick_values(low, high) if _inside(float(v), low, high)]
 
 
-def _powers(base: float, low: float, high: float) -> Iterator[float]:
-    first, last = int(np.ceil(np.log(low) / np.log(base))), int(np.floor(np.log(high) / np.log(base)))
-    yield from (base**p for p in range(first, last + 1))
+def _powers(step: int, low: float, high: float) -> list[float]:
+    """Powers of ten in a range whose exponents are multiples of ``step``."""
+    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    return [10.0**p for p in range(first, last + 1) if not p % step and _inside(10.0**p, low, high)]
+
+
+def _inside(value: float, low: float, high: float) -> bool:
+    return low - 1e-9 * abs(low) <= value <= high + 1e-9 * abs(high)

@@ -13,7 +13,7 @@ from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import looks
 from ..draw.scales import loss_scale
 from ..draw.series import lost_note, points
-from ..draw.style import Style
+from ..draw.style import HIGHEST, Style
 from ..draw.text import safe
 from ..draw.words import method, spoken
 
@@ -31,6 +31,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     """
     ordered = sorted(results, key=lambda r: (_name(r), str(r.record.get("b_weights_hash")), str(r.path)))
     names = _distinct([_name(r) for r in ordered])
+    left = len(names)
+    names, ordered = _fitting(names, ordered, style)
+    left -= len(names)
     styles = looks(names)
     fields = ["loss"] + ["accuracy"] * any("accuracy" in r.data for r in ordered)
     across = style.across(len(fields), 16)
@@ -68,12 +71,23 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         if r.record.get("barrier") is not None
         and None not in (r.record["loss"][_end(r, 0)], r.record["loss"][_end(r, 1)])
     ]
+    if left:
+        notes.append(f"{left} paths are not drawn: there is no room")
     caption = (
         "Loss and accuracy on the way from checkpoint A (t = 0) to checkpoint B (t = 1). The arrow is the barrier: "
         "the largest height above the dotted line between the losses of the ends. Colour, marker and dash tell the "
         "paths of the legend apart."
     )
     return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
+
+
+def _fitting(names: Sequence[str], results: Sequence[Result], style: Style) -> tuple[list[str], list[Result]]:
+    """The first paths, as many as have room in the legend of a page."""
+    room = HIGHEST - 32 * style.em
+    count = len(names)
+    while count > 1 and style.legend_inches([safe(spoken(n), 90) for n in names[:count]]) > room:
+        count -= 1
+    return list(names[:count]), list(results[:count])
 
 
 def _end(result: Result, t: float) -> int:
