@@ -232,8 +232,7 @@ class Problem(Passes):
         """
         if not self.by_objective:
             return
-        first = next(iter(self.batches()))
-        if first.inputs.counts is None or not self.examples.all_counted:
+        if not self.examples.all_counted:
             with torch.no_grad():
                 counts = self.per_example(lambda batch: counts_of(self, batch)).cpu().numpy()
             self.examples, self._batches = self.examples.counted(counts), None
