@@ -72,6 +72,8 @@ def test_numbers_have_real_minus_signs_and_no_small_exponents():
 def test_names_of_the_code_become_words():
     assert method("sam rho=0.03") == "SAM, ρ = 0.03"
     assert method("SAM (label_noise=0.4)") == "SAM (label noise 0.4)"
+    assert method("sam rho=0.03 (stop_at=0.1)") == "SAM, ρ = 0.03 (stop at 0.1)"
+    assert method("sam (stop_at=0.1)") == "SAM (stop at 0.1)"
     assert method("my_model.pt") == "my_model.pt"
     assert measure("m-sharpness m=1 rho=0.01") == "m-sharpness, m = 1, ρ = 0.01"
     assert measure("m-sharpness (m = 4, rho = 0.05)") == "m-sharpness, m = 4, ρ = 0.05"

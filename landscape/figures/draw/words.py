@@ -57,6 +57,9 @@ def method(label: str) -> str:
     """A method as readers know it, with its settings in words: ``sam rho=0.03`` is ``SAM, ρ = 0.03``."""
     if label in NAMES:
         return name(label)
+    whole, bracket, at = label.partition(" (")
+    if bracket and "=" in at:  # a setting at which methods are compared apart
+        return f"{method(whole)} ({spoken(at)}"
     head, _, settings = label.partition(" ")
     if head in NAMES and "=" in settings:
         return f"{NAMES[head]}, {', '.join(map(spoken, settings.split()))}"
