@@ -81,7 +81,7 @@ def plain(axis: Any) -> None:
 
 
 def _spaced(axis: Any, sets: Callable[[float, float], Iterator[list[float]]]) -> None:
-    """Put ticks at the first of ``sets`` (the finest) that has room for all its labels, or of the last that has any."""
+    """Put ticks at the finest of ``sets`` that has room for all its labels, or at the last that has any."""
     from matplotlib.ticker import FuncFormatter, Locator, NullFormatter
 
     family = letters()
