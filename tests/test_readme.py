@@ -43,7 +43,12 @@ def test_the_loops_of_others_run(place: int, tmp_path: Path) -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", f"import declared_operators\n{code}"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

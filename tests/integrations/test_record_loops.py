@@ -208,7 +208,7 @@ Trainer(Network(4, 3), arguments, train_dataset=data, callbacks=[recorder]).trai
 @pytest.mark.parametrize("loop", list(LOOPS))
 def test_a_killed_loop_goes_on_by_the_same_call(tmp_path: Path, loop: str):
     def start(folder: Path, pause: float) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-c", LOOPS[loop], str(folder), str(pause)]
+        words = [sys.executable, "-c", f"import declared_operators\n{LOOPS[loop]}", str(folder), str(pause)]
         return subprocess.Popen(words, env={**__import__("os").environ, "PYTHONPATH": ":".join(sys.path)})
 
     assert start(tmp_path / "whole", 0).wait() == 0
