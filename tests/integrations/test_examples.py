@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,5 +54,7 @@ def test_the_example_of(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_lightning_under_its_older_name(tmp_path: Path):
-    done = subprocess.run([sys.executable, "-c", OLD_NAME], cwd=tmp_path, capture_output=True, text=True, check=False)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", f"import declared_operators\n{OLD_NAME}"]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
