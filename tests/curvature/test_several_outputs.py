@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.autograd.functional as dense
 import torch.nn.functional as F
 from objective_families import F64, TwoHeads, labels, randn, seeded
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ over_kinds.weights = lambda target: (target["kind"] > 0).double() * 2  # type: i
 
 
 def parts(network: nn.Module, loss: Any, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hessian, Gauss-Newton and empirical Fisher, example by example, from torch.func."""
+    """Hessian, Gauss-Newton and empirical Fisher, example by example."""
     named = {k: p.detach() for k, p in network.named_parameters()}
     flat = torch.cat([p.reshape(-1) for p in named.values()])
 
@@ -56,10 +57,10 @@ def parts(network: nn.Module, loss: Any, weights: Tensor) -> tuple[Tensor, Tenso
         def of_outputs(z: Tensor, target: Any = target) -> Tensor:
             return loss({"kind": z[None, :3], "size": z[None, 3:]}, target)[0]
 
-        jacobian, gradient = torch.func.jacrev(outputs)(flat), torch.func.grad(whole)(flat)
-        inner = torch.func.hessian(of_outputs)(outputs(flat))
+        jacobian, gradient = dense.jacobian(outputs, flat), dense.jacobian(whole, flat)
+        inner = dense.hessian(of_outputs, outputs(flat))
         for place, matrix in enumerate(
-            (torch.func.hessian(whole)(flat), jacobian.T @ inner @ jacobian, torch.outer(gradient, gradient))
+            (dense.hessian(whole, flat), jacobian.T @ inner @ jacobian, torch.outer(gradient, gradient))
         ):
             total[place] += weights[i] * matrix / weights.sum()
     return total[0], total[1], total[2]
