@@ -15,6 +15,7 @@ from landscape.base.files import is_out_of_space, jsonable
 from landscape.base.labels import shown
 from landscape.base.names import unknown_name
 
+from .flags import everywhere, in_flags
 from .stopping import stopped_by_signals
 from .streams import provide_streams, say_anything
 from .watchdog import watched
@@ -56,6 +57,11 @@ _MODULES = {"list": "list_names"}
 _TOGETHER = {"demo", "train", "hessian", "sharpness", "surface", "path", "domains", "analyze", "report"}
 # What torch and the loader of its libraries say.
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment")
+
+
+def command_module(name: str) -> ModuleType:
+    """The file of a command, with its ``Arguments`` and ``run``."""
+    return importlib.import_module(f".{_MODULES.get(name, name)}", __package__)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -134,7 +140,7 @@ class _Shown(Exception):
 def _error_object(error: Exception, code: int) -> dict[str, Any]:
     """What ``--json`` says of an error."""
     if isinstance(error, LandscapeError):
-        told = {"what": error.what, "where": error.where, "fix": error.fix}
+        told = {name: in_flags(text) for name, text in vars(error).items() if name in ("what", "where", "fix")}
     else:
         line = _in_words(error)[0].removeprefix("error: ")
         told = dict(zip(("what", "where", "fix"), _three_parts(line), strict=True))
@@ -150,7 +156,7 @@ def _three_parts(line: str) -> tuple[str, str, str]:
 def _in_words(error: Exception) -> tuple[str, int]:
     """The line, and the exit code."""
     if isinstance(error, LandscapeError):
-        return f"error: {error}", error.exit_code
+        return f"error: {in_flags(str(error))}", error.exit_code
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY):
         return "error: out of memory: use a smaller --batch-size, --examples or model", 5
@@ -187,7 +193,7 @@ def _run(argv: list[str]) -> int:
     if argv[0] not in COMMANDS:
         raise unknown_name("command", argv[0], COMMANDS)
     name, rest = argv[0], argv[1:]
-    module: ModuleType = importlib.import_module(f".{_MODULES.get(name, name)}", __package__)
+    module = command_module(name)
     from .parsing import parse
 
     description, example = module.__doc__ or "", EXAMPLES.get(name, "")
@@ -204,7 +210,7 @@ def _run(argv: list[str]) -> int:
         screen.finish()
         if arguments.common.json and _first():
             failed = {} if screen.failure is None else _error_object(screen.failure, screen.failure.exit_code)
-            print(_as_json(jsonable({**result, **failed})))
+            print(_as_json(everywhere(jsonable({**result, **failed}))))
         if screen.failure is not None:
             raise _Shown(screen.failure)
     return 0

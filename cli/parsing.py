@@ -22,7 +22,8 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from landscape.base.errors import UsageError
 from landscape.base.names import neighbours, unknown_name
 from landscape.specs import Spec
-from landscape.specs.base import flag
+
+from .flags import flags_of
 
 T = TypeVar("T")
 _APPENDED = ("--model-arg", "--data-arg")
@@ -62,7 +63,7 @@ def parse(arguments: type[T], words: list[str], *, command: str, description: st
         try:
             return _read(arguments, words, options)
         except SystemExit:
-            raise _one_line(complaint.getvalue(), prog, _flags(arguments)) from None
+            raise _one_line(complaint.getvalue(), prog, flags_of(arguments)) from None
 
 
 def _plain_help() -> ConstructorRegistry:
@@ -155,15 +156,6 @@ def _wide_terminal() -> Iterator[None]:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
-
-
-def _flags(arguments: type[Any]) -> list[str]:
-    """All flags of a command."""
-    found = []
-    for kind in typing.get_type_hints(arguments).values():
-        if dataclasses.is_dataclass(kind):
-            found += [flag(f.name) for f in dataclasses.fields(kind)]
-    return found
 
 
 def _one_line(box: str, prog: str, flags: list[str]) -> UsageError:

@@ -10,13 +10,20 @@ from types import TracebackType
 from typing import Any
 
 from landscape.base.errors import LandscapeError
-from landscape.base.labels import shown
+from landscape.base.labels import shown as printable
 from landscape.base.progress import reporting
+
+from .flags import in_flags
 
 _SECONDS_BETWEEN_LINES = 10.0
 MOST_ROWS = 60  # of a table or a list; what is longer nobody reads on a screen
 MOST_COLUMNS = 24
 MOST_BLOCKS = 20  # of targets, each with its own table
+
+
+def shown(text: object) -> str:
+    """What the library says, in flags and letters of a terminal."""
+    return in_flags(printable(text))
 
 
 class _Notices(logging.Handler):

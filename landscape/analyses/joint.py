@@ -63,9 +63,9 @@ def surfaces(
     problem_spec, spec = problem_spec or ProblemSpec(), spec or SurfaceSpec()
     pca = any(parse_direction(word)[0] == "pca" for word in spec.axes)
     if pca and spec.dim != 2:
-        raise UsageError("principal components are drawn as a plane", "--dim 1", "use --dim 2")
+        raise UsageError("principal components are drawn as a plane", "`dim=1`", "use `dim=2`")
     if spec.plane and len(found) < 3:
-        raise UsageError(f"{len(found)} target(s) do not span a plane", "--plane", "name three checkpoints")
+        raise UsageError(f"{len(found)} target(s) do not span a plane", "`plane=`", "name three checkpoints")
     if spec.plane or pca:
         return [_plane(found, problem_spec, spec, out=out, force=force, trust=trust)]
     reaches: list[Reach] | None = None

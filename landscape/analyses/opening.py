@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..base.errors import UsageError
+from ..base.errors import UsageError, argument
 from ..base.names import Registry
 from ..base.plugins import Plugin, resolve
 from ..data.changes import changed
@@ -84,20 +84,20 @@ def selected(
     data = _named("data", spec.data, recorded, DATA, trust)
     data_arg = spec.data_arg or (() if spec.data else recorded.get("data_arg", ()))
     if spec.objective and not spec.data:
-        fix = "name a callable that returns ready-made batches with --data"
-        raise UsageError("an objective wants its own batches, not those of a run", "--objective", fix)
+        fix = "name a callable that returns ready-made batches with `data=`"
+        raise UsageError("an objective wants its own batches, not those of a run", "`objective=`", fix)
     ready = spec.objective is not None
     splits = open_data(data, key_values(data_arg, "data_arg"), first or spec.examples, ready_made=ready)
     if target.run and not spec.data:  # the examples as the run was trained on them
         splits = changed(splits, recorded, recorded.get("holdout", ()), recorded["seed"][0]).splits
-    splits.check_domains(spec.domain, "--domain")
+    splits.check_domains(spec.domain, "`domain=`")
     splits.split(spec.split)
     holdout = tuple(recorded.get("holdout", ())) if not spec.data else ()
     wanted = spec.domain or tuple(d for d in splits.domains or () if all_domains or d not in holdout)
     found = {k: e.of_domains(wanted) if wanted and e.domains else e for k, e in splits.items()}
     examples = found.pop(spec.split)
     if not len(examples):
-        raise UsageError("no example is left", f"--split {spec.split} --domain {' '.join(wanted)}", "choose others")
+        raise UsageError("no example is left", f"`split={spec.split!r}` `domain={tuple(wanted)!r}`", "choose others")
     if spec.examples is not None:
         examples = examples.subset(spec.examples, spec.seed)
         found = {k: e.subset(min(spec.examples, len(e)), spec.seed) for k, e in found.items()}
@@ -221,7 +221,7 @@ def _require_said(what: str, given: str | None, recorded: Mapping[str, Any], reg
         whose = "the record of this loop" if recorded else "a bare checkpoint"
         raise UsageError(
             f"{whose} does not say its {what}",
-            f"--{what}",
+            argument(what),
             f"name one: {', '.join(registry)}, or file.py:callable",
         )
     return name

@@ -19,7 +19,7 @@ _NO_SECOND_DERIVATIVE = re.compile(
     re.S,
 )
 _HOOK = nn.modules._functions.BackwardHookFunction  # where a module has a backward hook; the identity otherwise
-_FIX = "replace the operation in the model, or select other parameters with --params"
+_FIX = "replace the operation in the model, or select other parameters with `params=`"
 
 
 def missing_derivative(error: Exception, wanted: str = "curvature product") -> Exception:

@@ -1,7 +1,11 @@
 """One error type per exit code of the command line.
 
-Every error says four things in one line: what happened, where, and what to do about it. The classes also
+Every error says three things in one line: what happened, where, and what to do about it. The classes also
 derive from the built-in exception that Python callers expect, so both styles of ``except`` work.
+
+What a user gave is named as Python does, by the name of the argument or field, in back quotes and with an equals
+sign, so that no other text looks like it: use `dtype='float64'`, drop `loss=`. The command line shows its flags in
+place of them.
 """
 
 from __future__ import annotations
@@ -59,6 +63,16 @@ class Interrupted(LandscapeError):
     """Stopped by a signal after everything needed to continue was saved (exit code 75)."""
 
     exit_code = 75
+
+
+def argument(name: str, value: object = None) -> str:
+    """How a text names an argument or the field of a spec; with ``value``, as it was given or should be.
+
+    Example:
+        >>> argument("save_every"), argument("dtype", "float64")
+        ('`save_every=`', "`dtype='float64'`")
+    """
+    return f"`{name}=`" if value is None else f"`{name}={value!r}`"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -72,7 +72,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 ) from error
             if isinstance(error, OSError):
                 raise UsageError(
-                    f"cannot write: {error.strerror or error}", str(path), "choose another --out"
+                    f"cannot write: {error.strerror or error}", str(path), "choose another `out=`"
                 ) from error
         raise
 
@@ -104,7 +104,9 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         if is_out_of_space(error):
             raise ResourceError("no space left to create a folder", str(folder), "free some space") from error
-        raise UsageError(f"cannot create the folder: {error.strerror}", str(folder), "choose another --out") from None
+        raise UsageError(
+            f"cannot create the folder: {error.strerror}", str(folder), "choose another `out=`"
+        ) from None
     return folder
 
 
@@ -204,10 +206,10 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise UsageError(
-            f"the folder is in use by {_owner_text(owner)}", str(folder), "wait, or use another --out"
+            f"the folder is in use by {_owner_text(owner)}", str(folder), "wait, or use another `out=`"
         ) from None
     except OSError as error:
-        raise UsageError(f"cannot write: {error.strerror or error}", str(folder), "choose another --out") from None
+        raise UsageError(f"cannot write: {error.strerror or error}", str(folder), "choose another `out=`") from None
     try:
         if owner.exists():
             log.warning("taking over the lock that %s left in %s", _owner_text(owner), folder)

@@ -1,6 +1,6 @@
 """Lazy names: ``name -> "module:object"``, resolved on first use, with neighbours for unknown names.
 
-Nothing here imports torch, so that ``landscape list`` and ``--help`` answer at once.
+Nothing here imports torch, so that lists and the command's help answer at once.
 """
 
 from __future__ import annotations
@@ -159,4 +159,4 @@ def name_matcher(pattern: str) -> Callable[[str], object]:
     try:
         return re.compile(pattern).search
     except re.error as error:
-        raise UsageError(f"{pattern!r} is no regular expression: {error}", "--params", "mend it") from None
+        raise UsageError(f"{pattern!r} is no regular expression: {error}", "`params=`", "mend it") from None

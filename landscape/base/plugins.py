@@ -2,7 +2,7 @@
 
 Importing a plug-in runs it. A name on the command line (or in a Python call) is the user's word, and it is
 remembered: path and SHA-256 go into a small file in the user's state folder. A name that only a ``run.json``
-contains is imported if exactly that file was named before, or with ``--trust-run``; a stranger's run folder
+contains is imported if exactly that file was named before, or with ``trust``; a stranger's run folder
 therefore never makes code run.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .code_files import files_behind, names_imported, without_folders
-from .errors import LandscapeError, UsageError
+from .errors import LandscapeError, UsageError, argument
 from .files import read_json, stable_hash, write_json
 from .names import Registry, unknown_name
 from .process_state import one_at_a_time
@@ -60,7 +60,7 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
         name: What the user, or a ``run.json``, named.
         registry: Registered names of this kind; they come first.
         from_record: The name stands only in a file, nobody typed it now.
-        trust: Import it all the same (``--trust-run``).
+        trust: Import it all the same.
 
     Raises:
         UsageError: If the name is unknown, cannot be imported, or is not trusted.
@@ -84,7 +84,7 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
         raise UsageError(
             f"the run names code of its own for the {registry.kind}, which you have not named before",
             f"{file}:{attribute}",
-            f"if you trust this file, name it with {_flag(registry.kind)}, or pass --trust-run",
+            f"if you trust this file, name it with {_argument(registry.kind)}, or pass `trust=True`",
         )
     is_file = location.endswith(".py")
     module = _import_file(file, content, sha256) if is_file else _import_module(location)
@@ -156,7 +156,7 @@ def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any]
         raise UsageError(
             f"{plugin.name} raised {type(error).__name__}: {error}",
             "plug-in",
-            "mend it, or run with --debug for the traceback",
+            "mend it, or see the traceback",
         ) from error
 
 
@@ -170,8 +170,8 @@ def parameters(function: Callable[..., Any]) -> tuple[list[str], bool]:
     return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def _flag(kind: str) -> str:
-    return {"model": "--model", "data set": "--data", "loss": "--loss"}.get(kind, "a flag")
+def _argument(kind: str) -> str:
+    return argument("data" if kind == "data set" else kind) if kind in ("model", "data set", "loss") else "a flag"
 
 
 def library(name: str, extra: str) -> Any:
@@ -211,7 +211,7 @@ def _find_file(location: str, kind: str) -> Path:
     if location.endswith(".py"):
         file = _existing(location)
         if file is None or not file.is_file():
-            raise UsageError("there is no such file", location[:300], f"check {_flag(kind)}")
+            raise UsageError("there is no such file", location[:300], f"check {_argument(kind)}")
         return file.resolve()
     path: list[str] | None = [str(Path.cwd()), *sys.path]
     spec = None
@@ -224,7 +224,7 @@ def _find_file(location: str, kind: str) -> Path:
         path = list(spec.submodule_search_locations or [])
     if spec is None or not spec.origin:
         raise UsageError(
-            f"there is no module {location!r}", _flag(kind), "check the name, or use path/to/file.py:callable"
+            f"there is no module {location!r}", _argument(kind), "check the name, or use path/to/file.py:callable"
         )
     return Path(spec.origin).resolve()
 

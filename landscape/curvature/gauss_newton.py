@@ -139,7 +139,7 @@ def _of_predictions(problem: Problem, batch: Batch, first_example: int, outputs:
     name = getattr(loss, "__name__", type(loss).__name__)
     places = prediction_weights(loss, batch.targets)
     if places is None:
-        fix = "use --unit example, or a cross-entropy with one class per place"
+        fix = "use `unit='example'`, or a cross-entropy with one class per place"
         raise UsageError("it does not say what each prediction weighs", name, fix)
     slope = _slope(loss, output, batch.targets)
     dim = slope.ndim - 1 if name in _CLASSES_LAST else 1

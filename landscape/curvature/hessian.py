@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.errors import NumericalError, UsageError
+from ..base.errors import NumericalError, UsageError, argument
 from ..base.progress import report
 from ..problem.problem import Problem
 from ..problem.require import require_problem
@@ -124,10 +124,12 @@ def _check_wishes(problem: Problem, spec: HessianSpec) -> None:
     n = problem.n_parameters
     for name in ("top", "bottom"):
         if getattr(spec, name) >= n:
-            raise UsageError(f"{name}={getattr(spec, name)}", f"--{name}", f"expected fewer than the {n} parameters")
+            raise UsageError(
+                f"{name}={getattr(spec, name)}", argument(name), f"expected fewer than the {n} parameters"
+            )
     if spec.subsamples and spec.subsamples > problem.n_examples:
         raise UsageError(
-            f"{spec.subsamples} disjoint subsets of {problem.n_examples} examples", "--subsamples", "ask for fewer"
+            f"{spec.subsamples} disjoint subsets of {problem.n_examples} examples", "`subsamples=`", "ask for fewer"
         )
 
 
@@ -192,6 +194,6 @@ def _require_converged(result: Result, spec: HessianSpec, journal: Journal) -> N
         raise NotConverged(
             f"{flags.count(False)} of {len(flags)} eigenpairs have a residual above {spec.tol:g}",
             f"after {result['krylov_products']} products",
-            "raise --max-products or --tol, use --dtype float64, or accept them with --allow-partial",
+            "raise `max_products=` or `tol=`, use `dtype='float64'`, or accept them with `allow_partial=True`",
             result,
         )

@@ -60,7 +60,7 @@ def likelihood_of(problem: Problem) -> Likelihood:
         if weighted:
             raise UsageError(
                 f"{type(module).__name__} with {weighted[0]} is no likelihood",
-                "--operator",
+                "`operator=`",
                 f"use ggn or empirical-fisher, or the loss without {weighted[0]}",
             )
         plain = copy.deepcopy(module)
@@ -71,6 +71,6 @@ def likelihood_of(problem: Problem) -> Likelihood:
         return Likelihood(known, as_loss(plain), getattr(module, "ignore_index", IGNORED))
     raise UsageError(
         f"the loss {problem.loss_name!r} is no likelihood known here",
-        "--operator",
+        "`operator=`",
         f"use ggn or empirical-fisher, or one of the losses {', '.join(_KNOWN)}",
     )

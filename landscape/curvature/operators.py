@@ -117,9 +117,9 @@ class CurvatureOperator(Operator):
     ) -> None:
         super().__init__(problem.n_parameters, problem.device, problem.dtype)
         if kind not in OPERATORS:
-            raise UsageError(f"unknown operator {kind!r}", "--operator", f"there is: {', '.join(OPERATORS)}")
+            raise UsageError(f"unknown operator {kind!r}", "`operator=`", f"there is: {', '.join(OPERATORS)}")
         if kind not in ("hessian", "ggn"):
-            problem.require_examples(f"the {kind} matrix", "use --operator ggn or hessian")
+            problem.require_examples(f"the {kind} matrix", "use `operator='ggn'` or hessian")
             problem.require_no_penalty(f"the {kind} matrix", "use ggn or hessian, which gain X·I, or leave it out")
         if kind != "hessian":
             require_halves(problem)

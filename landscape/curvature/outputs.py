@@ -42,7 +42,7 @@ class Outputs:
         """
         if len(self.tensors) != 1:
             what = f"the network has {len(self.tensors)} outputs"
-            raise UsageError(what, "--operator", "use ggn, or empirical-fisher with --unit example")
+            raise UsageError(what, "`operator=`", "use ggn, or empirical-fisher with `unit='example'`")
         return self.tensors[0]
 
 
@@ -70,7 +70,7 @@ def outputs_of(problem: Problem, batch: Batch) -> Outputs:
         raise UsageError(
             "it gives a loss or other things that have no row per example, beside its outputs or in their place",
             type(problem.network).__name__,
-            "use --operator hessian, or an objective of two halves: output(model, batch) and loss(output, batch)",
+            "use `operator='hessian'`, or an objective of two halves: output(model, batch) and loss(output, batch)",
         )
     return Outputs(found, lambda values: mean_loss(loss, _with(returned, values), targets) * weight)
 
@@ -121,7 +121,7 @@ def _refuse_moving_loss(problem: Problem) -> None:
         raise UsageError(
             "the matrix is of the network's outputs, and parameters of the loss are behind them",
             own[0],
-            f"use --operator hessian, or hold them fixed: --params '^(?!{PREFIX[:-1]}[.])'",
+            f"use `operator='hessian'`, or hold them fixed: `params=` '^(?!{PREFIX[:-1]}[.])'",
         )
 
 
@@ -131,7 +131,7 @@ def _moving(tree: Any) -> list[Tensor]:
         return [tree] if tree.requires_grad and continuous(tree) else []
     if not isinstance(tree, (tuple, list, Mapping)):
         raise UsageError(
-            f"the network returns a {type(tree).__name__}", "--operator", "let it return tensors, or use hessian"
+            f"the network returns a {type(tree).__name__}", "`operator=`", "let it return tensors, or use hessian"
         )
     found: list[Tensor] = []
 

@@ -42,12 +42,12 @@ def cross_check(
     solve = _TOOLS[name]
     batches = list(problem.batches())
     if not all(isinstance(b.inputs, Tensor) and isinstance(b.targets, Tensor) for b in batches):
-        raise UsageError(f"{name} takes models of one input tensor", f"--cross-check {name}", "drop it")
+        raise UsageError(f"{name} takes models of one input tensor", f"`cross_check={name!r}`", "drop it")
     if problem.weight_decay or isinstance(problem.model, WithLoss):
         what = f"{name} knows no weight decay and no parameters of a loss"
-        raise UsageError(what, f"--cross-check {name}", "drop it")
+        raise UsageError(what, f"`cross_check={name!r}`", "drop it")
     if any(p.is_complex() for p in problem.space.tensors):
-        raise UsageError(f"{name} takes no complex weights for two real ones", f"--cross-check {name}", "drop it")
+        raise UsageError(f"{name} takes no complex weights for two real ones", f"`cross_check={name!r}`", "drop it")
     model = problem.twin()
     started = time.perf_counter()
     with preserved_random_state(), warnings.catch_warnings(), torch.enable_grad():
@@ -83,7 +83,7 @@ def _curvlinops(problem: Problem, model: Any, batches: list[Batch], top: int) ->
         from curvlinops import HessianLinearOperator
     except ImportError:
         raise UsageError(
-            "curvlinops is not installed", "--cross-check curvlinops", "pip install curvlinops-for-pytorch"
+            "curvlinops is not installed", "`cross_check='curvlinops'`", "pip install curvlinops-for-pytorch"
         ) from None
     from scipy.sparse.linalg import eigsh
 

@@ -52,7 +52,7 @@ def symmetry_error(probes: Probes, problem: Problem, reason: str | None = None, 
         raise NumericalError(
             "a curvature product is not finite",
             f"{problem.loss_name} over {problem.n_examples} examples",
-            "check the weights and the data, or use --dtype float64",
+            "check the weights and the data, or use `dtype='float64'`",
         )
     worst = 0.0
     for (i, j), difference in zip(pairs, values[3:], strict=True):
@@ -61,7 +61,7 @@ def symmetry_error(probes: Probes, problem: Problem, reason: str | None = None, 
     if worst > SYMMETRY_LIMIT[problem.dtype]:
         if rounding and problem.dtype == torch.float32 and reason is None:
             # Probabilities next to 0 and 1 cancel in the derivative of a softmax.
-            reason = "they are rounded: in float64 they agree with differences of the gradient; use --dtype float64"
+            reason = "they are rounded: in float64 they agree with differences of the gradient; use `dtype='float64'`"
         raise NumericalError(
             f"the curvature products are not symmetric (relative error {worst:.1e})",
             type(problem.network).__name__,

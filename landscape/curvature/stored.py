@@ -29,13 +29,15 @@ def notes(problem: Problem, view: CurvatureReport, spec: HessianSpec) -> list[st
         said.append(f"not a minimum: lambda_min = {lowest:.4g}, {slope}")
     if spectrum.extreme is not None:
         largest = f"largest in magnitude is {spectrum.extreme.value:.4g}"
-        said.append(f"not a minimum: {largest}, {slope}; residuals are relative to it (--bottom computes that end)")
+        said.append(
+            f"not a minimum: {largest}, {slope}; residuals are relative to it (`bottom=True` computes that end)"
+        )
     if spectrum.orthogonality > 1e-6:
         said.append(f"eigenvectors are orthogonal only to {spectrum.orthogonality:.1e}")
     if problem.dtype == torch.float32 and spec.tol < 1e-5:
-        said.append("residuals below 1e-5 are near the accuracy of float32 products; use --dtype float64")
+        said.append("residuals below 1e-5 are near the accuracy of float32 products; use `dtype='float64'`")
     if view.record["trace"] and not view.record["trace"]["converged"]:
-        said.append("the trace's standard error did not reach --trace-rtol within the budget")
+        said.append("the trace's standard error did not reach `trace_rtol=` within the budget")
     if problem.replaced:
         said.append(
             f"computed in an equal form with a right second derivative: {', '.join(sorted(problem.replaced))}"

@@ -65,7 +65,7 @@ def changed(splits: Splits, spec: Mapping[str, Any], holdout: Sequence[str], see
     if spec.get("label_noise"):
         noisy, record["label_noise"] = _with_label_noise(noisy, spec["label_noise"], seed)
     for text in spec.get("domain_label_noise") or ():
-        kind, part = share(text, "--domain-label-noise", ("wrong", "missing"))
+        kind, part = share(text, "`domain_label_noise=`", ("wrong", "missing"))
         noisy, record[f"{kind}_domains"] = _with_domain_noise(noisy, kind, part, holdout, seed)
     if not record:
         return Changes(splits, {})
@@ -94,7 +94,7 @@ def _set_aside(train: Examples, part: float, holdout: Sequence[str], seed: int) 
         chosen.append(here[train.select(here).stratified_order(seed)[:count]])
     val = np.sort(np.concatenate(chosen))
     if not len(val):
-        raise UsageError("no training domain has two examples", "--validation", "choose without: --select last")
+        raise UsageError("no training domain has two examples", "`validation=`", "choose without: `select='last'`")
     return train.select(np.setdiff1d(np.arange(len(train)), val)), train.select(val)
 
 
@@ -108,7 +108,7 @@ def _with_label_shift(train: Examples, concentration: float, holdout: Sequence[s
     labels = train.classes()
     if labels is None or not train.domains:
         what = "the targets are no classes" if labels is None else "the data has no domains"
-        raise UsageError(what, "--label-shift", "drop the flag")
+        raise UsageError(what, "`label_shift=`", "drop the flag")
     seen = _seen(train, holdout)
     keep = [np.flatnonzero(~np.isin(train.domain, seen))]
     for i in seen:
@@ -136,12 +136,12 @@ def _class_counts(examples: Examples) -> dict[str, dict[str, int]]:
 
 def _with_ratio(train: Examples, parts: tuple[float, ...], holdout: Sequence[str], seed: int) -> Examples:
     if not train.domains:
-        raise UsageError("the data has no domains", "--domain-ratio", "drop the flag, or use data with domains")
+        raise UsageError("the data has no domains", "`domain_ratio=`", "drop the flag, or use data with domains")
     seen = _seen(train, holdout)
     if len(seen) != len(parts):
         names = ", ".join(train.domains[i] for i in seen)
         raise UsageError(
-            f"{len(parts)} parts for {len(seen)} training domains", "--domain-ratio", f"give one for each of {names}"
+            f"{len(parts)} parts for {len(seen)} training domains", "`domain_ratio=`", f"give one for each of {names}"
         )
     counts = {i: int((train.domain == i).sum()) for i in seen}
     unit = min(counts[i] / part for i, part in zip(seen, parts, strict=True))
@@ -159,10 +159,10 @@ def _sizes(examples: Examples) -> dict[str, int]:
 
 
 def _with_label_noise(train: Examples, text: str, seed: int) -> tuple[Examples, dict[str, Any]]:
-    kind, part = share(text, "--label-noise", ("symmetric", "pair"))
+    kind, part = share(text, "`label_noise=`", ("symmetric", "pair"))
     labels = train.classes()
     if labels is None:
-        raise UsageError("the targets are no classes", "--label-noise", "drop the flag")
+        raise UsageError("the targets are no classes", "`label_noise=`", "drop the flag")
     generator = np.random.default_rng([seed, 0x1ABE1])
     classes = int(labels.max()) + 1
     places = np.sort(generator.permutation(len(train))[: round(part * len(train))])
@@ -210,7 +210,9 @@ def _with_domain_noise(
     train: Examples, kind: str, part: float, holdout: Sequence[str], seed: int
 ) -> tuple[Examples, dict[str, Any]]:
     if not train.domains:
-        raise UsageError("the data has no domains", "--domain-label-noise", "drop the flag, or use data with domains")
+        raise UsageError(
+            "the data has no domains", "`domain_label_noise=`", "drop the flag, or use data with domains"
+        )
     seen = _seen(train, holdout)
     pool = np.flatnonzero(np.isin(train.domain, seen))
     generator = np.random.default_rng([seed, 0xD0, len(kind)])

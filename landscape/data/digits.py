@@ -89,7 +89,7 @@ def rotation_domains(
 
     names = [f"{a:g}" for a in angles]
     if len(set(names)) != len(names) or not names:
-        raise UsageError(f"angles={list(angles)}", "--data-arg", "expected distinct angles")
+        raise UsageError(f"angles={list(angles)}", "`data_arg=`", "expected distinct angles")
     order = np.random.default_rng([split_seed, 0xD0]).permutation(len(labels))
     domains = {}
     for i, (name, angle) in enumerate(zip(names, angles, strict=True)):
@@ -106,7 +106,7 @@ def split_domains(domains: Mapping[str, tuple[Any, Any]], split_seed: int, test_
         UsageError: If the share is not between 0 and 1.
     """
     if not 0 < test_fraction < 1:
-        raise UsageError(f"test_fraction={test_fraction}", "--data-arg", "expected a number between 0 and 1")
+        raise UsageError(f"test_fraction={test_fraction}", "`data_arg=`", "expected a number between 0 and 1")
     splits: dict[str, Any] = {"train": {}, "test": {}}
     for i, (name, (images, labels)) in enumerate(domains.items()):
         for split, rows in zip(splits, holdout_split(len(labels), test_fraction, split_seed, i), strict=True):

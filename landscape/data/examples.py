@@ -248,7 +248,7 @@ class Examples:
                 raise DataError(
                     f"{len(self)} examples exceed {limit / 1e9:.1f} GB, and every reading of one gives other values",
                     "the data set",
-                    "let it draw from torch's, numpy's or Python's global generator, or ask for fewer --examples",
+                    "let it draw from torch's, numpy's or Python's global generator, or ask for fewer `examples=`",
                 )
             log.warning("%d examples exceed %.1f GB and are read in every pass", len(self), limit / 1e9)
             return self
@@ -298,7 +298,9 @@ class Examples:
             UsageError: If there are fewer.
         """
         if count > len(self):
-            raise UsageError(f"{count} examples were asked for, there are {len(self)}", "--examples", "ask for fewer")
+            raise UsageError(
+                f"{count} examples were asked for, there are {len(self)}", "`examples=`", "ask for fewer"
+            )
         return self.select(np.sort(self.stratified_order(seed)[:count]))
 
     def fingerprint(self) -> str:

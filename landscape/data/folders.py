@@ -111,7 +111,7 @@ def class_folders(
     own = [s for s in SPLITS if (root / s).is_dir()] if (root / "train").is_dir() else []
     if own and holdout_fraction:
         raise UsageError(
-            f"holdout_fraction={holdout_fraction}", "--data-arg", f"leave it out: the folder has {', '.join(own)}"
+            f"holdout_fraction={holdout_fraction}", "`data_arg=`", f"leave it out: the folder has {', '.join(own)}"
         )
     found = {s: _classes(root / s) for s in own} if own else {"train": _classes(root)}
     if not own:
@@ -155,13 +155,13 @@ def domainbed_split(n: int, fraction: float, trial_seed: int, domain: int) -> tu
 def _folder(name: str) -> Path:
     root = Path(name).expanduser().absolute()
     if not root.is_dir():
-        raise UsageError("there is no such folder", str(root), "check --data")
+        raise UsageError("there is no such folder", str(root), "check `data=`")
     return root
 
 
 def _check_fraction(fraction: float) -> None:
     if not 0 <= fraction < 1:
-        raise UsageError(f"holdout_fraction={fraction}", "--data-arg", "expected a number from 0 to below 1")
+        raise UsageError(f"holdout_fraction={fraction}", "`data_arg=`", "expected a number from 0 to below 1")
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -39,10 +39,10 @@ def gaussian_domains(
         Splits of domains (``d0``, ``d1``, ...) of inputs ``(n, dims)`` and labels.
     """
     if not 0 <= overlap <= 1:
-        raise UsageError(f"overlap={overlap}", "--data-arg", "expected a number from 0 to 1")
+        raise UsageError(f"overlap={overlap}", "`data_arg=`", "expected a number from 0 to 1")
     if min(n, dims, classes, domains) < 1 or not 0 < test_fraction < 1 or dims < domains:
         raise UsageError(
-            "gaussian-domains cannot be made", "--data-arg", "expected positive sizes and dims >= domains"
+            "gaussian-domains cannot be made", "`data_arg=`", "expected positive sizes and dims >= domains"
         )
     generator = np.random.default_rng([seed, 0x6A])
     centres = 2 * generator.standard_normal((classes, dims))

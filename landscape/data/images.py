@@ -47,9 +47,9 @@ class Reader:
         """
         sides = (size, size) if isinstance(size, int) else tuple(size or ())
         if size is not None and (len(sides) != 2 or not all(type(s) is int and s > 0 for s in sides)):
-            raise UsageError(f"size={size!r}", "--data-arg", "expected a number of pixels, or [height, width]")
+            raise UsageError(f"size={size!r}", "`data_arg=`", "expected a number of pixels, or [height, width]")
         if normalize not in NORMALIZATIONS:
-            raise UsageError(f"normalize={normalize!r}", "--data-arg", f"expected {' or '.join(NORMALIZATIONS)}")
+            raise UsageError(f"normalize={normalize!r}", "`data_arg=`", f"expected {' or '.join(NORMALIZATIONS)}")
         return cls((sides[0], sides[1]) if size is not None else None, normalize)
 
     def __call__(self, path: Path) -> Tensor:
@@ -87,7 +87,7 @@ def _pixels(path: Path, size: tuple[int, int] | None) -> Any:
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         reason = str(error).replace(repr(str(path)), "").strip(" :'") or type(error).__name__
         raise DataError(
-            f"the image cannot be read: {reason}", str(path), "replace it, or pass --data-arg skip_corrupt=true"
+            f"the image cannot be read: {reason}", str(path), "replace it, or pass `data_arg='skip_corrupt=true'`"
         ) from error
 
 
@@ -207,5 +207,5 @@ def _same_size(first: Tensor, other: Tensor, first_path: Path, path: Path) -> No
         raise DataError(
             f"images differ in size: {first_path.name} and {path.name} are {sizes}",
             str(path),
-            "pass --data-arg size=64",
+            "pass `data_arg='size=64'`",
         )

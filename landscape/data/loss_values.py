@@ -128,7 +128,7 @@ def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
     except (ValueError, RuntimeError) as error:
         if isinstance(loss, Loss) and "xpected target size" in str(error):
             shapes = f"outputs have shape {tuple(prediction(output).shape)}, targets {tuple(target.shape)}"
-            fix = "name another --loss; token_cross_entropy and causal_lm take logits (n, tokens, classes)"
+            fix = "name another `loss=`; token_cross_entropy and causal_lm take logits (n, tokens, classes)"
             raise DataError(shapes, loss.__name__, fix) from error
         if "omplex" in str(error) and any(t.is_complex() for t in leaves((output, target))):
             raise DataError(
@@ -137,7 +137,7 @@ def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
                 "let the model return real numbers (.abs(), .real), or name mse or l1",
             ) from error
         if re.search("expected (target dtype to be|scalar type) Long", str(error)):
-            fix = "return labels as int64, labels.astype('int64'), or name --loss cross_entropy, which takes any"
+            fix = "return labels as int64, labels.astype('int64'), or name `loss='cross_entropy'`, which takes any"
             raise DataError(f"the loss does not take the labels: {error}", "the targets", fix) from error
         raise
     if _versions(output) != written:  # asked again, as for the accuracy or a domain, it would see other outputs

@@ -130,7 +130,7 @@ def class_numbers(output: Tensor, target: Tensor) -> Tensor:
         raise DataError(
             f"outputs {_of_n(output)} are no scores of classes",
             "the loss",
-            "let the model return (n, classes), or name --loss bce_with_logits for one score",
+            "let the model return (n, classes), or name `loss='bce_with_logits'` for one score",
         )
     if target.is_floating_point() or target.is_complex():
         if target.shape == output.shape and not target.is_complex() and output.shape[1] > 1:
@@ -139,7 +139,7 @@ def class_numbers(output: Tensor, target: Tensor) -> Tensor:
             f"floating targets {_of_n(target)} beside scores {_of_n(output)} are neither class numbers nor "
             "a probability for each class",
             "the targets",
-            "return class numbers as integers, labels.astype('int64'), or name --loss mse for a regression, "
+            "return class numbers as integers, labels.astype('int64'), or name `loss='mse'` for a regression, "
             "bce_with_logits for one score",
         )
     if target.ndim == output.ndim and target.ndim > 1:

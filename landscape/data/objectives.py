@@ -33,11 +33,11 @@ def as_objective(objective: Any) -> Any:
             objective = objective()
         except TypeError as error:
             fix = "name a function (model, batch), or an object of the class"
-            raise UsageError(f"a class that needs arguments: {error}", "--objective", fix) from error
+            raise UsageError(f"a class that needs arguments: {error}", "`objective=`", fix) from error
     if not callable(objective) and halves(objective) is None:
         raise UsageError(
             f"a {type(objective).__name__} is no objective",
-            "--objective",
+            "`objective=`",
             f"give a function (model, batch): {_WANTED}",
         )
     return objective

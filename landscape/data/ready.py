@@ -148,7 +148,7 @@ def read_ready(data: Any, where: str, first: int | None = None) -> ReadyStore:
         raise UsageError(
             f"a {type(data).__name__} can be gone through only once, perhaps without end",
             where,
-            "return list(...) of its batches, or say how many to read: --examples N "
+            "return list(...) of its batches, or say how many to read: `examples=N` "
             "(Examples.of_batches(data, first=N) in Python)",
         )
     batches: list[Any] = []

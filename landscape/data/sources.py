@@ -107,7 +107,7 @@ def _streamed(data: Any, where: str, first: int | None) -> TensorStore:
         raise UsageError(
             f"a {type(data).__name__} has no fixed examples: it can be gone through, perhaps without end",
             where,
-            "say how many to read: --examples N in an analysis (Examples.of(data, first=N) in Python), or return "
+            "say how many to read: `examples=N` in an analysis (Examples.of(data, first=N) in Python), or return "
             "list(itertools.islice(dataset, N))",
         )
     loader = isinstance(data, torch.utils.data.DataLoader)

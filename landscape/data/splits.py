@@ -67,20 +67,20 @@ class Splits(dict[str, Examples]):
             UsageError: If there is none; lists those that exist.
         """
         if name not in self:
-            raise unknown_name("split", name, self, "--split")
+            raise unknown_name("split", name, self, "`split=`")
         return self[name]
 
-    def check_domains(self, names: tuple[str, ...], flag: str) -> None:
+    def check_domains(self, names: tuple[str, ...], where: str) -> None:
         """Refuse names that are no domains of this data.
 
         Raises:
-            UsageError: Naming the flag.
+            UsageError: Naming ``where`` they were given.
         """
         for name in names:
             if not self.domains:
-                raise UsageError("the data has no domains", flag, "drop the flag, or use data with domains")
+                raise UsageError("the data has no domains", where, "drop the flag, or use data with domains")
             if name not in self.domains:
-                raise unknown_name("domain", name, self.domains, flag)
+                raise unknown_name("domain", name, self.domains, where)
 
 
 def _on(examples: Examples, names: tuple[str, ...]) -> Examples:

@@ -71,7 +71,7 @@ def domains(
     if spec.curves:
         if not checkpoints or len(checkpoints) < 2:
             raise UsageError(
-                "curves need at least two checkpoints of a run", "--curves", "train with --save-every, name a run"
+                "curves need at least two checkpoints of a run", "`curves=`", "train with `save_every=`, name a run"
             )
         walk = [(step, look(here, spec, seed, others)) for step, here in along(problem, checkpoints)]
         steps, points = [step for step, _ in walk], [point for _, point in walk]

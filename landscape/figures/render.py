@@ -115,7 +115,7 @@ def write(
     """
     for form in formats:
         if form not in FORMATS:
-            raise unknown_name("format", form, FORMATS, "--format")
+            raise unknown_name("format", form, FORMATS, "`formats=`")
     fit = fitting(kind, along(results, direction))
     drawing: Drawing = FIGURES.load(kind)(fit, style)
     refused = _refused(drawing, kind, formats)
@@ -143,10 +143,10 @@ def _refused(drawing: Drawing, kind: str, formats: Sequence[str]) -> dict[str, U
     found = {}
     if "html" in formats and drawing.interactive is None:
         fix = "choose pdf, png or svg, or kind surface3d"
-        found["html"] = UsageError(f"{_a(kind)} figure has no html form", "--format", fix)
+        found["html"] = UsageError(f"{_a(kind)} figure has no html form", "`formats=`", fix)
     if "gif" in formats and drawing.movie is None:
         fix = "choose pdf, png or svg, or kind trajectory-movie or surface-movie"
-        found["gif"] = UsageError(f"{_a(kind)} figure does not move", "--format", fix)
+        found["gif"] = UsageError(f"{_a(kind)} figure does not move", "`formats=`", fix)
     return found
 
 

@@ -34,7 +34,7 @@ def average_case_adaptive(problem: Problem, spec: SharpnessSpec, seed: int) -> I
 
 def _measure(problem: Problem, spec: SharpnessSpec, seed: int, *, adaptive: bool) -> Iterator[Measurement]:
     if spec.p == "1":
-        raise UsageError("average-case sharpness is defined for p = 2 and inf", "--p 1", "choose 2 or inf")
+        raise UsageError("average-case sharpness is defined for p = 2 and inf", "`p=1`", "choose 2 or inf")
     count = spec.draws or 100
     before = problem.loss_tensor()
     scale = elementwise(problem) if adaptive else torch.ones_like(problem.weights)

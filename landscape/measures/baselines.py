@@ -38,14 +38,14 @@ def weight_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Me
 
 
 def distance_from_start(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
-    """‖w − w₀‖₂ from the weights w₀ that training started from: the run's checkpoint of step 0, or ``--start``."""
+    """‖w − w₀‖₂ from the weights w₀ that training started from: the run's checkpoint of step 0, or ``start``."""
     del seed
     start = Path(spec.start) if spec.start else problem.start
     if start is None:
         raise UsageError(
             "the weights at the start of training are not known",
-            "--measure distance-from-start",
-            "name their checkpoint with --start, or train with --save-every",
+            "`measure='distance-from-start'`",
+            "name their checkpoint with `start=`, or train with `save_every=`",
         )
     model = problem.twin()
     load_into(model, read_weights(start), start)
@@ -58,12 +58,12 @@ def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measure
     """The 10th percentile over examples of f_y(x) − max_{j≠y} f_j(x) (Jiang et al. 2020); ``mean`` beside it."""
     del spec, seed
     if problem.examples.classes() is None:
-        raise UsageError("a margin needs classes", "--measure margin", "choose another measure")
+        raise UsageError("a margin needs classes", "`measure='margin'`", "choose another measure")
 
     def of(batch: Batch) -> Tensor:
         output = prediction(forward(problem.model, batch.inputs))
         if output.is_complex():
-            raise UsageError("a margin needs real outputs", "--measure margin", "choose another measure")
+            raise UsageError("a margin needs real outputs", "`measure='margin'`", "choose another measure")
         label = class_numbers(output, batch.targets)
         trials = example_trials(problem.loss_function, batch.targets)
         counted = torch.ones_like(label, dtype=torch.bool) if trials is None else trials > 0
@@ -86,7 +86,7 @@ def log_spectral_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
     del spec, seed
     layers = [w.flatten(1) for w in problem.space.own(problem.weights) if w.ndim >= 2]
     if not layers:
-        raise UsageError("no layer has a weight matrix", "--measure log-spectral-norm", "choose another measure")
+        raise UsageError("no layer has a weight matrix", "`measure='log-spectral-norm'`", "choose another measure")
     norms = [float(torch.linalg.matrix_norm(w.to(type_at(w, torch.float64)), 2)) for w in layers]
     if min(norms) == 0:
         yield Measurement(value=None, facts={"note": "a layer is zero"})
@@ -117,7 +117,7 @@ def _require_homogeneous(model: nn.Module, inputs: Any) -> None:
             bias.copy_(value)
     if not torch.allclose(twice, 2 * once, rtol=1e-3, atol=1e-5 * float(once.abs().max())):
         what = "the path norm is defined for ReLU-like activations; this network does not double where its input does"
-        raise UsageError(what, "--measure path-norm", "leave it out")
+        raise UsageError(what, "`measure='path-norm'`", "leave it out")
 
 
 def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
@@ -131,19 +131,19 @@ def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Meas
     if found:
         raise UsageError(
             f"the path norm is not defined through a normalising layer, there is {found[0]}",
-            "--measure path-norm",
+            "`measure='path-norm'`",
             "leave it out",
         )
     if any(p.is_complex() for p in problem.model.parameters()):
         what = "the path norm is not defined for complex weights: their squares have no sign"
-        raise UsageError(what, "--measure path-norm", "leave it out")
+        raise UsageError(what, "`measure='path-norm'`", "leave it out")
     if problem.by_objective:
         what = "the path norm is of what the network makes of inputs of ones, and an objective hides its inputs"
-        raise UsageError(what, "--measure path-norm", "leave it out")
+        raise UsageError(what, "`measure='path-norm'`", "leave it out")
     model = problem.twin()
     first = problem.examples.batch(np.arange(1)).to(problem.device, problem.dtype)
     if not all(t.is_floating_point() for t in leaves(first.inputs)):
-        raise UsageError("the path norm needs floating inputs", "--measure path-norm", "leave it out")
+        raise UsageError("the path norm needs floating inputs", "`measure='path-norm'`", "leave it out")
     with torch.no_grad():
         _require_homogeneous(model, first.inputs)
         for parameter in model.parameters():

@@ -73,7 +73,7 @@ def controlled(problem: Problem, control: str) -> tuple[list[tuple[float, Proble
     if not pairs:
         raise UsageError(
             "no layer can be rescaled without changing the function",
-            f"--control rescale of {type(problem.network).__name__}",
+            f"`control='rescale'` of {type(problem.network).__name__}",
             "it needs ReLU-like activations between two layers, or BatchNorm behind one",
         )
     found = []
@@ -89,7 +89,9 @@ def with_output(problem: Problem, function: Callable[[Tensor], Tensor]) -> Probl
     """The same network with ``function`` applied to its output; parameters keep their names."""
     if problem.by_objective:
         what = "an objective hides the outputs of the network, which this multiplies"
-        raise UsageError(what, "--control logits, --normalize-logits", "leave it out, or do it in the objective")
+        raise UsageError(
+            what, "`control='logits'`, `normalize_logits=True`", "leave it out, or do it in the objective"
+        )
     model = problem.twin()
     model.register_forward_hook(lambda module, inputs, output: function(prediction(output)))
     return problem.with_model(model)
@@ -99,7 +101,7 @@ def normalized_logits(output: Tensor) -> Tensor:
     """(f − mean f)/max(‖f − mean f‖, 1e-10) for each example (Andriushchenko et al. 2023), shape kept."""
     if output.ndim < 2 or output.shape[1] < 2:
         raise UsageError(
-            f"outputs of shape {tuple(output.shape)} are no logits", "--normalize-logits", "leave the flag out"
+            f"outputs of shape {tuple(output.shape)} are no logits", "`normalize_logits=`", "leave the flag out"
         )
     centred = output - output.mean(1, keepdim=True)
     norm: Tensor = torch.linalg.vector_norm(centred, dim=1, keepdim=True)

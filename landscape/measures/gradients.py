@@ -33,7 +33,7 @@ def gradient_variance(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
     for m in spec.m or (few,):
         parts = [p for p in partition(problem, m, seed, spec.blocks) if len(p) == m]
         if len(parts) < 2:
-            raise UsageError(f"m={m} leaves one block of {problem.n_examples} examples", "--m", "use a smaller m")
+            raise UsageError(f"m={m} leaves one block of {problem.n_examples} examples", "`m=`", "use a smaller m")
         centre = problem.weights[None]
         middle = problem.restrict_to_examples(np.concatenate(parts)).gradient()
 

@@ -24,7 +24,7 @@ from .engine.partition import shares
 
 
 def input_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
-    """mean_i [max_{‖d‖_p ≤ rho·‖x_i‖_p} l_i(x_i + d) − l_i(x_i)], by one step or ``--inner-steps`` projected ones.
+    """mean_i [max_{‖d‖_p ≤ rho·‖x_i‖_p} l_i(x_i + d) − l_i(x_i)], by one step or ``inner_steps`` projected ones.
 
     rho is relative to each example's own norm, so that it compares with a step of the weights of the same
     ``relative_radius``. Inputs must be one floating tensor.
@@ -45,7 +45,7 @@ def input_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterato
 def _rises(problem: Problem, ball: NormBall, steps: int, batch: Batch) -> Tensor:
     x = batch.inputs
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise UsageError("the inputs are no single floating tensor", "--measure input-sharpness", "leave it out")
+        raise UsageError("the inputs are no single floating tensor", "`measure='input-sharpness'`", "leave it out")
     size = torch.linalg.vector_norm(x.flatten(1), ord=float(ball.p), dim=1, keepdim=True)
 
     def ask(d: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ def _rises(problem: Problem, ball: NormBall, steps: int, batch: Batch) -> Tensor
                 (gradient,) = torch.autograd.grad(values.sum(), moved, allow_unused=True)
         if gradient is None:
             what = "no gradient reaches the inputs: the forward detaches, rounds or indexes by them"
-            raise UsageError(what, "--measure input-sharpness", "leave it out")
+            raise UsageError(what, "`measure='input-sharpness'`", "leave it out")
         return values.detach().double(), gradient.flatten(1)
 
     d = torch.zeros_like(x.flatten(1))

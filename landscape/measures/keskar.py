@@ -22,7 +22,7 @@ _COLUMNS = 100
 def keskar(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """100·(max_{z in C} L(w + z) − L(w))/(1 + L(w)), C = {|z_i| ≤ eps(|w_i| + 1)}, by 10 iterations of L-BFGS-B.
 
-    eps is ``--rho``; the paper's values are 1e-3 and 5e-4.
+    eps is ``rho``; the paper's values are 1e-3 and 5e-4.
     """
     del seed
     yield from _measure(problem, spec, None)

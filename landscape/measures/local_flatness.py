@@ -19,7 +19,7 @@ from .engine.noise import draws
 
 
 def local_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
-    """F_gamma for every radius gamma (``--rho``), over 100 directions, the same for every network.
+    """F_gamma for every radius gamma (``rho``), over 100 directions, the same for every network.
 
     A gamma means something between networks of equal weight norm only, so ``relative_radius`` = gamma/‖w‖ is beside
     it; ``p05`` and ``p95`` are percentiles over the directions.

@@ -87,7 +87,7 @@ def sizes(problem: Problem, spec: SharpnessSpec) -> tuple[int, ...]:
 def m_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """Mean over blocks of max_{‖e_k‖_p ≤ rho} L_k(w + e_k) − L_k(w) (arXiv 2010.01412, section 4.1).
 
-    By one ascent step; ``--inner-steps`` and ``--maximizer apgd`` seek the maximum harder. ``--adaptive`` measures
+    By one ascent step; ``inner_steps`` and ``maximizer="apgd"`` seek the maximum harder. ``adaptive`` measures
     the ball in units of |w| elementwise, ‖e / |w|‖_p ≤ rho.
     """
     scale = ball.elementwise(problem) if spec.adaptive else None

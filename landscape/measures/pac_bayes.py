@@ -46,7 +46,7 @@ def noise_scale(problem: Problem, sigma: float, *, magnitude_aware: bool) -> Ten
 def _search(problem: Problem, spec: SharpnessSpec, seed: int, *, magnitude_aware: bool) -> Measurement:
     accuracy = problem.evaluate().accuracy
     if accuracy is None:
-        raise UsageError("PAC-Bayes sigma needs classes to lose accuracy on", "--measure", "choose another measure")
+        raise UsageError("PAC-Bayes sigma needs classes to lose accuracy on", "`measure=`", "choose another measure")
     count = spec.draws or _DRAWS
 
     def drops(sigma: float) -> tuple[float, float | None]:

@@ -25,11 +25,11 @@ from .engine.noise import signs
 
 
 def relative_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
-    """Kappa of every layer whose weight is a matrix or a filter bank; exact, or over ``--draws`` (100) probes."""
+    """Kappa of every layer whose weight is a matrix or a filter bank; exact, or over ``draws`` (100) probes."""
     parts = zip(problem.space.named(problem.weights).items(), problem.space.dimensions, strict=True)
     layers = {name: weight for (name, weight), dimensions in parts if dimensions >= 2}
     if not layers:
-        raise UsageError("no layer has a weight matrix", "--measure relative-flatness", "choose another measure")
+        raise UsageError("no layer has a weight matrix", "`measure='relative-flatness'`", "choose another measure")
     probes = spec.draws or 100
     for i, (name, weight) in enumerate(layers.items()):
         rows = weight.flatten(1)

@@ -121,7 +121,7 @@ def _rows(problem: Problem, spec: SharpnessSpec, seed: int) -> list[dict[str, An
                 raise NumericalError(
                     f"{name} with {place[2:]} is {found.value}" if place else f"{name} is {found.value}",
                     "the perturbed loss",
-                    "use a smaller --rho" if found.rho is not None else "check weights and data",
+                    "use a smaller `rho=`" if found.rho is not None else "check weights and data",
                 )
             fields = ("m", "rho", "p", "adaptive", "value", "stderr", "n_blocks")
             rows.append({"measure": name, **{f: getattr(found, f) for f in fields}, **found.facts})

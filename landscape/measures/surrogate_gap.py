@@ -16,7 +16,7 @@ def surrogate_gap(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[
     """H = L(w + rho·g/‖g‖) − L(w), g the gradient over all examples.
 
     ``rayleigh`` = 2(h − rho‖g‖)/rho² tends to gᵀHg/‖g‖² as rho → 0, at most lambda_1; ``curvature`` = 2h/rho² is what
-    GSAM compares with lambda_1 at a minimum. With small rho both need ``--dtype float64``.
+    GSAM compares with lambda_1 at a minimum. With small rho both need float64.
     """
     del seed
     before, gradient = problem.loss_and_gradient()

@@ -40,7 +40,7 @@ def is_adapter(path: Path) -> bool:
 
 
 def base_model(folder: Path) -> str:
-    """The name of an adapter's base network, as ``--model`` takes it.
+    """The name of an adapter's base network, as ``model`` takes it.
 
     Raises:
         UsageError: If it is no folder here: nothing is downloaded because of a file.
@@ -53,7 +53,7 @@ def base_model(folder: Path) -> str:
     raise UsageError(
         f"the adapter's base model {str(said)[:200]!r} is no folder with a config.json here",
         str(folder / CONFIG),
-        "name the base model: --model hf:FOLDER",
+        "name the base model: `model='hf:FOLDER'`",
     )
 
 
@@ -78,7 +78,7 @@ def with_adapter(base: nn.Module, folder: Path) -> nn.Module:
         raise UsageError(
             f"its adapter is of type {str(config.get('peft_type'))[:50]!r}; LoRA is known here",
             where,
-            "build the network in a file of yours and name it with --model file.py:callable",
+            "build the network in a file of yours and name it with `model='file.py:callable'`",
         )
     try:
         usual = peft.LoraConfig().to_dict()
@@ -87,7 +87,7 @@ def with_adapter(base: nn.Module, folder: Path) -> nn.Module:
             raise UsageError(
                 f"its adapter uses {', '.join(sorted(odd)[:5])}, not known here",
                 where,
-                "build the network in a file of yours and name it with --model file.py:callable",
+                "build the network in a file of yours and name it with `model='file.py:callable'`",
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -67,7 +67,7 @@ def convnet(
         activation: relu, tanh, gelu or softplus.
     """
     if len(input_shape) != 3:
-        raise UsageError(f"convnet needs images, one example has shape {tuple(input_shape)}", "--model", "use mlp")
+        raise UsageError(f"convnet needs images, one example has shape {tuple(input_shape)}", "`model=`", "use mlp")
     if not channels or any(c < 1 for c in channels):
-        raise UsageError(f"channels={list(channels)}", "--model-arg", "expected a list of positive numbers")
+        raise UsageError(f"channels={list(channels)}", "`model_arg=`", "expected a list of positive numbers")
     return ConvNet((input_shape[0], *channels), input_shape[1:], classes, batchnorm, activation)

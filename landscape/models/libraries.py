@@ -62,7 +62,9 @@ def timm_model(name: str, *, classes: int | None = None, in_channels: int | None
     timm = library("timm", "vision")
     _check_name(name.partition(".")[0], timm.list_models(), "timm.list_models()")
     for option in _TIMM_FILES & set(options):  # read as pickles there
-        raise UsageError(f"{option} is not for here", "--model-arg", "name the checkpoint as TARGET, or with --init")
+        raise UsageError(
+            f"{option} is not for here", "`model_arg=`", "name the checkpoint as TARGET, or with `init=`"
+        )
     if classes is not None:
         options.setdefault("num_classes", classes)
     if in_channels is not None:
@@ -89,7 +91,7 @@ def hf_model(source: str, *, task: str | None = None, **options: Any) -> nn.Modu
     folder = Path(source).expanduser()
     local = folder.is_dir()
     if task is not None and task not in TASKS:
-        raise UsageError(f"task={task!r}", "--model-arg", f"expected one of {', '.join(TASKS)}")
+        raise UsageError(f"task={task!r}", "`model_arg=`", f"expected one of {', '.join(TASKS)}")
     if local and not (folder / "config.json").is_file():
         raise UsageError("the folder has no config.json", str(folder), "save the model with save_pretrained")
     where = f"hf:{source}"
@@ -104,7 +106,7 @@ def hf_model(source: str, *, task: str | None = None, **options: Any) -> nn.Modu
             raise UsageError(
                 f"its configuration names no known architecture ({', '.join(config.architectures or ()) or 'none'})",
                 where,
-                f"pass --model-arg task=NAME, one of {', '.join(TASKS)}",
+                f"pass `model_arg='task=NAME'`, one of {', '.join(TASKS)}",
             )
         kind = getattr(transformers, TASKS[task]) if task else next(k for k in named if k)
         # Plain attention has second derivatives, and a configuration cannot ask for kernels from the hub.
@@ -140,6 +142,4 @@ def _built(build: Any, where: str) -> nn.Module:
                 "build it in a file of yours and name file.py:callable",
             ) from error
         text = " ".join(str(error).split())[:300]
-        raise UsageError(
-            f"building it raised {type(error).__name__}: {text}", where, "check the --model-args"
-        ) from error
+        raise UsageError(f"building it raised {type(error).__name__}: {text}", where, "check `model_arg=`") from error

@@ -61,5 +61,5 @@ def mlp(
     """
     hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
     if any(h < 1 for h in hidden) or classes < 1:
-        raise UsageError(f"hidden={list(hidden)}, classes={classes}", "--model-arg", "expected positive numbers")
+        raise UsageError(f"hidden={list(hidden)}, classes={classes}", "`model_arg=`", "expected positive numbers")
     return MLP((math.prod(input_shape), *hidden, classes), activation)

@@ -79,11 +79,11 @@ def vit(
         heads: Attention heads.
     """
     if len(input_shape) != 3:
-        raise UsageError(f"vit needs images, one example has shape {tuple(input_shape)}", "--model", "use mlp")
+        raise UsageError(f"vit needs images, one example has shape {tuple(input_shape)}", "`model=`", "use mlp")
     if patch < 1 or any(side % patch for side in input_shape[1:]):
         sides = "x".join(str(side) for side in input_shape[1:])
-        raise UsageError(f"patch={patch} does not divide images of {sides}", "--model-arg", "choose another patch")
+        raise UsageError(f"patch={patch} does not divide images of {sides}", "`model_arg=`", "choose another patch")
     if depth < 1 or heads < 1 or width < 1 or width % heads:
         facts = f"width={width}, depth={depth}, heads={heads}"
-        raise UsageError(facts, "--model-arg", "expected positive numbers, heads dividing width")
+        raise UsageError(facts, "`model_arg=`", "expected positive numbers, heads dividing width")
     return ViT(input_shape, classes, patch, width, depth, heads)

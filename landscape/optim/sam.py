@@ -77,7 +77,7 @@ class SAM(TwoPass):
         self.adaptive, self.p, self.climbs, self.order = adaptive, p, ascent_steps, order
         if order == 2 and (adaptive or p != "2" or ascent_steps != 1):
             raise UsageError(
-                "second-order SAM is defined for one plain step with p = 2", "--order 2", "drop the other options"
+                "second-order SAM is defined for one plain step with p = 2", "`order=2`", "drop the other options"
             )
         self.keeps_gradient = order == 2
 

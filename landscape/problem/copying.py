@@ -26,7 +26,7 @@ from .modes import evaluation_mode
 from .stale_caches import empty_kept_values
 from .with_loss import plain_network
 
-HAND_OVER = "hand it over itself with Problem(..., copy=False), or name the callable that builds it with --model"
+HAND_OVER = "hand it over itself with Problem(..., copy=False), or name the callable that builds it with `model=`"
 """What can be done about a network that has no copy."""
 
 _DEPTH = 30

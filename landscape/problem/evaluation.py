@@ -216,7 +216,7 @@ def check_fit(
                     f"the objective raised {type(error).__name__}: {str(error)[:300]}",
                     f"{getattr(loss, '__name__', 'objective')}, the first ready-made batch",
                     "it is called with the network and one batch as the loader gives it, floating tensors in the "
-                    "analysis's type; run with --debug for the traceback",
+                    "analysis's type; see the traceback",
                 ) from error
             shapes = ", ".join(
                 f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in leaves(batch.inputs)
@@ -224,7 +224,7 @@ def check_fit(
             raise DataError(
                 f"the model does not take the data: {type(error).__name__}: {str(error)[:300]}",
                 f"{type(model).__name__} on one example, {shapes}",
-                "check --model, --data and their arguments, or run with --debug for the traceback",
+                "check `model=`, `data=` and their arguments, or see the traceback",
             ) from error
     _require_outputs(loss, output)
     classes = examples.classes() if loss in (cross_entropy, nll) else None
@@ -256,7 +256,7 @@ def _call_once(loss: Loss, output: Any, targets: Any) -> None:
         raise DataError(
             f"the loss does not take the targets: {str(error)[:300]}",
             f"{loss.__name__} on one example, outputs {tuple(scores.shape)}, targets {shapes}",
-            "check the targets, or name another --loss",
+            "check the targets, or name another `loss=`",
         ) from error
 
 
@@ -299,5 +299,5 @@ def _require_outputs(loss: LossFunction, output: Any) -> None:
         raise DataError(
             "the model has one output, over which a softmax is always 1 and the loss always 0",
             getattr(loss, "__name__", type(loss).__name__),
-            "use --loss bce_with_logits for two classes from one logit, or give the model an output per class",
+            "use `loss='bce_with_logits'` for two classes from one logit, or give the model an output per class",
         )

@@ -73,13 +73,13 @@ def refuse_beside_objective(objective: Any, *, loss: Any, batch_size: int | None
     if objective is None:
         return
     if loss is not None:
-        raise UsageError("a loss and an objective", "--loss --objective", "the objective is the loss: drop --loss")
+        raise UsageError("a loss and an objective", "`loss=` `objective=`", "the objective is the loss: drop `loss=`")
     if batch_size is not None:
         fix = "drop it: a ready-made batch is the unit, and is neither divided nor joined with another"
-        raise UsageError("an objective's batches have their sizes", "--batch-size", fix)
+        raise UsageError("an objective's batches have their sizes", "`batch_size=`", fix)
     if loss_over == "batch":
         fix = "drop it; an objective that returns (mean, 1) gives every batch the same weight"
-        raise UsageError("an objective's loss is over what it counts", "--loss-over batch", fix)
+        raise UsageError("an objective's loss is over what it counts", "`loss_over='batch'`", fix)
 
 
 def counts_of(problem: Problem, batch: Batch) -> Tensor:
@@ -99,6 +99,6 @@ def counts_of(problem: Problem, batch: Batch) -> Tensor:
         raise DataError(
             f"the objective raised {type(error).__name__}: {str(error)[:300]}",
             problem.loss_name,
-            "every ready-made batch has to be one that it takes; run with --debug for the traceback",
+            "every ready-made batch has to be one that it takes; see the traceback",
         ) from error
     return torch.tensor(batch.inputs.counts, dtype=torch.float64)

@@ -78,8 +78,8 @@ def require_fixed(model: nn.Module, call: Callable[[], Any]) -> None:
     if moved or drawing:
         raise UsageError(
             f"in train mode {', '.join(drawing[:5]) or 'the forward'} draws random numbers in every pass",
-            "--mode train",
-            "give --replay-seed N to replay the same draws in every pass, or use --mode eval",
+            "`mode='train'`",
+            "give `replay_seed=N` to replay the same draws in every pass, or use `mode='eval'`",
         )
 
 

@@ -52,7 +52,7 @@ class ParameterSpace:
                 f"no trainable parameter is selected by {pattern!r}"
                 if pattern
                 else "the model has no trainable parameter",
-                "--params" if pattern else type(model).__name__,
+                "`params=`" if pattern else type(model).__name__,
                 f"there is: {', '.join(trainable[:10])}" if trainable else "set requires_grad",
             )
         self.names = tuple(chosen)

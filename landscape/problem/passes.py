@@ -105,8 +105,8 @@ class Passes:
             if self.mode == "train" and "more than 1 value per channel" in str(error):
                 raise UsageError(
                     f"BatchNorm has no statistics of {len(batch)} example(s)",
-                    "--mode train",
-                    "choose a --batch-size (or --m) that leaves no block of one, or use --mode eval",
+                    "`mode='train'`",
+                    "choose a `batch_size=` (or `m=`) that leaves no block of one, or use `mode='eval'`",
                 ) from error
             raise
 
@@ -156,8 +156,8 @@ class Passes:
         if self.fixed_batches:
             raise ResourceError(
                 f"out of memory with micro-batches of {self.batch_size}",
-                "--mode train" if self.mode == "train" else "--loss-over batch",
-                "the loss depends on them, so they are not halved unasked: give a smaller --batch-size",
+                "`mode='train'`" if self.mode == "train" else "`loss_over='batch'`",
+                "the loss depends on them, so they are not halved unasked: give a smaller `batch_size=`",
             ) from error
         if self.batch_size == 1:
             if blocks := recompute_blocks(self.model):

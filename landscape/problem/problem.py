@@ -124,7 +124,7 @@ class Problem(Passes):
         _decayed: frozenset[str] | None = None,  # likewise: names of the parameters that the penalty is of
     ) -> None:
         if loss_over not in ("example", "batch"):
-            raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
+            raise UsageError(f"loss_over={loss_over!r}", "`loss_over=`", "use example or batch")
         check_number("weight_decay", weight_decay, least=0)
         refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
         whole = joined(unwrapped(model), loss, objective)
@@ -245,7 +245,9 @@ class Problem(Passes):
     def _require_whole_batches(self) -> None:
         """Refuse to share batches of several domains out over processes, which takes batches of one size."""
         if self.loss_over == "batch" and len(np.unique(self.examples.domain)) > 1:
-            raise UsageError("batches end where a domain does", "--loss-over batch", "use one process, or one domain")
+            raise UsageError(
+                "batches end where a domain does", "`loss_over='batch'`", "use one process, or one domain"
+            )
 
     # -- what it is ---------------------------------------------------------------------------------------
 
@@ -348,7 +350,9 @@ class Problem(Passes):
         """
         members = np.flatnonzero(self.examples.domain == self.examples.domain_index(name))
         if not len(members):
-            raise UsageError(f"domain {name!r} has no example in this selection", "--per-domain", "raise --examples")
+            raise UsageError(
+                f"domain {name!r} has no example in this selection", "`per_domain=`", "raise `examples=`"
+            )
         return self.restrict_to_examples(members)
 
     def restrict_to_examples(self, positions: Indices) -> Problem:
@@ -542,7 +546,7 @@ class Problem(Passes):
             UsageError: Naming what needs them.
         """
         if self.loss_over == "batch" or self.by_objective:
-            where = f"objective {self.loss_name}" if self.by_objective else "--loss-over batch"
+            where = f"objective {self.loss_name}" if self.by_objective else "`loss_over='batch'`"
             raise UsageError(f"{what} is made of single examples", where, instead)
 
     def require_no_penalty(self, what: str, instead: str) -> None:
@@ -553,7 +557,7 @@ class Problem(Passes):
         """
         if self.weight_decay:
             raise UsageError(
-                f"{what} is made of losses of examples, and a penalty is none", "--weight-decay", instead
+                f"{what} is made of losses of examples, and a penalty is none", "`weight_decay=`", instead
             )
 
     @computing()

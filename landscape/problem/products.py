@@ -223,5 +223,5 @@ def require_finite(values: Sequence[float], problem: Problem) -> None:
         raise NumericalError(
             "a curvature product is not finite",
             f"{problem.loss_name} over {problem.n_examples} examples",
-            "check the weights and the data, or use --dtype float64",
+            "check the weights and the data, or use `dtype='float64'`",
         )

@@ -145,7 +145,7 @@ class WithObjective(WithLoss):
             raise UsageError(
                 "outputs and their loss cannot be had apart from each other",
                 f"objective {name_of(self.made_by)}",
-                "use --operator hessian, or give the objective two halves: output(model, batch) and loss(output, "
+                "use `operator='hessian'`, or give the objective two halves: output(model, batch) and loss(output, "
                 "batch), which returns (sum of losses, count)",
             )
         name = name_of(self.made_by)
@@ -163,7 +163,7 @@ class WithObjective(WithLoss):
             for module, mode in zip(self.network.modules(), modes, strict=True):
                 module.training = mode
             raise UsageError(
-                "it changes the mode of the network", name, "leave train() and eval() out; --mode decides"
+                "it changes the mode of the network", name, "leave train() and eval() out; `mode=` decides"
             )
         total, count = understood(result, name)
         if not count and float(total.detach()):

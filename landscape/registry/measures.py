@@ -89,7 +89,7 @@ MEASURES = Registry(
         ),
         "local-flatness": Entry(
             "landscape.measures.local_flatness:local_flatness",
-            "F_gamma: mean rise at distance gamma (--rho) in random directions",
+            "F_gamma: mean rise at distance gamma (`rho=`) in random directions",
             {
                 "formula": "E_u L(w + gamma·u) − L(w), u uniform on the unit sphere",
                 "cost": "100 forwards per example and rho",

@@ -105,7 +105,7 @@ class Result:
         return (self.record.get("run") or {}).get("seed")
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``--json`` prints."""
+        """The result as one JSON object."""
         return {**self.record, "result": str(self.path) if self.path else None}
 
     def to_pandas(self, array: str | None = None) -> pd.DataFrame:
@@ -194,7 +194,7 @@ class Result:
             return cls(stored["kind"], data, stored["record"], path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"this is no stored result: {error}", str(path), "compute it again with --force"
+                f"this is no stored result: {error}", str(path), "compute it again with `force=True`"
             ) from error
 
 
@@ -221,7 +221,7 @@ def shows_stored(function: Callable[P, T]) -> Callable[P, T]:
             raise DataError(
                 f"these stored results cannot be shown: {type(error).__name__}: {str(error)[:200]}",
                 f"{files[0]}{more}",
-                "compute them again with --force; if that does not help, report it with the output of --debug",
+                "compute them again with `force=True`; if that does not help, report it with the traceback",
             ) from error
 
     return guarded

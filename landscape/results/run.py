@@ -135,11 +135,11 @@ class Run:
         return min(scores, key=lambda s: (scores[s], s))
 
     def _selected_step(self, found: Mapping[int, Path]) -> int:
-        """The checkpoint that the run's ``--select`` rule chose."""
+        """The checkpoint that the run's ``select`` rule chose."""
         selected = self.record.get("selected")
         step = selected.get("step") if isinstance(selected, dict) else None
         if not isinstance(step, int) or step not in found:
-            raise UsageError("nothing was selected", str(self.path), "train with --select, or name a step")
+            raise UsageError("nothing was selected", str(self.path), "train with `select=`, or name a step")
         return step
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ def pick_device(device: str | torch.device) -> torch.device:
             if torch.cuda.is_available()
             else "CUDA is not available"
         )
-        raise UsageError(f"{found}", f"--device {device}", "use --device cpu")
+        raise UsageError(f"{found}", f"`device={device!r}`", "use `device='cpu'`")
     own = own_gpu(chosen.index) if chosen.type == "cuda" else None
     return chosen if own is None else torch.device("cuda", own)
 
@@ -41,7 +41,7 @@ def floating_type(model: nn.Module, dtype: torch.dtype | str | None) -> torch.dt
         if found not in (torch.float32, torch.float64):
             # Weights in half precision have equal values in float32; products computed in it miss every tolerance.
             raise UsageError(
-                f"cannot compute in {dtype!r}".replace("torch.", ""), "--dtype", "use float32 or float64"
+                f"cannot compute in {dtype!r}".replace("torch.", ""), "`dtype=`", "use float32 or float64"
             )
         return found
     kinds = (p.dtype for p in model.parameters() if p.is_floating_point() or p.is_complex())

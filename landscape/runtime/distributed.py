@@ -169,14 +169,14 @@ def own_gpu(named: int | None) -> int | None:
     if here == 1:
         return named
     if named is not None:
-        fix = "use --device cuda: each process takes the GPU of its LOCAL_RANK"
-        raise UsageError(f"{here} processes cannot share one GPU", f"--device cuda:{named}", fix)
+        fix = "use `device='cuda'`: each process takes the GPU of its LOCAL_RANK"
+        raise UsageError(f"{here} processes cannot share one GPU", f"`device='cuda:{named}'`", fix)
     index = int(os.environ.get("LOCAL_RANK") or 0)
     if count == 1 and os.environ.get("CUDA_VISIBLE_DEVICES"):
         index = 0  # a launcher that shows each process its own GPU
     if index >= count:
-        fix = f"start {count} processes per machine, or use --device cpu"
-        raise UsageError(f"{here} processes and {count} GPU(s) on this machine", "--device", fix)
+        fix = f"start {count} processes per machine, or use `device='cpu'`"
+        raise UsageError(f"{here} processes and {count} GPU(s) on this machine", "`device=`", fix)
     torch.cuda.set_device(index)
     return index
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-from ..base.errors import UsageError
+from ..base.errors import UsageError, argument
 from ..registry import MEASURES
-from .base import Spec, check_choice, check_distinct, check_number, flag
+from .base import Spec, check_choice, check_distinct, check_number
 
 OPERATORS = ("hessian", "ggn", "fisher", "fisher-mc", "empirical-fisher", "gradient-covariance")
 OF_GRADIENTS = ("empirical-fisher", "gradient-covariance")
@@ -75,7 +75,7 @@ class HessianSpec(Spec):
             check_choice("unit", self.unit, UNITS)
         if self.unit and self.operator not in OF_GRADIENTS:
             raise UsageError(
-                f"{self.operator} has no gradients of single examples", "--unit", f"use {' or '.join(OF_GRADIENTS)}"
+                f"{self.operator} has no gradients of single examples", "`unit=`", f"use {' or '.join(OF_GRADIENTS)}"
             )
         check_number("label_samples", self.label_samples, least=1)
         check_number("trace_rtol", self.trace_rtol, above=0, most=1)
@@ -84,7 +84,9 @@ class HessianSpec(Spec):
         for name in self.cross_check:
             check_choice("cross_check", name, CROSS_CHECKS)
         if self.cross_check and self.operator != "hessian":
-            raise UsageError("other tools are asked for the Hessian alone", "--cross-check", "use --operator hessian")
+            raise UsageError(
+                "other tools are asked for the Hessian alone", "`cross_check=`", "use `operator='hessian'`"
+            )
         check_number("block", self.block, least=1)
         check_number("max_products", self.max_products, least=1)
         check_number("memory", self.memory, above=0)
@@ -147,8 +149,8 @@ class SharpnessSpec(Spec):
             users = [n for n in MEASURES if name in MEASURES[n].options]
             if getattr(self, name) != unused[name] and not set(users) & set(self.measure):
                 raise UsageError(
-                    f"{flag(name)} is used by none of the chosen measures",
-                    f"--measure {' '.join(self.measure)}",
+                    f"{argument(name)} is used by none of the chosen measures",
+                    argument("measure", self.measure),
                     f"it belongs to {', '.join(users)}; drop it or choose one of them",
                 )
 
@@ -175,4 +177,4 @@ class DomainsSpec(Spec):
         check_number("rho", self.rho, above=0)
         check_number("lam", self.lam, least=0)
         if self.m is not None and not self.sharpness:
-            raise UsageError("--m belongs to --sharpness", "--m", "add --sharpness")
+            raise UsageError("`m=` belongs to `sharpness=True`", "`m=`", "add `sharpness=True`")

@@ -9,14 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from ..base.errors import UsageError
+from ..base.errors import UsageError, argument
 from ..base.files import stable_hash
 from ..base.names import unknown_name
-
-
-def flag(name: str) -> str:
-    """The command-line spelling of a field name."""
-    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +136,11 @@ def key_values(pairs: Iterable[str], name: str) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise UsageError(f"{pair!r} is not of the form k=v", flag(name), f"write {flag(name)} width=32")
+            raise UsageError(
+                f"{pair!r} is not of the form k=v", argument(name), f"write {argument(name, 'width=32')}"
+            )
         if key in values:
-            raise UsageError(f"{key!r} is given twice", flag(name), "give it once")
+            raise UsageError(f"{key!r} is given twice", argument(name), "give it once")
         try:
             values[key] = text if "\n" in text else tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:
@@ -162,7 +159,7 @@ def check_number(
     """Refuse NaN, infinities, and values outside ``[least, most]`` or not ``> above``; None passes.
 
     Raises:
-        UsageError: Naming the flag, what came and what is allowed.
+        UsageError: Naming the field, what came and what is allowed.
     """
     if value is None:
         return
@@ -170,20 +167,20 @@ def check_number(
         allowed = f"> {above:g}" if above > -math.inf else f">= {least:g}" if least > -math.inf else "finite"
         if most < math.inf:
             allowed += f" and <= {most:g}"
-        raise UsageError(f"{name}={value!r}", flag(name), f"expected a number {allowed}")
+        raise UsageError(f"{name}={value!r}", argument(name), f"expected a number {allowed}")
 
 
 def check_choice(name: str, value: str | None, known: Iterable[str]) -> None:
     """Refuse a value that is not among ``known``; None passes."""
     known = list(known)
     if value is not None and value not in known:
-        raise unknown_name(name.replace("_", " "), value, known, flag(name))
+        raise unknown_name(name.replace("_", " "), value, known, argument(name))
 
 
 def check_distinct(name: str, values: Iterable[Any]) -> None:
     """Refuse empty lists and repeated values."""
     values = list(values)
     if not values:
-        raise UsageError(f"{name} is empty", flag(name), "give at least one value")
+        raise UsageError(f"{name} is empty", argument(name), "give at least one value")
     if len(set(values)) != len(values):
-        raise UsageError(f"{name} has repeated values: {values}", flag(name), "give each value once")
+        raise UsageError(f"{name} has repeated values: {values}", argument(name), "give each value once")

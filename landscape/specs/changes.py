@@ -33,16 +33,16 @@ def ratio(text: str) -> tuple[float, ...]:
     except ValueError:
         parts = ()
     if not parts or not all(0 < p < float("inf") for p in parts):
-        raise UsageError(f"{text!r} is no ratio", "--domain-ratio", "write positive numbers like 8:1:1")
+        raise UsageError(f"{text!r} is no ratio", "`domain_ratio=`", "write positive numbers like 8:1:1")
     return parts
 
 
 def check_changes(label_noise: str | None, domain_ratio: str | None, domain_label_noise: tuple[str, ...]) -> None:
     """Refuse what `landscape.data.changes` could not read."""
     if label_noise is not None:
-        share(label_noise, "--label-noise", ("symmetric", "pair"))
+        share(label_noise, "`label_noise=`", ("symmetric", "pair"))
     if domain_ratio is not None:
         ratio(domain_ratio)
-    kinds = [share(text, "--domain-label-noise", ("wrong", "missing"))[0] for text in domain_label_noise]
+    kinds = [share(text, "`domain_label_noise=`", ("wrong", "missing"))[0] for text in domain_label_noise]
     if len(set(kinds)) < len(kinds):
-        raise UsageError("the same kind is given twice", "--domain-label-noise", "give each kind once")
+        raise UsageError("the same kind is given twice", "`domain_label_noise=`", "give each kind once")

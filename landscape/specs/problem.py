@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from ..base.errors import UsageError
+from ..base.errors import UsageError, argument
 from .base import Spec, check_choice, check_number, key_values
 
 DTYPES = ("float32", "float64")
@@ -82,28 +82,28 @@ class ProblemSpec(Spec):
             _refuse_beside_objective(self)
         check_number("replay_seed", self.replay_seed, least=0)
         if self.replay_seed is not None and self.mode != "train":
-            raise UsageError("nothing is random in eval mode", "--replay-seed", "add --mode train, or drop it")
+            raise UsageError("nothing is random in eval mode", "`replay_seed=`", "add `mode='train'`, or drop it")
         check_device(self.device)
         if self.key is not None and not self.key.strip():
-            raise UsageError("it is empty", "--key", "name a network; landscape info FILE lists them")
+            raise UsageError("it is empty", "`key=`", "name a network; landscape info FILE lists them")
         key_values(self.model_arg, "model_arg")
         key_values(self.data_arg, "data_arg")
 
 
 def _refuse_beside_objective(spec: ProblemSpec) -> None:
     for name, what, fix in (
-        ("loss", "a loss and an objective", "the objective is the loss: drop --loss"),
+        ("loss", "a loss and an objective", "the objective is the loss: drop `loss=`"),
         ("batch_size", "an objective's batches have their sizes", "drop it: a ready-made batch is the unit"),
     ):
         if getattr(spec, name) is not None:
-            raise UsageError(what, f"--objective --{name.replace('_', '-')}", fix)
+            raise UsageError(what, f"{argument('objective')} {argument(name)}", fix)
     if spec.loss_over == "batch":
         fix = "drop it; an objective that returns (mean, 1) gives every batch the same weight"
-        raise UsageError("an objective's loss is over what it counts", "--objective --loss-over batch", fix)
+        raise UsageError("an objective's loss is over what it counts", "`objective=` `loss_over='batch'`", fix)
 
 
 def check_device(device: str) -> None:
     """Refuse a device name that is not ``auto``, ``cpu``, ``cuda`` or ``cuda:i``."""
     kind, colon, index = device.partition(":")
     if device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and colon and index.isdigit()):
-        raise UsageError(f"unknown device {device!r}", "--device", "use auto, cpu, cuda or cuda:i")
+        raise UsageError(f"unknown device {device!r}", "`device=`", "use auto, cpu, cuda or cuda:i")

@@ -167,7 +167,7 @@ class Experiment:
         smaller = content.pop("tiny", None)
         if size == "tiny":
             if not isinstance(smaller, Mapping):
-                raise UsageError("the experiment has no tiny size", where, "add [tiny], or leave out --size")
+                raise UsageError("the experiment has no tiny size", where, "add [tiny], or leave out `size=`")
             content = merged(content, smaller)
         for text in changes:
             content = merged(content, change(text))

@@ -42,7 +42,7 @@ def parse_direction(word: str) -> tuple[str, Any]:
     if family is None:
         check_choice("direction", kind, DIRECTIONS)
         if colon:
-            raise UsageError(f"direction {word!r}", "--direction", f"{kind} takes no argument")
+            raise UsageError(f"direction {word!r}", "`direction=`", f"{kind} takes no argument")
         return kind, None
     read, expected = _ARGUMENTS[family.partition(":")[2]]
     try:
@@ -50,7 +50,7 @@ def parse_direction(word: str) -> tuple[str, Any]:
     except ValueError:
         value = None
     if not text or value is None or (not isinstance(value, str) and not 0 < value < float("inf")):
-        raise UsageError(f"direction {word!r}", "--direction", f"write {kind}: and {expected} behind the colon")
+        raise UsageError(f"direction {word!r}", "`direction=`", f"write {kind}: and {expected} behind the colon")
     return kind, value
 
 
@@ -81,7 +81,7 @@ class SurfaceSpec(Spec):
 
     def __post_init__(self) -> None:
         if self.dim not in (1, 2):
-            raise UsageError(f"dim={self.dim}", "--dim", "expected 1 or 2")
+            raise UsageError(f"dim={self.dim}", "`dim=`", "expected 1 or 2")
         check_number("points", self.points, least=3)
         if self.range != "auto":
             check_number("range", self.range, above=0)
@@ -91,28 +91,28 @@ class SurfaceSpec(Spec):
             check_choice("metrics", name, (*FORWARD_METRICS, *TEST_METRICS))
         self._check_directions()
         if self.dim == 1:
-            for name, given in (("--plane", self.plane), ("--adaptive-grid", self.adaptive_grid)):
+            for name, given in (("`plane=`", self.plane), ("`adaptive_grid=`", self.adaptive_grid)):
                 if given:
-                    raise UsageError(f"{name} belongs to 2-D surfaces", name, "drop it, or use --dim 2")
+                    raise UsageError(f"{name} belongs to 2-D surfaces", name, "drop it, or use `dim=2`")
         if self.adaptive_grid and (self.points < 9 or self.points % 2 == 0):
-            raise UsageError(f"points={self.points}", "--adaptive-grid", "expected an odd number >= 9")
+            raise UsageError(f"points={self.points}", "`adaptive_grid=`", "expected an odd number >= 9")
 
     def _check_directions(self) -> None:
         if len(self.direction) not in (1, self.dim):
             what = f"{len(self.direction)} directions for {self.dim} axes"
-            raise UsageError(what, "--direction", "give one, or one per axis")
+            raise UsageError(what, "`direction=`", "give one, or one per axis")
         kinds = [parse_direction(word)[0] for word in self.direction]
         if self.dim == 2 and len(kinds) == 1 and kinds[0] not in (*RANDOM_DIRECTIONS, "file"):
             what = f"both axes would be {self.direction[0]}"
-            raise UsageError(what, "--direction", "give one direction per axis, or add --dim 1")
+            raise UsageError(what, "`direction=`", "give one direction per axis, or add `dim=1`")
         if len(set(self.direction)) == 1 and len(kinds) == 2 and kinds[0] not in (*RANDOM_DIRECTIONS, "file"):
-            raise UsageError(f"both axes are {self.direction[0]}", "--direction", "give two different directions")
+            raise UsageError(f"both axes are {self.direction[0]}", "`direction=`", "give two different directions")
         if self.repeats != 1 and (self.dim == 2 or kinds[0] not in RANDOM_DIRECTIONS):
-            raise UsageError("--repeats belongs to random 1-D slices", "--repeats", "add --dim 1, or drop it")
+            raise UsageError("`repeats=` belongs to random 1-D slices", "`repeats=`", "add `dim=1`, or drop it")
         if self.plane and self.direction != ("filter",):
-            raise UsageError("--plane chooses its own axes", "--direction", "drop one of the two")
+            raise UsageError("`plane=` chooses its own axes", "`direction=`", "drop one of the two")
         if self.plane and self.range != 1.0:
-            raise UsageError("--plane chooses its own range", "--range", "drop one of the two")
+            raise UsageError("`plane=` chooses its own range", "`range=`", "drop one of the two")
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -157,8 +157,8 @@ class PathSpec(Spec):
         check_number("lr", self.lr, above=0)
         check_number("train_batch", self.train_batch, least=1)
         if self.kind != "line" and self.beyond:
-            raise UsageError(f"a {self.kind} ends at its checkpoints", "--beyond", "drop it, or use --kind line")
+            raise UsageError(f"a {self.kind} ends at its checkpoints", "`beyond=`", "drop it, or use `kind='line'`")
         if self.kind != "line" and self.bn == "interpolate":
             raise UsageError(
-                f"statistics cannot be interpolated along a {self.kind}", "--bn", "use recalibrate, or --kind line"
+                f"statistics cannot be interpolated along a {self.kind}", "`bn=`", "use recalibrate, or `kind='line'`"
             )

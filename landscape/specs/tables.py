@@ -23,7 +23,7 @@ def change(text: str) -> dict[str, Any]:
     """``part.key=value`` as the table that it changes."""
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[a-z_]+(\.[A-Za-z_-]+)*", key.strip()):
-        raise UsageError(f"{text!r} changes nothing", "--set", "write --set train.epochs=3")
+        raise UsageError(f"{text!r} changes nothing", "`changes=`", "write `changes='train.epochs=3'`")
     try:
         return tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:

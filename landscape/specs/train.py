@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ..base.errors import UsageError
+from ..base.errors import UsageError, argument
 from ..registry import OPTIMIZERS, PROBES
-from .base import Spec, check_choice, check_distinct, check_number, flag, key_values
+from .base import Spec, check_choice, check_distinct, check_number, key_values
 from .changes import check_changes
 from .problem import DTYPES, KeyValues, check_device
 
@@ -199,7 +199,7 @@ class TrainSpec(Spec):
             check_number(name, getattr(self, name), least=1)
         check_number("gamma", self.gamma, least=0)
         if self.gamma is not None and "wsam" in self.optimizer and self.gamma >= 1:
-            raise UsageError(f"gamma={self.gamma!r}", "--gamma", "WSAM's gamma lies in [0, 1)")
+            raise UsageError(f"gamma={self.gamma!r}", "`gamma=`", "WSAM's gamma lies in [0, 1)")
         check_choice("average", self.average, AVERAGES)
         check_choice("sampler", self.sampler, SAMPLERS)
         check_choice("select", self.select, SELECTIONS)
@@ -219,7 +219,7 @@ class TrainSpec(Spec):
         if self.batch_size != "full":
             check_number("batch_size", self.batch_size, least=1)
         if self.epochs is not None and self.steps is not None:
-            raise UsageError("--epochs and --steps contradict each other", "--steps", "give one of them")
+            raise UsageError("`epochs=` and `steps=` contradict each other", "`steps=`", "give one of them")
         interval(self.save_every)
         key_values(self.model_arg, "model_arg")
         key_values(self.data_arg, "data_arg")
@@ -231,46 +231,50 @@ class TrainSpec(Spec):
             re.compile(self.train_only or "")
         except re.error as error:
             raise UsageError(
-                f"{self.train_only!r} is no regular expression: {error}", "--train-only", "mend it"
+                f"{self.train_only!r} is no regular expression: {error}", "`train_only=`", "mend it"
             ) from None
 
     def _check_combinations(self) -> None:
         if self.accumulate is not None and self.m is not None:
             raise UsageError(
-                "--accumulate and --m both cut the batch", "--m", "give one of them: --m perturbs each piece alone"
+                "`accumulate=` and `m=` both cut the batch",
+                "`m=`",
+                "give one of them: `m=` perturbs each piece alone",
             )
         if self.order == 2 and (self.adaptive or (self.p or "2") != "2" or (self.ascent_steps or 1) > 1):
             raise UsageError(
-                "second-order SAM is defined for one plain step with p = 2", "--order 2", "drop the other options"
+                "second-order SAM is defined for one plain step with p = 2", "`order=2`", "drop the other options"
             )
         if self.equal_cost and not set(self.optimizer) & set(BASES):
             raise UsageError(
-                "--equal-cost is an arm of sgd, adam or adamw",
-                "--optimizer",
-                "name one of them, or drop --equal-cost",
+                "`equal_cost=True` is an arm of sgd, adam or adamw",
+                "`optimizer=`",
+                "name one of them, or drop `equal_cost=True`",
             )
         if self.leave_one_out and self.holdout:
-            raise UsageError("--leave-one-out chooses the held-out domains", "--holdout", "drop one of the flags")
+            raise UsageError(
+                "`leave_one_out=True` chooses the held-out domains", "`holdout=`", "drop one of the flags"
+            )
         if self.select == "leave-one-domain-out" and not self.leave_one_out:
-            raise UsageError("it compares runs with other domains held out", "--select", "add --leave-one-out")
+            raise UsageError("it compares runs with other domains held out", "`select=`", "add `leave_one_out=True`")
         if self.select not in ("last", "leave-one-domain-out") and self.save_every is None:
-            raise UsageError("there is only the last checkpoint to select", "--select", "add --save-every 1epochs")
+            raise UsageError("there is only the last checkpoint to select", "`select=`", "add `save_every='1epochs'`")
 
     def _check_method_flags(self) -> None:
         for name in METHOD_FLAGS:
             users = [o for o in OPTIMIZERS if name in OPTIMIZERS[o].options]
             if self.given(name) and not set(users) & set(self.optimizer):
                 raise UsageError(
-                    f"{flag(name)} is used by none of the chosen optimizers",
-                    f"--optimizer {' '.join(self.optimizer)}",
+                    f"{argument(name)} is used by none of the chosen optimizers",
+                    argument("optimizer", self.optimizer),
                     f"it belongs to {', '.join(users)}; drop it or choose one of them",
                 )
         if self.base is not None and set(self.optimizer) <= set(BASES):
             raise UsageError(
-                "--base is for methods that wrap a base optimizer", "--base", f"use --optimizer {self.base}"
+                "`base=` is for methods that wrap a base optimizer", "`base=`", f"use `optimizer={self.base!r}`"
             )
         if self.momentum is not None and "sgd" not in {self.base_of(o) for o in self.optimizer}:
-            raise UsageError("--momentum belongs to sgd", "--momentum", "drop it, or use sgd as the base")
+            raise UsageError("`momentum=` belongs to sgd", "`momentum=`", "drop it, or use sgd as the base")
 
     def given(self, name: str) -> bool:
         """Whether a method flag was given."""
@@ -309,7 +313,7 @@ class TrainSpec(Spec):
         return f"{self.optimizer[0]}{'-2x' if self.equal_cost else ''}-seed{self.seed[0]}"
 
 
-def interval(text: str | None, where: str = "--save-every") -> tuple[int, str] | None:
+def interval(text: str | None, where: str = "`save_every=`") -> tuple[int, str] | None:
     """Read ``N``, ``Nsteps`` or ``Nepochs`` (plain N means steps); ``where`` it stands is for messages.
 
     Raises:
@@ -323,7 +327,7 @@ def interval(text: str | None, where: str = "--save-every") -> tuple[int, str] |
     return int(match[1]), "epochs" if (match[2] or "").startswith("epoch") else "steps"
 
 
-def probe(text: str, where: str = "--probe") -> tuple[str, int]:
+def probe(text: str, where: str = "`probe=`") -> tuple[str, int]:
     """Read ``NAME`` or ``NAME@every=K``; ``where`` it stands is for messages.
 
     Raises:

@@ -74,10 +74,10 @@ class StudyFolder:
             there = read_json(file).get("name")
             if there != experiment.name:
                 raise UsageError(
-                    f"the folder holds the study {there!r}", str(self.path), "choose another --out, or delete it"
+                    f"the folder holds the study {there!r}", str(self.path), "choose another `out=`, or delete it"
                 )
         elif self.path.is_dir() and any(not p.name.startswith(".") for p in self.path.iterdir()):
-            raise UsageError("the folder holds other files", str(self.path), "choose another --out")
+            raise UsageError("the folder holds other files", str(self.path), "choose another `out=`")
         with folder_lock(make_folder(self.path)):
             write_json(
                 file,

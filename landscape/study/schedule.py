@@ -141,7 +141,7 @@ def _client(workers: int | None, scheduler: str | None, *, gpu: bool) -> Iterato
             client = Client(scheduler, timeout=10, set_as_default=False)
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"the scheduler does not answer: {error}", f"--scheduler {scheduler}", "check address and port"
+                f"the scheduler does not answer: {error}", f"`scheduler={scheduler!r}`", "check address and port"
             ) from None
         with client:
             yield client

@@ -38,7 +38,7 @@ def export(result: Result, form: str, path: Path) -> list[Path]:
         UsageError: If the format is unknown or does not fit the result.
     """
     if form not in FORMATS:
-        raise unknown_name("format", form, FORMATS, "--format")
+        raise unknown_name("format", form, FORMATS, "`form=`")
     return FORMATS[form](result, path)
 
 
@@ -89,7 +89,7 @@ def _vti(result: Result, path: Path) -> list[Path]:
     """VTK XML ImageData with one point array per metric and domain; ``log10_loss`` is there for warping by height."""
     data = result.data
     if not {"x", "y"} <= set(data.dims):
-        raise UsageError(f"a {result.kind} of one dimension is no image", "--format vti", "use csv or npz")
+        raise UsageError(f"a {result.kind} of one dimension is no image", "`form='vti'`", "use csv or npz")
     x, y = data["x"].values, data["y"].values
     arrays: dict[str, Any] = {}
     for name, values in data.data_vars.items():

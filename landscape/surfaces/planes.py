@@ -51,12 +51,12 @@ def plane_axes(problem: Problem, second: Snapshot, third: Snapshot) -> list[Dire
     (to_second, to_third), (change_second, change_third) = offsets, changes
     length = math.sqrt(inner(to_second, to_second))
     if length == 0:
-        raise UsageError("the first two checkpoints are equal", "--plane", "name three different ones")
+        raise UsageError("the first two checkpoints are equal", "`plane=`", "name three different ones")
     along = inner(to_third, to_second) / length
     rest = [b - a * (along / length) for a, b in zip(to_second, to_third, strict=True)]
     width = math.sqrt(inner(rest, rest))
     if width < _COLLINEAR * math.sqrt(inner(to_third, to_third)) or width == 0:
-        raise UsageError("the three checkpoints lie on one line", "--plane", "name another, or use `landscape path`")
+        raise UsageError("the three checkpoints lie on one line", "`plane=`", "name another, or use `landscape path`")
     change_rest = {k: change_third[k] - change_second[k] * (along / length) for k in own}
     return [
         Direction(
@@ -108,8 +108,8 @@ def plane(
     axes = plane_axes(problem, *snapshots[:2]) if spec.plane else directions_of(problem, spec, seed, runs)
     policy = statistics_policy(problem, spec.bn, between=True)
     if policy == "interpolate" and any(d.statistics is None for d in axes):
-        what = "BatchNorm statistics can be interpolated on a --plane only"
-        raise UsageError(what, "--bn interpolate", "use recalibrate")
+        what = "BatchNorm statistics can be interpolated on a `plane=` only"
+        raise UsageError(what, "`bn='interpolate'`", "use recalibrate")
     placed = []
     for i, snapshot in enumerate(snapshots):
         placed.append(project(problem, snapshot, axes))

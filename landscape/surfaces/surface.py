@@ -88,7 +88,7 @@ def surface(
     policy = statistics_policy(problem, spec.bn, between=False)
     if policy == "interpolate" and any(d.statistics is None for d in axes):
         what = "BatchNorm statistics can be interpolated between checkpoints only"
-        raise UsageError(what, "--bn interpolate", "use keep or recalibrate, or checkpoint: directions")
+        raise UsageError(what, "`bn='interpolate'`", "use keep or recalibrate, or checkpoint: directions")
     training, notes = calibrating(problem, policy, training)
     with evaluating(problem, policy, test, training) as walker:
         centre = _centre(walker, plain.loss)

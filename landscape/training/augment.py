@@ -59,7 +59,7 @@ def augment(batch: Batch, names: Sequence[str], seed: int) -> MixupBatch:
     if "mixup" not in names:
         return MixupBatch(batch)
     if not all(map(continuous, leaves(batch.inputs))):
-        raise UsageError("mixup blends inputs and these are no numbers", "--augment mixup", "drop it")
+        raise UsageError("mixup blends inputs and these are no numbers", "`augment='mixup'`", "drop it")
     share = float(torch.rand((), generator=generator))
     partner = torch.randperm(len(batch), generator=generator)
     inputs = map_tensors(batch.inputs, lambda t: share * t + (1 - share) * t[partner])
@@ -68,7 +68,7 @@ def augment(batch: Batch, names: Sequence[str], seed: int) -> MixupBatch:
 
 def _images(batch: Batch) -> Tensor:
     if not isinstance(batch.inputs, Tensor) or batch.inputs.ndim != 4:
-        raise UsageError("flip-crop and cutout are for images (n, channels, height, width)", "--augment", "drop it")
+        raise UsageError("flip-crop and cutout are for images (n, channels, height, width)", "`augment=`", "drop it")
     return batch.inputs
 
 

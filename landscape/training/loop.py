@@ -145,7 +145,7 @@ class Training:
         if not any(pattern.search(n) for n in names):
             some = ", ".join(names[:5])
             raise UsageError(
-                f"no parameter matches {self.spec.train_only!r}", "--train-only", f"there is: {some}, ..."
+                f"no parameter matches {self.spec.train_only!r}", "`train_only=`", f"there is: {some}, ..."
             )
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(bool(pattern.search(name)))
@@ -221,7 +221,7 @@ class Training:
                     raise Interrupted(
                         f"stopped by {self.stop.signal or 'a signal'}",
                         f"{self.run.path}, step {self.step}",
-                        "continue with --resume",
+                        "continue with `resume=True`",
                     )
         self._finish()
 
@@ -325,7 +325,7 @@ class Training:
         if self.negative_weights == 1:
             log.warning(
                 "step %d: a domain's weight in DISAM's climb is negative (its loss is far above the others'); "
-                "the climb lowers that domain's loss; a smaller --lam avoids it",
+                "the climb lowers that domain's loss; a smaller `lam=` avoids it",
                 self.step + 1,
             )
 
@@ -334,7 +334,7 @@ class Training:
         return NumericalError(
             what,
             f"{self.run.path}, step {self.step}, examples {rows}...",
-            "lower --lr; the last saved checkpoint is kept",
+            "lower `lr=`; the last saved checkpoint is kept",
         )
 
     def _learning_rate(self) -> float:

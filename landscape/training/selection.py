@@ -41,7 +41,7 @@ def select_checkpoint(run: Run, rule: str) -> dict[str, Any]:
         raise UsageError(
             f"no checkpoint has an accuracy to select by {rule}",
             str(run.path),
-            "use data with a val or test split, or --select last",
+            "use data with a val or test split, or `select='last'`",
         )
     step = max(scores, key=lambda s: (scores[s], -s))
     return {"rule": rule, "step": step, "score": scores[step], "of": what}
@@ -81,7 +81,7 @@ def select_across_runs(runs: Iterable[Run]) -> None:
             raise UsageError(
                 "the runs have no step in common",
                 str(run.path),
-                "with --epochs and unequal domains they differ: give --steps and --save-every Nsteps",
+                "with `epochs=` and unequal domains they differ: give `steps=` and `save_every='Nsteps'`",
             )
         step = max(means, key=lambda s: (means[s], -s))
         with run.writing():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..base.errors import UsageError
+from ..base.errors import UsageError, argument
 from ..base.plugins import Plugin, resolve
 from ..data.changes import changed
 from ..data.losses import LossFunction, as_loss
@@ -76,9 +76,9 @@ def open_inputs(spec: TrainSpec) -> TrainingInputs:
     data = resolve(spec.data, DATA)
     loss = resolve(spec.loss, LOSSES)
     splits = open_data(data, key_values(spec.data_arg, "data_arg"))
-    splits.check_domains(spec.holdout, "--holdout")
+    splits.check_domains(spec.holdout, "`holdout=`")
     if splits.domains and not set(splits.domains) - set(splits.unseen(spec.holdout)):
-        raise UsageError("every domain is held out", "--holdout", "leave at least one to train on")
+        raise UsageError("every domain is held out", "`holdout=`", "leave at least one to train on")
     model = resolve(spec.model or default_model(splits["train"]), MODELS)
     arguments = key_values(spec.model_arg, "model_arg")
     return TrainingInputs(splits, data, model, loss, arguments, facts_of(splits["train"]))
@@ -95,7 +95,7 @@ def with_validation(spec: TrainSpec, splits: Splits) -> TrainSpec:
     chooses = spec.average == "swad" or spec.select == "training-domain"
     if "val" in splits:
         if spec.validation is not None:
-            raise UsageError("the data has a split val of its own", "--validation", "drop the flag")
+            raise UsageError("the data has a split val of its own", "`validation=`", "drop the flag")
         return spec
     return spec.with_(validation=VALIDATION) if chooses and spec.validation is None else spec
 
@@ -129,20 +129,20 @@ def check_examples(spec: TrainSpec, splits: Splits) -> None:
     if OPTIMIZERS.load(name).needs_domains and not splits.domains:
         raise UsageError(
             f"{name.upper()} needs domains and the data has none",
-            f"--optimizer {name}",
+            f"`optimizer={name!r}`",
             "use data with domains, or sam",
         )
     if spec.sampler == "balanced" and not splits.domains:
-        raise UsageError("the data has no domains", "--sampler balanced", "use mixed")
+        raise UsageError("the data has no domains", "`sampler='balanced'`", "use mixed")
     n = training_size(spec, splits)
     if isinstance(spec.batch_size, int) and spec.batch_size > n:
         raise UsageError(
-            f"batch_size={spec.batch_size} exceeds the {n} training examples", "--batch-size", "use full"
+            f"batch_size={spec.batch_size} exceeds the {n} training examples", "`batch_size=`", "use full"
         )
     size = batch_size(spec, n)
-    for flag, value in (("--m", spec.m), ("--accumulate", spec.accumulate)):
+    for name, value in (("m", spec.m), ("accumulate", spec.accumulate)):
         if value is not None and value > size:
-            raise UsageError(f"{value} is more than the {size} examples of a batch", flag, "lower it")
+            raise UsageError(f"{value} is more than the {size} examples of a batch", argument(name), "lower it")
 
 
 def piece_size(spec: TrainSpec, batch: int) -> int | None:

@@ -51,5 +51,5 @@ def load_state(training: Training, path: Path) -> None:
             setattr(training, name, state["counts"][name])
     except Exception as error:
         raise DataError(
-            f"the resume state is damaged ({type(error).__name__})", str(path), "start anew with --force"
+            f"the resume state is damaged ({type(error).__name__})", str(path), "start anew with `force=True`"
         ) from error

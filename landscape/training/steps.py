@@ -172,7 +172,7 @@ class BatchLosses:
             raise UsageError(
                 f"batch normalisation has no statistics of {len(part.batch)} example",
                 "training mode",
-                "choose --batch-size, --m or --accumulate so that no batch, piece or process has a single example",
+                "choose `batch_size=`, `m=` or `accumulate=` so that no batch, piece or process has a single example",
             ) from error
 
     def _values(self, output: Tensor, part: MixupBatch) -> Tensor | None:
@@ -180,7 +180,7 @@ class BatchLosses:
         if part.partner is None:
             return values
         if values is None:
-            raise UsageError("mixup needs a loss per example", "--augment mixup", "return losses of shape (n,)")
+            raise UsageError("mixup needs a loss per example", "`augment='mixup'`", "return losses of shape (n,)")
         other = example_losses(self.loss, output, part.partner)
         assert other is not None
         return part.share * values + (1 - part.share) * other
@@ -205,7 +205,7 @@ def _require_no_batch_statistics(model: nn.Module) -> None:
         raise UsageError(
             "the network computes its own loss, and its BatchNorm sees other batches domain by domain",
             type(model).__name__,
-            "let it return its outputs, examples first, and name the loss with --loss",
+            "let it return its outputs, examples first, and name the loss with `loss=`",
         )
 
 

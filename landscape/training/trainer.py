@@ -76,14 +76,14 @@ def _planned(spec: TrainSpec, ingredients: TrainingInputs, out: Path) -> Iterato
     if ingredients.splits.untrained:
         raise UsageError(
             f"train has no example of {', '.join(ingredients.splits.untrained)}: unseen beside every domain left out",
-            "--leave-one-out",
+            "`leave_one_out=`",
             "drop the flag, or let the data give them to train, too",
         )
     if not domains or len(domains) < 2:
-        raise UsageError("there are no domains to leave out", "--leave-one-out", "use data with two or more domains")
+        raise UsageError("there are no domains to leave out", "`leave_one_out=`", "use data with two or more domains")
     pairs = spec.select == "leave-one-domain-out"
     if pairs and len(domains) < 3:
-        raise UsageError("two held-out domains leave none to train on", "--select", "it needs three domains or more")
+        raise UsageError("two held-out domains leave none to train on", "`select=`", "it needs three domains or more")
     held = [(d,) for d in domains] + (list(itertools.combinations(domains, 2)) if pairs else [])
     folders = file_names("+".join(names) for names in held)
     for names in held:
@@ -172,20 +172,20 @@ def _goes_on(run: Run, configs: Sequence[str], wanted: Mapping[str, Any], *, res
     """Whether an existing run is continued (True) or a new one started (False)."""
     if force or not Run.is_run(run.path):
         if not force:
-            run.require_free("choose another --out, or pass --force")
+            run.require_free("choose another `out=`, or pass `force=True`")
         return False
     record = run.record
     if record.get("config_hash") not in configs:
         raise UsageError(
             f"the folder holds a run of another configuration ({_differences(record, wanted)})",
             str(run.path),
-            "choose another --out, or pass --force",
+            "choose another `out=`, or pass `force=True`",
         )
     if record.get("status") != "finished" and not resume:
         raise UsageError(
             "the folder holds an unfinished run",
             str(run.path),
-            "pass --resume to go on, or --force to start anew",
+            "pass `resume=True` to go on, or `force=True` to start anew",
         )
     return True
 

@@ -50,7 +50,7 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
     place = str(where)
     if weights.others and weights.key is None:
         others = enumerated([shown(name) for name in weights.others], _SHOWN)
-        log.warning("%s: its %r is taken; --key chooses another: %s", place, weights.container, others)
+        log.warning("%s: its %r is taken; `key=` chooses another: %s", place, weights.container, others)
     if weights.placeholders:
         log.warning("%s: never constructed: %s", place, enumerated([shown(n) for n in weights.placeholders], _SHOWN))
     if weights.left_out:
@@ -130,7 +130,7 @@ def _require_one_meaning(
         other = beneath(prefix) if prefix != chosen else {}
         if len(other) == len(own) == score and any(not torch.equal(own[k], v) for k, v in other.items() if k in own):
             names = " and ".join(sorted(repr(p.rstrip(".")) for p in (chosen, prefix)))
-            raise DataError(f"its keys hold the network twice, beneath {names}", where, "choose one with --key NAME")
+            raise DataError(f"its keys hold the network twice, beneath {names}", where, "choose one with `key=NAME`")
 
 
 def _match_keys(
@@ -149,7 +149,7 @@ def _match_keys(
         wanted = name_matcher(subset)
         inside = [k for k in missing if any(wanted(name) for name in (k, *tied.get(k, ())))]
         if missing and not inside:
-            log.warning("%s: %d tensors outside --params keep the values of the model callable", where, len(missing))
+            log.warning("%s: %d tensors outside `params=` keep the values of the model callable", where, len(missing))
             kept = missing
         missing = inside
     if missing or unexpected:
@@ -158,7 +158,7 @@ def _match_keys(
             for word, keys in (("missing", missing), ("unexpected", unexpected))
             if keys
         ]
-        raise DataError("; ".join(parts), where, "is it another model, or --model-arg?")
+        raise DataError("; ".join(parts), where, "is it another model, or `model_arg=`?")
     return kept
 
 
@@ -187,6 +187,6 @@ def _cast(name: str, tensor: Tensor, target: Tensor, where: str) -> Tensor:
         cast = tensor.to(target.dtype)
     if not torch.isfinite(cast).all():
         raise DataError(
-            f"{name} does not fit into {target.dtype}".replace("torch.", ""), where, "use --dtype float64"
+            f"{name} does not fit into {target.dtype}".replace("torch.", ""), where, "use `dtype='float64'`"
         )
     return cast

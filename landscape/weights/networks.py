@@ -85,7 +85,7 @@ def choose(content: Any, key: str | None, where: str) -> Network:
                 else DataError(
                     f"it holds {len(found)} networks: {enumerated([shown(n) for n in found], _SHOWN)}",
                     where,
-                    "choose one with --key NAME",
+                    "choose one with `key=NAME`",
                 )
             )
         return _network(*usual, found, where)
@@ -95,7 +95,7 @@ def choose(content: Any, key: str | None, where: str) -> Network:
     if place is not None:
         if isinstance(place, list):
             names = enumerated([shown(n) for n in place], _SHOWN)
-            raise UsageError(f"{len(place)} networks answer to {key!r}: {names}", where, "write --key in full")
+            raise UsageError(f"{len(place)} networks answer to {key!r}: {names}", where, "write `key=` in full")
         return _network(place, found[place], found, where)
     inside = usual or (next(iter(found.items())) if len(found) == 1 else None)
     if inside is not None:
@@ -108,7 +108,7 @@ def choose(content: Any, key: str | None, where: str) -> Network:
     known = [shown(n or "(the whole file)") for n in found]
     if inside is not None:
         known += sorted({shown(_text(k).partition(".")[0]) for k, v in inside[1].items() if isinstance(v, Tensor)})
-    raise unknown_name("network", key, known, f"--key, {where}")
+    raise unknown_name("network", key, known, f"`key=`, {where}")
 
 
 def _network(place: str, mapping: Mapping[Any, Any], found: Mapping[str, Any], where: str) -> Network:

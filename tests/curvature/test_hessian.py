@@ -228,7 +228,7 @@ def test_unused_parameters_are_listed():
 def test_what_did_not_converge_is_an_error_that_keeps_the_numbers():
     problem = problem_of(small_mlp(), domain_data())
     with pytest.raises(
-        NotConverged, match=r"2 of 2 eigenpairs.*above 1e-09 \(after 3 products\).*--allow-partial"
+        NotConverged, match=r"2 of 2 eigenpairs.*above 1e-09 \(after 3 products\).*`allow_partial=True`"
     ) as caught:
         hessian(problem, top=2, tol=1e-9, max_products=3)
     assert caught.value.exit_code == 4

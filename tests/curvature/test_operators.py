@@ -70,7 +70,7 @@ def test_every_operator_is_its_matrix(kind: str, memory: int | None):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_that_gives_only_the_mean_has_the_same_matrices(kind: str):
     if kind == "fisher":
-        with pytest.raises(UsageError, match=r"no likelihood known here.*--operator.*use ggn"):
+        with pytest.raises(UsageError, match=r"no likelihood known here.*`operator=`.*use ggn"):
             operator_of(problem_of(small_mlp(), domain_data(), mean_cross_entropy), kind)
         return
     a = operator_of(problem_of(small_mlp(), domain_data(), batch_size=8), kind).dense()
@@ -358,7 +358,7 @@ def test_six_equal_tokens_are_one_example_six_times():
 
 
 def test_a_unit_that_nobody_knows_is_refused():
-    with pytest.raises(UsageError, match=r"hessian has no gradients of single examples.*--unit"):
+    with pytest.raises(UsageError, match=r"hessian has no gradients of single examples.*`unit=`"):
         HessianSpec(unit="prediction")
     with pytest.raises(UsageError, match="'token'"):
         HessianSpec(operator="empirical-fisher", unit="token")
@@ -367,5 +367,5 @@ def test_a_unit_that_nobody_knows_is_refused():
         return F.cross_entropy(output.transpose(1, 2), target, reduction="none").mean(1)
 
     x, y = torch.zeros(4, 6, dtype=torch.long), torch.zeros(4, 6, dtype=torch.long)
-    with pytest.raises(UsageError, match=r"does not say what each prediction weighs.*--unit example"):
+    with pytest.raises(UsageError, match=r"does not say what each prediction weighs.*`unit='example'`"):
         operator_of(problem_of(Tokens(), (x, y), own), "empirical-fisher", unit="prediction").dense()

@@ -93,7 +93,7 @@ def test_a_penalty_adds_to_hessian_and_gauss_newton() -> None:
 
 def test_what_needs_one_output_is_refused() -> None:
     problem = Problem(seeded(TwoHeads), (X, Y), loss, device="cpu")
-    with pytest.raises(UsageError, match=r"2 outputs.*--unit example"):
+    with pytest.raises(UsageError, match=r"2 outputs.*`unit='example'`"):
         operator_of(problem, "empirical-fisher", unit="prediction").dense()
     with pytest.raises(UsageError, match="is no likelihood known here"):
         operator_of(problem, "fisher")
@@ -112,5 +112,5 @@ class OwnLoss(nn.Module):
 def test_no_silent_zero_where_a_network_gives_its_loss() -> None:
     y = Y["kind"]
     problem = Problem(seeded(OwnLoss), ({"x": X, "labels": y}, y), lambda o, t: o["loss"], device="cpu")
-    with pytest.raises(UsageError, match=r"no row per example.*--operator hessian"):
+    with pytest.raises(UsageError, match=r"no row per example.*`operator='hessian'`"):
         operator_of(problem, "ggn").dense()

@@ -154,7 +154,7 @@ def test_gaussian_domains_are_seeded():
     "options", [{"overlap": 1.5}, {"overlap": -0.1}, {"dims": 2, "domains": 3}, {"n": 0}, {"test_fraction": 1.0}]
 )
 def test_impossible_gaussians(options: dict):
-    with pytest.raises(UsageError, match="--data-arg") as caught:
+    with pytest.raises(UsageError, match="`data_arg=`") as caught:
         gaussian_domains(**options)
     assert caught.value.exit_code == 2
 
@@ -188,8 +188,8 @@ def test_all_splits_share_one_list_of_domains():
 def test_data_without_domains():
     splits = Splits({"train": pair(), "val": pair()})
     assert splits.domains is None
-    with pytest.raises(UsageError, match=r"the data has no domains \(--holdout\)"):
-        splits.check_domains(("a",), "--holdout")
+    with pytest.raises(UsageError, match=r"the data has no domains \(`holdout=`\)"):
+        splits.check_domains(("a",), "`holdout=`")
 
 
 def test_refusals_list_what_there_is():
@@ -198,8 +198,8 @@ def test_refusals_list_what_there_is():
     with pytest.raises(DataError, match="it returned a tuple"):
         Splits(pair(), "my.py:data")
     splits = Splits({"train": {"art": pair()}, "val": {"art": pair()}})
-    with pytest.raises(UsageError, match=r"unknown split 'test' \(--split\).*there is: train, val") as caught:
+    with pytest.raises(UsageError, match=r"unknown split 'test' \(`split=`\).*there is: train, val") as caught:
         splits.split("test")
     assert caught.value.exit_code == 2
-    with pytest.raises(UsageError, match=r"unknown domain 'arts' \(--domain\): did you mean 'art'"):
-        splits.check_domains(("arts",), "--domain")
+    with pytest.raises(UsageError, match=r"unknown domain 'arts' \(`domain=`\): did you mean 'art'"):
+        splits.check_domains(("arts",), "`domain=`")

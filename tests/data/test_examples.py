@@ -165,7 +165,7 @@ def test_the_order_leaves_global_generators_alone():
 
 
 def test_more_examples_than_there_are():
-    with pytest.raises(UsageError, match=r"43 examples were asked for, there are 42 \(--examples\)") as caught:
+    with pytest.raises(UsageError, match=r"43 examples were asked for, there are 42 \(`examples=`\)") as caught:
         Examples.of(domain_data()).subset(43, 0)
     assert caught.value.exit_code == 2
 

@@ -213,7 +213,7 @@ def test_images_of_unequal_size_need_a_size(tree: Path):
     [{"size": 0}, {"size": [4]}, {"size": "big"}, {"normalize": "cifar"}, {"holdout_fraction": 1.0}],
 )
 def test_impossible_options(tree: Path, options: dict):
-    with pytest.raises(UsageError, match=f"{next(iter(options))}=.*--data-arg"):
+    with pytest.raises(UsageError, match=f"{next(iter(options))}=.*`data_arg=`"):
         domain_folders(str(tree), **options)
 
 

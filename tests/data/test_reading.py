@@ -388,7 +388,7 @@ STREAMS = {
 @pytest.mark.parametrize("kind", STREAMS)
 def test_streams_are_read_as_far_as_asked(kind: str):
     make = STREAMS[kind]
-    with pytest.raises(UsageError, match=r"can be gone through.*--examples N.*Examples.of\(data, first=N\).*islice"):
+    with pytest.raises(UsageError, match=r"can be gone through.*`examples=N`.*Examples.of\(data, first=N\).*islice"):
         Examples.of({"a": make()})
     before = random.getstate()
     examples = Examples.of(make(), first=10)

@@ -193,9 +193,9 @@ def test_curves_are_the_points_of_the_checkpoints(tmp_path: Path):
 
 def test_refusals():
     problem = problem_of(small_mlp(), domain_data())
-    with pytest.raises(UsageError, match=r"at least two checkpoints.*--save-every"):
+    with pytest.raises(UsageError, match=r"at least two checkpoints.*`save_every=`"):
         domains(problem, curves=True)
-    with pytest.raises(UsageError, match="--m belongs to --sharpness"):
+    with pytest.raises(UsageError, match="`m=` belongs to `sharpness=True`"):
         DomainsSpec(m=3)
     with pytest.raises(UsageError, match=r"rho=0\.0"):
         DomainsSpec(sharpness=True, rho=0.0)

@@ -419,7 +419,7 @@ def test_what_no_form_excludes_is_an_error_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="residuals"):  # of no file: a fault of ours keeps its own name
         render("eigenvalues", [own], tmp_path)
     stored = Result.load(own.save(tmp_path / "a.nc"))
-    with pytest.raises(DataError, match=r"cannot be shown: KeyError.*residuals.*a\.nc.*--force"):
+    with pytest.raises(DataError, match=r"cannot be shown: KeyError.*residuals.*a\.nc.*`force=True`"):
         render("eigenvalues", [stored], tmp_path)
 
 

@@ -441,15 +441,15 @@ def test_commands_take_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert history.data["gradient_alignment_cosine"].shape == (3,)
     assert landscape.render("training", [history], tmp_path / "figures", formats=("png",))
     bare = train(tmp_path / "bare")
-    with pytest.raises(UsageError, match=r"record of this loop does not say its data \(--data\)"):
+    with pytest.raises(UsageError, match=r"record of this loop does not say its data \(`data=`\)"):
         landscape.open(bare)
-    with pytest.raises(UsageError, match=r"does not say its loss \(--loss\)"):
+    with pytest.raises(UsageError, match=r"does not say its loss \(`loss=`\)"):
         landscape.open(bare, data=f"{mine}:data")
-    with pytest.raises(UsageError, match=r"does not say its model \(--model\)"):
+    with pytest.raises(UsageError, match=r"does not say its model \(`model=`\)"):
         landscape.open(bare, data=f"{mine}:data", loss="cross_entropy")
     named = {"data": f"{mine}:data", "loss": "cross_entropy", "model": f"{mine}:network"}
     assert landscape.open(bare, **named).n_examples == 24
     # A stranger's record makes no code run: exactly this file has to be named first.
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "stranger"))
-    with pytest.raises(UsageError, match="--trust-run"):
+    with pytest.raises(UsageError, match="`trust=True`"):
         landscape.open(told)

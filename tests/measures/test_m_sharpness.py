@@ -243,7 +243,7 @@ def test_default_block_sizes_per_domain_are_those_that_fit():
 
 def test_refusals():
     problem = problem_of(small_mlp(), domain_data())
-    with pytest.raises(UsageError, match=r"m=43 exceeds the 42 examples.*--m") as caught:
+    with pytest.raises(UsageError, match=r"m=43 exceeds the 42 examples.*`m=`") as caught:
         sharpness(problem, m=(43,))
     assert caught.value.exit_code == 2
     with pytest.raises(UsageError, match=r"unknown measure 'm-sharp'.*did you mean 'm-sharpness'"):
@@ -253,7 +253,7 @@ def test_refusals():
         (torch.zeros(3, 1).double(), torch.zeros(3).double()),
         lambda o, t: (o.sum(1) * 300).exp(),
     )
-    with pytest.raises(NumericalError, match=r"m=3, rho=5 is inf.*--rho") as caught:
+    with pytest.raises(NumericalError, match=r"m=3, rho=5 is inf.*`rho=`") as caught:
         sharpness(blown, m=(3,), rho=(5.0,))
     assert caught.value.exit_code == 4
 

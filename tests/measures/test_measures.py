@@ -378,7 +378,7 @@ def test_distance_from_start(tmp_path):
     flats = [nn.utils.parameters_to_vector(m.parameters()).detach() for m in (model, start)]
     found = row(problem, "distance-from-start", start=str(tmp_path / "start.pt"))
     assert found["value"] == pytest.approx(float((flats[0] - flats[1]).norm()), rel=1e-12)
-    with pytest.raises(UsageError, match=r"not known.*--start"):
+    with pytest.raises(UsageError, match=r"not known.*`start=`"):
         rows(problem, "distance-from-start")
 
 
@@ -428,11 +428,11 @@ def test_disjoint_subsets_give_mean_and_standard_error():
 
 def test_a_flag_that_no_measure_uses_is_refused():
     for options, flag in (
-        ({"measure": ("fisher-rao",), "rho": (0.1,)}, "--rho"),
-        ({"measure": ("gradient-norm",), "p": "inf"}, "--p"),
-        ({"measure": ("keskar",), "adaptive": True}, "--adaptive"),
-        ({"eta": 0.1}, "--eta"),
-        ({"measure": ("gradient-norm",), "blocks": "stratified"}, "--blocks"),
+        ({"measure": ("fisher-rao",), "rho": (0.1,)}, "`rho=`"),
+        ({"measure": ("gradient-norm",), "p": "inf"}, "`p=`"),
+        ({"measure": ("keskar",), "adaptive": True}, "`adaptive=`"),
+        ({"eta": 0.1}, "`eta=`"),
+        ({"measure": ("gradient-norm",), "blocks": "stratified"}, "`blocks=`"),
     ):
         with pytest.raises(UsageError, match=f"{flag} is used by none of the chosen measures"):
             SharpnessSpec(**options)

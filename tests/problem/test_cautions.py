@@ -38,7 +38,7 @@ BINARY = {
     "loss", ["cross_entropy", "nll", F.cross_entropy, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="none")]
 )
 def test_a_softmax_over_one_output_is_refused_with_the_fix(targets: str, loss):
-    with pytest.raises(DataError, match=r"one output.*always 1 and the loss always 0.*use --loss bce_with_logits"):
+    with pytest.raises(DataError, match=r"one output.*always 1 and the loss always 0.*use `loss='bce_with_logits'`"):
         problem_of(small_mlp(classes=1), (X, BINARY[targets]), loss)
 
 
@@ -154,7 +154,7 @@ IMAGENET = NORMALIZATIONS["imagenet"]
     [
         (OfTimm(), "none", "timm says mean (0.5, 0.5, 0.5) and deviation (0.5, 0.5, 0.5)"),
         (OfTimm(), "imagenet", "they come with normalize=imagenet: normalise them in a data callable"),
-        (OfTimm(*IMAGENET), "none", "they come with normalize=none: --data-arg normalize=imagenet"),
+        (OfTimm(*IMAGENET), "none", "they come with normalize=none: `data_arg='normalize=imagenet'`"),
         (OfTimm(*IMAGENET), "imagenet", None),
         (OfTimm((0.0,) * 3, (1.0,) * 3), "none", None),
         (OfTorchvision(), "none", "torchvision says mean (0.485, 0.456, 0.406)"),

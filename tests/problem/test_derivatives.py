@@ -416,7 +416,7 @@ def test_products_of_saturated_probabilities_are_said_to_be_rounded():
         labels = model(x).argmax(1)
         model[2].weight.mul_(100)
         model[2].bias.mul_(100)
-    with pytest.raises(NumericalError, match=r"they are rounded: .* use --dtype float64"):
+    with pytest.raises(NumericalError, match=r"they are rounded: .* use `dtype='float64'`"):
         hessian(Problem(model, (x, labels), device="cpu"), top=1)
     assert hessian(Problem(model, (x, labels), device="cpu", dtype="float64"), top=1)["symmetry_error"] < 1e-9
 

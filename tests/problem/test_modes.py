@@ -40,7 +40,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_whatever_draws_is_named():
-    with pytest.raises(UsageError, match=r"drop draws random numbers.*--mode train.*--replay-seed N") as caught:
+    with pytest.raises(UsageError, match=r"drop draws random numbers.*`mode='train'`.*`replay_seed=N`") as caught:
         problem_of(Dropping(), data(), mode="train")
     assert caught.value.exit_code == 2
 
@@ -126,11 +126,11 @@ def test_a_copy_is_hooked_once_and_an_error_leaves_no_trace():
 
 
 def test_a_micro_batch_of_one_has_no_statistics():
-    with pytest.raises(UsageError, match=r"BatchNorm has no statistics of 1 example.*--batch-size"):
+    with pytest.raises(UsageError, match=r"BatchNorm has no statistics of 1 example.*`batch_size=`"):
         problem_of(Normed(), data(), batch_size=41, mode="train").evaluate()
 
 
 def test_micro_batches_are_never_halved_unasked():
     problem = problem_of(Normed(), data(), mode="train")
-    with pytest.raises(ResourceError, match="give a smaller --batch-size"):
+    with pytest.raises(ResourceError, match="give a smaller `batch_size=`"):
         problem.shrink_after(RuntimeError(OUT_OF_MEMORY))

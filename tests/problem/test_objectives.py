@@ -165,7 +165,7 @@ def _flat(output: dict[str, Tensor]) -> Tensor:
 
 def test_gauss_newton_of_an_objective_in_one_piece_is_refused():
     with pytest.raises(
-        UsageError, match=r"cannot be had apart.*--operator hessian, or give the objective two halves"
+        UsageError, match=r"cannot be had apart.*`operator='hessian'`, or give the objective two halves"
     ):
         operator_of(problem_of(contrastive()), "ggn")
     with pytest.raises(UsageError, match="made of single examples"):
@@ -366,7 +366,7 @@ def test_running_statistics_that_move_are_found():
         ({"loss": "mse"}, "the objective is the loss"),
         ({"batch_size": 3}, "ready-made batch is the unit"),
         ({"loss_over": "batch"}, r"\(mean, 1\)"),
-        ({"weight_decay": -1.0}, "weight-decay"),
+        ({"weight_decay": -1.0}, "weight_decay"),
     ],
 )
 def test_what_an_objective_decides_is_not_said_twice(options: dict[str, Any], words: str):

@@ -188,7 +188,7 @@ def test_params_selects_a_block_of_the_hessian():
 
 def test_params_that_select_nothing_list_what_there_is():
     model, x, y, _ = oracle_4a()
-    with pytest.raises(UsageError, match=r"'conv'.*--params.*0\.weight, 0\.bias, 2\.weight, 2\.bias") as caught:
+    with pytest.raises(UsageError, match=r"'conv'.*`params=`.*0\.weight, 0\.bias, 2\.weight, 2\.bias") as caught:
         problem_of(model, (x, y), params="conv")
     assert caught.value.exit_code == 2
     with pytest.raises(UsageError, match=r"'\('.*no regular expression"):
@@ -625,6 +625,6 @@ def test_a_device_that_is_absent_is_never_replaced_silently():
     assert pick_device("cpu") == torch.device("cpu")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(UsageError, match=r"CUDA is not available.*--device cuda.*--device cpu") as caught:
+    with pytest.raises(UsageError, match=r"CUDA is not available.*`device='cuda'`.*`device='cpu'`") as caught:
         Problem(small_mlp(), domain_data(), device="cuda")
     assert caught.value.exit_code == 2

@@ -85,7 +85,7 @@ COUPLED = [weighted, weighted_float32, summed, infonce, infonce_each, dice, root
 @pytest.mark.parametrize("loss", COUPLED, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("batch_size", [2000, None, 100, 10])
 def test_a_loss_that_is_no_mean_is_refused_whatever_the_micro_batches(loss: Callable[..., Tensor], batch_size: Any):
-    with pytest.raises(UsageError, match=r"is no mean over examples.*one loss per example.*--loss-over batch"):
+    with pytest.raises(UsageError, match=r"is no mean over examples.*one loss per example.*`loss_over='batch'`"):
         problem_of(linear(), sorted_data(), loss, batch_size=batch_size)
 
 
@@ -219,7 +219,7 @@ def test_generalised_gauss_newton_over_batches():
 @pytest.mark.parametrize("operator", ["empirical-fisher", "gradient-covariance"])
 def test_what_is_made_of_single_examples_is_refused_over_batches(operator: str):
     problem = problem_of(linear(), sorted_data(20), infonce, loss_over="batch", batch_size=8)
-    with pytest.raises(UsageError, match=r"is made of single examples.*--loss-over batch"):
+    with pytest.raises(UsageError, match=r"is made of single examples.*`loss_over='batch'`"):
         landscape.hessian(problem, top=1, operator=operator)
     for measure in ("fisher-rao", "input-sharpness"):
         with pytest.raises(UsageError, match="is made of single examples"):
@@ -261,7 +261,7 @@ COUPLINGS = {
 
 @pytest.mark.parametrize("way", COUPLINGS)
 def test_a_network_that_couples_examples_is_refused(way: str):
-    with pytest.raises(UsageError, match=r"depends on the others in its batch.*--loss-over batch"):
+    with pytest.raises(UsageError, match=r"depends on the others in its batch.*`loss_over='batch'`"):
         problem_of(Coupled(COUPLINGS[way]), domain_data())
     over = problem_of(Coupled(COUPLINGS[way]), domain_data(), loss_over="batch", batch_size=9)
     assert np.isfinite(over.loss())

@@ -191,5 +191,5 @@ def test_each_process_has_its_own_gpu(monkeypatch):
     with pytest.raises(UsageError, match="cannot share one GPU"):
         distributed.own_gpu(0)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(UsageError, match=r"2 GPU\(s\) on this machine.*--device cpu"):
+    with pytest.raises(UsageError, match=r"2 GPU\(s\) on this machine.*`device='cpu'`"):
         distributed.own_gpu(None)

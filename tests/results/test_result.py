@@ -115,7 +115,7 @@ def test_labels(record: dict, label: str, seed: int | None):
 def test_what_is_no_result(tmp_path: Path, content: bytes):
     file = tmp_path / "broken.nc"
     file.write_bytes(content)
-    with pytest.raises(DataError, match=r"no stored result.*broken.nc.*--force") as caught:
+    with pytest.raises(DataError, match=r"no stored result.*broken.nc.*`force=True`") as caught:
         Result.load(file)
     assert caught.value.exit_code == 3
 

@@ -149,7 +149,7 @@ def test_sizes_and_changes():
     assert {(c.spec.epochs, c.spec.lr, c.spec.data) for c in changed.cells} == {(7, 0.3, "digits")}
     with pytest.raises(UsageError, match=r"no tiny size.*add \[tiny\]"):
         read(BASE, size="tiny")
-    with pytest.raises(UsageError, match=r"'epochs' changes nothing.*--set train\.epochs=3"):
+    with pytest.raises(UsageError, match=r"'epochs' changes nothing.*`changes='train\.epochs=3'`"):
         read(BASE, changes=("epochs",))
 
 
@@ -166,7 +166,7 @@ def test_a_few_models_are_spread_over_the_study():
         ("[train]", "[trian]", r"unknown key 'trian' \(my.toml\): did you mean 'train'"),
         ("epochs = 2", "epoch = 2", r"unknown key 'epoch' \(my.toml.*did you mean 'epochs'"),
         ("epochs = 2", 'epochs = "2"', r"epochs = '2' has the wrong type \(my.toml\): expected a whole number"),
-        ("epochs = 2", "epochs = 0", r"epochs=0 \(my.toml, --epochs\): expected a number >= 1"),
+        ("epochs = 2", "epochs = 0", r"epochs=0 \(my.toml, `epochs=`\): expected a number >= 1"),
         ("epochs = 2", "seed = [1]", r"seed does not belong into a study's \[train\] \(my.toml\): use \[seeds\]"),
         ("epochs = 2", "leave_one_out = true", r"use \[grid\] holdout"),
         ("epochs = 2", "lam = 0.1", r"lam is used by none of the optimizers \(my.toml\): it belongs to disam"),
@@ -179,7 +179,7 @@ def test_a_few_models_are_spread_over_the_study():
         ("init = [0, 1]", "inits = [0]", r"unknown key 'inits' \(my.toml, \[seeds\]\)"),
         ('kind = "sharpness"', 'kind = "sharpnes"', "unknown kind 'sharpnes'.*did you mean 'sharpness'"),
         ("m = [16]", "mm = [16]", r"unknown key 'mm' \(my.toml, analyses\[0\]\)"),
-        ("m = [16]", "m = [0]", r"m=0 \(my.toml, analyses\[0\], --m\)"),
+        ("m = [16]", "m = [0]", r"m=0 \(my.toml, analyses\[0\], `m=`\)"),
         ('"m-sharpness"]', '"n-sharpness"]', "unknown measure 'n-sharpness'"),
         ("m = [16]", "seed = 3", r"an analysis has no seed of its own \(my.toml, analyses\[0\]\)"),
         ("m = [16]", 'checkpoint = "first"', "checkpoint = 'first'.*expected last, start, best"),
@@ -192,7 +192,7 @@ def test_a_few_models_are_spread_over_the_study():
         ("[grid]", "[random]\ndraws = 2\nlr = { normal = [0, 1] }\n[grid]", "expected { choice | uniform"),
         ("[grid]", "[random]\ndraws = 2\nlr = { log_uniform = [0, 1] }\n[grid]", "positive for a logarithm"),
         ("[grid]", "[pretrain]\nmodel = 'mlp'\n[grid]", r"model does not belong into \[pretrain\]"),
-        ("[grid]", "[pretrain]\nlr = -1\n[grid]", r"lr=-1\.0 \(my.toml, \[pretrain\], --lr\)"),
+        ("[grid]", "[pretrain]\nlr = -1\n[grid]", r"lr=-1\.0 \(my.toml, \[pretrain\], `lr=`\)"),
         ("epochs = 2", "init = 'w.pt'\n[pretrain]\nepochs = 1", r"init stands beside \[pretrain\]"),
         ("[seeds]", "[report]\noutcome = 3\n[seeds]", r"unknown key 'outcome' \(my.toml, \[report\]\)"),
         ("[seeds]", "[report]\nbootstrap = 3\n[seeds]", r"bootstrap = 3 \(.*: expected a whole number >= 100"),
@@ -206,7 +206,7 @@ def test_errors_are_one_line_that_names_file_and_key(before: str, after: str, me
 
 
 def test_an_arm_that_names_a_setting_its_optimizer_lacks_is_refused():
-    with pytest.raises(UsageError, match=r"--rho is used by none.*\(my.toml, arm 'plain'"):
+    with pytest.raises(UsageError, match=r"`rho=` is used by none.*\(my.toml, arm 'plain'"):
         read('name = "x"\n[[arms]]\nname = "plain"\nrho = 0.1\n')
 
 

@@ -169,7 +169,7 @@ def test_what_diverges_is_recorded_and_stops_nothing(tmp_path: Path, tiny: str):
     now = run(experiment, folder)
     assert (now["done"], now["failed"]) == (2, 2)
     assert {f["what"] for f in now["failures"]} == {"training"}
-    assert all("step" in f["reason"] and "lower --lr" in f["reason"] for f in now["failures"])
+    assert all("step" in f["reason"] and "lower `lr=`" in f["reason"] for f in now["failures"])
     table = collect(experiment, folder)
     assert {d["arm"] for d in table.dropped} == {"sgd", "sam"}
     assert all(d["reason"].startswith("the training failed: ") for d in table.dropped)

@@ -228,7 +228,7 @@ def test_leave_one_domain_out_looks_at_other_domains_only(train):
     ("options", "message"),
     [
         ({"select": "oracle"}, "only the last checkpoint to select"),
-        ({"select": "leave-one-domain-out"}, "add --leave-one-out"),
+        ({"select": "leave-one-domain-out"}, "add `leave_one_out=True`"),
         ({"leave_one_out": True, "holdout": ("a",)}, "drop one of the flags"),
         ({"m": 4, "accumulate": 2, "optimizer": ("sam",)}, "both cut the batch"),
         ({"optimizer": ("sam",), "m": 17}, "17 is more than the 16 examples of a batch"),
@@ -324,7 +324,7 @@ def test_validation_that_cannot_be_set_aside_is_refused(train, problem_file: Pat
     assert run.spec["batch_size"] == 54
     made = problem_file.with_name("with_val.py")
     made.write_text(problem_file.read_text() + "\n\ndef more():\n    return {**data(), 'val': data()['test']}\n")
-    with pytest.raises(UsageError, match=r"split val of its own.*--validation"):
+    with pytest.raises(UsageError, match=r"split val of its own.*`validation=`"):
         train("own", data=f"{made}:more", validation=0.5)
     (chosen,) = train("own", data=f"{made}:more", average="swad", save_every="2steps")
     assert chosen.spec["validation"] is None

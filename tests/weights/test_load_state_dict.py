@@ -100,7 +100,7 @@ def test_a_head_alone_needs_params_that_say_so(caplog: pytest.LogCaptureFixture)
     head = {k: v for k, v in renamed("").items() if k.startswith("2.")}
     assert "6 missing key(s)" in refusal(head)
     assert "6 missing key(s)" in refusal(head, subset="weight|bias|running")
-    assert "6 tensors outside --params keep the values" in fit(head, caplog, subset="2.0.")
+    assert "6 tensors outside `params=` keep the values" in fit(head, caplog, subset="2.0.")
     assert "1 unexpected" in refusal({**head, "other": torch.zeros(1)}, subset="2.0.")
 
 

@@ -58,10 +58,10 @@ def test_a_natural_name_finds_the_network(content: Any, key: str | None, expecte
 @pytest.mark.parametrize(
     ("content", "key", "kind", "message"),
     [
-        ({"teacher": state(1), "student": state(2)}, None, DataError, r"2 networks: teacher, student.*--key NAME"),
+        ({"teacher": state(1), "student": state(2)}, None, DataError, r"2 networks: teacher, student.*`key=NAME`"),
         ({"a_ema": state(1), "b_ema": state(2)}, "ema", UsageError, r"2 networks answer to 'ema': a_ema, b_ema"),
         ({"model": state(1), "ema": state(2)}, "emma", UsageError, r"did you mean 'ema'.*there is: model, ema"),
-        (state(1), "ema", UsageError, r"unknown network 'ema' \(--key, .*c.pt\)"),
+        (state(1), "ema", UsageError, r"unknown network 'ema' \(`key=`, .*c.pt\)"),
         ({"epoch": 3}, "ema", DataError, r"no weights found in it; it holds: epoch"),
         (
             {**state(1, "student."), **state(2, "teacher.")},

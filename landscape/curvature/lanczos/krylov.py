@@ -129,7 +129,7 @@ class Krylov:
             raise NumericalError(
                 "a curvature product is not finite",
                 f"product {self.products} of the eigenvalue computation",
-                "check the weights and the data, or use --dtype float64",
+                "check the weights and the data, or use `dtype='float64'`",
             )
         column = numbers[: total * self.pending].reshape(total, self.pending)
         self.coupling = numbers[total * self.pending :].reshape(len(following), self.pending).copy()

@@ -29,7 +29,7 @@ def stored_start(path: str, problem: Problem) -> Tensor:
     """
     result = Result.load(path)
     if result.kind != "hessian":
-        raise UsageError(f"this is a {result.kind} result", f"--warm-start {path}", "name a hessian result")
+        raise UsageError(f"this is a {result.kind} result", f"`warm_start={path!r}`", "name a hessian result")
     file = Path(path).absolute().with_suffix(".safetensors")
     try:
         stored = load_file(file)
@@ -43,8 +43,8 @@ def stored_start(path: str, problem: Problem) -> Tensor:
         if any(p is None or tuple(p.shape) != s for p, s in zip(parts, problem.space.shapes, strict=True)):
             raise UsageError(
                 "its eigenvectors belong to other parameters",
-                f"--warm-start {path}",
-                "name a result of the same network and the same --params",
+                f"`warm_start={path!r}`",
+                "name a result of the same network and the same `params=`",
             )
         total += torch.cat([p.reshape(-1).double() for p in parts if p is not None])
     if not bool(torch.isfinite(total).all()) or float(torch.linalg.vector_norm(total)) == 0:

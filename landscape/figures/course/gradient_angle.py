@@ -21,7 +21,7 @@ class _Course(Want):
         return any(r.data[QUANTITY].size > 1 for r in results)
 
 
-WANTS = _Course("training", "train with `--probe gradient-alignment`", QUANTITY, frozenset())
+WANTS = _Course("training", "train with ``probe='gradient-alignment'``", QUANTITY, frozenset())
 
 
 @styled

@@ -39,7 +39,7 @@ class _Probed(Want):
         return result.kind == self.kind and any(q in result.data for q in QUANTITIES)
 
 
-WANTS = _Probed("training", "train with `--probe surrogate-gap gradient-alignment`", "", frozenset())
+WANTS = _Probed("training", "train with ``probe=('surrogate-gap', 'gradient-alignment')``", "", frozenset())
 
 
 @styled

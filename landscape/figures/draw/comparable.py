@@ -88,7 +88,7 @@ def along(results: Sequence[Result], direction: str | None) -> list[Result]:
     fit = {i for i, kinds in found.items() if any(direction in (k, k.partition(":")[0]) for k in kinds)}
     if found and not fit:
         there = ", ".join(sorted({k for kinds in found.values() for k in kinds})) or "none that is recorded"
-        raise UsageError(f"no surface is cut along {direction!r}", "--direction", f"there is: {there}")
+        raise UsageError(f"no surface is cut along {direction!r}", "`direction=`", f"there is: {there}")
     return [r for r in results if id(r) not in found or id(r) in fit]
 
 

@@ -68,11 +68,11 @@ class Style:
 
     def __post_init__(self) -> None:
         if self.venue not in VENUES:
-            raise unknown_name("venue", self.venue, VENUES, "--venue")
+            raise unknown_name("venue", self.venue, VENUES, "`venue=`")
         if self.columns not in (1, 2):
-            raise UsageError(f"a figure is 1 or 2 columns wide, not {self.columns}", "--columns", "choose 1 or 2")
+            raise UsageError(f"a figure is 1 or 2 columns wide, not {self.columns}", "`columns=`", "choose 1 or 2")
         if self.height not in ("log", "linear"):
-            raise UsageError(f"a surface is log or linear, not {self.height}", "--height", "choose log or linear")
+            raise UsageError(f"a surface is log or linear, not {self.height}", "`height=`", "choose log or linear")
 
     @property
     def width(self) -> float:

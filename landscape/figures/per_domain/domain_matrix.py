@@ -33,7 +33,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     """Draw a row of matrices for the gradients' cosines, and one for the sharpness across domains.
 
     What to read: above, blue pairs of domains pull the same way, red ones against each other; a step for one raises
-    the other's loss. Below (with ``--sharpness``), how much a column's loss rises at a row's ascent step: a bright
+    the other's loss. Below (with ``sharpness``), how much a column's loss rises at a row's ascent step: a bright
     diagonal with dark neighbours is sharpness of single domains that the pooled loss does not show. Domains marked
     with * were held out. Several seeds: the mean over them.
     """

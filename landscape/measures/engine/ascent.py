@@ -74,7 +74,7 @@ def auto_pgd(steps: int) -> Climb:
 
     def climb(group: Group, centre: Tensor, before: Tensor, gradient: Tensor, ball: NormBall) -> Tensor:
         if ball.p == "1":
-            raise UsageError("Auto-PGD is for p = 2 and inf", "--p 1", "use --maximizer ascent")
+            raise UsageError("Auto-PGD is for p = 2 and inf", "`p=1`", "use `maximizer='ascent'`")
         u = torch.zeros_like(gradient)
         g = ball.to_coordinates(gradient)
         previous, loss = u, before

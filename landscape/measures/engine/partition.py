@@ -51,11 +51,11 @@ def partition(problem: Problem, m: int, seed: int, how: str = "random") -> list[
     examples = problem.examples
     if problem.loss_over == "batch":
         if m != problem.batch_size:
-            fix = f"use --m {problem.batch_size}"
-            raise UsageError(f"m={m} is not the {problem.batch_size} examples of a batch", "--loss-over batch", fix)
+            fix = f"use `m={problem.batch_size!r}`"
+            raise UsageError(f"m={m} is not the {problem.batch_size} examples of a batch", "`loss_over='batch'`", fix)
         return [np.arange(a, b) for a, b in examples.cuts(m, within_domains=True)]
     if m > len(examples):
-        raise UsageError(f"m={m} exceeds the {len(examples)} examples", "--m", "use a smaller m")
+        raise UsageError(f"m={m} exceeds the {len(examples)} examples", "`m=`", "use a smaller m")
     found, weights = blocks(_order(problem, seed, how), m), problem.example_weights()
     if weights is None:
         return found
@@ -94,7 +94,7 @@ def subsets(problem: Problem, count: int, seed: int) -> list[Problem]:
         return [problem]
     if count > problem.n_examples:
         raise UsageError(
-            f"{count} subsets of {problem.n_examples} examples", "--subsets", "use fewer subsets or more --examples"
+            f"{count} subsets of {problem.n_examples} examples", "`subsets=`", "use fewer subsets or more `examples=`"
         )
     size = problem.n_examples // count
     order = problem.examples.stratified_order(seed)

@@ -77,7 +77,7 @@ def image_scale(model: nn.Module, facts: Mapping[str, Any], given: tuple[Any, An
     library, mean, deviation = wanted
     if len(mean) != len(given[0]) or torch.allclose(torch.tensor([mean, deviation]), torch.tensor(given), atol=1e-3):
         return []
-    fix = "--data-arg normalize=imagenet" if (mean, deviation) == _IMAGENET else "normalise them in a data callable"
+    fix = "`data_arg='normalize=imagenet'`" if (mean, deviation) == _IMAGENET else "normalise them in a data callable"
     return [
         f"{library} says mean {_shown(mean)} and deviation {_shown(deviation)} for the images of this network, they "
         f"come with normalize={facts['normalize']}: {fix}, unless the weights were trained so"

@@ -38,7 +38,7 @@ _ROWS = {torch.float32: 1e-3, torch.float64: 1e-6}
 _MORE = 30  # passes where random numbers are drawn that have made no difference
 _WAYS_OUT = (
     "return one loss per example, (n,), that does not look at the others; or take the mean over recorded batches of "
-    "--batch-size examples with --loss-over batch"
+    "`batch_size=` examples with `loss_over='batch'`"
 )
 
 
@@ -238,8 +238,8 @@ def _require_rows(problem: Problem, output: Any, few: Sequence[Batch], parts: Se
             raise UsageError(
                 f"the output for an example depends on the others in its batch: by {worst:.2g} of up to {size:.3g}",
                 type(problem.network).__name__,
-                "let the network look at each example alone; or take the mean over recorded batches of --batch-size "
-                "examples with --loss-over batch",
+                "let the network look at each example alone; or take the mean over recorded batches of `batch_size=` "
+                "examples with `loss_over='batch'`",
             )
 
 

@@ -47,7 +47,7 @@ def align(
     groups = exchangeable_units(problem.model, batch.inputs)
     if not groups:
         what = "no hidden units are known to be exchangeable in this model"
-        raise UsageError(what, "--align", "drop it: its forward cannot be traced, or uses operations not understood")
+        raise UsageError(what, "`align=`", "drop it: its forward cannot be traced, or uses operations not understood")
     names = problem.space.names
     target = {n: t.clone() for n, t in problem.space.named(problem.space.current()).items()}
     before = {**dict(zip(names, weights, strict=True)), **statistics}
@@ -126,7 +126,7 @@ def _change_of_loss(problem: Problem, before: Mapping[str, Tensor], after: Mappi
     if not change < 1e-3:
         raise NumericalError(
             f"the permuted network has loss {losses[1]:.6g} instead of {losses[0]:.6g}",
-            "--align",
-            "please report it; drop --align",
+            "`align=`",
+            "please report it; drop `align=`",
         )
     return change

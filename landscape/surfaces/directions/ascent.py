@@ -64,6 +64,6 @@ def _gradient(problem: Problem, kind: str) -> tuple[list[Tensor], float]:
     norm = float(torch.linalg.vector_norm(gradient.double()))
     if not 0 < norm < float("inf"):
         raise NumericalError(
-            f"the gradient's norm is {norm}, so {kind} is no direction", "--direction", "use another"
+            f"the gradient's norm is {norm}, so {kind} is no direction", "`direction=`", "use another"
         )
     return problem.space.split(gradient), norm

@@ -84,7 +84,7 @@ def train_bend(
             losses.append(float(loss))
             if not math.isfinite(losses[-1]):
                 what = f"the loss of the curve is {losses[-1]} at step {step + 1}"
-                raise NumericalError(what, f"--kind {spec.kind}", "lower --lr")
+                raise NumericalError(what, f"`kind={spec.kind!r}`", "lower `lr=`")
             rate = spec.lr * 0.5 * (1 + math.cos(math.pi * step / spec.steps))
             share = share_of_bend(spec.kind, t)
             for c, v, g in zip(bend, velocity, gradient, strict=True):

@@ -72,7 +72,7 @@ class Direction:
             NumericalError: If an entry is NaN or infinite.
         """
         if not all(bool(torch.isfinite(t).all()) for t in self.tensors):
-            raise NumericalError("the direction holds NaN or infinities", self.kind, "check the weights, or --dtype")
+            raise NumericalError("the direction holds NaN or infinities", self.kind, "check the weights, or `dtype=`")
         return self
 
 
@@ -120,6 +120,6 @@ def read_direction(problem: Problem, path: Path | str, number: int) -> Direction
         if name not in found or found[name].shape != shape:
             has = f"shape {tuple(found[name].shape)}" if name in found else "nothing"
             what = f"for {name} {shape} it holds {has}"
-            raise DataError(what, str(path), "it belongs to another model, or to other --params")
+            raise DataError(what, str(path), "it belongs to another model, or to other `params=`")
         tensors.append(found[name].to(problem.device, problem.dtype))
     return Direction(f"file:{Path(path).name}", tensors, axis=number - 1, facts={"file": str(path)}).require_finite()

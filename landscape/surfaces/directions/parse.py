@@ -81,5 +81,5 @@ def _eigenvectors(problem: Problem, count: int, seed: int, _: object) -> list[Di
 
 def _components(problem: Problem, count: int, _: int, snapshots: Sequence[Sequence[Snapshot]]) -> list[Direction]:
     if not snapshots:
-        raise UsageError("pca needs the checkpoints of a run", "--direction pca:1", "name run folders as targets")
+        raise UsageError("pca needs the checkpoints of a run", "`direction='pca:1'`", "name run folders as targets")
     return components(problem, snapshots, count)

@@ -42,7 +42,7 @@ class Snapshot:
         ``key`` says which of its networks, as `read_weights` understands it.
 
         Raises:
-            UsageError: If there is none, or parameters outside ``--params`` differ (they would have to move too).
+            UsageError: If there is none, or parameters outside ``params`` differ (they would have to move too).
             DataError: If it is damaged or does not fit.
         """
 
@@ -73,7 +73,7 @@ def _parts(model: Any, problem: Problem) -> tuple[list[Tensor], dict[str, Tensor
     other = [n for n in named if n not in moving and not torch.equal(named[n], fixed[n])]
     if other:
         what = f"the checkpoints differ in {len(other)} parameter(s) that do not move ({other[0]}, ...)"
-        raise UsageError(what, "--params", "drop --params: what lies between checkpoints needs all of them")
+        raise UsageError(what, "`params=`", "drop `params=`: what lies between checkpoints needs all of them")
     weights = [as_real(named[n].detach()) for n in problem.space.names]
     return weights, {k: s.detach() for k, s in running_statistics(model).items()}
 

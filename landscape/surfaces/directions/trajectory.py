@@ -65,7 +65,7 @@ def components(problem: Problem, runs: Sequence[Sequence[Snapshot]], count: int)
     rank = int((values > 1e-12 * max(values[0], 1e-300)).sum())
     if rank < count or values[0] == 0:
         what = f"{len(snapshots)} checkpoints span {rank} dimension(s), {count} are needed"
-        raise UsageError(what, "--direction pca", "train with --save-every, or name more runs")
+        raise UsageError(what, "`direction='pca'`", "train with `save_every=`, or name more runs")
     found: list[list[Tensor]] = [
         [torch.zeros_like(t, dtype=torch.float64) for t in centre_of(problem)] for _ in range(count)
     ]

@@ -71,7 +71,7 @@ def calibration_problem(problem: Problem, examples: Examples) -> Problem:
         return problem.with_examples(examples)
     if n < 2:
         what = "BatchNorm statistics cannot be estimated from one example"
-        raise DataError(what, "--bn recalibrate", "use more examples, or --bn keep")
+        raise DataError(what, "`bn='recalibrate'`", "use more examples, or `bn='keep'`")
     size = max(2, min(problem.batch_size, -(-n // 10)))
     while n % size == 1:
         size += 1
