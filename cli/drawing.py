@@ -16,6 +16,7 @@ from .screen import Screen
 
 FOLDER = Path("landscape-figures")
 _INDEX = "figures.json"
+_LOCK = ".figures.lock"
 
 
 def check_kinds(kinds: Sequence[str], flag: str) -> None:
@@ -54,25 +55,25 @@ def draw(
 ) -> Drawn:
     """Draw each kind from all results; print the paths and the notes of the figures.
 
-    A figure of other targets that stands there under the same name is left alone. Formats that cannot show a figure
-    are left out of it.
+    A figure of other targets that stands there under the same name is left alone, also where several commands draw
+    into one folder or one is killed: a name is taken before its files are written, by one command at a time. Formats
+    that cannot show a figure are left out of it.
 
     Raises:
         UsageError: If no figure has any of the formats.
     """
-    from landscape.base.files import remove_stale_temporaries
+    from landscape.base.files import one_at_a_time, remove_stale_temporaries
     from landscape.figures.render import write
     from landscape.results.staleness import one_look
 
     remove_stale_temporaries(out)
     found = Drawn([], {})
-    with one_look():
+    with one_look(), one_at_a_time(out / _LOCK):
         for kind in kinds:
             shown = _targets(results, direction)
             stem = _own_stem(kind, shown, out)
+            _remember(stem, shown, out)
             made = write(kind, results, out, formats=formats, style=style, stem=stem, direction=direction, skip=True)
-            if made.paths:
-                _remember(stem, shown, out)
             found.outputs.extend(str(path.absolute()) for path in made.paths)
             found.notes[stem] = list(made.notes)
             for path in made.paths:

@@ -124,7 +124,8 @@ rule for all: a difference *shows* (or shows the opposite) if its p-value, corre
 below 0.05 and its 95 % interval excludes 0. It is refuted (*no difference that matters*) if the whole interval lies
 within a margin that was written down before the run. All else is *cannot tell*, and most of it is: small networks,
 small test sets. *Earlier* is what was computed before claims had margins: its story tells it. Nothing here is
-about networks or data other than those of the studies.
+about networks or data other than those of the studies. What is
+[not asked here, and why](not-asked.md), is another page.
 """
 PAPERS = {"2010.01412": "SAM", "2303.10353": "SAGM", "2405.18861": "DISAM"}
 

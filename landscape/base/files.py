@@ -223,6 +223,28 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Wait until no other process is inside with this lock file; the system frees it when its owner dies.
+
+    Raises:
+        UsageError: If the lock cannot be made.
+    """
+    import filelock
+
+    make_folder(lock.parent)
+    try:
+        found = filelock.FileLock(lock)
+        found.acquire()
+    except OSError as error:
+        where = str(lock.parent)
+        raise UsageError(f"cannot write: {error.strerror or error}", where, "choose another --out") from None
+    try:
+        yield
+    finally:
+        found.release()
+
+
 def _owner_text(owner: Path) -> str:
     try:
         facts = read_json(owner)

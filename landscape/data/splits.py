@@ -12,12 +12,15 @@ from ..base.names import unknown_name
 from ..base.plugins import Plugin, call
 from .examples import Examples, distinct_names
 
+_MAPPING = '{"train": ..., "test": ...}, of which "train" is required'
+
 
 class Splits(dict[str, Examples]):
     """Examples by split name; all splits share one list of domain names.
 
     Args:
-        splits: A mapping from split names to a dataset, or to a mapping from domain names to datasets.
+        splits: A mapping from split names to a dataset, or to a mapping from domain names to datasets. One dataset
+            alone is ``"train"``.
         where: What returned it, for messages.
         first: How many examples of each stream to read.
         ready_made: Whether data sets are ready-made batches for an objective.
@@ -34,12 +37,10 @@ class Splits(dict[str, Examples]):
     def __init__(
         self, splits: Any, where: str = "the data callable", first: int | None = None, *, ready_made: bool = False
     ) -> None:
+        if splits is None or isinstance(splits, (str, bytes, int, float)):
+            raise DataError(f"it returned {_a(splits)}", where, f"return a data set, or {_MAPPING}")
         if not isinstance(splits, Mapping):
-            raise DataError(
-                f"it returned a {type(splits).__name__}",
-                where,
-                'return {"train": ..., "test": ...}, "train" is required',
-            )
+            splits = {"train": splits}
         if "train" not in splits:
             raise DataError(f'there is no "train" split, only: {", ".join(map(str, splits))}', where, 'add "train"')
         names = distinct_names("split", splits, where)
@@ -81,6 +82,10 @@ class Splits(dict[str, Examples]):
                 raise UsageError("the data has no domains", where, "drop the flag, or use data with domains")
             if name not in self.domains:
                 raise unknown_name("domain", name, self.domains, where)
+
+
+def _a(found: Any) -> str:
+    return "None" if found is None else f"a {type(found).__name__}"
 
 
 def _on(examples: Examples, names: tuple[str, ...]) -> Examples:

@@ -124,6 +124,26 @@ def test_a_figure_of_unknown_targets_is_left_alone(landscape, folder: Path) -> N
     assert theirs.read_text() == "drawn by `landscape plot`"
 
 
+def test_a_name_is_taken_before_its_files_are_written(landscape, folder: Path, monkeypatch) -> None:
+    """Killed in between, the next command draws over what is left, in place of beside it."""
+    from landscape.base.files import write_bytes
+
+    words = ("domains", "sgd/model.pt", "--figure", "domains", "--format", "svg", "--json", *NAMED)
+    written: list[Path] = []
+
+    def killed(path: Path, content: bytes) -> None:
+        if written:
+            raise KeyboardInterrupt
+        write_bytes(path, content)
+        written.append(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("landscape.figures.render.write_bytes", killed)
+        assert landscape(*words).code != 0
+    assert [p.name for p in written] == ["domains.svg"]
+    assert Path(landscape(*words).json["figures"][0]) == written[0].absolute()
+
+
 def test_exports_of_one_name_stay_two_files(landscape, folder: Path) -> None:
     for name in ("sgd", "sam"):
         assert landscape("domains", f"{name}/model.pt", "--out", name, *NAMED).code == 0

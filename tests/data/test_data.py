@@ -192,11 +192,20 @@ def test_data_without_domains():
         splits.check_domains(("a",), "`holdout=`")
 
 
+def test_one_data_set_is_the_training_split():
+    alone, named = Splits(pair(), "my.py:data"), Splits({"train": pair()})
+    assert list(alone) == ["train"]
+    assert alone["train"].fingerprint() == named["train"].fingerprint()
+    with pytest.raises(DataError, match=r"my.py:data, split 'train'"):
+        Splits(object(), "my.py:data")
+
+
 def test_refusals_list_what_there_is():
     with pytest.raises(DataError, match='no "train" split, only: test'):
         Splits({"test": pair()})
-    with pytest.raises(DataError, match="it returned a tuple"):
-        Splits(pair(), "my.py:data")
+    for nothing, said in ((None, "returned None"), ("train", "returned a str"), (5, "returned a int")):
+        with pytest.raises(DataError, match=f"{said}.*return a data set, or"):
+            Splits(nothing, "my.py:data")
     splits = Splits({"train": {"art": pair()}, "val": {"art": pair()}})
     with pytest.raises(UsageError, match=r"unknown split 'test' \(`split=`\).*there is: train, val") as caught:
         splits.split("test")

@@ -224,7 +224,7 @@ def test_figures_in_threads_are_those_of_one(tmp_path: Path):
     result = landscape.surface(Problem(seeded(perceptron), (INPUTS, LABELS)), dim=1, points=5)
 
     def draw(number: int, venue: str) -> bytes:
-        (file, _) = landscape.render("slice", [result], tmp_path / str(number), formats=("svg",), venue=venue)
+        file, *_ = landscape.render("slice", [result], tmp_path / str(number), formats=("svg",), venue=venue)
         return file.read_bytes()
 
     venues = ["neurips", "slides"]

@@ -70,13 +70,17 @@ def test_a_module_that_only_the_run_names_is_refused(
 
 
 @pytest.mark.parametrize("what", ["data", "loss"])
-def test_data_and_loss_are_no_back_doors(what: str, run: Path, landscape: Landscape, tmp_path: Path) -> None:
+def test_data_and_loss_are_no_back_doors(what: str, landscape: Landscape, tmp_path: Path) -> None:
+    (tmp_path / "plug.py").write_text(PLUGIN)
+    plain = ("mlp" if word == "plug.py:network" else word for word in TRAIN)
+    assert landscape(*plain).code == 0
+    run = tmp_path / "runs/sgd-seed0"
     facts = json.loads((run / "run.json").read_text())
-    facts["spec"]["model"] = "mlp"
     facts["spec"][what] = "plug.py:network"
     (run / "run.json").write_text(json.dumps(facts))
     outcome = landscape(*LOOK)
     assert outcome.code == 2
+    assert str(tmp_path / "plug.py") in outcome.error
     assert not (tmp_path / "canary").exists()
 
 
