@@ -238,7 +238,7 @@ def one_at_a_time(lock: Path) -> Iterator[None]:
         found.acquire()
     except OSError as error:
         where = str(lock.parent)
-        raise UsageError(f"cannot write: {error.strerror or error}", where, "choose another --out") from None
+        raise UsageError(f"cannot write: {error.strerror or error}", where, "choose another `out=`") from None
     try:
         yield
     finally:
