@@ -1,4 +1,4 @@
-"""Another distribution adds an optimizer, a measure and a figure by one entry point; no file of ours is touched."""
+"""Another distribution adds one of each kind by one entry point; no file of ours is touched."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,13 +66,64 @@ def draw(results, style):
     axes.plot([row["value"] for row in rows], "o")
     return Drawing(figure, rows, ())
 '''
+DIRECTION = '''
+"""Directions by the signs of the weights, and along one weight."""
+import torch
+from landscape.surfaces.directions.direction import Direction
+
+
+def signs(problem):
+    """sign(w) |w|_1 / n, ``SCALE`` times: x = -1 takes the mean of |w| from every weight."""
+    w = problem.weights
+    return Direction("signs", problem.space.split(SCALE * w.sign() * w.abs().mean()))
+
+
+def coordinate(problem, rank):
+    """One weight by its number, from 1."""
+    unit = torch.zeros_like(problem.weights)
+    unit[rank - 1] = 1.0
+    return Direction(f"coordinate:{rank}", problem.space.split(unit))
+
+
+def dice(problem, seed, axis):
+    """-1 or 1 in every weight."""
+    drawn = torch.Generator().manual_seed(1000 * seed + axis)
+    parts = [torch.randint(2, p.shape, generator=drawn).to(p) * 2 - 1 for p in problem.space.split(problem.weights)]
+    return Direction("dice", parts, seed=seed, axis=axis)
+
+
+def wrong(problem):
+    """No direction of the network."""
+    return Direction("wrong", [torch.ones(3)])
+
+
+SCALE = 1.0
+'''
+STUDY = """
+name = "looking-back"
+title = "Does SAM that looks back end elsewhere?"
+train = { data = "gaussian-domains", model = "mlp", steps = 3 }
+grid = { optimizer = ["sam", "lookahead-sam"] }
+seeds = { init = [0] }
+report = { outcomes = ["gap_loss"], compare_by = ["test_accuracy"] }
+"""
 ENTRIES = """
+from pathlib import Path
+
 from landscape.base.names import Entry
 
+STUDY = Path(__file__).with_name("looking-back.toml")
 NAMES = {
     "optimizer": {"lookahead-sam": Entry("flat_extra.lookahead:LookaheadSAM", "SAM that looks back", None, ("rho",))},
     "measure": {"largest-weight": Entry("flat_extra.largest:largest_weight", "max |w| over |w|")},
     "figure": {"points": Entry("flat_extra.points:draw", "values as points")},
+    "direction": {
+        "signs": Entry("flat_extra.signs:signs", "signs of the weights"),
+        "coordinate:K": Entry("flat_extra.signs:coordinate", "one weight"),
+        "dice": Entry("flat_extra.signs:dice", "one or minus one", None, ("seed",)),
+        "wrong": Entry("flat_extra.signs:wrong", "of another network"),
+    },
+    "study": {"looking-back": Entry("flat_extra:STUDY", "SAM that looks back")},
 }
 """
 
@@ -83,8 +135,10 @@ def there(tmp_path: Path) -> Path:
     package.mkdir(parents=True)
     info.mkdir()
     (package / "__init__.py").write_text(ENTRIES)
-    for name, text in (("lookahead", OPTIMIZER), ("largest", MEASURE), ("points", FIGURE)):
+    files = (("lookahead", OPTIMIZER), ("largest", MEASURE), ("points", FIGURE), ("signs", DIRECTION))
+    for name, text in files:
         (package / f"{name}.py").write_text(text)
+    (package / "looking-back.toml").write_text(STUDY)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: flat-extra\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[flatminima.plugins]\nextra = flat_extra:NAMES\n")
     return tmp_path
@@ -136,6 +190,43 @@ def test_a_measure_whose_code_changed_is_computed_again(there: Path):
     file = there / "site/flat_extra/largest.py"
     file.write_text(file.read_text().replace("FACTOR = 1.0", "FACTOR = 2.0"))
     assert json.loads(done(there, *words))["measures"][0]["value"] == pytest.approx(2 * before)
+
+
+def test_a_direction_of_others(there: Path):
+    assert "signs of the weights" in done(there, "list", "directions")
+    done(there, "train", "--data", "gaussian-domains", "--model", "mlp", "--steps", "2")
+
+    def at(*words: str) -> dict[str, Any]:
+        cut = ("surface", "runs/sgd-seed0", "--points", "3", "--range", "2", "--json")
+        return json.loads(done(there, *cut, "--direction", *words))
+
+    once = at("signs", "coordinate:3")
+    assert [axis["direction"] for axis in once["axes"]] == ["signs", "coordinate:3"]
+    assert once["axes"][1]["norm"] == 1
+    both = at("dice")["axes"]
+    assert both[0]["norm"] == both[1]["norm"] == pytest.approx(once["n_parameters"] ** 0.5)
+    assert abs(at("dice")["cosine"]) < 0.5
+    file = there / "site/flat_extra/signs.py"
+    file.write_text(file.read_text().replace("SCALE = 1.0", "SCALE = 2.0"))
+    assert at("signs", "coordinate:3")["axes"][0]["norm"] == pytest.approx(2 * once["axes"][0]["norm"])
+
+
+def test_directions_of_others_that_cannot_be(there: Path):
+    done(there, "train", "--data", "gaussian-domains", "--model", "mlp", "--steps", "2")
+    for words, said in (
+        (("signs",), "both axes would be signs"),
+        (("signs", "coordinate:0"), "write coordinate: and a rank from 1"),
+        (("signs", "wrong"), "it is no direction of this network (wrong)"),
+    ):
+        ran = command(there, "surface", "runs/sgd-seed0", "--points", "3", "--direction", *words)
+        assert ran.returncode == 2
+        assert said in ran.stderr
+
+
+def test_a_study_of_others(there: Path):
+    assert "Does SAM that looks back end elsewhere?" in done(there, "list", "studies")
+    done(there, "study", "run", "looking-back", "--out", "study")
+    assert len(list(there.rglob("run.json"))) == 2
 
 
 @pytest.mark.parametrize(

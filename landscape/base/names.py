@@ -50,8 +50,8 @@ class Registry(Mapping[str, Entry]):
     """A fixed mapping from names to entries, and what installed distributions add to it.
 
     A distribution adds names by an entry point of the group ``flatminima.plugins``, which points to a mapping from
-    kinds (``optimizer``, ``measure``, ``figure``, ``model``, ``data set``, ``loss``) to names to entries. It cannot
-    take a name of ours; one that cannot be imported is left out with a warning.
+    kinds (``optimizer``, ``measure``, ``figure``, ``direction``, ``study``, ``model``, ``data set``, ``loss``) to
+    names to entries. It cannot take a name of ours; one that cannot be imported is left out with a warning.
 
     A name ``PREFIX:ARGUMENT`` (argument in capitals) stands for a family: its object takes the text after the
     colon as its first argument.

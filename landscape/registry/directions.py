@@ -40,7 +40,7 @@ DIRECTIONS = Registry(
             "gradient of a domain's loss, length 1",
         ),
         "checkpoint:FILE": Entry(
-            "landscape.surfaces.directions.snapshots:difference",
+            "landscape.surfaces.directions.snapshots:to_checkpoint",
             "from the network to another run or checkpoint: 1 is there",
         ),
         "file:FILE": Entry(

@@ -44,7 +44,7 @@ def parse_direction(word: str) -> tuple[str, Any]:
         if colon:
             raise UsageError(f"direction {word!r}", "`direction=`", f"{kind} takes no argument")
         return kind, None
-    read, expected = _ARGUMENTS[family.partition(":")[2]]
+    read, expected = _ARGUMENTS.get(family.partition(":")[2], (str, "a word"))
     try:
         value = read(text)
     except ValueError:
@@ -52,6 +52,11 @@ def parse_direction(word: str) -> tuple[str, Any]:
     if not text or value is None or (not isinstance(value, str) and not 0 < value < float("inf")):
         raise UsageError(f"direction {word!r}", "`direction=`", f"write {kind}: and {expected} behind the colon")
     return kind, value
+
+
+def is_drawn(kind: str) -> bool:
+    """Whether a direction is drawn by a seed, so that its axes differ (a plug-in's ``options`` say so)."""
+    return kind in RANDOM_DIRECTIONS or (kind in DIRECTIONS and "seed" in DIRECTIONS[kind].options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +107,13 @@ class SurfaceSpec(Spec):
             what = f"{len(self.direction)} directions for {self.dim} axes"
             raise UsageError(what, "`direction=`", "give one, or one per axis")
         kinds = [parse_direction(word)[0] for word in self.direction]
-        if self.dim == 2 and len(kinds) == 1 and kinds[0] not in (*RANDOM_DIRECTIONS, "file"):
+        differ = is_drawn(kinds[0]) or kinds[0] == "file"
+        if self.dim == 2 and len(kinds) == 1 and not differ:
             what = f"both axes would be {self.direction[0]}"
             raise UsageError(what, "`direction=`", "give one direction per axis, or add `dim=1`")
-        if len(set(self.direction)) == 1 and len(kinds) == 2 and kinds[0] not in (*RANDOM_DIRECTIONS, "file"):
+        if len(set(self.direction)) == 1 and len(kinds) == 2 and not differ:
             raise UsageError(f"both axes are {self.direction[0]}", "`direction=`", "give two different directions")
-        if self.repeats != 1 and (self.dim == 2 or kinds[0] not in RANDOM_DIRECTIONS):
+        if self.repeats != 1 and (self.dim == 2 or not is_drawn(kinds[0])):
             raise UsageError("`repeats=` belongs to random 1-D slices", "`repeats=`", "add `dim=1`, or drop it")
         if self.plane and self.direction != ("filter",):
             raise UsageError("`plane=` chooses its own axes", "`direction=`", "drop one of the two")

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.examples import Examples
+from ..problem.fingerprint import fingerprint
 from ..problem.problem import Problem
+from ..registry import DIRECTIONS
 from ..specs import PathSpec, SurfaceSpec
 from ..specs.surface import parse_direction
 from ..weights.checkpoint import read_weights
@@ -47,12 +49,15 @@ def auxiliary_problems(
 def identity_parts(
     spec: SurfaceSpec | PathSpec, beside: Mapping[str, Problem | None], reaches: Sequence[Reach] | None = None
 ) -> list[Any]:
-    """What decides a result beyond the problem and the spec: other examples, files of directions, shared ranges."""
+    """What decides a result beyond problem and spec: other examples, shared ranges, what directions are made of."""
     others: list[Any] = [p.data_hash if (p := beside[k]) else None for k in ("test", "training")]
     for word in spec.axes if isinstance(spec, SurfaceSpec) else ():
         kind, argument = parse_direction(word)
         if kind in ("checkpoint", "file"):
             others.append(tensors_hash(read_weights(Path(argument)).tensors))
+        name = DIRECTIONS.family(word) or kind
+        if not DIRECTIONS.is_own(name):
+            others.append(fingerprint(DIRECTIONS.load(name)))
     if reaches:
         others.append([r.value for r in reaches])
     return others

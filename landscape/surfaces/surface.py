@@ -19,8 +19,7 @@ from ..runtime.distributed import no_sharding
 from ..specs import SurfaceSpec
 from .checks import statistics_checks
 from .directions.direction import Direction, inner, named_tensors
-from .directions.parse import directions_of
-from .directions.random import draw
+from .directions.parse import direction_of, directions_of
 from .evaluate.assemble import PlanePasses, picture
 from .evaluate.auto_range import Reach, chance_loss, find_reach
 from .evaluate.batchnorm import calibrating
@@ -184,4 +183,4 @@ def _evaluate(
 
 
 def _drawn(problem: Problem, spec: SurfaceSpec, seed: int, number: int) -> Direction:
-    return draw(problem, spec.axes[0], seed, number, spec.one_dimensional)
+    return direction_of(problem, spec.axes[0], seed, number, spec.one_dimensional).require_finite()

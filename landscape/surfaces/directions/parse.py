@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...base.errors import UsageError
+from ...base.plugins import parameters
 from ...problem.problem import Problem
+from ...registry import DIRECTIONS
 from ...runtime.distributed import sharding
 from ...specs import HessianSpec, SurfaceSpec
-from ...specs.surface import RANDOM_DIRECTIONS, parse_direction
-from .ascent import asam_direction, domain_gradient_direction, gradient_direction, sam_direction
-from .direction import Direction, read_direction
-from .random import draw
-from .snapshots import Snapshot, difference
+from ...specs.surface import parse_direction
+from .direction import Direction, centre_of
+from .snapshots import Snapshot
 from .trajectory import components
 
 
@@ -39,25 +39,36 @@ def directions_of(
             found = make(problem, max(ranks), seed, snapshots)
             made |= {i: found[rank - 1] for i, (k, rank) in enumerate(parsed) if k == kind}
     return [
-        (made.get(i) or _one(problem, kind, argument, seed, i, spec.one_dimensional)).require_finite()
-        for i, (kind, argument) in enumerate(parsed)
+        (made.get(i) or direction_of(problem, word, seed, i, spec.one_dimensional)).require_finite()
+        for i, word in enumerate(spec.axes)
     ]
 
 
-def _one(problem: Problem, kind: str, argument: object, seed: int, axis: int, one_dimensional: str) -> Direction:
-    if kind in RANDOM_DIRECTIONS:
-        return draw(problem, kind, seed, axis, one_dimensional)
-    if kind == "grad":
-        return gradient_direction(problem)
-    if kind == "sam":
-        return sam_direction(problem, float(str(argument)))
-    if kind == "asam":
-        return asam_direction(problem, float(str(argument)))
-    if kind == "domain-grad":
-        return domain_gradient_direction(problem, str(argument))
-    if kind == "checkpoint":
-        return difference(problem, Snapshot.read(str(argument), problem), f"checkpoint:{argument}")
-    return read_direction(problem, str(argument), axis + 1)
+def direction_of(problem: Problem, word: str, seed: int, axis: int, one_dimensional: str = "zero") -> Direction:
+    """One direction, by the function that the registry names.
+
+    It is given the problem, what stands behind the colon where something does, and of ``kind``, ``seed``, ``axis``
+    (from 0), ``number`` (the axis from 1) and ``one_dimensional`` those that it has a parameter for.
+
+    Args:
+        problem: The network that is cut.
+        word: Names the direction, such as ``sam:0.05``.
+        seed: Of what is drawn.
+        axis: Axes of one seed are drawn independently.
+        one_dimensional: What random directions are in parameters of one dimension.
+
+    Raises:
+        UsageError: If the function makes no `Direction` for this problem.
+    """
+    kind, argument = parse_direction(word)
+    make = DIRECTIONS.load(DIRECTIONS.family(word) or kind)
+    offered = {"kind": kind, "seed": seed, "axis": axis, "number": axis + 1, "one_dimensional": one_dimensional}
+    taken = parameters(make)[0]
+    found = make(problem, *([] if argument is None else [argument]), **{k: offered[k] for k in offered if k in taken})
+    shapes = [tuple(part.shape) for part in centre_of(problem)]
+    if not isinstance(found, Direction) or [tuple(part.shape) for part in found.tensors] != shapes:
+        raise UsageError("it is no direction of this network", word, "return a Direction, one tensor per parameter")
+    return found
 
 
 def _eigenvectors(problem: Problem, count: int, seed: int, _: object) -> list[Direction]:

@@ -91,3 +91,8 @@ def difference(problem: Problem, other: Snapshot, kind: str) -> Direction:
     own = running_statistics(problem.model)
     change = {k: statistics[k] - own[k] for k in own}
     return Direction(kind, list(moved), facts=dict(other.facts), statistics=change)
+
+
+def to_checkpoint(problem: Problem, file: str) -> Direction:
+    """As `difference`, to the weights of a checkpoint file."""
+    return difference(problem, Snapshot.read(file, problem), f"checkpoint:{file}")
