@@ -183,6 +183,15 @@ def stable_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(jsonable(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def parts_hash(*parts: str | bytes) -> bytes:
+    """SHA-256 of texts and bytes one after the other, each with its length, so that no two divisions are alike."""
+    total = hashlib.sha256()
+    for part in parts:
+        content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        total.update(len(content).to_bytes(8, "little") + content)
+    return total.digest()
+
+
 @contextmanager
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Be the only writer of ``folder``; the owner's pid and host stand in ``.lock-owner``.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import itertools
 import types
 import weakref
@@ -24,6 +23,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..base.errors import DataError, LandscapeError, UsageError, is_out_of_memory
+from ..base.files import parts_hash
 from ..numerics.layouts import held_bytes, is_plain, plain_parts
 from ..runtime.devices import type_at
 from ..runtime.random_state import preserved_random_state, seed_everything
@@ -264,32 +264,32 @@ def content_digest(value: Any) -> bytes:
 def _digest(value: Any, around: tuple[int, ...]) -> bytes:
     if isinstance(value, Tensor):
         head = f"{value.dtype} {tuple(value.shape)} {value.layout}" if not value.is_nested else "nested"
-        return _hash(
-            "tensor", head, *(_hash(str(p.dtype), str(p.shape), bytes(bytes_of(p))) for p in plain_parts(value))
+        return parts_hash(
+            "tensor", head, *(parts_hash(str(p.dtype), str(p.shape), bytes(bytes_of(p))) for p in plain_parts(value))
         )
     if isinstance(value, np.ndarray) and value.dtype != object:
-        return _hash("array", f"{value.dtype} {value.shape}", np.ascontiguousarray(value).tobytes())
+        return parts_hash("array", f"{value.dtype} {value.shape}", np.ascontiguousarray(value).tobytes())
     if isinstance(value, Enum):
-        return _hash("enum", type(value).__qualname__, value.name)
+        return parts_hash("enum", type(value).__qualname__, value.name)
     if isinstance(value, _PLAIN):
-        return _hash(type(value).__name__, repr(value))
+        return parts_hash(type(value).__name__, repr(value))
     if id(value) in around or len(around) > _DEPTH:
-        return _hash("again", type(value).__qualname__)
+        return parts_hash("again", type(value).__qualname__)
     inside, name = (*around, id(value)), type(value).__qualname__
     if isinstance(value, (weakref.ref, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)):
-        return _hash("reference", getattr(value, "__qualname__", name))
+        return parts_hash("reference", getattr(value, "__qualname__", name))
     if isinstance(value, Mapping):
-        return _hash("mapping", name, *(_digest(part, inside) for item in value.items() for part in item))
+        return parts_hash("mapping", name, *(_digest(part, inside) for item in value.items() for part in item))
     if isinstance(value, (list, tuple, np.ndarray)):
-        return _hash("sequence", name, *(_digest(part, inside) for part in value))
+        return parts_hash("sequence", name, *(_digest(part, inside) for part in value))
     if isinstance(value, (set, frozenset)):
-        return _hash("set", *sorted(_digest(part, inside) for part in value))
+        return parts_hash("set", *sorted(_digest(part, inside) for part in value))
     held = _held(value)
     if not held and hasattr(value, "__array_interface__"):  # an image
-        return _hash("array", name, _digest(np.asarray(value), inside))
+        return parts_hash("array", name, _digest(np.asarray(value), inside))
     if not held and isinstance(value, Iterable) and hasattr(value, "__len__"):
-        return _hash("sequence", name, *(_digest(part, inside) for part in value))
-    return _hash("object", name, *(_digest(part, inside) for item in sorted(held.items()) for part in item))
+        return parts_hash("sequence", name, *(_digest(part, inside) for part in value))
+    return parts_hash("object", name, *(_digest(part, inside) for item in sorted(held.items()) for part in item))
 
 
 def _held(value: Any) -> dict[str, Any]:
@@ -301,11 +301,3 @@ def _held(value: Any) -> dict[str, Any]:
             if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
                 found[slot] = getattr(value, slot)
     return found
-
-
-def _hash(*parts: str | bytes) -> bytes:
-    total = hashlib.sha256()
-    for part in parts:
-        content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        total.update(len(content).to_bytes(8, "little") + content)
-    return total.digest()

@@ -25,7 +25,7 @@ from ..registry import LOSSES
 from ..results.run import Run
 from ..runtime.distributed import is_main_process
 from ..specs import key_values
-from ..specs.train import interval, probe
+from ..specs.training import interval, probe
 from ..training.trainer import versions
 from ..weights.weights import save_weights, weights_hash
 from .described import inner_optimizer, names_record, optimizer_name, optimizer_record, optimizer_settings, same_loop

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from .._deprecated import former
 from ..base.code_files import is_library, sources, version
+from ..base.files import parts_hash
 from ..numerics.layouts import is_plain, plain_parts
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -83,7 +84,7 @@ class _Reader:
         named = isinstance(value, nn.Module)
         # Weights are known by their names, also where an attribute holds them (as those of an LSTM do).
         for name, parameter in value.named_parameters() if named else ():
-            self._done[id(parameter)] = _hash("weight", name)
+            self._done[id(parameter)] = parts_hash("weight", name)
         lasting = {id(m): m for m in value.modules()} if named else {}
         self._hashed = {  # the weights' hash has the values of these
             id(b) for m in lasting.values() for n, b in m._buffers.items() if n not in m._non_persistent_buffers_set
@@ -94,19 +95,19 @@ class _Reader:
         found = [self.digest(value)]
         while self._deep:
             found.append(self.digest(self._deep.pop(0)))
-        return found[0] if len(found) == 1 else _hash("parts", *found)
+        return found[0] if len(found) == 1 else parts_hash("parts", *found)
 
     def digest(self, value: Any) -> bytes:
         """SHA-256 of one value."""
         if isinstance(value, _PLAIN) and not isinstance(value, Enum):
-            return _hash(type(value).__name__, repr(value))
+            return parts_hash(type(value).__name__, repr(value))
         if id(value) in self._done:
             return self._done[id(value)]
         if id(value) in self._open:  # a cycle: known by how far back it began
-            return _hash("cycle", str(len(self._open) - self._open[id(value)]))
+            return parts_hash("cycle", str(len(self._open) - self._open[id(value)]))
         if len(self._open) > _DEPTH:
             self._deep.append(value)  # read when the way back is short again
-            return _hash("deep", type(value).__name__)
+            return parts_hash("deep", type(value).__name__)
         self._open[id(value)] = len(self._open)
         try:
             found = self._read(value)
@@ -118,11 +119,13 @@ class _Reader:
 
     def _read(self, value: Any) -> bytes:  # noqa: PLR0912 - a table of types
         if isinstance(value, Enum):
-            return _hash("enum", type(value).__qualname__, value.name)
+            return parts_hash("enum", type(value).__qualname__, value.name)
         if isinstance(value, Tensor):
-            return _hash("tensor", *_tensor(value))
+            return parts_hash("tensor", *_tensor(value))
         if isinstance(value, np.ndarray):
-            return self._all("array", value.tolist()) if value.dtype == object else _hash("array", *_array(value))
+            if value.dtype == object:
+                return self._all("array", value.tolist())
+            return parts_hash("array", *_array(value))
         if isinstance(value, nn.Module):
             return self._module(value)
         if isinstance(value, functools.partial):
@@ -136,28 +139,28 @@ class _Reader:
         if isinstance(value, types.ModuleType):
             return self._sources(value)
         if value is os.environ:  # what is read of it is looked at where it is read
-            return _hash("environment")
+            return parts_hash("environment")
         if isinstance(value, Mapping):
             return self._all("mapping", [*(part for item in value.items() for part in item), *_more(value)])
         if isinstance(value, (list, tuple, deque)):
             return self._all(type(value).__name__, [*value, *_more(value)])
         if isinstance(value, (bytearray, memoryview, array.array)):
-            return _hash(type(value).__name__, getattr(value, "typecode", ""), bytes(value))
+            return parts_hash(type(value).__name__, getattr(value, "typecode", ""), bytes(value))
         if isinstance(value, (set, frozenset)):
-            return _hash("set", *sorted(self.digest(v) for v in value))
+            return parts_hash("set", *sorted(self.digest(v) for v in value))
         if isinstance(value, types.CodeType):
             return self._code(value)
         if isinstance(value, (weakref.ref, *_IDLE)):
-            return _hash("reference", type(value).__qualname__)
+            return parts_hash("reference", type(value).__qualname__)
         if callable(value) and hasattr(value, "__qualname__"):  # built in
             held = [getattr(value, "__wrapped__", None), getattr(value, "__self__", None)]  # of a cache, of a method
             held = [h for h in held if h is not None and not isinstance(h, (type, types.ModuleType))]
             name = [former(str(getattr(value, "__module__", ""))), value.__qualname__]
-            return _hash("builtin", *name, *(self.digest(h) for h in held))
+            return parts_hash("builtin", *name, *(self.digest(h) for h in held))
         return self._object(value)
 
     def _all(self, name: str, values: Iterable[Any]) -> bytes:
-        return _hash(name, *(self.digest(v) for v in values))
+        return parts_hash(name, *(self.digest(v) for v in values))
 
     def _module(self, module: nn.Module) -> bytes:
         """Class, parameters' shapes, buffers, hooks, attributes, and the modules inside."""
@@ -175,7 +178,7 @@ class _Reader:
                 parts += [name, self.digest(value)]
         for name, child in module._modules.items():
             parts += [name, self.digest(child)]
-        return _hash("module", *parts)
+        return parts_hash("module", *parts)
 
     def _scripted(self, module: torch.jit.ScriptModule) -> list[str | bytes]:
         """The code of a scripted module, and the constants in it."""
@@ -192,13 +195,13 @@ class _Reader:
         for name, value in _own(vars(module)):
             if name not in _SKIPPED and not isinstance(value, _CALLS):
                 parts += [name, self.digest(value)]
-        return _hash("state", *parts)
+        return parts_hash("state", *parts)
 
     def _class(self, kind: type) -> bytes:
         if id(kind) in self._done:
             return self._done[id(kind)]
         parts: list[Any] = []
-        self._done[id(kind)] = _hash("class", _home(kind), kind.__qualname__)  # methods may name their class
+        self._done[id(kind)] = parts_hash("class", _home(kind), kind.__qualname__)  # methods may name their class
         self._kept.append(kind)
         for base in kind.__mro__:
             if base is object:
@@ -218,7 +221,7 @@ class _Reader:
                 parts += [self._sources(home), *(self.digest(v) for v in _members(base))]
                 if not is_library(sys.modules.get(type(base).__module__)):
                     parts.append(self.digest(type(base)))
-        self._done[id(kind)] = found = _hash("class", *parts)
+        self._done[id(kind)] = found = parts_hash("class", *parts)
         return found
 
     def _function(self, function: types.FunctionType) -> bytes:
@@ -228,7 +231,7 @@ class _Reader:
         if home is not None and is_library(home) and "<lambda>" not in function.__qualname__:
             top = home.__name__.partition(".")[0]
             name = [former(home.__name__), function.__qualname__, version(top)]
-            return _hash("function", *name, *(self.digest(v) for v in held))
+            return parts_hash("function", *name, *(self.digest(v) for v in held))
         used = function.__globals__
         names = _names(function.__code__)
         found = [used[n] for n in _globals(function.__code__) if n in used]
@@ -238,13 +241,13 @@ class _Reader:
         return self._all("function", [function.__code__, *held, *around, home])
 
     def _code(self, code: types.CodeType) -> bytes:
-        return _hash("code", code.co_code, " ".join(code.co_names), *(self.digest(c) for c in code.co_consts))
+        return parts_hash("code", code.co_code, " ".join(code.co_names), *(self.digest(c) for c in code.co_consts))
 
     def _sources(self, module: types.ModuleType | None) -> bytes:
         if module is not None and is_library(module):
-            return _hash("library", former(module.__name__), version(module.__name__.partition(".")[0]))
+            return parts_hash("library", former(module.__name__), version(module.__name__.partition(".")[0]))
         files, libraries = sources(module)
-        return _hash("files", repr(files), repr(libraries))
+        return parts_hash("files", repr(files), repr(libraries))
 
     def _object(self, value: Any) -> bytes:
         inside = {**getattr(value, "__dict__", {})}
@@ -256,8 +259,8 @@ class _Reader:
                 if name not in ("__dict__", "__weakref__") and hasattr(value, name):
                     inside[name] = getattr(value, name)
         if inside or "__repr__" not in {k for c in type(value).__mro__[:-1] for k in vars(c)}:
-            return _hash("object", self._class(type(value)), self.digest(inside))
-        return _hash("object", self._class(type(value)), _ADDRESS.sub("", repr(value)))
+            return parts_hash("object", self._class(type(value)), self.digest(inside))
+        return parts_hash("object", self._class(type(value)), _ADDRESS.sub("", repr(value)))
 
 
 def _home(kind: type) -> str:
@@ -308,14 +311,6 @@ def _of_modules(values: list[Any], names: list[str]) -> list[Any]:
             found += [v for v in inside if _is_value(v)]
             pending += inside
     return found
-
-
-def _hash(*parts: str | bytes) -> bytes:
-    total = hashlib.sha256()
-    for part in parts:
-        content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        total.update(len(content).to_bytes(8, "little") + content)
-    return total.digest()
 
 
 def _own(members: Mapping[str, Any]) -> list[tuple[str, Any]]:

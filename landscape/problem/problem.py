@@ -382,22 +382,7 @@ class Problem(Passes):
     @computing()
     def with_model(self, model: nn.Module) -> Problem:
         """Another network of the same kind (copied) over the same examples, with the same loss and choices."""
-        other = Problem(
-            model,
-            self.examples,
-            self.loss_function,
-            params=self.params,
-            batch_size=self.batch_size,
-            device=self.device,
-            dtype=self.dtype,
-            unseen=self.unseen,
-            mode=self.mode,
-            replay_seed=self.replay_seed,
-            loss_over=self.loss_over,
-            weight_decay=self.weight_decay,
-            _sound=True,
-            _decayed=self.decayed,
-        )
+        other = self._alike(model, self.examples, dtype=self.dtype, params=self.params, unseen=self.unseen)
         other.loss_name, other.loss_hash = self.loss_name, self.loss_hash
         other.start, other.cautions = self.start, self.cautions
         other._batches = self._batches
@@ -428,20 +413,23 @@ class Problem(Passes):
     @computing()
     def to_float64(self, count: int) -> Problem:
         """A float64 copy of the network with the loss over the first ``count`` examples."""
-        first = self.examples.select(np.arange(count))
+        return self._alike(self.model, self.examples.select(np.arange(count)), dtype=torch.float64)
+
+    def _alike(self, model: nn.Module, examples: Examples, **options: Any) -> Problem:
+        """A problem with the same loss, device and modes, which was looked at when this one was made."""
         return Problem(
-            self.model,
-            first,
+            model,
+            examples,
             self.loss_function,
             batch_size=self.batch_size,
             device=self.device,
-            dtype=torch.float64,
             mode=self.mode,
             replay_seed=self.replay_seed,
             loss_over=self.loss_over,
             weight_decay=self.weight_decay,
             _sound=True,
             _decayed=self.decayed,
+            **options,
         )
 
     def present_domains(self) -> list[str]:

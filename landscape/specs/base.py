@@ -24,6 +24,9 @@ class Spec:
     # Fields that came later, which stored keys know only where they are not at their default.
     _later: ClassVar[frozenset[str]] = frozenset()
 
+    def __post_init__(self) -> None:
+        """Specs that are made of parts let each part check its own values."""
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
         return asdict(self)

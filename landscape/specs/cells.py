@@ -12,9 +12,11 @@ from ..base.errors import UsageError
 from ..base.files import stable_hash
 from ..base.names import unknown_name
 from ..registry import OPTIMIZERS
+from .methods import METHOD_FLAGS
 from .seeds import SeedsSpec
 from .tables import placed, table_of, tables_of
-from .train import BASES, METHOD_FLAGS, TrainSpec
+from .train import TrainSpec
+from .training import BASES
 
 DISTRIBUTIONS = ("choice", "uniform", "log_uniform", "integer", "log_integer")
 # What a pretraining shares with the training that follows, unless [pretrain] says otherwise.

@@ -1,8 +1,11 @@
-"""How changes of the training examples are written: shares, ratios, kinds of noise."""
+"""Changes of the training examples, and how they are written: shares, ratios, kinds of noise."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..base.errors import UsageError
+from .base import Spec, check_number
 
 
 def share(text: str, flag_name: str, kinds: tuple[str, ...]) -> tuple[str, float]:
@@ -37,12 +40,27 @@ def ratio(text: str) -> tuple[float, ...]:
     return parts
 
 
-def check_changes(label_noise: str | None, domain_ratio: str | None, domain_label_noise: tuple[str, ...]) -> None:
-    """Refuse what `landscape.data.changes` could not read."""
-    if label_noise is not None:
-        share(label_noise, "`label_noise=`", ("symmetric", "pair"))
-    if domain_ratio is not None:
-        ratio(domain_ratio)
-    kinds = [share(text, "`domain_label_noise=`", ("wrong", "missing"))[0] for text in domain_label_noise]
-    if len(set(kinds)) < len(kinds):
-        raise UsageError("the same kind is given twice", "`domain_label_noise=`", "give each kind once")
+@dataclass(frozen=True, kw_only=True)
+class DataChanges(Spec):
+    """What of the training examples is changed before training."""
+
+    label_noise: str | None = None
+    """Share of the training labels that are replaced: 0.4 (symmetric) or pair:0.4 (by the next class)."""
+    label_shift: float | None = None
+    """Dirichlet concentration of the class proportions that each training domain draws (small: few classes each);
+    surplus examples are left out."""
+    domain_ratio: str | None = None
+    """Relative sizes of the training domains in their order, like 8:1:1; surplus examples are left out."""
+    domain_label_noise: tuple[str, ...] = ()
+    """Share of the training examples whose domain is wrong (0.3) or unknown (missing:0.5)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("label_shift", self.label_shift, above=0)
+        if self.label_noise is not None:
+            share(self.label_noise, "`label_noise=`", ("symmetric", "pair"))
+        if self.domain_ratio is not None:
+            ratio(self.domain_ratio)
+        kinds = [share(text, "`domain_label_noise=`", ("wrong", "missing"))[0] for text in self.domain_label_noise]
+        if len(set(kinds)) < len(kinds):
+            raise UsageError("the same kind is given twice", "`domain_label_noise=`", "give each kind once")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,6 @@ from .job import Job, give_up, work
 
 log = logging.getLogger(__name__)
 
-Done = Callable[[Job, Record], None]
 _POLL_SECONDS = 0.5
 
 

@@ -42,7 +42,7 @@ from ..runtime.devices import moved, pick_device, type_at
 from ..runtime.distributed import any_process, is_main_process, rank_and_world_size, require_equal, run_on_main
 from ..runtime.random_state import seed_everything
 from ..specs import TrainSpec
-from ..specs.train import interval, probe
+from ..specs.training import interval, probe
 from ..storage.event_files import EventFile
 from ..weights.checkpoint import read_weights
 from ..weights.load_state_dict import load_into

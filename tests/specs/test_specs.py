@@ -19,7 +19,7 @@ from landscape.specs import (
     TrainSpec,
     key_values,
 )
-from landscape.specs.train import interval
+from landscape.specs.training import interval
 
 SPECS = [DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, SurfaceSpec, TrainSpec]
 RICH = [

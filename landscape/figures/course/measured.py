@@ -21,23 +21,21 @@ class Field:
         name: Key in a row, with ``_mean``, ``_std`` or ``_n`` behind it.
         title: Words for people.
         percent: Shown in per cent.
-        lower_is: What a lower value is called; empty where higher is better.
     """
 
     name: str
     title: str
     percent: bool = False
-    lower_is: str = ""
 
 
 FIELDS = (
-    Field("train_loss", "training loss", lower_is="better fitted"),
+    Field("train_loss", "training loss"),
     Field("train_accuracy", "training accuracy", percent=True),
     Field("test_accuracy", "in-domain test accuracy", percent=True),
     Field("unseen_accuracy", "unseen-domain accuracy", percent=True),
-    Field("lambda_max", "λ_max", lower_is="flatter"),
-    Field("m_sharpness", "m-sharpness", lower_is="flatter"),
-    Field("domain_loss_variance", "domain-loss variance", lower_is="more even"),
+    Field("lambda_max", "λ_max"),
+    Field("m_sharpness", "m-sharpness"),
+    Field("domain_loss_variance", "domain-loss variance"),
 )
 
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 from ...base.errors import UsageError
 from ...base.names import unknown_name
+from ...specs.methods import METHOD_FLAGS
 from ...specs.study import StudyReportSpec
-from ...specs.train import BASES, METHOD_FLAGS
+from ...specs.training import BASES
 from ..table import Model
 
 

@@ -33,11 +33,6 @@ class Interval:
     high: float | None
     method: str
 
-    @property
-    def covers_zero(self) -> bool:
-        """Whether 0 lies inside; an interval that cannot be had covers everything."""
-        return self.low is None or self.high is None or self.low <= 0 <= self.high
-
 
 def pair_signs(values: Any) -> Floats:
     """sgn(v_i − v_j) for all pairs, shape ``(n, n)``."""
