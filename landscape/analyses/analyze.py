@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..results.result import Result
 from ..results.target import Target
 from ..runtime.caller_context import computing
 from ..specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec
-from ..specs.study import ANALYSIS_SPECS
-from ..surfaces.evaluate.auto_range import Reach
+from ..specs.by_analysis import ANALYSIS_SPECS
 from .computation import results_folder
 from .prepare import prepare
+
+if TYPE_CHECKING:
+    from ..surfaces.evaluate.auto_range import Reach
 
 
 @computing()

@@ -30,7 +30,7 @@ from ..weights.checkpoint import read_weights
 from .analyze import analyze
 from .computation import Computation, results_folder
 from .opening import open_problem, splits_of
-from .prepare import with_files
+from .prepare_surface import with_files
 
 log = logging.getLogger(__name__)
 

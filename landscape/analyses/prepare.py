@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.code_files import version
 from ..base.files import content_hash
 from ..curvature.edges import edges_of_stability
 from ..curvature.lanczos.journal import journal_name
-from ..data.examples import Examples
 from ..problem.fingerprint import fingerprint
-from ..problem.problem import Problem
-from ..registry import ANALYSES, MEASURES
-from ..results.result import Result
+from ..registry import MEASURES
 from ..results.target import Target
 from ..runtime.distributed import rank_and_world_size
-from ..specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec, Spec, SurfaceSpec
+from ..specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec
 from ..specs.analysis import OF_GRADIENTS
-from ..surfaces.auxiliary_problems import auxiliary_problems, identity_parts
-from ..surfaces.evaluate.auto_range import Reach
 from ..weights.checkpoint import read_weights
 from ..weights.weights import tensors_hash
 from .computation import Computation
-from .opening import opened, splits_of
+from .opened import Opened
+from .opening import opened
 
-
-@dataclass(frozen=True)
-class Opened:
-    """A target that is open: its problem, and the examples of the same domains in the other splits."""
-
-    target: Target
-    problem: Problem
-    problem_spec: ProblemSpec
-    others: dict[str, Examples]
-    trust: bool
-
-    def computation(
-        self,
-        kind: str,
-        spec: Spec,
-        *,
-        others: Sequence[object],
-        options: Mapping[str, Any] | None = None,
-        stores: bool = False,
-        **more: Any,
-    ) -> Computation:
-        """The analysis of this name.
-
-        Args:
-            kind: Its name.
-            spec: What is computed.
-            others: As of `Computation`.
-            options: Further keyword arguments of its function.
-            stores: Whether the function keeps finished parts in a folder.
-            **more: Further fields of `Computation`.
-        """
-        asked = self.problem_spec
-        function = partial(ANALYSES.load(kind), self.problem, spec, seed=asked.seed, per_domain=asked.per_domain)
-
-        def compute(folder: Path) -> Result:
-            found: Result = function(**(options or {}), **({"store": folder} if stores else {}))
-            return found
-
-        return Computation(kind, [self.target], self.problem, asked, spec, compute, others, **more)
+if TYPE_CHECKING:
+    from ..surfaces.evaluate.auto_range import Reach
 
 
 def prepare(
@@ -90,7 +47,11 @@ def prepare(
     """
     problem, others = opened(target, problem_spec, all_domains=kind == "domains", trust=trust)
     here = Opened(target, problem, problem_spec, others, trust)
-    return _surface(here, spec, reaches) if kind == "surface" else _PREPARE[kind](here, spec)
+    if kind == "surface":
+        from .prepare_surface import prepare_surface  # with the room of surfaces, which the others do without
+
+        return prepare_surface(here, spec, reaches)
+    return _PREPARE[kind](here, spec)
 
 
 def _hessian(here: Opened, spec: HessianSpec) -> Computation:
@@ -134,29 +95,8 @@ def _domains(here: Opened, spec: DomainsSpec) -> Computation:
     )
 
 
-def _surface(here: Opened, spec: SurfaceSpec, reaches: Sequence[Reach] | None) -> Computation:
-    spec = with_files(spec)
-    splits = splits_of(here.target, here.problem_spec, here.problem, trust=here.trust)
-    beside = auxiliary_problems(here.problem, spec, splits)
-    options = {**beside, "reaches": reaches}
-    return here.computation(
-        "surface", spec, stores=True, others=identity_parts(spec, beside, reaches), options=options
-    )
-
-
 _PREPARE: Mapping[str, Callable[[Opened, Any], Computation]] = {
     "hessian": _hessian,
     "sharpness": _sharpness,
     "domains": _domains,
 }
-
-
-def with_files(spec: SurfaceSpec) -> SurfaceSpec:
-    """The spec with the targets behind ``checkpoint:`` turned into files.
-
-    Raises:
-        UsageError: If there is no such target.
-    """
-    named = [word.partition("checkpoint:") for word in spec.direction]
-    found = [f"checkpoint:{Target.find(t).checkpoint}" if at and not b else b + at + t for b, at, t in named]
-    return spec.with_(direction=tuple(found))

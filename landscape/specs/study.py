@@ -26,21 +26,15 @@ from ..base.errors import UsageError
 from ..base.files import stable_hash
 from ..base.names import unknown_name
 from ..registry import MEASURES
-from .analysis import DomainsSpec, HessianSpec, SharpnessSpec
+from .analysis import SharpnessSpec
 from .base import Spec
+from .by_analysis import ANALYSIS_SPECS
 from .cells import Cell, cells_of
 from .claims import ClaimSpec, claims_of, refutation
 from .problem import ProblemSpec
 from .seeds import SeedsSpec
-from .surface import SurfaceSpec
 from .tables import at_least, change, merged, placed, table_of, tables_of, text_of
 
-ANALYSIS_SPECS: Mapping[str, type[Spec]] = {
-    "hessian": HessianSpec,
-    "sharpness": SharpnessSpec,
-    "surface": SurfaceSpec,
-    "domains": DomainsSpec,
-}
 OUTCOMES = ("gap_loss", "gap_error", "unseen_gap_loss", "unseen_gap_error")
 _PARTS = ("train", "pretrain", "arms", "grid", "random", "seeds", "analyses", "report", "claims", "tiny")
 _TEXTS = ("name", "title", "claim", "refuted_by", "decides")
