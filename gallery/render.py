@@ -25,6 +25,7 @@ from typing import Any
 
 from landscape import Result, render
 from landscape.figures.draw.tables import to_csv
+from landscape.figures.draw.words import apart
 from landscape.figures.render import fitting
 from landscape.report.study_tables import tables
 from landscape.specs.study import Experiment
@@ -143,6 +144,13 @@ def _unanswered(name: str, why: str) -> Iterator[dict[str, Any]]:
         yield {**asdict(claim), "at": "", "answer": why, "difference": None, "note": None}
 
 
+def _at_what_differs(asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    places = {row["says"]: [r["at"] for r in asked if r["says"] == row["says"]] for row in asked}
+    for row in asked:
+        every = places[row["says"]]
+        yield {**row, "at": apart(every)[every.index(row["at"])]} if all(every) else row
+
+
 def claims() -> str:
     """The page of all claims: what the papers say, what a study here answers, and its numbers."""
     lines = [RULE]
@@ -151,7 +159,7 @@ def claims() -> str:
         rows = [
             (study, row)
             for study, asked in every.items()
-            for row in asked
+            for row in _at_what_differs(asked)
             if next((k for k in PAPERS if k in row["source"]), "") == key
         ]
         counts = {a: sum(r["answer"] == a for _, r in rows) for a in (*ANSWERS, "earlier")}

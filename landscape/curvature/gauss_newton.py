@@ -49,7 +49,7 @@ def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], App
     def build(problem: Problem, batch: Batch, first_example: int) -> Apply:
         space = problem.space
         with problem.twice_differentiable():
-            outputs = outputs_of(problem, batch)
+            outputs = outputs_of(problem, batch, by_parts=factor is loss_hessian)
             real = [as_real(t) for t in outputs.tensors]
         for output in real:
             problem.check_custom_autograd_functions(output)

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..autograd.late_logits import Logits
 from ..autograd.substitutes import plain_checkpoints
 from ..base.errors import NumericalError, UsageError
 from ..data.examples import Batch
 from ..data.loss_values import batch_weight, mean_loss
-from ..data.losses import Loss, prediction
+from ..data.losses import Loss, causal_lm, cross_entropy, prediction, token_cross_entropy
 from ..numerics.tensors import continuous
 from ..numerics.trees import map_kept
 from ..problem.problem import Problem
 from ..problem.with_loss import PREFIX, WithLoss, WithObjective
 
+_OF_LOGITS = (causal_lm, cross_entropy, token_cross_entropy)
 _SAME = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 
@@ -46,8 +48,14 @@ class Outputs:
         return self.tensors[0]
 
 
-def outputs_of(problem: Problem, batch: Batch) -> Outputs:
+def outputs_of(problem: Problem, batch: Batch, *, by_parts: bool = False) -> Outputs:
     """The outputs of a batch at the current weights.
+
+    Args:
+        problem: The network and its loss.
+        batch: The examples.
+        by_parts: Of logits that have not been computed (`late_logits`) take what they are made of, hidden states and
+            the head, for outputs, and a loss whose Hessian there is the Gauss-Newton matrix of the logits.
 
     Raises:
         UsageError: If outputs and loss cannot be had apart from each other, or parameters of the loss move.
@@ -59,12 +67,18 @@ def outputs_of(problem: Problem, batch: Batch) -> Outputs:
     weight = batch_weight(loss, targets)
     if isinstance(loss, Loss) or isinstance(returned, Tensor):
         output = prediction(returned)
+        if isinstance(output, Logits):
+            if by_parts and loss in _OF_LOGITS:
+                logits = output
+                return Outputs(logits.parts, lambda v: mean_loss(loss, logits.with_parts(v), targets) * weight)
+            output = output.whole()
         found = [output] if output.requires_grad else []
 
         def of_one(values: Sequence[Tensor]) -> Tensor:
             return mean_loss(loss, values[0], targets) * weight
 
         return Outputs(found, of_one)
+    returned = _whole(returned)
     found = _moving(returned)
     if any(t.shape[:1] != (len(batch),) for t in found):
         raise UsageError(
@@ -78,7 +92,7 @@ def outputs_of(problem: Problem, batch: Batch) -> Outputs:
 def _of_objective(problem: Problem, batch: Batch) -> Outputs:
     assert isinstance(problem.model, WithObjective)
     with plain_checkpoints():
-        both = problem.model(batch.inputs, apart=True)
+        both = [(_whole(output), loss) for output, loss in problem.model(batch.inputs, apart=True)]
     found = [_moving(output) for output, _ in both]
 
     def total(values: Sequence[Tensor]) -> Tensor:
@@ -123,6 +137,11 @@ def _refuse_moving_loss(problem: Problem) -> None:
             own[0],
             f"use `operator='hessian'`, or hold them fixed: `params=` '^(?!{PREFIX[:-1]}[.])'",
         )
+
+
+def _whole(tree: Any) -> Any:
+    """The tree with all logits computed."""
+    return map_kept(tree, lambda t: t.whole() if isinstance(t, Logits) else t)
 
 
 def _moving(tree: Any) -> list[Tensor]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy as shallow
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from .._deprecated import renamed_member
+from ..autograd.late_logits import NAME as CHUNKED
+from ..autograd.late_logits import deferred
 from ..autograd.second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
 from ..autograd.substitutes import apply_embedding_max_norm, twice_differentiable
 from ..base.errors import NumericalError, ResourceError, UsageError, is_out_of_memory
@@ -32,6 +34,7 @@ from ..numerics.tensors import as_real
 from ..runtime.caller_context import computing
 from ..runtime.devices import floating_type, moved, pick_device
 from ..runtime.distributed import is_distributed, rank_and_world_size, require_equal
+from ..runtime.memory import free_memory
 from ..runtime.random_state import preserved_random_state
 from ..specs.base import check_number
 from ..weights.weights import weights_hash
@@ -50,6 +53,8 @@ from .with_loss import WithLoss, WithObjective, plain_network
 from .wrappers import unwrapped
 
 DEFAULT_BATCH = 512
+_COPIES = 10  # of a head's outputs that double backward of a cross-entropy keeps
+_LOGITS = 0.125  # of the free memory that these may take before they are computed by parts
 _MEMORY_BYTES = 4 * 2**30  # of examples kept in host memory; more is read from the data set in every pass
 
 
@@ -79,6 +84,8 @@ class Problem(Passes):
             the examples of this problem are batches, and none is ever divided.
         weight_decay: X adds X/2 ‖w‖² over all trainable parameters to the loss, as torch's optimizers do to the
             gradient (X·w) and so to the Hessian (X·I).
+        logit_chunk: In products, take the last linear map and the cross-entropy over so many positions (tokens of a
+            text) at once; the same numbers to rounding, in less memory. None: where the outputs would take too much.
         copy: False takes the object itself, whose precision, device and modes change: for a network that nobody else
             uses, or one that cannot be copied.
 
@@ -119,6 +126,7 @@ class Problem(Passes):
         loss_over: str = "example",
         objective: Objective | None = None,
         weight_decay: float = 0.0,
+        logit_chunk: int | None = None,
         copy: bool = True,
         _sound: bool = False,  # known of the problem that this one is made from
         _decayed: frozenset[str] | None = None,  # likewise: names of the parameters that the penalty is of
@@ -126,6 +134,8 @@ class Problem(Passes):
         if loss_over not in ("example", "batch"):
             raise UsageError(f"loss_over={loss_over!r}", "`loss_over=`", "use example or batch")
         check_number("weight_decay", weight_decay, least=0)
+        check_number("logit_chunk", logit_chunk, least=1)
+        self.logit_chunk = logit_chunk
         refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
         whole = joined(unwrapped(model), loss, objective)
         require_usable(whole)
@@ -427,6 +437,7 @@ class Problem(Passes):
             replay_seed=self.replay_seed,
             loss_over=self.loss_over,
             weight_decay=self.weight_decay,
+            logit_chunk=self.logit_chunk,
             _sound=True,
             _decayed=self.decayed,
             **options,
@@ -628,10 +639,28 @@ class Problem(Passes):
     # -- passes over the examples ------------------------------------------------------------------------------
 
     @contextmanager
-    def twice_differentiable(self) -> Iterator[None]:
-        """Forward passes inside have second derivatives that exist and are right; what was replaced is recorded."""
-        with twice_differentiable(self.replaced):
+    def twice_differentiable(
+        self, used: set[str] | None = None, only: Collection[str] | None = None
+    ) -> Iterator[None]:
+        """Forward passes inside have second derivatives that exist and are right.
+
+        Args:
+            used: Receives the names of what was replaced; None: the problem's own record.
+            only: Names of what may be replaced; None: all.
+        """
+        used = self.replaced if used is None else used
+        chunked = only is None or CHUNKED in only
+        with twice_differentiable(used, only), deferred(self._positions, used) if chunked else nullcontext():
             yield
+
+    def _positions(self, positions: int, bytes_each: int) -> int | None:
+        """How many positions of a head's outputs are there at once, of so many bytes each; None: all."""
+        if self.logit_chunk is not None:
+            return self.logit_chunk
+        free = free_memory(self.device)
+        if positions * bytes_each * _COPIES < free * _LOGITS:
+            return None
+        return max(1, int(free * _LOGITS / 4 / (bytes_each * _COPIES)))
 
     def check_custom_autograd_functions(self, loss: Tensor) -> None:
         """Look once through the graph of a loss for custom functions, whose second derivative may be wrong.

@@ -23,9 +23,10 @@ class ProblemSpec(Spec):
     """
 
     _not_in_key: ClassVar[Mapping[str, str]] = {
-        "batch_size": "a mean over examples is the same however they are divided (where not, it counts)"
+        "batch_size": "a mean over examples is the same however they are divided (where not, it counts)",
+        "logit_chunk": "the same sum over positions, by parts",
     }
-    _later: ClassVar[frozenset[str]] = frozenset({"key", "objective", "weight_decay"})
+    _later: ClassVar[frozenset[str]] = frozenset({"key", "objective", "weight_decay", "logit_chunk"})
 
     model: str | None = None
     """Registered name, {torchvision,timm,hf}:NAME, pkg.module:callable or path/to/file.py:callable."""
@@ -51,6 +52,8 @@ class ProblemSpec(Spec):
     """The mean loss is over examples, or over fixed batches of --batch-size (for losses that couple a batch)."""
     batch_size: int | None = None
     """Micro-batch; changes memory and rounding only (default: 512; halves itself when memory runs out)."""
+    logit_chunk: int | None = None
+    """Language models: positions whose logits are there at once in products (default: what memory asks for)."""
     objective: str | None = None
     """path/to/file.py:callable (model, batch) -> (sum of losses, count) or losses (n,), over ready-made batches."""
     weight_decay: float = 0.0
@@ -76,6 +79,7 @@ class ProblemSpec(Spec):
         check_choice("dtype", self.dtype, DTYPES)
         check_number("examples", self.examples, least=1)
         check_number("batch_size", self.batch_size, least=1)
+        check_number("logit_chunk", self.logit_chunk, least=1)
         check_number("seed", self.seed, least=0)
         check_number("weight_decay", self.weight_decay, least=0)
         if self.objective is not None:

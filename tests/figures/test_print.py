@@ -17,7 +17,7 @@ from landscape.figures.draw.style import VENUES, Style
 from landscape.figures.draw.tables import latex_text
 from landscape.figures.draw.text import text_inches, wrapped
 from landscape.figures.draw.ticks import number_text, numbers_text
-from landscape.figures.draw.words import domain, measure, method, quantity
+from landscape.figures.draw.words import apart, domain, measure, method, methods, quantity
 from landscape.figures.natural import natural
 from landscape.figures.planes.interactive import CONFIG
 from landscape.figures.planes.levels import level_text, loss_levels
@@ -273,3 +273,13 @@ def test_the_report_offers_it_neither(tmp_path: Path):
     assert config is not None
     assert "showSendToCloud: false" in config.group(1)
     assert "displaylogo: false" in config.group(1)
+
+
+def test_settings_that_stand_in_one_figure_say_what_differs() -> None:
+    clear, blurred = (f"disam (data_arg=n=600 domains=4 overlap={x})" for x in (0.0, 0.3))
+    assert methods([clear, blurred]) == ["DISAM (overlap 0.0)", "DISAM (overlap 0.3)"]
+    assert methods(["sam", clear]) == ["SAM", method(clear)]
+    assert methods(["sam (lr=0.1, rho=0.1)", "sam (lr=0.1, rho=0.2)"]) == ["SAM (ρ = 0.1)", "SAM (ρ = 0.2)"]
+    assert methods(["sam (rho=0.1)", "asam (rho=0.1)"]) == ["SAM (ρ = 0.1)", "ASAM (ρ = 0.1)"]
+    assert apart(["overlap=0.3"]) == ["overlap=0.3"]
+    assert apart([]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from .method_styles import NAMES, name
 
@@ -64,6 +65,29 @@ def method(label: str) -> str:
     if head in NAMES and "=" in settings:
         return f"{NAMES[head]}, {', '.join(map(spoken, settings.split()))}"
     return spoken(label)
+
+
+def apart(settings: Sequence[str]) -> list[str]:
+    """Settings at which something is compared, without what all of them share.
+
+    Args:
+        settings: As stored, for example ``data_arg=n=600 overlap=0.3``.
+
+    Returns:
+        What differs, for example ``overlap=0.3``; a setting that stands alone, or has nothing of its own, is whole.
+    """
+    parts = [re.sub(r"\b\w+=(?=\w+=)", "", s).replace(", ", " ").split() for s in settings]
+    shared = set.intersection(*map(set, parts)) if len({*map(tuple, parts)}) > 1 else set()
+    return [", ".join(w for w in words if w not in shared) or s for words, s in zip(parts, settings, strict=True)]
+
+
+def methods(labels: Sequence[str]) -> list[str]:
+    """As `method`, for labels that stand in one figure: what all their settings share is left out."""
+    settings = [label.partition(" (")[2].removesuffix(")") for label in labels]
+    if not all("=" in s for s in settings):
+        return [method(label) for label in labels]
+    short = apart(settings)
+    return [method(f"{label.partition(' (')[0]} ({s})") for label, s in zip(labels, short, strict=True)]
 
 
 def measure(text: str) -> str:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from ...autograd.second_derivatives import custom_functions
-from ...autograd.substitutes import twice_differentiable
 from ...numerics.trees import leaves
 from ...runtime.precision import full_precision
 from ...runtime.random_state import preserved_random_state
@@ -91,7 +90,7 @@ class LocalPoint:
             only: Names of operations to replace; None: all.
         """
         used: set[str] = set()
-        with torch.no_grad(), twice_differentiable(used, only):
+        with torch.no_grad(), self.problem.twice_differentiable(used, only):
             return self.problem.batch_loss(self.batch), used
 
     def gradient(self) -> list[Tensor]:
