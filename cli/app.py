@@ -216,7 +216,7 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-def _as_json(value: Any) -> str:
+def _as_json(value: object) -> str:
     """Strict JSON with names as they are; escaped where the stream cannot say or a terminal would obey them."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False)
     try:

@@ -87,7 +87,7 @@ def draw(
     return found
 
 
-def drawn(found: dict[str, Any], results: Sequence[Any], common: DrawnCommon, screen: Screen) -> dict[str, Any]:
+def drawn(found: dict[str, Any], results: Sequence[object], common: DrawnCommon, screen: Screen) -> dict[str, Any]:
     """What a command prints as JSON, with the figures that it was told to draw."""
     if not common.figure:
         return found

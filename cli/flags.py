@@ -26,7 +26,7 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def flags_of(arguments: type[Any]) -> list[str]:
+def flags_of(arguments: type[object]) -> list[str]:
     """All flags of a command."""
     return [flag(name) for name in _fields(arguments)]
 
@@ -43,7 +43,7 @@ def in_flags(text: str) -> str:
     return _ARGUMENT.sub(_flag_and_value, text)
 
 
-def everywhere(value: Any) -> Any:
+def everywhere(value: object) -> Any:
     """`in_flags` in every text of an object of JSON."""
     if isinstance(value, dict):
         return {key: everywhere(inner) for key, inner in value.items()}
@@ -73,6 +73,6 @@ def _known() -> frozenset[str]:
     return frozenset(name for command in COMMANDS for name in _fields(command_module(command).Arguments))
 
 
-def _fields(arguments: type[Any]) -> list[str]:
+def _fields(arguments: type[object]) -> list[str]:
     hints = typing.get_type_hints(arguments).values()
     return [f.name for kind in hints if dataclasses.is_dataclass(kind) for f in dataclasses.fields(kind)]

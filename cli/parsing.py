@@ -116,7 +116,7 @@ def _plain(field: StructFieldSpec) -> StructFieldSpec:
     return dataclasses.replace(field, type=kind)
 
 
-def _metavar(kind: Any) -> str:
+def _metavar(kind: object) -> str:
     if typing.get_origin(kind) is Literal:
         return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
     return str(getattr(kind, "__name__", kind)).upper()
@@ -192,7 +192,7 @@ def _one_line(box: str, prog: str, flags: list[str]) -> UsageError:
 # -- configuration files -------------------------------------------------------------------------------------------
 
 
-def _from_config(arguments: type[Any], words: list[str]) -> Any:
+def _from_config(arguments: type[object], words: list[str]) -> Any:
     """Defaults of ``arguments`` from the file named by ``--config``, or None."""
     path = None
     for i, word in enumerate(words):

@@ -268,7 +268,7 @@ def renamed(package: str) -> Callable[[str], Any]:
     return find
 
 
-def renamed_member(owner: Any, name: str) -> Any:
+def renamed_member(owner: object, name: str) -> Any:
     """``__getattr__`` for an object of a public class some of whose members are called otherwise now."""
     for kind in type(owner).__mro__:
         if name in METHODS.get(kind.__name__, {}):
@@ -287,7 +287,7 @@ def install() -> None:
 class _OldNames:
     """A finder of stand-ins for modules that moved."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
         """The stand-in's spec, or None for names that are no old ones of ours."""
         old = name.removeprefix("landscape.")
         return ModuleSpec(name, self) if name != old and old in MOVED else None  # type: ignore[arg-type]

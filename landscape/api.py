@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .analyses.opening import open_problem
 from .base.plugins import library
@@ -26,7 +25,7 @@ from .training.events import FOLDER
 
 
 @computing()
-def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any) -> Problem:
+def open(target: Run | Path | str, *, all_domains: bool = False, **options: object) -> Problem:
     """Build the problem that a run or a checkpoint stands for.
 
     Args:
@@ -50,7 +49,7 @@ def open(target: Run | Path | str, *, all_domains: bool = False, **options: Any)
     return open_problem(found, ProblemSpec.from_options(**options), all_domains=all_domains)
 
 
-def train(out: Path | str = "runs", *, resume: bool = False, force: bool = False, **options: Any) -> list[Run]:
+def train(out: Path | str = "runs", *, resume: bool = False, force: bool = False, **options: object) -> list[Run]:
     """Train every chosen optimizer with every seed into ``out/OPTIMIZER-seedN``.
 
     Args:

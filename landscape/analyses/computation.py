@@ -111,7 +111,7 @@ def results_folder(targets: Sequence[Target], out: Path | str | None) -> Path:
     return folder
 
 
-def is_stored(path: Path, kind: str, found: Mapping[str, Any]) -> bool:
+def is_stored(path: Path, kind: str, found: Mapping[str, object]) -> bool:
     """Whether the result of this identity is there and whole; of several processes the first one looks.
 
     A file that was renamed or put there by somebody holds another identity than its name says.

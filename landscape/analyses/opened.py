@@ -33,7 +33,7 @@ class Opened:
         spec: Spec,
         *,
         others: Sequence[object],
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
         stores: bool = False,
         **more: Any,
     ) -> Computation:

@@ -156,14 +156,14 @@ def opened(
     return problem, {k: e for k, e in chosen.others.items() if len(e)}
 
 
-def _loss_of(spec: ProblemSpec, recorded: Mapping[str, Any], trust: bool) -> Plugin:
+def _loss_of(spec: ProblemSpec, recorded: Mapping[str, object], trust: bool) -> Plugin:
     """What makes the loss: the objective, or the loss that is named or that the run was trained with."""
     if spec.objective:
         return _named("objective", spec.objective, {}, OBJECTIVES, trust)
     return _named("loss", spec.loss, recorded or {"loss": "cross_entropy"}, LOSSES, trust)
 
 
-def _beside(loss: Any, objective: Any, network: nn.Module) -> nn.Module:
+def _beside(loss: object, objective: object, network: nn.Module) -> nn.Module:
     """The network with its loss or objective beside it; one with parameters is copied, for each problem its own."""
     made_by = loss if objective is None else objective
     own = copy.deepcopy(made_by) if isinstance(made_by, nn.Module) else made_by
@@ -211,7 +211,7 @@ def _start(run: Run | None) -> Path | None:
     return run.checkpoints().get(0) or (Path(run.spec["init"]) if run.spec.get("init") else None)
 
 
-def _named(what: str, given: str | None, recorded: Mapping[str, Any], registry: Registry, trust: bool) -> Plugin:
+def _named(what: str, given: str | None, recorded: Mapping[str, object], registry: Registry, trust: bool) -> Plugin:
     name = _require_said(what, given, recorded, registry)
     return resolve(name, registry, from_record=given is None, trust=trust)
 

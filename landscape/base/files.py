@@ -130,7 +130,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write ``value`` to ``path`` as strict JSON (no NaN token), atomically."""
     write_bytes(path, (json.dumps(jsonable(value), indent=1, allow_nan=False) + "\n").encode())
 
@@ -150,7 +150,7 @@ def read_json(path: Path) -> Any:
         raise DataError(f"this is no JSON: {error}", str(path), "restore the file or make it anew") from None
 
 
-def jsonable(value: Any) -> Any:
+def jsonable(value: object) -> Any:
     """Turn ``value`` into what strict JSON can say: NaN and infinities become None, arrays become lists."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
@@ -178,7 +178,7 @@ def content_hash(path: Path) -> str | None:
         return None
 
 
-def stable_hash(value: Any) -> str:
+def stable_hash(value: object) -> str:
     """SHA-256 (hexadecimal) of ``value`` in canonical JSON: equal content, equal hash, on any machine."""
     return hashlib.sha256(json.dumps(jsonable(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

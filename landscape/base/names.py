@@ -90,7 +90,7 @@ class Registry(Mapping[str, Entry]):
         """Whether the name is of this package, whose version says what it does."""
         return name in self._own
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: object = None) -> Any:
         """The entry called ``name``, or ``default``."""
         return self._own.get(name) or self._entries.get(name, default)
 

@@ -130,7 +130,7 @@ def named(name: str, registry: Registry) -> dict[str, str]:
     return {"name": absolute, "path": str(file), "sha256": sha256}
 
 
-def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any] | None = None) -> Any:
+def call(plugin: Plugin, arguments: Mapping[str, object], filled: Mapping[str, object] | None = None) -> Any:
     """Call a plug-in with its ``k=v`` arguments.
 
     Args:
@@ -160,7 +160,7 @@ def call(plugin: Plugin, arguments: Mapping[str, Any], filled: Mapping[str, Any]
         ) from error
 
 
-def parameters(function: Callable[..., Any]) -> tuple[list[str], bool]:
+def parameters(function: Callable[..., object]) -> tuple[list[str], bool]:
     """Names the callable takes, and whether it takes others, too."""
     try:
         parameters = inspect.signature(function).parameters.values()

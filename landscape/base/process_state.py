@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 from weakref import WeakSet
 
 _TURN = [threading.RLock()]
@@ -53,7 +52,7 @@ class Shared:
                 self._undo = self._change()
             self._inside[me] = self._inside.get(me, 0) + 1
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         me = threading.get_ident()
         with self._lock:
             self._inside[me] -= 1

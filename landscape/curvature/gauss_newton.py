@@ -200,7 +200,7 @@ def _slopes(outputs: Outputs, *, graph: bool = False) -> tuple[list[Tensor], lis
     return leaves, [torch.zeros_like(z) if s is None else s for z, s in zip(leaves, found, strict=True)]
 
 
-def _slope(loss: LossFunction, output: Tensor, target: Any) -> Tensor:
+def _slope(loss: LossFunction, output: Tensor, target: object) -> Tensor:
     """The slope of the summed loss of one output at other targets, ``(n, ...)``."""
     weight = batch_weight(loss, target)
     return _slopes(Outputs([output], lambda values: mean_loss(loss, values[0], target) * weight))[1][0]

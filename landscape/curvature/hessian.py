@@ -40,7 +40,7 @@ def hessian(
     seed: int = 0,
     per_domain: bool = False,
     store: Path | None = None,
-    **options: Any,
+    **options: object,
 ) -> Result:
     """Curvature of the mean loss over the problem's examples: eigenvalues from either end, trace, density.
 

@@ -83,7 +83,7 @@ class Operator(ABC):
         import numpy as np
         from scipy.sparse.linalg import LinearOperator
 
-        def matvec(vector: Any) -> Any:
+        def matvec(vector: object) -> Any:
             given = torch.from_numpy(np.array(vector, dtype=np.float64).reshape(-1)).to(self.device)
             return self(given).double().cpu().numpy()
 

@@ -139,12 +139,12 @@ def _refuse_moving_loss(problem: Problem) -> None:
         )
 
 
-def _whole(tree: Any) -> Any:
+def _whole(tree: object) -> Any:
     """The tree with all logits computed."""
     return map_kept(tree, lambda t: t.whole() if isinstance(t, Logits) else t)
 
 
-def _moving(tree: Any) -> list[Tensor]:
+def _moving(tree: object) -> list[Tensor]:
     """The outputs in a tree that depend on the weights."""
     if isinstance(tree, Tensor):
         return [tree] if tree.requires_grad and continuous(tree) else []
@@ -163,7 +163,7 @@ def _moving(tree: Any) -> list[Tensor]:
     return found
 
 
-def _with(tree: Any, values: Sequence[Tensor]) -> Any:
+def _with(tree: object, values: Sequence[Tensor]) -> Any:
     """The tree with other values of what `_moving` finds in it."""
     left: Iterator[Tensor] = iter(values)
     return map_kept(tree, lambda t: next(left) if t.requires_grad and continuous(t) else t)

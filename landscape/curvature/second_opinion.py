@@ -66,7 +66,7 @@ def _criterion(problem: Problem) -> Callable[[Any, Any], Tensor]:
     return lambda output, target: mean_loss(problem.loss_function, output, target)
 
 
-def _pyhessian(problem: Problem, model: Any, batches: list[Batch], top: int) -> tuple[list[float], list[Tensor]]:
+def _pyhessian(problem: Problem, model: object, batches: list[Batch], top: int) -> tuple[list[float], list[Tensor]]:
     """Power iteration with deflation (Yao et al. 2020, arXiv 1912.07145), at most 100 steps per pair, tol 1e-3."""
     from pyhessian import hessian
 

@@ -60,7 +60,7 @@ class Survey:
         return cls(digests, whole, {k: np.array(flaws[k]) for k in sorted(flaws, key=_worst_first)})
 
 
-def digests_of(inputs: Any, targets: Any) -> list[bytes]:
+def digests_of(inputs: object, targets: object) -> list[bytes]:
     """SHA-256 of each row of two trees of tensors, examples first: types, shapes and bytes, whatever the strides."""
     found = [*leaves(inputs), *leaves(targets)]
     heads = [f"{leaf.dtype}{tuple(leaf.shape[1:])}".encode() for leaf in found]
@@ -88,7 +88,7 @@ def labels_of(targets: Any) -> Indices | None:
     return labels
 
 
-def _is_label(target: Any, *, rows: bool) -> bool:
+def _is_label(target: object, *, rows: bool) -> bool:
     """Whether a target, or each row of targets, is one integer or boolean, in a vector of one at most."""
     if not isinstance(target, Tensor) or target.is_floating_point() or target.is_complex():
         return False
@@ -96,7 +96,7 @@ def _is_label(target: Any, *, rows: bool) -> bool:
     return len(shape) < 2 and shape.numel() == 1
 
 
-def flaws_of(inputs: Any, targets: Any) -> dict[str, Indices]:
+def flaws_of(inputs: object, targets: object) -> dict[str, Indices]:
     """Rows that hold NaN or infinite values, by what is wrong with them; see `Survey`."""
     found: dict[str, Indices] = {}
     for part, tree in (("inputs", inputs), ("targets", targets)):

@@ -127,7 +127,7 @@ class Examples:
         return cls(joined(stores, where), np.arange(sum(sizes)), domain, names)
 
     @classmethod
-    def of_batches(cls, data: Any, where: str = "the data", first: int | None = None) -> Examples:
+    def of_batches(cls, data: object, where: str = "the data", first: int | None = None) -> Examples:
         """Take ready-made batches for an objective: a loader or a sequence of anything, or a mapping from domains.
 
         Args:
@@ -167,7 +167,7 @@ class Examples:
         """Whether it is known how many terms each of its ready-made batches counts."""
         return isinstance(self.store, ReadyStore) and bool(np.isfinite(self.store.counts[self.rows]).all())
 
-    def counted(self, counts: Any) -> Examples:
+    def counted(self, counts: object) -> Examples:
         """The same ready-made batches, of which it is known how many terms each counts, ``(n,)``."""
         assert isinstance(self.store, ReadyStore)
         return Examples(self.store.counted(self.rows, counts), self.rows, self.domain, self.domains)
@@ -312,7 +312,7 @@ class Examples:
         return total.hexdigest()
 
 
-def distinct_names(kind: str, keys: Iterable[Any], where: str) -> tuple[str, ...]:
+def distinct_names(kind: str, keys: Iterable[object], where: str) -> tuple[str, ...]:
     """The keys of a mapping as texts.
 
     Args:

@@ -100,7 +100,7 @@ class ImageFiles(Dataset[Any]):
         facts: What results shall say about the data.
     """
 
-    def __init__(self, files: Sequence[tuple[Path, int]], reader: Reader, facts: Mapping[str, Any]) -> None:
+    def __init__(self, files: Sequence[tuple[Path, int]], reader: Reader, facts: Mapping[str, object]) -> None:
         self.files, self.reader, self.facts = list(files), reader, facts
 
     def __len__(self) -> int:
@@ -118,11 +118,11 @@ class ImageFiles(Dataset[Any]):
 class CachedImages(TensorDataset):
     """Images read once into tensors; ``facts`` as in `ImageFiles`."""
 
-    def __init__(self, images: Tensor, labels: Tensor, facts: Mapping[str, Any]) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, facts: Mapping[str, object]) -> None:
         super().__init__(images, labels)
         self.facts = facts
 
-    def part(self, rows: Any) -> CachedImages:
+    def part(self, rows: object) -> CachedImages:
         """Some of them."""
         index = torch.from_numpy(rows)
         return CachedImages(self.tensors[0][index], self.tensors[1][index], self.facts)
@@ -190,7 +190,7 @@ def open_images(
     }
 
 
-def _first(groups: Mapping[Any, Sequence[tuple[Path, int]]], reader: Reader) -> Tensor:
+def _first(groups: Mapping[object, Sequence[tuple[Path, int]]], reader: Reader) -> Tensor:
     """Some readable image, to know how much memory one takes."""
     for files in groups.values():
         for path, _ in files:

@@ -25,7 +25,7 @@ from .losses import (
 )
 
 
-def example_losses(loss: LossFunction, output: Any, target: Any) -> Tensor | None:
+def example_losses(loss: LossFunction, output: object, target: object) -> Tensor | None:
     """Losses of the examples ``(n,)``, or None if ``loss`` gives only their mean.
 
     Raises:
@@ -35,7 +35,7 @@ def example_losses(loss: LossFunction, output: Any, target: Any) -> Tensor | Non
     return None if values.ndim == 0 else _per_example(values)
 
 
-def example_weights(loss: LossFunction, target: Any) -> Tensor | None:
+def example_weights(loss: LossFunction, target: object) -> Tensor | None:
     """What each example weighs in the mean, ``(n,)``; None where all weigh the same."""
     if isinstance(loss, Loss):
         target = _one_tensor(target, loss.__name__)
@@ -44,7 +44,7 @@ def example_weights(loss: LossFunction, target: Any) -> Tensor | None:
     return found
 
 
-def prediction_weights(loss: LossFunction, target: Any) -> Tensor | None:
+def prediction_weights(loss: LossFunction, target: object) -> Tensor | None:
     """What each prediction of each example weighs in the mean, in the shape of the predictions ``(n, ...)``.
 
     None where an example is one prediction, or the loss does not say.
@@ -79,7 +79,7 @@ def example_trials(loss: LossFunction, target: Any) -> Tensor | None:
     return None if weights is None or positions is None else positions * (weights > 0)
 
 
-def batch_weight(loss: LossFunction, target: Any) -> Tensor | float:
+def batch_weight(loss: LossFunction, target: object) -> Tensor | float:
     """What a batch weighs in the mean over all examples: its number of examples, or of predictions that count."""
     weights = example_weights(loss, target)
     return float(row_count(target)) if weights is None else weights.sum()
@@ -104,18 +104,18 @@ def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     return (values * weights).sum() / total.where(total > 0, 1)
 
 
-def mean_loss(loss: LossFunction, output: Any, target: Any) -> Tensor:
+def mean_loss(loss: LossFunction, output: object, target: object) -> Tensor:
     """Mean loss over the examples, shape ``()``."""
     values = _call(loss, output, target)
     return values if values.ndim == 0 else weighted_mean(_per_example(values), example_weights(loss, target))
 
 
-def _versions(output: Any) -> list[int]:
+def _versions(output: object) -> list[int]:
     """How often each tensor was written to."""
     return [t._version for t in leaves(output) if not t.is_inference()]
 
 
-def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
+def _call(loss: LossFunction, output: object, target: Any) -> Tensor:
     written = _versions(output)
     try:
         values = loss(output, target)
@@ -165,8 +165,8 @@ def _call(loss: LossFunction, output: Any, target: Any) -> Tensor:
 
 def domain_means(
     loss: LossFunction,
-    output: Any,
-    target: Any,
+    output: object,
+    target: object,
     domain: Tensor,
     values: Tensor | None,
     present: list[int],
@@ -190,7 +190,7 @@ def domain_means(
     return torch.stack([weighted_mean(values[m], None if weights is None else weights[m]) for m in members])
 
 
-def correct(loss: LossFunction, output: Any, target: Any) -> Tensor | None:
+def correct(loss: LossFunction, output: object, target: Any) -> Tensor | None:
     """Share of each example's predictions that are right, ``(n,)``; None if this is no classification.
 
     A loss of ours knows; for a user's, integer targets beside class scores are a classification.

@@ -54,7 +54,7 @@ class Loss:
         self.__name__, self.values, self.weights, self.hits = name, values, weights, hits
         self.trials, self.module = trials or weights, module
 
-    def __call__(self, output: Any, target: Tensor) -> Tensor:
+    def __call__(self, output: object, target: Tensor) -> Tensor:
         """Losses of the examples, ``(n,)``.
 
         Raises:
@@ -63,7 +63,7 @@ class Loss:
         return self.values(prediction(output), _one_tensor(target, self.__name__))
 
 
-def prediction(output: Any) -> Tensor:
+def prediction(output: object) -> Tensor:
     """The tensor that a loss of ours looks at: the output itself, or the ``logits`` or ``out`` of a structure.
 
     Raises:
@@ -84,7 +84,7 @@ def prediction(output: Any) -> Tensor:
     )
 
 
-def _one_tensor(target: Any, loss: str) -> Tensor:
+def _one_tensor(target: object, loss: str) -> Tensor:
     if isinstance(target, Tensor):
         return target
     count = f" of {len(target)}" if isinstance(target, (tuple, list, Mapping)) else ""
@@ -192,7 +192,7 @@ def _argmax_hits(output: Tensor, target: Tensor, ignored: int = IGNORED) -> Tens
     return _counted((output.argmax(1) == target).double(), target.long(), ignored)
 
 
-def _classes_second(function: Callable[[Tensor, Tensor], Any], shift: int) -> Callable[[Tensor, Tensor], Any]:
+def _classes_second(function: Callable[[Tensor, Tensor], object], shift: int) -> Callable[[Tensor, Tensor], Any]:
     """Turn a function of ``(n, C, T)`` into one of ``(n, T, C)`` whose predictions are for ``shift`` places later."""
 
     def turned(output: Tensor, target: Tensor) -> Any:

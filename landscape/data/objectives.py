@@ -22,7 +22,7 @@ Objective = Callable[[Any, Any], Any]
 _WANTED = "return (sum of losses, count), or one loss per example, shape (n,)"
 
 
-def as_objective(objective: Any) -> Any:
+def as_objective(objective: object) -> Any:
     """An objective as it is called: a class is one that is made without arguments.
 
     Raises:
@@ -43,18 +43,18 @@ def as_objective(objective: Any) -> Any:
     return objective
 
 
-def name_of(objective: Any) -> str:
+def name_of(objective: object) -> str:
     """What an objective is called."""
     return str(getattr(objective, "__name__", type(objective).__name__))
 
 
-def halves(objective: Any) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]] | None:
+def halves(objective: object) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]] | None:
     """``output(model, batch)`` and ``loss(output, batch)`` of an objective that can be had in two halves, or None."""
     output, loss = getattr(objective, "output", None), getattr(objective, "loss", None)
     return (output, loss) if callable(output) and callable(loss) else None
 
 
-def understood(result: Any, name: str) -> tuple[Tensor, float]:
+def understood(result: object, name: str) -> tuple[Tensor, float]:
     """The sum of losses, shape ``()``, and how many terms it is a sum of.
 
     Raises:
@@ -100,7 +100,7 @@ def _require_loss(values: Tensor, name: str) -> None:
         raise DataError(f"its loss is a tensor of {values.dtype}".replace("torch.", ""), name, _WANTED)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list, dict)) else "")

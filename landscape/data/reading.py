@@ -25,7 +25,7 @@ TARGETS = ("labels", "label", "targets", "target", "y")
 PAIR = "for rows of another kind, as (x, y, metadata), give the data set a method pair(row) that returns the two"
 
 
-def pair_of(source: Any) -> Callable[[Any], Any] | None:
+def pair_of(source: object) -> Callable[[Any], Any] | None:
     """The ``pair`` of a data set, or of the one that it is a part of; None where there is none."""
     while source is not None and not isinstance(source, (Mapping, list, tuple)):
         hook = getattr(source, "pair", None)
@@ -36,7 +36,7 @@ def pair_of(source: Any) -> Callable[[Any], Any] | None:
     return None
 
 
-def pair(row: Any, where: str, hook: Callable[[Any], Any] | None = None) -> tuple[Any, Any]:
+def pair(row: object, where: str, hook: Callable[[object], object] | None = None) -> tuple[Any, Any]:
     """Input and target of a row or a batch, as trees of tensors.
 
     Args:
@@ -68,7 +68,7 @@ def pair(row: Any, where: str, hook: Callable[[Any], Any] | None = None) -> tupl
     return tensors(inputs, where), tensors(target, where)
 
 
-def _split_table(row: Mapping[str, Any], where: str) -> tuple[Any, Any]:
+def _split_table(row: Mapping[str, object], where: str) -> tuple[Any, Any]:
     found = [k for k in TARGETS if k in row]
     if len(found) > 1:
         raise DataError(f"there are several targets: {', '.join(found)}", where, "leave one")
@@ -83,7 +83,7 @@ def _split_table(row: Mapping[str, Any], where: str) -> tuple[Any, Any]:
     return inputs, tokens if mask is None else tokens.masked_fill(torch.as_tensor(mask) == 0, IGNORED)
 
 
-def is_array(leaf: Any) -> bool:
+def is_array(leaf: object) -> bool:
     """Whether ``leaf`` is a tensor, a numpy array, or what turns into one (pandas, JAX); an image is not."""
     if isinstance(leaf, (Tensor, np.ndarray)):
         return True
@@ -91,20 +91,20 @@ def is_array(leaf: Any) -> bool:
     return not named and (hasattr(leaf, "to_numpy") or (hasattr(leaf, "__array__") and hasattr(leaf, "dtype")))
 
 
-def are_columns(columns: Sequence[Any]) -> bool:
+def are_columns(columns: Sequence[object]) -> bool:
     """Whether ``columns`` are (inputs, targets) with examples first, and no list of two rows."""
     if isinstance(columns, list) and not is_array(columns[1]):
         return False
     return all(_is_column(part) for part in columns)
 
 
-def _is_column(part: Any) -> bool:
+def _is_column(part: object) -> bool:
     if isinstance(part, list) and part and not any(is_array(item) for item in _flat(part)):
         return all(isinstance(item, (int, float, np.generic)) for item in _flat(part))
     return all(is_array(leaf) for leaf in _flat(part))
 
 
-def _flat(tree: Any) -> Iterable[Any]:
+def _flat(tree: object) -> Iterable[Any]:
     if isinstance(tree, Mapping):
         tree = tree.values()
     elif not isinstance(tree, (tuple, list)):
@@ -112,7 +112,7 @@ def _flat(tree: Any) -> Iterable[Any]:
     return [leaf for item in tree for leaf in _flat(item)]
 
 
-def tensors(tree: Any, where: str) -> Any:
+def tensors(tree: object, where: str) -> Any:
     """Numbers, arrays and lists of numbers as tensors; tuples and dictionaries stay what they are.
 
     Raises:
@@ -152,7 +152,7 @@ def _plain(tensor: Tensor, where: str) -> Tensor:
     return tensor.detach()
 
 
-def _from_numpy(values: Any, where: str) -> Tensor:
+def _from_numpy(values: object, where: str) -> Tensor:
     if np.ma.is_masked(values):
         raise DataError("a masked array has no value where it is masked", where, "fill it: array.filled(value)")
     try:

@@ -43,7 +43,7 @@ class Ready:
         nbytes: Memory of their tensors.
     """
 
-    def __init__(self, batches: Sequence[Any], counts: list[float] | None, nbytes: int) -> None:
+    def __init__(self, batches: Sequence[object], counts: list[float] | None, nbytes: int) -> None:
         self.batches, self.counts, self.nbytes = tuple(batches), counts, nbytes
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class ReadyStore:
 
     def __init__(
         self,
-        batches: Sequence[Any],
+        batches: Sequence[object],
         facts: Mapping[str, Any] | None = None,
         places: Indices | None = None,
         counts: Any = None,
@@ -108,7 +108,7 @@ class ReadyStore:
         found = Ready([self.batches[i] for i in rows], counts.tolist() if known else None, 0)
         return found, torch.from_numpy(np.where(np.isfinite(counts), counts, 1.0))
 
-    def counted(self, rows: Indices, counts: Any) -> ReadyStore:
+    def counted(self, rows: Indices, counts: object) -> ReadyStore:
         """The same with the counts of ``rows`` known."""
         every = self.counts.copy()
         every[rows] = counts
@@ -224,7 +224,7 @@ def rebuilt(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return value
 
 
-def doubled(batch: Any) -> Any | None:
+def doubled(batch: object) -> Any | None:
     """A batch followed by itself; None unless it is tensors of one length in lists, tuples and dictionaries."""
     found = list(_flat(batch))
     lengths = {len(t) if isinstance(t, Tensor) and t.ndim and is_plain(t) else 0 for t in found}
@@ -256,12 +256,12 @@ def _on(value: Any, device: torch.device) -> Any:
     return rebuilt(value, lambda tensor: tensor.to(device))
 
 
-def content_digest(value: Any) -> bytes:
+def content_digest(value: object) -> bytes:
     """SHA-256 of what a batch holds: kinds, names, shapes and numbers; no addresses, and no code."""
     return _digest(value, ())
 
 
-def _digest(value: Any, around: tuple[int, ...]) -> bytes:
+def _digest(value: object, around: tuple[int, ...]) -> bytes:
     if isinstance(value, Tensor):
         head = f"{value.dtype} {tuple(value.shape)} {value.layout}" if not value.is_nested else "nested"
         return parts_hash(
@@ -292,7 +292,7 @@ def _digest(value: Any, around: tuple[int, ...]) -> bytes:
     return parts_hash("object", name, *(_digest(part, inside) for item in sorted(held.items()) for part in item))
 
 
-def _held(value: Any) -> dict[str, Any]:
+def _held(value: object) -> dict[str, Any]:
     """The attributes of an object, also those in slots."""
     found = dict(getattr(value, "__dict__", {}))
     for base in type(value).__mro__:

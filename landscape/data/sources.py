@@ -24,7 +24,7 @@ from .stores import DatasetStore, TensorStore, collate
 log = logging.getLogger(__name__)
 
 
-def store_of(data: Any, where: str, first: int | None = None) -> TensorStore | DatasetStore:
+def store_of(data: object, where: str, first: int | None = None) -> TensorStore | DatasetStore:
     """Understand what a user calls data.
 
     That is a pair of tensors or arrays, a dictionary of tensors, a ``Dataset``, a list of rows, or a
@@ -59,7 +59,7 @@ def store_of(data: Any, where: str, first: int | None = None) -> TensorStore | D
     return store
 
 
-def _no_data(data: Any, where: str) -> DataError:
+def _no_data(data: object, where: str) -> DataError:
     kind = type(data).__name__
     if hasattr(data, "__getitem__") and not hasattr(data, "__len__"):
         return DataError(f"a {kind} has no length", where, "give it __len__")
@@ -77,12 +77,12 @@ def _no_data(data: Any, where: str) -> DataError:
     return DataError(f"a data set cannot be a {kind}", where, fix)
 
 
-def is_table(data: Any) -> bool:
+def is_table(data: object) -> bool:
     """Whether ``data`` is a dictionary of tensors or arrays, examples first."""
     return isinstance(data, Mapping) and bool(data) and all(is_array(v) for v in data.values())
 
 
-def _is_rows(data: Any) -> bool:
+def _is_rows(data: object) -> bool:
     if isinstance(data, list):
         return all(isinstance(row, (tuple, list, Mapping)) for row in data)
     if is_array(data) or isinstance(data, (str, bytes, tuple)):
@@ -90,7 +90,7 @@ def _is_rows(data: Any) -> bool:
     return hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
-def _is_stream(data: Any) -> bool:
+def _is_stream(data: object) -> bool:
     """Whether ``data`` can only be gone through, from its beginning and perhaps without end."""
     source = data.dataset if isinstance(data, torch.utils.data.DataLoader) else data
     if isinstance(source, torch.utils.data.IterableDataset) or hasattr(source, "__next__"):
@@ -119,7 +119,7 @@ def _streamed(data: Any, where: str, first: int | None) -> TensorStore:
     return TensorStore(inputs, targets, {**facts, "read_from_stream": row_count(targets)})
 
 
-def _rows(stream: Iterable[Any], where: str, first: int) -> tuple[Any, Any]:
+def _rows(stream: Iterable[object], where: str, first: int) -> tuple[Any, Any]:
     hook = pair_of(stream)
     rows: list[tuple[Any, Any]] = []
     for item in itertools.islice(stream, first):
@@ -147,7 +147,7 @@ def _batches(loader: Any, where: str, first: float = math.inf) -> tuple[Any, Any
         raise DataError(f"the loader's batches differ in shape: {error}", where, "pad to one length") from error
 
 
-def _columns(data: Any, where: str, hook: Callable[[Any], Any] | None = None) -> TensorStore:
+def _columns(data: object, where: str, hook: Callable[[object], object] | None = None) -> TensorStore:
     inputs, targets = pair(data, where, hook)
     sizes, wanted = ({len(t) if t.ndim else 0 for t in leaves(tree)} for tree in (inputs, targets))
     if len(wanted) != 1 or sizes != wanted:

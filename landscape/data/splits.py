@@ -35,7 +35,7 @@ class Splits(dict[str, Examples]):
     """
 
     def __init__(
-        self, splits: Any, where: str = "the data callable", first: int | None = None, *, ready_made: bool = False
+        self, splits: object, where: str = "the data callable", first: int | None = None, *, ready_made: bool = False
     ) -> None:
         if splits is None or isinstance(splits, (str, bytes, int, float)):
             raise DataError(f"it returned {_a(splits)}", where, f"return a data set, or {_MAPPING}")
@@ -84,7 +84,7 @@ class Splits(dict[str, Examples]):
                 raise unknown_name("domain", name, self.domains, where)
 
 
-def _a(found: Any) -> str:
+def _a(found: object) -> str:
     return "None" if found is None else f"a {type(found).__name__}"
 
 
@@ -94,7 +94,7 @@ def _on(examples: Examples, names: tuple[str, ...]) -> Examples:
 
 
 def open_data(
-    plugin: Plugin, arguments: Mapping[str, Any], first: int | None = None, *, ready_made: bool = False
+    plugin: Plugin, arguments: Mapping[str, object], first: int | None = None, *, ready_made: bool = False
 ) -> Splits:
     """Call a data callable and understand what it returns; of streams the ``first`` examples are read."""
     return Splits(call(plugin, arguments), plugin.name, first, ready_made=ready_made)

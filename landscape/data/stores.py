@@ -49,7 +49,7 @@ class TensorStore:
     """Examples that lie in memory as trees of tensors of equal length."""
 
     def __init__(
-        self, inputs: Any, targets: Any, facts: Mapping[str, Any] | None = None, places: Indices | None = None
+        self, inputs: Any, targets: Any, facts: Mapping[str, object] | None = None, places: Indices | None = None
     ) -> None:
         self.inputs, self.targets, self.facts = inputs, targets, facts or {}
         self.places = np.arange(len(self)) if places is None else places

@@ -29,7 +29,7 @@ def domains(
     per_domain: bool = True,
     splits: Mapping[str, Examples] | None = None,
     checkpoints: Mapping[int, Path] | None = None,
-    **options: Any,
+    **options: object,
 ) -> Result:
     """Look at every domain at the problem's weights, or along a training.
 

@@ -19,7 +19,7 @@ _EXACT = 16  # all sign patterns of so many pairs are tried
 
 
 def comparison(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
     results: Sequence[Result],
     *,
     quantities: Sequence[str] = (*_FLATNESS, *_ACCURACY),
@@ -147,7 +147,7 @@ def _p_text(differences: Any) -> str:
     return "" if len(differences) <= _FEW else f", sign-flip p = {sign_flip_p(differences):.2g}"
 
 
-def sign_flip_p(differences: Any) -> float:
+def sign_flip_p(differences: object) -> float:
     """Two-sided p-value of the mean of paired differences under random signs.
 
     Exact for up to 16 pairs; for more, 65,536 sign patterns of a fixed generator, counting the observed one.

@@ -64,7 +64,7 @@ def cell_text(row: Mapping[str, Any], field: Field) -> str:
     return f"{value:.3g}" + (f" ± {spread:.2g}" if spread is not None else "")
 
 
-def summary_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def summary_csv(rows: Sequence[Mapping[str, object]]) -> str:
     """The table as CSV, with every digit."""
     return to_csv(rows)
 

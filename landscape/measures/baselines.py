@@ -97,7 +97,7 @@ def log_spectral_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
 _NORMALISING = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
 
 
-def _require_homogeneous(model: nn.Module, inputs: Any) -> None:
+def _require_homogeneous(model: nn.Module, inputs: object) -> None:
     """Refuse activations through which a path has no weight: f(2x) = 2 f(x) without biases, also for negative x.
 
     Raises:

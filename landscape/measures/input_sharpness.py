@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +69,7 @@ def _rises(problem: Problem, ball: NormBall, steps: int, batch: Batch) -> Tensor
     return torch.maximum(best, ask(d)[0]) - before
 
 
-def _losses(problem: Problem, inputs: Tensor, targets: Any) -> Tensor:
+def _losses(problem: Problem, inputs: Tensor, targets: object) -> Tensor:
     output = forward(problem.model, inputs)
     values = example_losses(problem.loss_function, output, targets)
     if values is not None:

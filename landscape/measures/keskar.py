@@ -44,7 +44,7 @@ def _measure(problem: Problem, spec: SharpnessSpec, basis: Tensor | None) -> Ite
     for eps in spec.rho or (1e-3,):
         best = before
 
-        def negative(z: Any) -> tuple[float, Any]:
+        def negative(z: object) -> tuple[float, Any]:
             nonlocal best
             step = torch.from_numpy(np.ascontiguousarray(z)).to(centre.device, centre.dtype)
             with problem.temporary_weights(), torch.enable_grad():

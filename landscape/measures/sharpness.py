@@ -45,7 +45,7 @@ def sharpness(
     *,
     seed: int = 0,
     per_domain: bool = False,
-    **options: Any,
+    **options: object,
 ) -> Result:
     """Measure sharpness at the problem's weights.
 

@@ -43,12 +43,12 @@ def default_model(examples: Examples) -> str:
     return "convnet" if "in_channels" in facts_of(examples) else "mlp"
 
 
-def wants(plugin: Plugin, arguments: Mapping[str, Any], facts: Collection[str]) -> bool:
+def wants(plugin: Plugin, arguments: Mapping[str, object], facts: Collection[str]) -> bool:
     """Whether a model's builder takes one of these facts, and the arguments do not say it."""
     return "path" not in plugin.record and bool((set(parameters(plugin.call)[0]) & set(facts)) - set(arguments))
 
 
-def build_model(plugin: Plugin, arguments: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
+def build_model(plugin: Plugin, arguments: Mapping[str, object], facts: Mapping[str, object]) -> nn.Module:
     """Call the model's builder.
 
     Args:

@@ -29,7 +29,7 @@ TASKS = {
 }
 
 
-def torchvision_model(name: str, *, classes: int | None = None, **options: Any) -> nn.Module:
+def torchvision_model(name: str, *, classes: int | None = None, **options: object) -> nn.Module:
     """A network of torchvision.
 
     Args:
@@ -47,7 +47,9 @@ def torchvision_model(name: str, *, classes: int | None = None, **options: Any) 
     return _built(lambda: models.get_model(name, **options), f"torchvision:{name}")
 
 
-def timm_model(name: str, *, classes: int | None = None, in_channels: int | None = None, **options: Any) -> nn.Module:
+def timm_model(
+    name: str, *, classes: int | None = None, in_channels: int | None = None, **options: object
+) -> nn.Module:
     """A network of timm.
 
     Args:
@@ -72,7 +74,7 @@ def timm_model(name: str, *, classes: int | None = None, in_channels: int | None
     return _built(lambda: timm.create_model(name, **options), f"timm:{name}")
 
 
-def hf_model(source: str, *, task: str | None = None, **options: Any) -> nn.Module:
+def hf_model(source: str, *, task: str | None = None, **options: object) -> nn.Module:
     """A network of transformers, from a folder (``config.json``, and weights if it holds some) or the hub.
 
     It is the architecture that the configuration names; weights in a folder are read by our own safe reader.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 _Z = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
-def mean_and_stderr(values: Sequence[float] | Any, weights: Any = None) -> tuple[float, float | None]:
+def mean_and_stderr(values: Sequence[float] | object, weights: object = None) -> tuple[float, float | None]:
     """Mean of ``values`` (weighted by ``weights``, which sum to 1) and its standard error (ddof 1; None for one).
 
     What weighs nothing is no value: the error is over those that do.

@@ -59,14 +59,14 @@ class _Around:
     def __init__(self) -> None:
         self.modes: list[Any] = []
 
-    def enter(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+    def enter(self, model: nn.Module, args: object, kwargs: object) -> None:
         first = next(iter(leaves((args, kwargs))), None)
         alone = first is not None and first.ndim > 0 and len(first) == 1 and first.device.type == "cpu"
         self.modes.append(PlainLayout() if alone and torch.is_grad_enabled() else None)
         if self.modes[-1] is not None:
             self.modes[-1].__enter__()
 
-    def leave(self, *_: Any) -> None:
+    def leave(self, *_: object) -> None:
         mode = self.modes.pop() if self.modes else None  # a hook before ours may have failed
         if mode is not None:
             mode.__exit__(None, None, None)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def map_tensors(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(tree: object, function: Callable[[Tensor], Tensor]) -> Any:
     """Apply ``function`` to every tensor of a tree; lists become tuples."""
     if isinstance(tree, Tensor):
         return function(tree)
@@ -21,7 +21,7 @@ def map_tensors(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return tree
 
 
-def leaves(tree: Any) -> Iterator[Tensor]:
+def leaves(tree: object) -> Iterator[Tensor]:
     """The tensors of a tree, in a fixed order."""
     if isinstance(tree, Tensor):
         yield tree
@@ -33,24 +33,24 @@ def leaves(tree: Any) -> Iterator[Tensor]:
             yield from leaves(item)
 
 
-def skeleton(tree: Any) -> Any:
+def skeleton(tree: object) -> Any:
     """A tree without its tensors: names and places decide which argument a tensor becomes."""
     if isinstance(tree, Mapping):
         return {str(k): skeleton(tree[k]) for k in sorted(tree, key=str)}
     return [skeleton(v) for v in tree] if isinstance(tree, (tuple, list)) else "."
 
 
-def row_count(tree: Any) -> int:
+def row_count(tree: object) -> int:
     """Number of examples in a tree whose tensors hold examples first."""
     return len(next(leaves(tree)))
 
 
-def take_rows(tree: Any, index: Tensor) -> Any:
+def take_rows(tree: object, index: Tensor) -> Any:
     """The examples at ``index`` of a tree; kinds of dictionaries and named tuples are kept, as losses read them."""
     return map_kept(tree, lambda t: t[index] if t.ndim else t)
 
 
-def map_kept(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def map_kept(tree: object, function: Callable[[Tensor], Tensor]) -> Any:
     """As `map_tensors`, and dataclasses and named tuples stay what they are."""
     if isinstance(tree, Tensor):
         return function(tree)
@@ -63,7 +63,7 @@ def map_kept(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return tree
 
 
-def divisible(output: Any, n: int) -> bool:
+def divisible(output: object, n: int) -> bool:
     """Whether every tensor of an output has a row per example: one that computes its own loss has not."""
     if not isinstance(output, (Tensor, tuple, list, Mapping)):
         return False
@@ -71,12 +71,12 @@ def divisible(output: Any, n: int) -> bool:
     return bool(found) and all(t.ndim and t.shape[0] == n for t in found)
 
 
-def stacked(trees: Sequence[Any]) -> Any:
+def stacked(trees: Sequence[object]) -> Any:
     """One tree whose tensors hold the examples ``trees`` along a new first dimension."""
     return _merged(trees, torch.stack)
 
 
-def concatenated(trees: Sequence[Any]) -> Any:
+def concatenated(trees: Sequence[object]) -> Any:
     """One tree whose tensors hold the examples of all ``trees`` one after the other."""
     return _merged(trees, torch.cat)
 

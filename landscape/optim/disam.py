@@ -107,7 +107,7 @@ class DISAM(DomainClimb, SAM):
         lam: float = 0.1,
         *,
         variance: Literal["domain", "sample"] = "domain",
-        **common: Any,
+        **common: object,
     ) -> None:
         super().__init__(base, rho, lam=lam, variance=variance, **common)
 
@@ -149,7 +149,7 @@ class DISAMGSAM(DomainClimb, GSAM):
         lam: float = 0.1,
         *,
         variance: Literal["domain", "sample"] = "domain",
-        **common: Any,
+        **common: object,
     ) -> None:
         super().__init__(base, rho, alpha, lam=lam, variance=variance, **common)
 
@@ -190,6 +190,6 @@ class DISAMSAGM(DomainClimb, SAGM):
         lam: float = 0.1,
         *,
         variance: Literal["domain", "sample"] = "domain",
-        **common: Any,
+        **common: object,
     ) -> None:
         super().__init__(base, rho, alpha, lam=lam, variance=variance, **common)

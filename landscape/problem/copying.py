@@ -69,7 +69,7 @@ def copied(model: nn.Module) -> nn.Module:
     return found
 
 
-def _held(value: Any, seen: set[int], depth: int) -> Iterator[Any]:
+def _held(value: object, seen: set[int], depth: int) -> Iterator[Any]:
     """Functions that hold something, and tensors with a history, wherever a network keeps them."""
     if id(value) in seen or depth > _DEPTH or isinstance(value, _HOLD_NOTHING):
         return
@@ -84,7 +84,7 @@ def _held(value: Any, seen: set[int], depth: int) -> Iterator[Any]:
         yield from _held(part, seen, depth + 1)
 
 
-def _reaches(value: Any, own: set[int], seen: set[int], depth: int) -> bool:
+def _reaches(value: object, own: set[int], seen: set[int], depth: int) -> bool:
     """Whether a part of the network can be reached from a value."""
     if id(value) in own:
         return True
@@ -94,7 +94,7 @@ def _reaches(value: Any, own: set[int], seen: set[int], depth: int) -> bool:
     return any(_reaches(part, own, seen, depth + 1) for part in _parts(value))
 
 
-def _parts(value: Any) -> list[Any]:
+def _parts(value: object) -> list[Any]:
     """What a value holds."""
     if isinstance(value, types.FunctionType):
         return [*_contents(value), value.__defaults__, value.__kwdefaults__, vars(value)]
@@ -243,5 +243,5 @@ def _put_back(holder: Any, was: Any) -> None:
         holder.update(was)
 
 
-def _identical(a: Collection[Any], b: Collection[Any]) -> bool:
+def _identical(a: Collection[object], b: Collection[object]) -> bool:
     return len(a) == len(b) and all(map(operator.is_, a, b))

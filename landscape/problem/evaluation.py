@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +75,7 @@ class Evaluation:
         return float(losses.mean()), float(losses.var()), float(np.ptp(losses))
 
 
-def batch_sums(loss: LossFunction, output: Any, batch: Batch, n_domains: int) -> Tensor:
+def batch_sums(loss: LossFunction, output: object, batch: Batch, n_domains: int) -> Tensor:
     """Per domain, float64: loss sum, hits (NaN if no classification), weight, number of examples, trials.
 
     The loss is summed with the examples' weights, so that its mean is over ``weight``; that is the number of examples
@@ -114,7 +113,7 @@ def batch_sums(loss: LossFunction, output: Any, batch: Batch, n_domains: int) ->
     return sums
 
 
-def pass_sums(call: Callable[[Batch], Any], loss: LossFunction, batch: Batch, n_domains: int) -> Tensor:
+def pass_sums(call: Callable[[Batch], object], loss: LossFunction, batch: Batch, n_domains: int) -> Tensor:
     """`batch_sums` of a pass; a network that computes its loss itself sees each domain of the batch alone.
 
     Args:
@@ -241,7 +240,7 @@ def check_fit(
     _refuse_flaws(model, examples, loss, device, dtype, where)
 
 
-def _call_once(loss: Loss, output: Any, targets: Any) -> None:
+def _call_once(loss: Loss, output: object, targets: object) -> None:
     scores = prediction(output)
     if scores.ndim and len(scores) != row_count(targets):
         return  # a model that squeezes its outputs, and with them a single example
@@ -288,7 +287,7 @@ def _refuse_flaws(
                 )
 
 
-def _require_outputs(loss: LossFunction, output: Any) -> None:
+def _require_outputs(loss: LossFunction, output: object) -> None:
     """Refuse a softmax over one output, which is 1 whatever the weights: the loss is 0 and flat everywhere."""
     module = loss.module if isinstance(loss, Loss) else loss
     last = loss in (token_cross_entropy, causal_lm)

@@ -55,7 +55,7 @@ _CALLS = (types.FunctionType, types.MethodType, functools.partial)
 _DEPTH = 40
 
 
-def fingerprint(value: Any, weights_of: nn.Module | None = None) -> str:
+def fingerprint(value: object, weights_of: nn.Module | None = None) -> str:
     """SHA-256 (hexadecimal) of what a network, a loss or a function computes, apart from the network's weights.
 
     Args:
@@ -90,14 +90,14 @@ class _Reader:
             id(b) for m in lasting.values() for n, b in m._buffers.items() if n not in m._non_persistent_buffers_set
         }
 
-    def whole(self, value: Any) -> bytes:
+    def whole(self, value: object) -> bytes:
         """SHA-256 of a value and of everything in it, however deep it lies."""
         found = [self.digest(value)]
         while self._deep:
             found.append(self.digest(self._deep.pop(0)))
         return found[0] if len(found) == 1 else parts_hash("parts", *found)
 
-    def digest(self, value: Any) -> bytes:
+    def digest(self, value: object) -> bytes:
         """SHA-256 of one value."""
         if isinstance(value, _PLAIN) and not isinstance(value, Enum):
             return parts_hash(type(value).__name__, repr(value))
@@ -117,7 +117,7 @@ class _Reader:
         self._kept.append(value)
         return found
 
-    def _read(self, value: Any) -> bytes:  # noqa: PLR0912 - a table of types
+    def _read(self, value: object) -> bytes:  # noqa: PLR0912 - a table of types
         if isinstance(value, Enum):
             return parts_hash("enum", type(value).__qualname__, value.name)
         if isinstance(value, Tensor):
@@ -159,7 +159,7 @@ class _Reader:
             return parts_hash("builtin", *name, *(self.digest(h) for h in held))
         return self._object(value)
 
-    def _all(self, name: str, values: Iterable[Any]) -> bytes:
+    def _all(self, name: str, values: Iterable[object]) -> bytes:
         return parts_hash(name, *(self.digest(v) for v in values))
 
     def _module(self, module: nn.Module) -> bytes:
@@ -249,7 +249,7 @@ class _Reader:
         files, libraries = sources(module)
         return parts_hash("files", repr(files), repr(libraries))
 
-    def _object(self, value: Any) -> bytes:
+    def _object(self, value: object) -> bytes:
         inside = {**getattr(value, "__dict__", {})}
         for base in type(value).__mro__:
             slots = vars(base).get("__slots__", ())
@@ -268,7 +268,7 @@ def _home(kind: type) -> str:
     return "" if kind.__module__.startswith("landscape_plugin_") else former(kind.__module__)
 
 
-def _is_value(value: Any) -> bool:
+def _is_value(value: object) -> bool:
     """Whether a global of the user's is a setting or code, and not an object at work, like a data set or a log."""
     if isinstance(value, _AT_WORK) or value is os.environ:
         return False
@@ -287,7 +287,7 @@ _CODE = (
 )
 
 
-def _more(value: Any) -> list[Any]:
+def _more(value: object) -> list[Any]:
     """The attributes of a container of a class that has some."""
     inside = getattr(value, "__dict__", None)
     return [dict(inside)] if inside and inside is not value else []
@@ -313,7 +313,7 @@ def _of_modules(values: list[Any], names: list[str]) -> list[Any]:
     return found
 
 
-def _own(members: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _own(members: Mapping[str, object]) -> list[tuple[str, Any]]:
     return sorted(members.items())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 
-def joined(network: nn.Module, loss: Any, objective: Any) -> nn.Module:
+def joined(network: nn.Module, loss: object, objective: object) -> nn.Module:
     """One network of a network and what makes its loss; itself where the loss needs no place beside it."""
     if isinstance(network, WithLoss):  # of another problem
         return network
@@ -52,7 +52,7 @@ def trainable_names(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-def ready_made(data: Any) -> Examples:
+def ready_made(data: object) -> Examples:
     """What an objective is called with.
 
     Raises:
@@ -64,7 +64,7 @@ def ready_made(data: Any) -> Examples:
     return examples
 
 
-def refuse_beside_objective(objective: Any, *, loss: Any, batch_size: int | None, loss_over: str) -> None:
+def refuse_beside_objective(objective: object, *, loss: object, batch_size: int | None, loss_over: str) -> None:
     """Refuse what an objective decides.
 
     Raises:

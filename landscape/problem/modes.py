@@ -40,7 +40,7 @@ def set_mode(model: nn.Module, mode: str, replay_seed: int | None = None) -> Non
         model.register_forward_hook(replay.leave, always_call=True)
 
 
-def require_fixed(model: nn.Module, call: Callable[[], Any]) -> None:
+def require_fixed(model: nn.Module, call: Callable[[], object]) -> None:
     """Refuse a network whose forward pass draws random numbers.
 
     Args:
@@ -53,11 +53,11 @@ def require_fixed(model: nn.Module, call: Callable[[], Any]) -> None:
     drawing: list[str] = []
     states: list[Any] = []
 
-    def before(module: nn.Module, inputs: Any) -> None:
+    def before(module: nn.Module, inputs: object) -> None:
         states.append(random_state())
 
     def after(name: str) -> Callable[..., None]:
-        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        def look(module: nn.Module, inputs: object, output: object) -> None:
             if not same_state(states.pop(), random_state()) and not any(d.startswith(name) for d in drawing if name):
                 drawing.append(name)
 
@@ -90,7 +90,7 @@ def random_state() -> tuple[Any, ...]:
     return random.getstate(), legacy[1].tobytes(), legacy[2], torch.get_rng_state(), *devices
 
 
-def same_state(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+def same_state(a: tuple[object, ...], b: tuple[Any, ...]) -> bool:
     """Whether two of `random_state` are equal."""
     return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in zip(a, b, strict=True))
 
@@ -102,12 +102,12 @@ class _Replay:
         self.seed = seed
         self._passes: list[AbstractContextManager[None]] = []
 
-    def enter(self, model: nn.Module, inputs: Any) -> None:
+    def enter(self, model: nn.Module, inputs: object) -> None:
         around = self._around(model)
         around.__enter__()
         self._passes.append(around)
 
-    def leave(self, model: nn.Module, inputs: Any, output: Any) -> None:
+    def leave(self, model: nn.Module, inputs: object, output: object) -> None:
         self._passes.pop().__exit__(None, None, None)
 
     @contextmanager

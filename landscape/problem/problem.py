@@ -113,7 +113,7 @@ class Problem(Passes):
     def __init__(
         self,
         model: nn.Module,
-        data: Any,
+        data: object,
         loss: str | LossFunction | None = None,
         *,
         params: str | None = None,
@@ -208,7 +208,7 @@ class Problem(Passes):
             f"{self.n_examples:,} {kind}{domains}, {str(self.dtype).removeprefix('torch.')} on {self.device}>"
         )
 
-    def _examples_of(self, data: Any) -> Examples:
+    def _examples_of(self, data: object) -> Examples:
         if self.by_objective:
             return ready_made(data)
         examples = Examples.of(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -11,7 +10,7 @@ from ..base.errors import UsageError
 from .problem import Problem
 
 
-def require_problem(given: Any, verb: str) -> None:
+def require_problem(given: object, verb: str) -> None:
     """Refuse anything but a `Problem`, and say how to get one.
 
     Args:

@@ -24,7 +24,7 @@ _MISSING = object()
 _SAME = 1e-3  # how far outputs may move, relatively, where a kept value is made anew, perhaps in another precision
 
 
-def forget_kept_values(model: nn.Module, call: Callable[[], Any]) -> list[str]:
+def forget_kept_values(model: nn.Module, call: Callable[[], object]) -> list[str]:
     """Find by one pass what a network keeps of its weights, and let every later pass forget it.
 
     What it had kept before is emptied, if a pass makes it anew.
@@ -57,7 +57,7 @@ def forget_kept_values(model: nn.Module, call: Callable[[], Any]) -> list[str]:
     return [_told(place, names) for place in kept]
 
 
-def empty_kept_values(model: nn.Module, call: Callable[[], Any]) -> dict[Place, Any]:
+def empty_kept_values(model: nn.Module, call: Callable[[], object]) -> dict[Place, Any]:
     """Empty the attributes that a pass makes again from the weights when it finds them empty.
 
     Args:
@@ -85,12 +85,12 @@ class _Forget:
     def __init__(self, kept: dict[Place, Any]) -> None:
         self.kept = list(kept.items())
 
-    def __call__(self, *_: Any) -> None:
+    def __call__(self, *_: object) -> None:
         for place, value in self.kept:
             _write(place, value)
 
 
-def _kept_now(model: nn.Module, call: Callable[[], Any]) -> dict[Place, Any]:
+def _kept_now(model: nn.Module, call: Callable[[], object]) -> dict[Place, Any]:
     """What a pass makes of the weights and the next one finds, and what was there before.
 
     What every pass makes anew (an attention map for whoever looks) is no harm.
@@ -107,7 +107,7 @@ def _kept_now(model: nn.Module, call: Callable[[], Any]) -> dict[Place, Any]:
     }
 
 
-def _kept_before(model: nn.Module, call: Callable[[], Any]) -> dict[Place, Any]:
+def _kept_before(model: nn.Module, call: Callable[[], object]) -> dict[Place, Any]:
     held = {place: _tensors(_held(place)) for place in _places(model)}
     held = {place: tensors for place, tensors in held.items() if any(t.is_floating_point() for t in tensors)}
     expected = _outputs(call()) if held else []
@@ -167,11 +167,11 @@ def _contents(value: Any) -> Any:
     return value.copy() if type(value) in _CONTAINERS else value
 
 
-def _emptied(value: Any) -> Any:
+def _emptied(value: object) -> Any:
     return type(value)() if type(value) in _CONTAINERS else None
 
 
-def _write(place: Place, value: Any) -> None:
+def _write(place: Place, value: object) -> None:
     module, name = place
     if value is _MISSING:
         vars(module).pop(name, None)
@@ -179,7 +179,7 @@ def _write(place: Place, value: Any) -> None:
         vars(module)[name] = _contents(value)
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def _tensors(value: object) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     return list(leaves(value)) if type(value) in _CONTAINERS else []
@@ -189,11 +189,11 @@ def _same(a: list[Tensor], b: list[Tensor]) -> bool:
     return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
 
 
-def _depends_on_weights(value: Any) -> bool:
+def _depends_on_weights(value: object) -> bool:
     return any(t.grad_fn is not None for t in _tensors(value))
 
 
-def _outputs(output: Any) -> list[Tensor]:
+def _outputs(output: object) -> list[Tensor]:
     plain = output if isinstance(output, (Tensor, tuple, list, dict)) else vars(output)
     return [t.detach().double() for t in leaves(plain)]
 

@@ -91,7 +91,7 @@ def bits(problem: Problem) -> dict[str, Any]:
 
 
 def identity(
-    kind: str, problem: Problem, spec: Spec, problem_spec: ProblemSpec, others: Sequence[Any] = ()
+    kind: str, problem: Problem, spec: Spec, problem_spec: ProblemSpec, others: Sequence[object] = ()
 ) -> dict[str, Any]:
     """What a result depends on, by name; `key` makes the name of its file of it.
 
@@ -112,6 +112,6 @@ def identity(
     }
 
 
-def key(kind: str, found: Mapping[str, Any]) -> str:
+def key(kind: str, found: Mapping[str, object]) -> str:
     """The short hash under which a result of this identity is stored."""
     return stable_hash([kind, dict(found)])[:16]

@@ -64,7 +64,7 @@ class Result:
         self,
         kind: str,
         data: xr.Dataset,
-        record: Mapping[str, Any],
+        record: Mapping[str, object],
         path: Path | None = None,
         vectors: Mapping[str, Any] | None = None,
     ) -> None:
@@ -227,5 +227,5 @@ def shows_stored(function: Callable[P, T]) -> Callable[P, T]:
     return guarded
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

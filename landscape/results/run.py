@@ -186,7 +186,7 @@ class Run:
         if self.path.is_dir() and any(not p.name.startswith(".") for p in self.path.iterdir()):
             raise UsageError("the folder holds other files", str(self.path), fix)
 
-    def start(self, record: Mapping[str, Any]) -> None:
+    def start(self, record: Mapping[str, object]) -> None:
         """Write ``run.json`` and empty the run of anything older."""
         if not is_main_process():
             return
@@ -196,7 +196,7 @@ class Run:
         make_folder(self.path / "checkpoints")
         write_json(self.path / "run.json", record)
 
-    def update(self, **changes: Any) -> None:
+    def update(self, **changes: object) -> None:
         """Change fields of ``run.json``."""
         if is_main_process():
             write_json(self.path / "run.json", {**self.record, **changes})

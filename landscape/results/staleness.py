@@ -104,7 +104,7 @@ def since(result: Result) -> Since:
     return since_of(result.kind, result.record, result.path)
 
 
-def since_of(kind: str, record: Mapping[str, Any], stored: Path | None = None) -> Since:
+def since_of(kind: str, record: Mapping[str, object], stored: Path | None = None) -> Since:
     """The same of a record: that of a result which lies at ``stored``, or, of kind ``training``, a ``run.json``."""
     seen = _SEEN.get() or _Seen()
     if kind == "training":
@@ -187,12 +187,12 @@ def _with_code(stale: list[str], unknown: list[str], made_of: Mapping[str, Any],
     return Since(tuple(stale), tuple(unknown), versions)
 
 
-def _algorithm(then: Any, kind: str) -> list[str]:
+def _algorithm(then: object, kind: str) -> list[str]:
     now = ALGORITHMS[kind]
     return [] if then in (None, now) else [f"made by algorithm version {then}, now {now}"]
 
 
-def _versions(then: Mapping[str, Any]) -> list[str]:
+def _versions(then: Mapping[str, object]) -> list[str]:
     return [
         f"made with {name} {was}, now {version(name) or 'not installed'}"
         for name, was in then.items()
@@ -213,7 +213,7 @@ def _weights(pairs: Sequence[Sequence[Any]], stored: Path | None, seen: _Seen) -
 
 
 def _weights_by_identity(
-    record: Mapping[str, Any], identity: Mapping[str, Any], stored: Path | None, seen: _Seen
+    record: Mapping[str, object], identity: Mapping[str, object], stored: Path | None, seen: _Seen
 ) -> list[str]:
     """The same for a result that kept no places: of a run's checkpoint the header says what the identity has."""
     target = record.get("target")

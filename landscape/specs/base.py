@@ -54,12 +54,12 @@ class Spec:
         differs = {k: v for k, v in self.to_dict().items() if k not in self.not_in_key() and v != defaults[k]}
         return stable_hash(differs)
 
-    def with_(self, **changes: Any) -> Self:
+    def with_(self, **changes: object) -> Self:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
     @classmethod
-    def from_options(cls, **options: Any) -> Self:
+    def from_options(cls, **options: object) -> Self:
         """Build a spec from keyword arguments; one value may stand for a list of one.
 
         Raises:
@@ -75,7 +75,7 @@ class Spec:
         return cls(**values)
 
     @classmethod
-    def from_dict(cls, mapping: Mapping[str, Any], where: str = "") -> Self:
+    def from_dict(cls, mapping: Mapping[str, object], where: str = "") -> Self:
         """Build a spec from a mapping (a configuration file, a ``run.json``).
 
         Args:
@@ -101,7 +101,7 @@ class Spec:
         return cls(**values)
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _fits(value: object, hint: Any) -> bool:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _fits(value, args[0])
@@ -180,7 +180,7 @@ def check_choice(name: str, value: str | None, known: Iterable[str]) -> None:
         raise unknown_name(name.replace("_", " "), value, known, argument(name))
 
 
-def check_distinct(name: str, values: Iterable[Any]) -> None:
+def check_distinct(name: str, values: Iterable[object]) -> None:
     """Refuse empty lists and repeated values."""
     values = list(values)
     if not values:

@@ -60,7 +60,7 @@ class Cell:
         return " ".join(f"{k}={v}" for k, v in self.axes.items() if v is not None) or self.arm
 
 
-def cells_of(content: Mapping[str, Any], seeds: SeedsSpec, where: str) -> list[Cell]:
+def cells_of(content: Mapping[str, object], seeds: SeedsSpec, where: str) -> list[Cell]:
     """Every model of a study: arms x grid x draws x repetitions, each different training once.
 
     Raises:
@@ -130,7 +130,7 @@ def _training(
     return next(spec.runs())
 
 
-def _pretraining(spec: TrainSpec, changes: Mapping[str, Any], where: str) -> TrainSpec:
+def _pretraining(spec: TrainSpec, changes: Mapping[str, object], where: str) -> TrainSpec:
     """The training that comes before ``spec``: the same network, data, held-out domains and seed."""
     place = f"{where}, [pretrain]"
     for key in ("seed", "order_seed", "model", "model_arg"):
@@ -147,7 +147,7 @@ def _pretraining(spec: TrainSpec, changes: Mapping[str, Any], where: str) -> Tra
         raise error if place in error.where else placed(error, place) from None
 
 
-def _arms(content: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, Any]]]:
+def _arms(content: Mapping[str, object], where: str) -> list[tuple[str, dict[str, Any]]]:
     tables = tables_of(content, "arms", where)
     named = []
     for i, arm in enumerate(tables):
@@ -163,7 +163,7 @@ def _arms(content: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, A
     return named or [("", {})]
 
 
-def _grid(content: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
+def _grid(content: Mapping[str, object], where: str) -> dict[str, list[Any]]:
     grid = table_of(content, "grid", where)
     known = [f.name for f in fields(TrainSpec) if f.name not in ("seed", "order_seed")]
     for key, values in grid.items():
@@ -176,7 +176,7 @@ def _grid(content: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
     return grid
 
 
-def _draws(content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+def _draws(content: Mapping[str, object], where: str) -> list[dict[str, Any]]:
     """The random draws; every arm and grid cell gets the same ones, so that budgets are equal and pairs exist."""
     import random
 
@@ -226,10 +226,10 @@ def _drawn(how: Mapping[str, Any], generator: Any) -> Any:
 
 
 def _refuse_repeated(
-    train: Mapping[str, Any],
-    arms: Sequence[tuple[str, Mapping[str, Any]]],
-    grid: Mapping[str, Any],
-    draws: Sequence[Mapping[str, Any]],
+    train: Mapping[str, object],
+    arms: Sequence[tuple[str, Mapping[str, object]]],
+    grid: Mapping[str, object],
+    draws: Sequence[Mapping[str, object]],
     where: str,
 ) -> None:
     """A setting in two places would silently be one of them."""
@@ -247,9 +247,9 @@ def _refuse_repeated(
 
 
 def _refuse_unused(
-    train: Mapping[str, Any],
+    train: Mapping[str, object],
     grid: Mapping[str, Any],
-    draws: Sequence[Mapping[str, Any]],
+    draws: Sequence[Mapping[str, object]],
     cells: Any,
     where: str,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ..base.errors import UsageError
 from .base import Spec, check_choice
@@ -65,7 +65,7 @@ class ClaimSpec(Spec):
         return float(self.margin)
 
 
-def claims_of(content: Mapping[str, Any], where: str) -> tuple[ClaimSpec, ...]:
+def claims_of(content: Mapping[str, object], where: str) -> tuple[ClaimSpec, ...]:
     """The ``[[claims]]`` of an experiment file's content."""
     tables = tables_of(content, "claims", where)
     return tuple(ClaimSpec.from_dict(c, f"{where}, claims[{i}]") for i, c in enumerate(tables))

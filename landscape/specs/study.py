@@ -151,7 +151,7 @@ class Experiment:
 
     @classmethod
     def from_content(
-        cls, content: Mapping[str, Any], where: str, *, size: str = "full", changes: Sequence[str] = ()
+        cls, content: Mapping[str, object], where: str, *, size: str = "full", changes: Sequence[str] = ()
     ) -> Experiment:
         """Understand the content of an experiment file; arguments and errors as in `read`."""
         content = dict(content)

@@ -10,7 +10,7 @@ from typing import Any
 from ..base.errors import UsageError
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, Any]:
     """``base`` with the values of ``over``; tables are merged key by key, lists are replaced."""
     made = dict(base)
     for key, value in over.items():
@@ -30,7 +30,7 @@ def change(text: str) -> dict[str, Any]:
         return tomllib.loads(f"{key} = '''{value}'''")
 
 
-def text_of(content: Mapping[str, Any], key: str, where: str) -> str:
+def text_of(content: Mapping[str, object], key: str, where: str) -> str:
     """A text of one line; empty where there is none."""
     value = content.get(key, "")
     if not isinstance(value, str):
@@ -38,7 +38,7 @@ def text_of(content: Mapping[str, Any], key: str, where: str) -> str:
     return " ".join(value.split())
 
 
-def table_of(content: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+def table_of(content: Mapping[str, object], key: str, where: str) -> dict[str, Any]:
     """A table; empty where there is none."""
     value = content.get(key, {})
     if not isinstance(value, Mapping):
@@ -46,7 +46,7 @@ def table_of(content: Mapping[str, Any], key: str, where: str) -> dict[str, Any]
     return {str(k).replace("-", "_"): v for k, v in value.items()}
 
 
-def tables_of(content: Mapping[str, Any], key: str, where: str) -> list[dict[str, Any]]:
+def tables_of(content: Mapping[str, object], key: str, where: str) -> list[dict[str, Any]]:
     """A list of tables; empty where there is none."""
     value = content.get(key, [])
     if not isinstance(value, list) or not all(isinstance(v, Mapping) for v in value):

@@ -114,7 +114,7 @@ def _checked(file: Any, size: int) -> list[str]:
     return names
 
 
-def _is_bare_dimension(scale: Any) -> bool:
+def _is_bare_dimension(scale: object) -> bool:
     return isinstance(scale, bytes) and scale.startswith(b"This is a netCDF dimension but not a netCDF variable")
 
 
@@ -137,7 +137,7 @@ def _told(dims: Any, data: Any, attributes: dict[str, Any], parts: list[bytes]) 
     }
 
 
-def _value(value: Any) -> Any:
+def _value(value: object) -> Any:
     """An attribute as JSON; what JSON cannot say is no concern of ours."""
     if isinstance(value, bytes):
         return value.decode("utf-8")

@@ -166,7 +166,7 @@ def _read(value: Any) -> Any:
     return xr.Variable([_text(d) for d in value["dims"]], values)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value

@@ -6,7 +6,7 @@ is read, so that a result of another form is refused where it is read and not wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -80,7 +80,7 @@ _NUMBERS = frozenset({"x", "y", "t", "step", "eval_step", "rank", "rank_from_bel
 _TEXTS = frozenset({"domain", "other", "source", "split", "layer", "measure", "model", "outcome", "arm"})
 
 
-def require_fields(what: str, value: Any, form: Any) -> None:
+def require_fields(what: str, value: object, form: object) -> None:
     """Whether JSON has the form of a `TypedDict`.
 
     Raises:
@@ -92,7 +92,7 @@ def require_fields(what: str, value: Any, form: Any) -> None:
         raise ValueError(f"{what}: {error}") from None
 
 
-def require_form(kind: Any, data: xr.Dataset, record: Any) -> None:
+def require_form(kind: object, data: xr.Dataset, record: object) -> None:
     """Whether a result is of the form that figures, tables and reports rely on.
 
     Args:

@@ -30,8 +30,8 @@ def answers(
     claims: Sequence[ClaimSpec],
     table: Table,
     spec: StudyReportSpec,
-    comparison: Mapping[str, Any],
-    correlations: Sequence[Mapping[str, Any]],
+    comparison: Mapping[str, object],
+    correlations: Sequence[Mapping[str, object]],
 ) -> list[Row]:
     """A row per claim, and per setting that the report compares apart.
 
@@ -107,7 +107,7 @@ def _found(
                 yield row
 
 
-def _of_effect(effect: Mapping[str, Any] | None, margin: float | None) -> Row:
+def _of_effect(effect: Mapping[str, object] | None, margin: float | None) -> Row:
     if effect is None:
         return {"margin_size": margin, "n": 1, "note": "too few independent differences"}
     return {
@@ -145,7 +145,7 @@ def _predicted(
         }
 
 
-def sentence(row: Mapping[str, Any]) -> str:
+def sentence(row: Mapping[str, object]) -> str:
     """A claim and its answer in one sentence with the numbers."""
     at = f" ({row['at']})" if row["at"] else ""
     return f"{row['says']}{at}: {row['answer']}{numbers(row)}."
@@ -168,7 +168,7 @@ def numbers(row: Mapping[str, Any]) -> str:
     return f" ({told})"
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+def summary(rows: Sequence[Mapping[str, object]]) -> str:
     """The answers of one claim at several settings in a few words: "shows at 2 of 3, else cannot tell"."""
     counts = {a: sum(r["answer"] == a for r in rows) for a in ANSWERS}
     there = [a for a, n in counts.items() if n]

@@ -26,7 +26,7 @@ def nested(factors: Factors) -> dict[str, set[str]]:
     return found
 
 
-def _applies_to_some(levels: Sequence[Any], values: Sequence[Any]) -> bool:
+def _applies_to_some(levels: Sequence[object], values: Sequence[object]) -> bool:
     """Whether under some levels all values are None and under the others none is."""
     seen: dict[Any, set[bool]] = {}
     for level, value in zip(levels, values, strict=True):

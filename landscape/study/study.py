@@ -149,7 +149,7 @@ def statistics(experiment: Experiment, folder: StudyFolder) -> Result:
 
 
 def describe(
-    table: Table, spec: StudyReportSpec, facts: Mapping[str, Any], claims: Sequence[ClaimSpec] = ()
+    table: Table, spec: StudyReportSpec, facts: Mapping[str, object], claims: Sequence[ClaimSpec] = ()
 ) -> Result:
     """All statistics of a table of models as a result; ``facts`` of the experiment go into its record."""
     rows, outcomes = correlations(table, spec)

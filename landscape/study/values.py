@@ -102,7 +102,7 @@ def controls(result: Result) -> dict[str, Any] | None:
     return {"kind": control["kind"], "measures": moves, "output_change": _largest_change(control)}
 
 
-def sharpness_name(row: Mapping[str, Any]) -> str:
+def sharpness_name(row: Mapping[str, object]) -> str:
     """``m-sharpness m=16 rho=0.05``: the measure and everything that defines it."""
     words = [str(row["measure"])]
     words += [f"{k}={row[k]:g}" for k in ("m", "rho") if row.get(k) is not None]
@@ -187,7 +187,7 @@ def _by_domain(rows: Mapping[str, Mapping[str, float | None]]) -> Iterator[tuple
             yield f"{name} [mean over domains]", float(np.mean(known))
 
 
-def _of_surface(record: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+def _of_surface(record: Mapping[str, object]) -> Iterator[tuple[str, float | None]]:
     del record  # surfaces are kept for figures; they have no number of their own
     return iter(())
 

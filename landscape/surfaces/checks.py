@@ -41,7 +41,7 @@ def axis_checks(problem: Problem, directions: Sequence[Direction]) -> dict[str, 
     }
 
 
-def value_checks(loss: Any, coordinates: dict[str, Any], centre: float, evaluated: Any = None) -> dict[str, Any]:
+def value_checks(loss: Any, coordinates: dict[str, Any], centre: float, evaluated: object = None) -> dict[str, Any]:
     """Cells that are no numbers, the lowest cell, whether the centre is it, and the largest jump.
 
     All of it from evaluated cells: an interpolated one is no evidence.

@@ -79,7 +79,7 @@ def _csv(result: Result, path: Path) -> list[Path]:
     return files
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, str):
         return defused(value)
     return repr(value.item() if hasattr(value, "item") else value)

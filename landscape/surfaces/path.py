@@ -39,7 +39,7 @@ def path(
     seed: int = 0,
     training: Problem | None = None,
     store: Path | None = None,
-    **options: Any,
+    **options: object,
 ) -> Result:
     """Evaluate the way from the problem's weights (A, t = 0) to another checkpoint (B, t = 1).
 

@@ -41,7 +41,7 @@ def surface(
     training: Problem | None = None,
     reaches: Sequence[Reach] | None = None,
     store: Path | None = None,
-    **options: Any,
+    **options: object,
 ) -> Result:
     """Evaluate loss and accuracy at w + x·d1 (+ y·d2).
 

@@ -46,7 +46,7 @@ class Basin:
         return self.death - self.birth
 
 
-def basins(height: Any, evaluated: Any = None) -> list[Basin]:
+def basins(height: object, evaluated: Any = None) -> list[Basin]:
     """All basins of ``height`` ``(rows, columns)``, the longest-lived first.
 
     Cells that are NaN or infinite belong to no basin. Neighbours of equal height are one plateau, not two minima.
@@ -137,7 +137,7 @@ def _triangulated(evaluated: Any) -> Callable[[Cell], list[Cell]]:
     return lambda cell: near.get(cell, [])
 
 
-def _on_one_circle(triangle: Any, fourth: Any) -> bool:
+def _on_one_circle(triangle: object, fourth: Any) -> bool:
     """Whether four integer points lie on one circle, in exact arithmetic."""
     (a, b), (c, d), (e, f) = ((int(x), int(y)) for x, y in triangle - fourth)
     p, q, r = a * a + b * b, c * c + d * d, e * e + f * f

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from ..data.losses import LossFunction
@@ -12,7 +10,7 @@ from ..problem.problem import Problem
 from .requiring import require
 
 
-def check_model(model: nn.Module, data: Any, loss: str | LossFunction = "cross_entropy") -> None:
+def check_model(model: nn.Module, data: object, loss: str | LossFunction = "cross_entropy") -> None:
     """Everything that is looked at before a number about this network is believed, at once.
 
     Checked: a copy computes with its own weights; two passes agree and leave nothing behind; the loss is a mean over

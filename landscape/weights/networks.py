@@ -111,7 +111,7 @@ def choose(content: Any, key: str | None, where: str) -> Network:
     raise unknown_name("network", key, known, f"`key=`, {where}")
 
 
-def _network(place: str, mapping: Mapping[Any, Any], found: Mapping[str, Any], where: str) -> Network:
+def _network(place: str, mapping: Mapping[Any, Any], found: Mapping[str, object], where: str) -> Network:
     tensors = {_text(k): v for k, v in mapping.items() if isinstance(v, Tensor)}
     for k, v in mapping.items():
         if isinstance(v, Placeholder) and v.name.startswith("torch._utils._rebuild"):
@@ -121,7 +121,7 @@ def _network(place: str, mapping: Mapping[Any, Any], found: Mapping[str, Any], w
     return Network(tensors, place, tuple(n for n in found if n != place and n), left)
 
 
-def _none(content: Any, where: str) -> DataError:
+def _none(content: object, where: str) -> DataError:
     if isinstance(content, Placeholder):
         return objects_alone([content.name], where)
     entries = content if isinstance(content, Mapping) else {}
@@ -132,7 +132,7 @@ def _none(content: Any, where: str) -> DataError:
     return DataError(f"no weights found in it; it holds: {held}", where, "save the model's state_dict")
 
 
-def _text(key: Any) -> str:
+def _text(key: object) -> str:
     return f"{key:#x}" if isinstance(key, int) and abs(key) >= 2**63 else str(key)  # of any length
 
 
@@ -162,7 +162,7 @@ def _meant(key: str, places: Sequence[str]) -> str | list[str] | None:
     return None
 
 
-def _usual(content: Any) -> tuple[str, Mapping[Any, Any]] | None:
+def _usual(content: object) -> tuple[str, Mapping[Any, Any]] | None:
     """The network where most people put it: tensors at the top, or within containers of well-known names."""
     place: list[str] = []
     found = content
@@ -175,7 +175,7 @@ def _usual(content: Any) -> tuple[str, Mapping[Any, Any]] | None:
     return None
 
 
-def _networks(content: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def _networks(content: object) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """What looks like a network's weights: tensors, some called weight or bias. An optimizer's state does not."""
     waiting = deque([("", content, 0)] if isinstance(content, Mapping) else [])
     looked_at = given = 0
@@ -196,7 +196,7 @@ def _networks(content: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
                     waiting.append((f"{place}.{_text(name)}" if place else _text(name), inner, depth + 1))
 
 
-def _looks_like_one(mapping: Mapping[Any, Any]) -> bool:
+def _looks_like_one(mapping: Mapping[object, object]) -> bool:
     tensors = [_text(k) for k, v in mapping.items() if isinstance(v, Tensor)]
     others = [k for k, v in mapping.items() if not isinstance(v, (Tensor, Placeholder, type(None)))]
     return not others and any(k.endswith(("weight", "bias")) for k in tensors)

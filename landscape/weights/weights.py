@@ -50,7 +50,7 @@ def weights_hash(model: nn.Module) -> str:
     return tensors_hash(stored_tensors(model))
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> str:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object] | None = None) -> str:
     """Write tensors as safetensors, atomically, with their SHA-256 in the header; return the SHA-256.
 
     The format does not know all complex types: a complex tensor is written as pairs ``(..., 2)`` of its real and
@@ -70,7 +70,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     return sha256
 
 
-def save_weights(path: Path, model: nn.Module, facts: Mapping[str, Any] | None = None) -> str:
+def save_weights(path: Path, model: nn.Module, facts: Mapping[str, object] | None = None) -> str:
     """Write a model's weights and buffers, nothing else; return their SHA-256."""
     return save_tensors(path, stored_tensors(model), facts)
 

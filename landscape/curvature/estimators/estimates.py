@@ -39,7 +39,7 @@ class Estimate:
     method: str
 
     @classmethod
-    def of(cls, samples: Any, *, products: int, rtol: float, method: str, offset: float = 0.0) -> Estimate:
+    def of(cls, samples: object, *, products: int, rtol: float, method: str, offset: float = 0.0) -> Estimate:
         """From independent samples, added to ``offset``."""
         values = np.asarray(samples, dtype=float)
         mean = offset + float(values.mean())
@@ -50,7 +50,7 @@ class Estimate:
 
     @classmethod
     def jackknife(
-        cls, value: float, without: Any, *, samples: int, products: int, rtol: float, method: str
+        cls, value: float, without: object, *, samples: int, products: int, rtol: float, method: str
     ) -> Estimate:
         """From a statistic of dependent parts, and the same with each of G groups of them left out."""
         left = np.asarray(without, dtype=float)

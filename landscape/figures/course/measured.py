@@ -138,7 +138,7 @@ def _from_sharpness(result: Result, cell: tuple[int, float] | None) -> dict[str,
     return {"m_sharpness": Measured(float(value), _basis(result, spec.get("p"), spec.get("adaptive")))}
 
 
-def _basis(result: Result, *definition: Any) -> str:
+def _basis(result: Result, *definition: object) -> str:
     record = result.record
     alike = [record.get(k) for k in ("data_hash", *CONDITIONS) if k != "operator"]
     return stable_hash([*alike, *definition])

@@ -98,7 +98,7 @@ def _panels(results: Sequence[Result]) -> tuple[dict[str, dict[Any, Result]], li
     return table, [f"{left} further result(s) of the same optimizer and step are not drawn"] if left else []
 
 
-def _title(table: dict[str, dict[Any, Result]], place: Any) -> str:
+def _title(table: dict[str, dict[Any, Result]], place: object) -> str:
     run = next((row[place].record.get("run") or {} for row in table.values() if place in row), {})
     epoch = run.get("epoch")
     if not run:

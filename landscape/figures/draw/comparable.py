@@ -127,7 +127,7 @@ def _grid(result: Result) -> str:
     return " by ".join(ends)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return str(value).replace("-", "−") if str(value)[:1] in "-0123456789" else str(value)
 
 
@@ -136,5 +136,5 @@ def _condition(result: Result, name: str) -> Any:
     return CONDITIONS[name][1] if found is None else found
 
 
-def _said(name: str, value: Any) -> str:
+def _said(name: str, value: object) -> str:
     return str(value) if value is not None else "all" if name == "params" else "none"

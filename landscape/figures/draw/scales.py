@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def loss_scale(axes: Axes, values: Any) -> str:
+def loss_scale(axes: Axes, values: object) -> str:
     """Scale the y axis for ``values`` and return what its label must add.
 
     Logarithmic where all values are positive. With zeros or negative values it is logarithmic in both

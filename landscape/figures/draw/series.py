@@ -116,7 +116,7 @@ def seeded(groups: Mapping[str, Sequence[Result]], keys: Iterable[str]) -> list[
     return [f"{safe(method(k))} ({seeds_text({k: groups[k]})})" for k in keys]
 
 
-def stack(lines: Sequence[tuple[Any, Any]]) -> tuple[Any, Any, int]:
+def stack(lines: Sequence[tuple[object, object]]) -> tuple[Any, Any, int]:
     """Lay lines ``(x, values)`` over each other.
 
     Returns:
@@ -145,7 +145,7 @@ def middle_and_band(table: Any, way: str) -> tuple[Any, Any, Any]:
         return middle, low, high
 
 
-def points(fixed: Row, **columns: Any) -> list[Row]:
+def points(fixed: Row, **columns: object) -> list[Row]:
     """A row per point of a line: what is the same for all points, and the columns as numbers."""
     lines = zip(*columns.values(), strict=True)
     return [fixed | dict(zip(columns, map(float, values), strict=True)) for values in lines]

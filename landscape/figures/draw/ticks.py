@@ -38,12 +38,12 @@ def numbers_text(values: Sequence[float]) -> list[str]:
     return [t.lstrip("-") if not float(t) else t.replace("-", MINUS) for t in texts]
 
 
-def logarithmic(axis: Any) -> None:
+def logarithmic(axis: object) -> None:
     """Ticks for an axis whose scale is a logarithm: decades in even steps, and fives and twos where there is room."""
     _spaced(axis, _decades)
 
 
-def symmetric(axis: Any, threshold: float) -> None:
+def symmetric(axis: object, threshold: float) -> None:
     """Ticks for an axis that is logarithmic in both directions and linear within ``threshold``."""
 
     def sets(low: float, high: float) -> Iterator[list[float]]:
@@ -55,7 +55,7 @@ def symmetric(axis: Any, threshold: float) -> None:
     _spaced(axis, sets)
 
 
-def at(axis: Any, values: Iterable[float]) -> None:
+def at(axis: object, values: Iterable[float]) -> None:
     """Ticks at these values, as many of them as there is room for; the first and the last before the others."""
     every = sorted(set(values))
     order = [*every[:1], *every[-1:], *every[1:-1]]

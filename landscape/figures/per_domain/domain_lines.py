@@ -53,7 +53,7 @@ def domain_names(groups: Groups, lines_of: Callable[[Result], Lines]) -> list[st
     return list(dict.fromkeys(d for lines in every for d in lines.values))
 
 
-def domain_legend(part: Any, drawn: DomainPanels, style: Style) -> None:
+def domain_legend(part: object, drawn: DomainPanels, style: Style) -> None:
     """One legend of all domains below a part of a figure."""
     style.legend(part, list(drawn.handles.values()), domain_texts(drawn.handles), below=True)
 

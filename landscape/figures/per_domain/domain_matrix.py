@@ -136,7 +136,7 @@ def _mean(results: Sequence[Result], field: str) -> tuple[Any, list[str], list[s
     held = {str(d) for d, seen in zip(first["domain"].values, first["seen"].values, strict=True) if not seen}
     dims = list(first[field].dims)
 
-    def marked(dim: Any) -> list[str]:
+    def marked(dim: object) -> list[str]:
         return [str(d) + "*" * (str(d) in held) for d in first[dim].values]
 
     same = [r.data[field].values for r in fit if r.data[field].shape == first[field].shape]

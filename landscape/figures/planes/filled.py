@@ -95,7 +95,7 @@ def cross(axes: Any, size: float = 6.0) -> None:
     axes.plot(0, 0, "+", color="black", ms=size, mew=0.15 * size)
 
 
-def colour_bar(figure: Any, filled: Any, panels: Sequence[Any], words: str, **place: Any) -> None:
+def colour_bar(figure: Any, filled: Any, panels: Sequence[object], words: str, **place: object) -> None:
     """A colour bar that ends where the data end, with round losses beside it."""
     bar = figure.colorbar(filled, ax=list(panels), spacing="proportional", **{"fraction": 0.05, "pad": 0.02} | place)
     bar.ax.yaxis.minorticks_off()

@@ -9,7 +9,7 @@ import numpy as np
 FINE = 161  # points of the longer side
 
 
-def smooth(x: Any, y: Any, height: Any, points: int = FINE) -> tuple[Any, Any, Any]:
+def smooth(x: object, y: object, height: object, points: int = FINE) -> tuple[Any, Any, Any]:
     """A grid interpolated for drawing by piecewise cubic curves (Akima's, modified) along y, then along x.
 
     Where two neighbouring points enclose a value, no value between them leaves what the four points around them

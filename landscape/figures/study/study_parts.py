@@ -33,7 +33,7 @@ def title(outcome: str) -> str:
     return OUTCOMES.get(outcome, outcome.replace("_", " "))
 
 
-def interval_words(rows: Sequence[Mapping[str, Any]]) -> str:
+def interval_words(rows: Sequence[Mapping[str, object]]) -> str:
     """How the intervals of these correlations were made; studies of before resampled configurations."""
     if any(r.get("interval") == "permuted" for r in rows):
         return "95 % intervals, as far to either side as τ reaches when levels of the design are exchanged"

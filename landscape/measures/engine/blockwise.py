@@ -120,14 +120,14 @@ class Stacked:
             gradients, values = call(points[0] if shared else points, self.inputs, self.targets)
         return values.detach().double(), gradients.detach()
 
-    def _loss(self, point: Tensor, inputs: Any, targets: Any) -> Tensor:
+    def _loss(self, point: Tensor, inputs: object, targets: object) -> Tensor:
         parameters = dict(zip(self.problem.space.names, self.problem.space.own(point), strict=True))
         output = output_at(self.problem, parameters, inputs)
         loss = mean_loss(self.problem.loss_function, output, targets)
         return loss + self.problem.penalty_at(parameters) if self.problem.weight_decay else loss
 
 
-def output_at(problem: Problem, tensors: Mapping[str, Tensor], inputs: Any) -> Any:
+def output_at(problem: Problem, tensors: Mapping[str, Tensor], inputs: object) -> Any:
     """The network's output with the parameters called so, as a function that ``torch.func`` can transform."""
     named = {f"model.{k}": v for k, v in tensors.items()}
     return functional_call(_Forward(problem.model), named, (inputs,))

@@ -43,7 +43,7 @@ def build_optimizer(
     lr: float,
     momentum: float | None,
     weight_decay: float,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     common: SharedOptions | None = None,
 ) -> ERM:
     """Make the optimizer called ``name`` over a base optimizer.

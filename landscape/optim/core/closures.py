@@ -197,7 +197,7 @@ def real_scalar(loss: Tensor) -> Tensor:
     return loss.reshape(())
 
 
-def _differentiable(made: Any) -> Tensor:
+def _differentiable(made: object) -> Tensor:
     """The mean loss, shape ``()``, which has a graph."""
     mean = made.mean if isinstance(made, BatchLoss) else made
     if not isinstance(made, BatchLoss) or not isinstance(mean, Tensor):

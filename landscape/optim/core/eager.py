@@ -23,7 +23,7 @@ _load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 class Eager(Optimizer):
     """What the constructors and steps of ``torch.optim`` would import the compiler for, called as it is."""
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], object] | None = None) -> Any:
         """The step of the class behind this one, without gradients of its own unless it is differentiable."""
         with torch.set_grad_enabled(bool(self.defaults["differentiable"])):
             return _step_of(type(self))(self, closure)
@@ -45,7 +45,7 @@ class Eager(Optimizer):
         _load_state_dict(self, state_dict)
 
 
-def _step_of(kind: type[Any]) -> Callable[..., Any]:
+def _step_of(kind: type[object]) -> Callable[..., Any]:
     behind: Any = kind.__mro__[kind.__mro__.index(Eager) + 1]
     step: Callable[..., Any] = inspect.unwrap(behind.step)
     return step

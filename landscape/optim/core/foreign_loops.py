@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from ...base.errors import UsageError
 
 _INTEGRATIONS = "in Lightning, the Trainer of Hugging Face or Accelerate use landscape.integrations"
 
 
-def belongs_to_lightning(closure: Any) -> bool:
+def belongs_to_lightning(closure: object) -> bool:
     """Whether a closure is Lightning's own, of automatic optimization.
 
     Its precision plugin binds the module and what the loop does after a ``backward``, clipping among it.
@@ -20,7 +19,7 @@ def belongs_to_lightning(closure: Any) -> bool:
     return any(getattr(argument, "automatic_optimization", False) is True for argument in closure.args)
 
 
-def in_lightning(optimizer: Any) -> UsageError:
+def in_lightning(optimizer: object) -> UsageError:
     """The error for a method of several passes in Lightning's loop, which clips, logs and calls hooks in each."""
     name = type(optimizer).__name__
     return UsageError(
@@ -30,14 +29,14 @@ def in_lightning(optimizer: Any) -> UsageError:
     )
 
 
-def scaled_from_outside(optimizer: Any) -> UsageError:
+def scaled_from_outside(optimizer: object) -> UsageError:
     """The error for the step of a scaler that is not the optimizer's own."""
     name = type(optimizer).__name__
     fix = f"give it to the constructor, {name}(base, scaler=scaler), and call step(closure); {_INTEGRATIONS}"
     return UsageError("a GradScaler cannot scale a step of several passes from outside", name, fix)
 
 
-def without_closure(optimizer: Any) -> UsageError:
+def without_closure(optimizer: object) -> UsageError:
     """The error for a step without anything that its passes could call."""
     name = type(optimizer).__name__
     return UsageError("step() needs a closure", name, f"pass a function that computes the loss; {_INTEGRATIONS}")

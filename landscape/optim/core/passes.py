@@ -62,7 +62,7 @@ def frozen_running_statistics() -> Iterator[None]:
     """
     saved: dict[nn.Module, dict[str, Tensor]] = {}
 
-    def keep(module: nn.Module, _: Any) -> None:
+    def keep(module: nn.Module, _: object) -> None:
         if module.training and module._buffers and module not in saved:
             saved[module] = {k: b.clone() for k, b in module.named_buffers(recurse=False)}
 

@@ -86,7 +86,7 @@ class Replay:
             raise
         return made
 
-    def expect(self, micro_batch: Callable[[], Any], *, last: bool) -> None:
+    def expect(self, micro_batch: Callable[[], object], *, last: bool) -> None:
         """Note a micro-batch that the loop is about to go through itself."""
         hand = self.optimizer.by_hand
         hand.require_closed(self.optimizer, "another step")

@@ -42,7 +42,7 @@ class SharedOptions(TypedDict, total=False):
     perturbation: Literal["synchronised", "per-replica"]
 
 
-def require_one_of(key: str, value: Any, choices: tuple[Any, ...]) -> None:
+def require_one_of(key: str, value: object, choices: tuple[object, ...]) -> None:
     """Refuse a value that would be taken for another.
 
     Raises:

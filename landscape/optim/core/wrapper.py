@@ -104,7 +104,7 @@ class Wrapper(torch.optim.Optimizer):
                 raise UsageError(f"{type(self.base).__name__} has no weight decay", name, fix)
             group["perturbed_weight_decay"], group["weight_decay"] = group["weight_decay"], 0.0
 
-    def _require_usable(self, base: Any) -> None:
+    def _require_usable(self, base: object) -> None:
         name = type(self).__name__
         kind = type(base).__name__
         if not isinstance(base, torch.optim.Optimizer):

@@ -28,7 +28,7 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _ROUNDING = 1e-6
 
 
-def misuse(loss: losses.LossFunction, some_targets: Callable[[], Any], evaluation: Evaluation) -> list[str]:
+def misuse(loss: losses.LossFunction, some_targets: Callable[[], object], evaluation: Evaluation) -> list[str]:
     """Signs that targets and loss do not belong together, a sentence each.
 
     Args:
@@ -62,7 +62,9 @@ def _is_nll(loss: losses.Loss) -> bool:
     return loss is losses.nll or isinstance(loss.module, nn.NLLLoss)
 
 
-def image_scale(model: nn.Module, facts: Mapping[str, Any], given: tuple[Any, Any] | None, source: str) -> list[str]:
+def image_scale(
+    model: nn.Module, facts: Mapping[str, object], given: tuple[Any, Any] | None, source: str
+) -> list[str]:
     """Whether images come on another scale than the network's library says for its weights.
 
     Args:

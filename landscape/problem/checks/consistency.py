@@ -127,7 +127,7 @@ def _require_equal_passes(problem: Problem, batch: Batch) -> Any:
     return output
 
 
-def _require_equal_losses(problem: Problem, output: Any, targets: Any) -> None:
+def _require_equal_losses(problem: Problem, output: object, targets: object) -> None:
     """Take the loss of the same outputs twice; more often where random numbers are drawn that made no difference."""
     expected = mean_loss(problem.loss_function, output, targets)
     for passed in range(1 + _MORE):
@@ -143,7 +143,7 @@ def _require_equal_losses(problem: Problem, output: Any, targets: Any) -> None:
             break
 
 
-def _tensors(output: Any) -> list[Tensor]:
+def _tensors(output: object) -> list[Tensor]:
     plain = output if isinstance(output, (Tensor, tuple, list, Mapping)) else getattr(output, "__dict__", {})
     return [t.detach() for t in leaves(plain) if t.is_floating_point() or t.is_complex()]
 
@@ -167,7 +167,7 @@ def _difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> tuple[floa
 # -- the mean over examples ------------------------------------------------------------------------------------------
 
 
-def _require_mean(problem: Problem, batch: Batch, output: Any) -> None:
+def _require_mean(problem: Problem, batch: Batch, output: object) -> None:
     """Compare the loss of a batch with those of two parts of unequal size.
 
     First the loss alone: on the outputs as they are, and on outputs mixed with those of the next example, since at a
@@ -194,7 +194,7 @@ Weighed = tuple[float, float]
 Found = tuple[Weighed, list[Weighed], float]
 
 
-def _losses(problem: Problem, outputs: Any, targets: Any, parts: Sequence[Indices]) -> Found:
+def _losses(problem: Problem, outputs: object, targets: object, parts: Sequence[Indices]) -> Found:
     """Loss and weight of the whole and of each part; in float64 where the loss can be had in it."""
 
     def of(cast: Callable[[Tensor], Tensor], part: Indices | None) -> tuple[Tensor, Tensor | float]:
@@ -228,7 +228,7 @@ def _require_mean_of(what: str, whole: Weighed, apart: Sequence[Weighed], limit:
         raise UsageError(f"{what} is no mean over examples: {told}", "the loss", _WAYS_OUT)
 
 
-def _require_rows(problem: Problem, output: Any, few: Sequence[Batch], parts: Sequence[Indices]) -> None:
+def _require_rows(problem: Problem, output: object, few: Sequence[Batch], parts: Sequence[Indices]) -> None:
     for batch, part in zip(few, parts, strict=True):
         rows, alone = _tensors(_rows(output, part)), _tensors(problem.output(batch))
         if len(part) == 1:  # a network that squeezes its outputs squeezes a single example with them
@@ -252,7 +252,7 @@ def _mixed(tensor: Tensor) -> Tensor:
     return share * tensor + (1 - share) * tensor.roll(1, 0)
 
 
-def _weight(problem: Problem, targets: Any) -> Tensor | float:
+def _weight(problem: Problem, targets: object) -> Tensor | float:
     return batch_weight(problem.loss_function, targets)
 
 
@@ -288,5 +288,5 @@ def _require_sums(problem: Problem) -> None:
         )
 
 
-def _rows(tree: Any, part: Indices) -> Any:
+def _rows(tree: object, part: Indices) -> Any:
     return take_rows(tree, torch.from_numpy(part))

@@ -142,7 +142,7 @@ def _summary(name: str, members: Sequence[Model], quantities: Sequence[str]) -> 
 
 def _pair(
     name: str,
-    at: Mapping[str, Any],
+    at: Mapping[str, object],
     couples: Sequence[tuple[Model, Model]],
     quantity: str,
     baseline: str,

@@ -370,7 +370,7 @@ def radii(table: Table) -> list[Row]:
     return found
 
 
-def _pairs(columns: Sequence[Any]) -> list[float]:
+def _pairs(columns: Sequence[object]) -> list[float]:
     every = [kendall(a, b) for i, a in enumerate(columns) for b in columns[i + 1 :]]
     return [t for t in every if t is not None]
 

@@ -111,6 +111,6 @@ def _together(axes: Mapping[str, list[Any]]) -> list[list[str]]:
     return groups
 
 
-def _numbers(values: Sequence[Any]) -> Ints:
+def _numbers(values: Sequence[object]) -> Ints:
     known = {value: i for i, value in enumerate(dict.fromkeys(values))}
     return np.array([known[v] for v in values], dtype=np.int64)

@@ -7,7 +7,6 @@ differ in one hyper-parameter only, it cannot.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,7 @@ class Granule:
     positive: int
 
 
-def granulated(measure: Any, gap: Any, factors: Factors) -> tuple[list[Granule], float | None]:
+def granulated(measure: object, gap: object, factors: Factors) -> tuple[list[Granule], float | None]:
     """The psi of every hyper-parameter that varies, and their mean Psi.
 
     Args:

@@ -39,13 +39,13 @@ class Conditioned:
             both = one[:, None] * (int(one.max()) + 1) + one[None, :]
             self._cells.append(np.unique(both[self._pairs], return_inverse=True)[1])
 
-    def information(self, measure: Any, gap: Any) -> list[float | None]:
+    def information(self, measure: object, gap: object) -> list[float | None]:
         """I(V_mu; V_g | U_S) / H(V_g | U_S) for every S of `sets`; None where the gap has no entropy left."""
         mu = (pair_signs(measure)[self._pairs] + 1).astype(np.int64)
         g = (pair_signs(gap)[self._pairs] + 1).astype(np.int64)
         return [_normalised(cell, mu, g) for cell in self._cells]
 
-    def smallest(self, measure: Any, gap: Any) -> tuple[float | None, tuple[str, ...]]:
+    def smallest(self, measure: object, gap: object) -> tuple[float | None, tuple[str, ...]]:
         """K(mu), the smallest over S, and that S."""
         found = [(v, s) for v, s in zip(self.information(measure, gap), self.sets, strict=True) if v is not None]
         return min(found, key=lambda pair: pair[0]) if found else (None, ())

@@ -51,7 +51,7 @@ class Effect:
     p: float
 
 
-def sign_flip_p(differences: Any) -> float:
+def sign_flip_p(differences: object) -> float:
     """Two-sided p-value of the mean of paired differences under random signs.
 
     Exact for up to 20 pairs; for more, 65,536 sign patterns of a fixed generator, counting the observed one.
@@ -81,7 +81,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def effect(differences: Any, by: str = "pair") -> Effect:
+def effect(differences: object, by: str = "pair") -> Effect:
     """Everything about the mean of independent differences."""
     differences = np.asarray(differences, dtype=float)
     n = len(differences)
@@ -103,7 +103,7 @@ def _student_p(mean: float, stderr: float | None, n: int) -> float:
     return 2 * float(stdtr(n - 1, -abs(mean) / stderr))
 
 
-def crossed_effect(differences: Any, settings: Sequence[Any], seeds: Sequence[Any]) -> Effect:
+def crossed_effect(differences: object, settings: Sequence[object], seeds: Sequence[object]) -> Effect:
     """The mean difference of pairs that share settings and seeds, said as carefully as either makes necessary.
 
     Settings may differ in what a method does, so that another choice of settings would have shown another mean; so
@@ -130,7 +130,7 @@ def crossed_effect(differences: Any, settings: Sequence[Any], seeds: Sequence[An
     return replace(careful, low=low, high=high)
 
 
-def independent(settings: Sequence[Any], seeds: Sequence[Any]) -> tuple[int, str]:
+def independent(settings: Sequence[object], seeds: Sequence[object]) -> tuple[int, str]:
     """How many independent differences `crossed_effect` will have at least, and of what."""
     pairs = len(settings)
     counts = {"setting": len(set(settings)), "seed": len(set(seeds))}

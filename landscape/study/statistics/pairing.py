@@ -41,12 +41,12 @@ def groups_of(models: Sequence[M], axes: Sequence[str]) -> dict[str, list[M]]:
     return groups
 
 
-def method_at(name: str, at: Mapping[str, Any]) -> str:
+def method_at(name: str, at: Mapping[str, object]) -> str:
     """A method, and at which settings."""
     return f"{name} ({words(at)})" if at else name
 
 
-def words(at: Mapping[str, Any]) -> str:
+def words(at: Mapping[str, object]) -> str:
     """Settings as text."""
     return ", ".join(f"{k}={v}" for k, v in at.items())
 

@@ -34,7 +34,7 @@ class Interval:
     method: str
 
 
-def pair_signs(values: Any) -> Floats:
+def pair_signs(values: object) -> Floats:
     """sgn(v_i − v_j) for all pairs, shape ``(n, n)``."""
     values = np.asarray(values, dtype=float)
     signs: Floats = np.sign(values[:, None] - values[None, :])
@@ -105,7 +105,7 @@ def partial_kendall(xy: float, xz: float, yz: float) -> float | None:
     return (xy - xz * yz) / math.sqrt(rest) if rest > _SMALL else None
 
 
-def partial_rank(x: Any, y: Any, controls: Sequence[Any], weights: Floats) -> Floats:
+def partial_rank(x: object, y: Any, controls: Sequence[Any], weights: Floats) -> Floats:
     """Correlation of the ranks of ``x`` and ``y`` after linear regression of both on the ranks of the controls.
 
     Args:

@@ -39,7 +39,7 @@ class Environment:
     effective_pairs: float
 
 
-def hoeffding_weight(difference: Any, n: int) -> Any:
+def hoeffding_weight(difference: object, n: int) -> Any:
     """max(0, 1 - 2 exp(-2 n (d/2)^2))^2: how surely two gaps that differ by ``d`` on ``n`` examples differ truly."""
     return np.maximum(0.0, 1 - 2 * np.exp(-2 * n * (np.asarray(difference, dtype=float) / 2) ** 2)) ** 2
 
@@ -49,7 +49,7 @@ def detectable_gap(n: int) -> float:
     return math.sqrt(-2 * math.log((1 - math.sqrt(0.5)) / 2) / n)
 
 
-def environments(measure: Any, gap: Any, factors: Factors, n: int) -> tuple[list[Environment], int]:
+def environments(measure: object, gap: object, factors: Factors, n: int) -> tuple[list[Environment], int]:
     """The loss of every environment with enough pairs, and how many environments there are.
 
     Args:
@@ -81,7 +81,7 @@ def environments(measure: Any, gap: Any, factors: Factors, n: int) -> tuple[list
 
 
 def _only_difference(
-    names: Sequence[str], a: tuple[Any, ...], b: tuple[Any, ...], inner: Mapping[str, set[str]]
+    names: Sequence[str], a: tuple[object, ...], b: tuple[object, ...], inner: Mapping[str, set[str]]
 ) -> str | None:
     different = [k for k, v, w in zip(names, a, b, strict=True) if v != w]
     for name in different:
@@ -90,7 +90,7 @@ def _only_difference(
     return None
 
 
-def _loss(measure: Any, gap: Any, one: Any, other: Any, n: int) -> tuple[float | None, float]:
+def _loss(measure: Any, gap: Any, one: object, other: object, n: int) -> tuple[float | None, float]:
     differences = gap[one][:, None] - gap[other][None, :]
     weights = np.maximum(hoeffding_weight(np.abs(differences), n) - 0.5, 0)
     total = float(weights.sum())

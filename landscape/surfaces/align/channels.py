@@ -199,7 +199,7 @@ class _Tracer(fx.Interpreter):
                     self.mark(f"{name}.{kind}", 0, labels)
         return labels
 
-    def _operation(self, n: fx.Node, arguments: Any, keywords: Any, inputs: list[_Labelled], value: Any) -> Any:
+    def _operation(self, n: fx.Node, arguments: Any, keywords: Any, inputs: list[_Labelled], value: object) -> Any:
         if not inputs or not isinstance(value, Tensor):
             return None
         x = inputs[0]

@@ -35,7 +35,7 @@ class Snapshot:
 
     @classmethod
     def read(
-        cls, path: Path | str, problem: Problem, facts: Mapping[str, Any] | None = None, *, key: str | None = None
+        cls, path: Path | str, problem: Problem, facts: Mapping[str, object] | None = None, *, key: str | None = None
     ) -> Snapshot:
         """A checkpoint file of the problem's network; it is looked at now and read at every `load`.
 
@@ -55,7 +55,7 @@ class Snapshot:
         return cls(load, {"target": str(path), "weights_hash": hashed, **(facts or {})})
 
     @classmethod
-    def of(cls, problem: Problem, facts: Mapping[str, Any] | None = None) -> Snapshot:
+    def of(cls, problem: Problem, facts: Mapping[str, object] | None = None) -> Snapshot:
         """The problem's own weights."""
         weights, statistics = _parts(problem.model, problem)
         copies = [w.clone() for w in weights], {k: s.clone() for k, s in statistics.items()}

@@ -26,7 +26,7 @@ from .snapshots import Snapshot
 _BLOCK = 8
 
 
-def evenly(steps: Sequence[Any], count: int) -> list[Any]:
+def evenly(steps: Sequence[object], count: int) -> list[Any]:
     """``count`` of ``steps``, spread evenly, the first and the last among them."""
     places = np.unique(np.linspace(0, len(steps) - 1, count).round().astype(int))
     return [steps[i] for i in places]
