@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from landscape.base.errors import UsageError
 from landscape.specs import ProblemSpec, Spec
@@ -12,6 +12,9 @@ from landscape.specs import ProblemSpec, Spec
 from .drawing import check_kinds, drawn
 from .options import DrawnCommon
 from .screen import MOST_BLOCKS, Screen, number, percent
+
+if TYPE_CHECKING:
+    from landscape.results.result import Result
 
 Show = Callable[[Any, Screen], None]
 
@@ -91,7 +94,7 @@ def expand(targets: Iterable[str], checkpoints: str) -> list[Any]:
     return found
 
 
-def facts(result: Any) -> str:
+def facts(result: Result) -> str:
     """One line on what was looked at, and one on whatever about it is hardly meant."""
     r = result.record
     loss, share = r.get("plain_loss", r.get("loss")), r.get("plain_accuracy", r.get("accuracy"))

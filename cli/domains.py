@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -12,6 +12,9 @@ from landscape.specs import DomainsSpec, ProblemSpec
 from .analysis import run_analysis
 from .options import DrawnCommon
 from .screen import Screen, number, percent
+
+if TYPE_CHECKING:
+    from landscape.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     return run_analysis("domains", a.targets, a.problem, a.spec, a.common, screen, show)
 
 
-def show(result: Any, screen: Screen) -> None:
+def show(result: Result, screen: Screen) -> None:
     """Print the domains of one result."""
     r = result.record
     if r.get("curves"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -12,6 +12,9 @@ from landscape.specs import HessianSpec, ProblemSpec
 from .analysis import run_analysis
 from .options import DrawnCommon
 from .screen import Screen, number
+
+if TYPE_CHECKING:
+    from landscape.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     return found
 
 
-def show(result: Any, screen: Screen) -> None:
+def show(result: Result, screen: Screen) -> None:
     """Print what one result holds."""
     r = result.record
     rows = [_row(f"lambda_{i + 1}", r, i, "eigenvalues", "") for i in range(len(r["eigenvalues"]))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -15,6 +15,9 @@ from .drawing import check_kinds, drawn
 from .options import DrawnCommon
 from .screen import Screen, number
 from .surface import batchnorm
+
+if TYPE_CHECKING:
+    from landscape.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     return drawn(result.to_json(), [result], common, screen)
 
 
-def show(result: Any, screen: Screen) -> None:
+def show(result: Result, screen: Screen) -> None:
     """Print what a path says of itself."""
     r = result.record
     ends = r["ends"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -13,6 +13,11 @@ from landscape.base.errors import NumericalError, UsageError
 
 from .options import Common
 from .screen import MOST_ROWS, Screen, number
+
+if TYPE_CHECKING:
+    from landscape.results.result import Result
+    from landscape.specs.study import Experiment
+    from landscape.study.folder import StudyFolder
 
 Action = Literal["plan", "run", "status", "correlate", "report"]
 
@@ -68,7 +73,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     return {"command": "study", "action": arguments.action, **found}
 
 
-def _plan(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+def _plan(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, Any]:
     from landscape.study.cost import estimate
     from landscape.study.statistics.comparison import undecidable
     from landscape.study.study import status
@@ -96,7 +101,7 @@ def _plan(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -
     return {"outputs": [], "status": now, "cost": cost, "models": models}
 
 
-def _run(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+def _run(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, Any]:
     from landscape.study.study import run
 
     now = run(experiment, folder, workers=options.workers, scheduler=options.scheduler, retry=options.retry)
@@ -107,7 +112,7 @@ def _run(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) ->
     return {"outputs": [str(folder.path)], "status": now}
 
 
-def _status(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+def _status(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, Any]:
     from landscape.study.study import status
 
     del options
@@ -116,7 +121,7 @@ def _status(experiment: Any, folder: Any, options: StudyOptions, screen: Screen)
     return {"outputs": [], "status": now}
 
 
-def _correlate(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+def _correlate(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, Any]:
     from landscape.study.study import statistics
 
     del options
@@ -126,7 +131,7 @@ def _correlate(experiment: Any, folder: Any, options: StudyOptions, screen: Scre
     return {"outputs": [str(result.path)], **result.to_json()}
 
 
-def _report(experiment: Any, folder: Any, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+def _report(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, Any]:
     from landscape.report.study import write_study_report
     from landscape.study.study import statistics
 
@@ -153,7 +158,7 @@ def _show_status(now: dict[str, Any], screen: Screen) -> None:
         screen.line(f"spent: {_duration(now['seconds'])}")
 
 
-def _show_statistics(result: Any, screen: Screen) -> None:
+def _show_statistics(result: Result, screen: Screen) -> None:
     from landscape.study.claims import numbers
     from landscape.study.findings import findings
     from landscape.study.verdicts import OUTCOME_WORDS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -13,6 +13,9 @@ from .analysis import expand, facts, must_exist
 from .drawing import check_kinds, drawn
 from .options import DrawnCommon
 from .screen import MOST_BLOCKS, Screen, number, percent
+
+if TYPE_CHECKING:
+    from landscape.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     return drawn(objects[0] if one else {"results": objects}, results, common, screen)
 
 
-def show(result: Any, screen: Screen) -> None:
+def show(result: Result, screen: Screen) -> None:
     """Print the self-checks of one result."""
     import numpy as np
 
@@ -96,7 +99,7 @@ def show(result: Any, screen: Screen) -> None:
         screen.line(f"note: {note}")
 
 
-def show_checkpoints(result: Any, screen: Screen) -> None:
+def show_checkpoints(result: Result, screen: Screen) -> None:
     """Print where each checkpoint lies, and its loss beside that of the plane."""
     data = result.data
     rows = []

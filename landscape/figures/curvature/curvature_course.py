@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from ..draw.style import Style, hide_unused
 from ..draw.text import safe
 from ..draw.ticks import logarithmic
 from ..draw.words import method
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class _Course(Want):
@@ -89,7 +92,7 @@ def _value(result: Result, quantity: str) -> float:
     return float(value) if value > 0 else float("nan")
 
 
-def _edge(panel: Any, members: Sequence[Result], colour: str) -> None:
+def _edge(panel: Axes, members: Sequence[Result], colour: str) -> None:
     """The optimizer's own edge at every checkpoint, where it is known.
 
     It hardly stretches the axis, for it has no bound where the learning rate ends.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from ..draw.style import HIGHEST, Style
 from ..draw.text import safe
 from ..draw.ticks import logarithmic, number_text
 from ..draw.words import method
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WANTS = Want(
     "hessian",
@@ -131,7 +134,7 @@ def _smoothed(x: Any, y: Any, width: float) -> Any:
 
 
 def _panel(
-    panel: Any,
+    panel: Axes,
     result: Result,
     label: str,
     place: Any,

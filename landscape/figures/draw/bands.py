@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from .drawing import Row
 from .method_styles import Look
 from .series import middle_and_band, points, stack
 from .style import Style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _ENDS = {"mean": ("mean", "lowest_seed", "highest_seed"), "median": ("median", "lower_quartile", "upper_quartile")}
 
@@ -41,7 +44,7 @@ class Band:
 
 
 def draw_band(
-    axes: Any,
+    axes: Axes,
     lines: Sequence[tuple[Any, Any]],
     look: Look,
     style: Style,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,13 +12,17 @@ from .style import HIGHEST
 from .text import wrapped
 from .ticks import plain
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 _DPI = 300  # at fewer, letters are fitted to pixels, and take less room than in print
 _ROUNDS = 8
 _ROW = 3.3  # inches that a panel of equal units is high at most
 _SLACK = 0.03  # inches between words and the end of their place
 
 
-def lay_out(figure: Any) -> None:
+def lay_out(figure: Figure) -> None:
     """Lay a figure out, break what is too long for its place into lines, and freeze the result.
 
     Every pass of the constrained layout moves things a little; a frozen layout is the same in all formats.
@@ -55,7 +59,7 @@ def lay_out(figure: Any) -> None:
     figure.set_dpi(dpi)
 
 
-def _heightened(figure: Any, square: dict[Any, Any]) -> bool:
+def _heightened(figure: Figure, square: dict[Any, Any]) -> bool:
     """Make the figure as high as panels of equal units need it; whether it changed."""
     more: list[float] = []
     for axes, aspect in square.items():
@@ -74,11 +78,11 @@ def _heightened(figure: Any, square: dict[Any, Any]) -> bool:
     return True
 
 
-def _axes_of(axes: Any) -> list[Any]:
+def _axes_of(axes: Axes) -> list[Any]:
     return [axes.xaxis, axes.yaxis] + ([axes.zaxis] if hasattr(axes, "zaxis") else [])
 
 
-def _places(figure: Any) -> Iterator[tuple[Any, float]]:
+def _places(figure: Figure) -> Iterator[tuple[Any, float]]:
     """Every title and label with the inches that there are for it."""
     dpi = figure.dpi
     for part in (figure, *_parts(figure)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from .drawing import Row, Want
 from .method_styles import name
 from .scales import common_range, log_losses
 from .series import by_label, lost_note
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 class Planes(Want):
@@ -145,12 +148,12 @@ def printed(scale: str) -> str:
     return scale.removeprefix("log₁₀").strip(" ()")
 
 
-def evaluated_cells(data: Any) -> Any:
+def evaluated_cells(data: xr.Dataset) -> Any:
     """Which cells of a plane were evaluated and not interpolated, ``(y, x)``; None: all of them."""
     return data["evaluated"].transpose("y", "x").values.astype(bool) if "evaluated" in data else None
 
 
-def lost_cells(height: Any, data: Any) -> int:
+def lost_cells(height: Any, data: xr.Dataset) -> int:
     """How many evaluated cells of ``height`` ``(y, x)`` are NaN."""
     evaluated = evaluated_cells(data)
     return int((np.isnan(height) if evaluated is None else np.isnan(height) & evaluated).sum())

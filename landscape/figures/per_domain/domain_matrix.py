@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from ..draw.series import Groups, by_label, lost_note
 from ..draw.style import Style
 from ..draw.text import safe, text_inches, wrapped
 from ..draw.words import domain, method
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _LONGEST = 0.95  # inches of a name beside a matrix
 
@@ -113,7 +116,7 @@ def _labels(groups: Groups) -> list[str]:
     return [*dict.fromkeys(f"{safe(domain(str(d)), 40)}*" for r in every for d in r.data["domain"].values), "seen"]
 
 
-def _numbers(axes: Any, matrix: Any, inches: float, style: Style, top: float) -> None:
+def _numbers(axes: Axes, matrix: Any, inches: float, style: Style, top: float) -> None:
     """Write each value into its cell, where there is room: the ends of a diverging map are one grey."""
     texts = {place: _short(value) for place, value in np.ndenumerate(matrix) if np.isfinite(value)}
     widest = max((text_inches(t, style.small) for t in texts.values()), default=0.0)

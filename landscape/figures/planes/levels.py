@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..draw.ticks import number_text
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
 
 _SETS: tuple[tuple[float, ...], ...] = (
     (1, 1.2, 1.5, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
@@ -51,7 +54,7 @@ def level_text(height: float) -> str:
     return number_text(10.0**height, 3) if abs(height) < 300 else f"1e{number_text(round(height))}"
 
 
-def loss_ticks(axis: Any) -> None:
+def loss_ticks(axis: Axis) -> None:
     """Label a vertical axis of heights with losses: round ones with room between them."""
     from matplotlib.ticker import FuncFormatter, Locator
 

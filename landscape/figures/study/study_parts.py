@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...results.result import Result
 from ..draw.drawing import Row, Want
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Correlated(Want):
@@ -56,6 +59,6 @@ def rows_of(record: Row, outcome: str) -> dict[str, Any]:
     return {r["measure"]: r for r in record["correlations"] if r["outcome"] == outcome and r["tau"] is not None}
 
 
-def nothing(figure: Any, text: str) -> None:
+def nothing(figure: Figure, text: str) -> None:
     """Say on the figure itself that there is nothing to see."""
     figure.text(0.5, 0.5, text, ha="center", va="center")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from ..draw.style import Style, hide_unused
 from ..draw.ticks import number_text
 from ..planes.levels import loss_ticks
 from .contour import panel_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class _Rough(Planes):
@@ -68,7 +71,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     return Drawing(figure, table, tuple(notes), caption=caption)
 
 
-def _tree(axes: Any, every: Sequence[Basin], top: float) -> None:
+def _tree(axes: Axes, every: Sequence[Basin], top: float) -> None:
     axes.set_xticks([])
     axes.grid(visible=False, axis="x")
     place = _places(every)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from ..draw.series import lost_note, points
 from ..draw.style import HIGHEST, Style
 from ..draw.text import safe
 from ..draw.words import method, spoken
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WANTS = Want("path", "compute it with `landscape path A B`", "loss", frozenset({"t"}))
 
@@ -94,7 +97,7 @@ def _end(result: Result, t: float) -> int:
     return int(np.abs(np.asarray(result.data["t"].values) - t).argmin())
 
 
-def _barrier(axes: Any, result: Result, t: Any, loss: Any, colour: str) -> None:
+def _barrier(axes: Axes, result: Result, t: Any, loss: Any, colour: str) -> None:
     """The chord between the ends, and an arrow from it to the curve where the height above it is largest."""
     inside = (t >= 0) & (t <= 1) & np.isfinite(loss)
     ends = loss[_end(result, 0)], loss[_end(result, 1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from ..draw.style import Style
 from ..draw.text import safe
 from ..draw.words import method
 from ..planes.filled import CAPTION, Heights, colour_bar, cross, fill_panel, label_lines
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
 
 WANTS = Want(
     "plane", "compute it with `landscape surface RUN... --direction pca:1 pca:2`", "loss", frozenset({"x", "y"})
@@ -85,7 +89,7 @@ def through_three(result: Result) -> bool:
     return result.record.get("plane") == "through three checkpoints" and result.data.sizes["checkpoint"] >= 2
 
 
-def _mean_of_three(axes: Any, result: Result) -> None:
+def _mean_of_three(axes: Axes, result: Result) -> None:
     """Mark the mean of the three weights that span the plane, which lies in it (arXiv 1803.05407)."""
     if through_three(result):
         x, y = (float(result.data[f"checkpoint_{k}"].values[:2].sum()) / 3 for k in "xy")
@@ -96,7 +100,7 @@ def _rank(result: Result) -> tuple[Any, ...]:
     return result.data.sizes["checkpoint"], str(result.record.get("target")), str(result.path)
 
 
-def shares(data: Any) -> Any:
+def shares(data: xr.Dataset) -> Any:
     """Which part of each checkpoint's distance from the origin lies off the plane."""
     off, far = data["off_plane"].values, data["from_origin"].values
     return np.divide(off, far, out=np.zeros_like(off), where=far > 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from ..planes.interactive import together
 from ..planes.levels import level_text, loss_levels
 from ..planes.relief import relief
 from .contour import panel_title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WANTS = PLANE
 _BROAD, _TALL = 0.92, 0.8  # of a square: how much of it a box in perspective fills
@@ -94,7 +97,7 @@ def _heights(shown: Panels, style: Style) -> tuple[list[Any], float, float]:
     return every, *common_range(every)
 
 
-def _box(middle: tuple[float, float], side: float, figure: Any) -> tuple[float, float, float, float]:
+def _box(middle: tuple[float, float], side: float, figure: Figure) -> tuple[float, float, float, float]:
     wide, high = figure.get_size_inches()
     return (middle[0] - side / 2) / wide, (middle[1] - side / 2) / high, side / wide, side / high
 
