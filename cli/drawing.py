@@ -113,7 +113,7 @@ def _remember(stem: str, shown: list[str], out: Path) -> None:
     write_json(out / _INDEX, {**_owners(out), stem: shown})
 
 
-def _owners(out: Path) -> dict[str, Any]:
+def _owners(out: Path) -> dict[str, object]:
     """By the name of each figure the targets that it shows."""
     from landscape.base.files import read_json
 

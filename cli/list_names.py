@@ -71,7 +71,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     return {"command": "list", "outputs": [], arguments.what: found}
 
 
-def _studies(screen: Screen) -> dict[str, Any]:
+def _studies(screen: Screen) -> dict[str, object]:
     """The experiment files that are installed, with what they ask."""
     from landscape.study.shipped import shipped
 
@@ -85,7 +85,7 @@ def _studies(screen: Screen) -> dict[str, Any]:
     return {"command": "list", "outputs": [], "studies": list(found.values())}
 
 
-def _venues(screen: Screen) -> dict[str, Any]:
+def _venues(screen: Screen) -> dict[str, object]:
     """For whose pages figures are drawn."""
     from landscape.figures.draw.style import VENUES
 

@@ -90,6 +90,6 @@ def _name(row: dict[str, Any]) -> str:
     return str(row["measure"]) + (f" {row['layer']}" if row.get("layer") else "")
 
 
-def _place(row: dict[str, Any]) -> list[Any]:
+def _place(row: dict[str, Any]) -> list[object]:
     ball = "–" if row["p"] is None else f"p = {row['p']}" + (" adaptive" if row["adaptive"] else "")
     return [row["m"] or "–", "–" if row["rho"] is None else number(row["rho"]), ball]

@@ -12,7 +12,6 @@ import types
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
-from typing import Any
 
 # Old module -> new module, both below ``landscape``.
 MOVED = {
@@ -243,11 +242,11 @@ def former(module: str) -> str:
     return _FORMER.get(module, module)
 
 
-def names_of_before(package: str) -> Callable[[str], Any]:
+def names_of_before(package: str) -> Callable[[str], object]:
     """``__getattr__`` for a package that was a module: what the module had, with a warning."""
     old = package.removeprefix("landscape.")
 
-    def find(name: str) -> Any:
+    def find(name: str) -> object:
         if name.startswith("__") or f"{old}.{name}" in _ROOMS:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return _found(old, name)
@@ -255,10 +254,10 @@ def names_of_before(package: str) -> Callable[[str], Any]:
     return find
 
 
-def renamed(package: str) -> Callable[[str], Any]:
+def renamed(package: str) -> Callable[[str], object]:
     """``__getattr__`` for a package some of whose names are called otherwise now."""
 
-    def find(name: str) -> Any:
+    def find(name: str) -> object:
         if f"{package}:{name}" not in RENAMED:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         new = RENAMED[f"{package}:{name}"]
@@ -268,7 +267,7 @@ def renamed(package: str) -> Callable[[str], Any]:
     return find
 
 
-def renamed_member(owner: object, name: str) -> Any:
+def renamed_member(owner: object, name: str) -> object:
     """``__getattr__`` for an object of a public class some of whose members are called otherwise now."""
     for kind in type(owner).__mro__:
         if name in METHODS.get(kind.__name__, {}):
@@ -304,7 +303,7 @@ class _OldNames:
         """Nothing to run."""
 
 
-def _found(old: str, name: str) -> Any:
+def _found(old: str, name: str) -> object:
     if name.startswith("__"):
         raise AttributeError(f"module 'landscape.{old}' has no attribute {name!r}")
     new = NAMES.get(f"{old}:{name}", MOVED[old])

@@ -56,7 +56,7 @@ class Computation:
     compute: Callable[[Path], Result]
     others: Sequence[object] = ()
     unfinished: str | None = None
-    placed: Callable[[Record, Mapping[str, Any] | None], Record] = lambda _record, _run: {}
+    placed: Callable[[Record, Mapping[str, object] | None], Record] = lambda _record, _run: {}
 
     def result(self, folder: Path, *, force: bool = False) -> Result:
         """The stored result of equal identity in a folder, or a computed one, stored there.

@@ -73,7 +73,7 @@ def _hessian(here: Opened, spec: HessianSpec) -> Computation:
     )
 
 
-def _edges(record: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str, Any]:
+def _edges(record: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str, object]:
     return {"edges_of_stability": edges_of_stability(run, record["gradient_norm"])}
 
 

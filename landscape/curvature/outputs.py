@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -139,7 +138,7 @@ def _refuse_moving_loss(problem: Problem) -> None:
         )
 
 
-def _whole(tree: object) -> Any:
+def _whole(tree: object) -> object:
     """The tree with all logits computed."""
     return map_kept(tree, lambda t: t.whole() if isinstance(t, Logits) else t)
 
@@ -163,7 +162,7 @@ def _moving(tree: object) -> list[Tensor]:
     return found
 
 
-def _with(tree: object, values: Sequence[Tensor]) -> Any:
+def _with(tree: object, values: Sequence[Tensor]) -> object:
     """The tree with other values of what `_moving` finds in it."""
     left: Iterator[Tensor] = iter(values)
     return map_kept(tree, lambda t: next(left) if t.requires_grad and continuous(t) else t)

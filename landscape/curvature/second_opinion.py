@@ -62,7 +62,7 @@ def cross_check(
     return {"eigenvalues": values, "residuals": residuals, "seconds": round(seconds, 3)}
 
 
-def _criterion(problem: Problem) -> Callable[[Any, Any], Tensor]:
+def _criterion(problem: Problem) -> Callable[[object, object], Tensor]:
     return lambda output, target: mean_loss(problem.loss_function, output, target)
 
 

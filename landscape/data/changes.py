@@ -158,7 +158,7 @@ def _sizes(examples: Examples) -> dict[str, int]:
     return {name: int((examples.domain == i).sum()) for i, name in enumerate(examples.domain_names)}
 
 
-def _with_label_noise(train: Examples, text: str, seed: int) -> tuple[Examples, dict[str, Any]]:
+def _with_label_noise(train: Examples, text: str, seed: int) -> tuple[Examples, dict[str, object]]:
     kind, part = share(text, "`label_noise=`", ("symmetric", "pair"))
     labels = train.classes()
     if labels is None:
@@ -208,7 +208,7 @@ class _Relabelled:
 
 def _with_domain_noise(
     train: Examples, kind: str, part: float, holdout: Sequence[str], seed: int
-) -> tuple[Examples, dict[str, Any]]:
+) -> tuple[Examples, dict[str, object]]:
     if not train.domains:
         raise UsageError(
             "the data has no domains", "`domain_label_noise=`", "drop the flag, or use data with domains"

@@ -86,7 +86,7 @@ def class_folders(
     split_seed: int = 0,
     cache: bool | None = None,
     skip_corrupt: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Read class/image, or train/class/image with val/ and test/ beside it.
 
     Args:

@@ -20,7 +20,7 @@ def gaussian_domains(
     shift: float = 3.0,
     test_fraction: float = 0.5,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Gaussian classes whose centres are shared by all domains, each domain shifted along a direction of its own.
 
     Args:

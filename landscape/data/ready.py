@@ -49,7 +49,7 @@ class Ready:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def fresh(self, place: int) -> Any:
+    def fresh(self, place: int) -> object:
         """One batch, whose containers and objects belong to whoever asks; its numbers are shared."""
         return rebuilt(self.batches[place], Tensor.detach)
 
@@ -197,7 +197,7 @@ class _Through(TorchFunctionMode):
         super().__init__()
         self.function = function
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
         if func is not Tensor.__deepcopy__:
             return func(*args, **(kwargs or {}))
         tensor, memo = args
@@ -205,7 +205,7 @@ class _Through(TorchFunctionMode):
         return found
 
 
-def rebuilt(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def rebuilt(value: Any, function: Callable[[Tensor], Tensor]) -> object:
     """A deep copy in which ``function`` has made every tensor; what cannot be copied is itself."""
     if isinstance(value, Tensor):
         return function(value)
@@ -233,7 +233,7 @@ def doubled(batch: object) -> Any | None:
     return rebuilt(batch, lambda t: torch.cat([t, t]))
 
 
-def _flat(tree: Any) -> Iterable[Any]:
+def _flat(tree: Any) -> Iterable[object]:
     if type(tree) in (dict, OrderedDict):
         tree = tree.values()
     elif type(tree) not in (list, tuple):
@@ -241,7 +241,7 @@ def _flat(tree: Any) -> Iterable[Any]:
     return [leaf for part in tree for leaf in _flat(part)]
 
 
-def _on(value: Any, device: torch.device) -> Any:
+def _on(value: Any, device: torch.device) -> object:
     """Moved to a device, by its own ``to`` where it has one: it knows what has to stay."""
     if isinstance(value, Tensor):
         return value.to(device)

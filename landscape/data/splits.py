@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -100,7 +99,7 @@ def open_data(
     return Splits(call(plugin, arguments), plugin.name, first, ready_made=ready_made)
 
 
-def holdout_split(n: int, fraction: float, seed: int, domain: int) -> tuple[Any, Any]:
+def holdout_split(n: int, fraction: float, seed: int, domain: int) -> tuple[object, object]:
     """Seeded split of ``n`` examples of one domain: the first ``int(fraction * n)`` of a shuffle are held out.
 
     Returns:

@@ -41,7 +41,7 @@ class Store(Protocol):
     def flaws(self) -> Mapping[str, Indices]:
         """Rows that hold NaN or infinite values, by what is wrong with them."""
 
-    def fetch(self, rows: Indices) -> tuple[Any, Any]:
+    def fetch(self, rows: Indices) -> tuple[object, object]:
         """Inputs and targets of ``rows``."""
 
 
@@ -57,7 +57,7 @@ class TensorStore:
     def __len__(self) -> int:
         return row_count(self.targets)
 
-    def fetch(self, rows: Indices) -> tuple[Any, Any]:
+    def fetch(self, rows: Indices) -> tuple[object, object]:
         """Inputs and targets of ``rows``."""
         index = torch.from_numpy(rows)
         return map_tensors(self.inputs, lambda t: t[index]), map_tensors(self.targets, lambda t: t[index])
@@ -121,14 +121,14 @@ class DatasetStore:
         both = pair(found, f"row {place} of the data set", self._pairs[source])
         return map_tensors(both[0], Tensor.clone), map_tensors(both[1], Tensor.clone)
 
-    def _frozen(self, rows: Iterable[int]) -> Iterator[tuple[Any, Any]]:
+    def _frozen(self, rows: Iterable[int]) -> Iterator[tuple[object, object]]:
         """The pairs of rows with their random augmentation frozen: the same at every call."""
         with preserved_random_state():
             for row in rows:
                 seed_everything("frozen example", int(row))
                 yield self.one(int(row))
 
-    def fetch(self, rows: Indices) -> tuple[Any, Any]:
+    def fetch(self, rows: Indices) -> tuple[object, object]:
         """Inputs and targets of ``rows``, frozen and stacked."""
         return collate(list(self._frozen(rows)))
 
@@ -159,7 +159,7 @@ class DatasetStore:
         return self._survey.flaws
 
 
-def collate(pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+def collate(pairs: Sequence[tuple[Any, Any]]) -> tuple[object, object]:
     """Stack ``(input, target)`` pairs.
 
     Raises:

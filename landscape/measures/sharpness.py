@@ -178,7 +178,7 @@ def _control(problem: Problem, spec: SharpnessSpec, seed: int) -> dict[str, Any]
     }
 
 
-def _moved(values: Sequence[float | None]) -> dict[str, Any]:
+def _moved(values: Sequence[float | None]) -> dict[str, object]:
     """The largest change relative to the unchanged network's value, and whether it is one."""
     if any(v is None for v in values):
         return {"largest_change": None, "moves": None if all(v is None for v in values) else True}

@@ -101,7 +101,7 @@ def with_adapter(base: nn.Module, folder: Path) -> nn.Module:
         raise DataError(f"PEFT cannot put it into the network: {text}", where, "is it another base model?") from error
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
+def _config(folder: Path) -> Mapping[str, object]:
     content: Any = read_json(folder / CONFIG)
     if not isinstance(content, Mapping):
         raise DataError("it describes no adapter", str(folder / CONFIG), "copy the folder again")

@@ -40,7 +40,7 @@ class PlainLayout(TorchFunctionMode):
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    ) -> object:
         kwargs = dict(kwargs or {})
         if func not in _NORMS:
             return func(*args, **kwargs)

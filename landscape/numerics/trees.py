@@ -33,7 +33,7 @@ def leaves(tree: object) -> Iterator[Tensor]:
             yield from leaves(item)
 
 
-def skeleton(tree: object) -> Any:
+def skeleton(tree: object) -> object:
     """A tree without its tensors: names and places decide which argument a tensor becomes."""
     if isinstance(tree, Mapping):
         return {str(k): skeleton(tree[k]) for k in sorted(tree, key=str)}
@@ -45,7 +45,7 @@ def row_count(tree: object) -> int:
     return len(next(leaves(tree)))
 
 
-def take_rows(tree: object, index: Tensor) -> Any:
+def take_rows(tree: object, index: Tensor) -> object:
     """The examples at ``index`` of a tree; kinds of dictionaries and named tuples are kept, as losses read them."""
     return map_kept(tree, lambda t: t[index] if t.ndim else t)
 
@@ -76,12 +76,12 @@ def stacked(trees: Sequence[object]) -> Any:
     return _merged(trees, torch.stack)
 
 
-def concatenated(trees: Sequence[object]) -> Any:
+def concatenated(trees: Sequence[object]) -> object:
     """One tree whose tensors hold the examples of all ``trees`` one after the other."""
     return _merged(trees, torch.cat)
 
 
-def _merged(trees: Sequence[Any], merge: Callable[[list[Tensor]], Tensor]) -> Any:
+def _merged(trees: Sequence[Any], merge: Callable[[list[Tensor]], Tensor]) -> object:
     first = trees[0]
     if isinstance(first, Mapping):
         return {k: _merged([t[k] for t in trees], merge) for k in first}

@@ -93,7 +93,7 @@ class LookSAM(TwoPass):
         if self._next is not None:
             self._sideways, self._next = self._next, None
 
-    def method_state(self) -> dict[str, Any]:
+    def method_state(self) -> dict[str, object]:
         """The count of steps, and gv by position of the parameter."""
         return {"steps": self._steps, "sideways": by_place(self._sideways, self.parameters())}
 

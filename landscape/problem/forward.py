@@ -49,7 +49,7 @@ def _wants_graph(error: RuntimeError) -> bool:
     return "does not require grad" in text or "not to require grad" in text or "does not have a grad_fn" in text
 
 
-def _call(model: torch.nn.Module, inputs: object) -> Any:
+def _call(model: torch.nn.Module, inputs: object) -> object:
     if isinstance(inputs, Mapping):
         kind: Any = type(plain_network(model))
         taken = _arguments(kind)

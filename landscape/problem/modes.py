@@ -83,7 +83,7 @@ def require_fixed(model: nn.Module, call: Callable[[], object]) -> None:
         )
 
 
-def random_state() -> tuple[Any, ...]:
+def random_state() -> tuple[object, ...]:
     """Where the global generators of Python, NumPy and torch stand."""
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     legacy: Any = np.random.get_state()  # noqa: NPY002 - the legacy state is what users' code draws from

@@ -90,7 +90,7 @@ class _Forget:
             _write(place, value)
 
 
-def _kept_now(model: nn.Module, call: Callable[[], object]) -> dict[Place, Any]:
+def _kept_now(model: nn.Module, call: Callable[[], object]) -> dict[Place, object]:
     """What a pass makes of the weights and the next one finds, and what was there before.
 
     What every pass makes anew (an attention map for whoever looks) is no harm.
@@ -107,7 +107,7 @@ def _kept_now(model: nn.Module, call: Callable[[], object]) -> dict[Place, Any]:
     }
 
 
-def _kept_before(model: nn.Module, call: Callable[[], object]) -> dict[Place, Any]:
+def _kept_before(model: nn.Module, call: Callable[[], object]) -> dict[Place, object]:
     held = {place: _tensors(_held(place)) for place in _places(model)}
     held = {place: tensors for place, tensors in held.items() if any(t.is_floating_point() for t in tensors)}
     expected = _outputs(call()) if held else []
@@ -162,12 +162,12 @@ def _held(place: Place) -> Any:
     return vars(place[0]).get(place[1])
 
 
-def _contents(value: Any) -> Any:
+def _contents(value: Any) -> object:
     """What is held, and of a container a copy: passes write into it."""
     return value.copy() if type(value) in _CONTAINERS else value
 
 
-def _emptied(value: object) -> Any:
+def _emptied(value: object) -> object:
     return type(value)() if type(value) in _CONTAINERS else None
 
 

@@ -92,7 +92,7 @@ def bits(problem: Problem) -> dict[str, Any]:
 
 def identity(
     kind: str, problem: Problem, spec: Spec, problem_spec: ProblemSpec, others: Sequence[object] = ()
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What a result depends on, by name; `key` makes the name of its file of it.
 
     Args:

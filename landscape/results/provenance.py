@@ -114,7 +114,7 @@ def listing(folder: Path) -> tuple[str, int] | None:
     return stable_hash(sorted(found)), newest
 
 
-def _data(plugin: Plugin) -> dict[str, Any]:
+def _data(plugin: Plugin) -> dict[str, object]:
     """The name of the data; of a folder of data what lies in it."""
     found: dict[str, Any] = {"name": plugin.name}
     prefix, _, rest = plugin.name.partition(":")

@@ -35,7 +35,7 @@ class Spec:
         """Names of the fields that do not decide the result."""
         return frozenset(self._not_in_key)
 
-    def in_key(self) -> dict[str, Any]:
+    def in_key(self) -> dict[str, object]:
         """The fields that decide the result."""
         later = {f.name: f.default for f in fields(self) if f.name in self._later}
         return {

@@ -147,7 +147,7 @@ def _pretraining(spec: TrainSpec, changes: Mapping[str, object], where: str) -> 
         raise error if place in error.where else placed(error, place) from None
 
 
-def _arms(content: Mapping[str, object], where: str) -> list[tuple[str, dict[str, Any]]]:
+def _arms(content: Mapping[str, object], where: str) -> list[tuple[str, dict[str, object]]]:
     tables = tables_of(content, "arms", where)
     named = []
     for i, arm in enumerate(tables):

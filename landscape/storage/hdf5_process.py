@@ -137,7 +137,7 @@ def _told(dims: Any, data: Any, attributes: dict[str, Any], parts: list[bytes]) 
     }
 
 
-def _value(value: object) -> Any:
+def _value(value: object) -> object:
     """An attribute as JSON; what JSON cannot say is no concern of ours."""
     if isinstance(value, bytes):
         return value.decode("utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 Factors = Mapping[str, Sequence[Any]]  # name -> a value per model; None where the hyper-parameter does not apply
 
 
-def varying(factors: Factors) -> dict[str, list[Any]]:
+def varying(factors: Factors) -> dict[str, list[object]]:
     """The factors that take more than one value."""
     return {name: list(values) for name, values in factors.items() if len(set(values)) > 1}
 

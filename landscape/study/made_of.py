@@ -78,7 +78,7 @@ def current(
 
 
 @cache
-def _code(name: str, kind: str) -> Any:
+def _code(name: str, kind: str) -> object:
     registry: Registry = {r.kind: r for r in (DATA, MODELS, LOSSES)}[kind]
     made = resolve(name, registry).record
     library = LIBRARIES.get(name.partition(":")[0])

@@ -181,7 +181,7 @@ def _costs(training: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _controls(models: Iterable[Model]) -> list[dict[str, Any]]:
+def _controls(models: Iterable[Model]) -> list[dict[str, object]]:
     """For each control and measure: how many models it moved on, and the largest change."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for model in models:
@@ -200,7 +200,7 @@ def _controls(models: Iterable[Model]) -> list[dict[str, Any]]:
     ]
 
 
-def _uniform(experiment: Experiment, models: Sequence[Model]) -> list[dict[str, Any]]:
+def _uniform(experiment: Experiment, models: Sequence[Model]) -> list[dict[str, object]]:
     """Whether every analysis looked at all models alike (control C10): examples, type, device, mode, version.
 
     Splits that depend on the seed or on an axis have other examples of necessity; those are compared within.

@@ -16,7 +16,7 @@ from .evaluate.batchnorm import batchnorm_layers
 from .evaluate.evaluator import Evaluator
 
 
-def axis_checks(problem: Problem, directions: Sequence[Direction]) -> dict[str, Any]:
+def axis_checks(problem: Problem, directions: Sequence[Direction]) -> dict[str, object]:
     """Norms, angle, filter norms, and which parameters move, stay or are frozen."""
     size = float(torch.linalg.vector_norm(problem.weights.double()))
     filters = [filter_norm_error(problem, d) for d in directions if d.kind == "filter"]
@@ -41,7 +41,9 @@ def axis_checks(problem: Problem, directions: Sequence[Direction]) -> dict[str, 
     }
 
 
-def value_checks(loss: Any, coordinates: dict[str, Any], centre: float, evaluated: object = None) -> dict[str, Any]:
+def value_checks(
+    loss: Any, coordinates: dict[str, Any], centre: float, evaluated: object = None
+) -> dict[str, object]:
     """Cells that are no numbers, the lowest cell, whether the centre is it, and the largest jump.
 
     All of it from evaluated cells: an interpolated one is no evidence.

@@ -132,7 +132,7 @@ def axis_reach(walker: Evaluator, direction: Direction) -> Reach:
     )
 
 
-def _derivatives(problem: Problem, axes: Sequence[Direction]) -> dict[str, Any] | None:
+def _derivatives(problem: Problem, axes: Sequence[Direction]) -> dict[str, object] | None:
     """Whether the derivatives that the directions are made of are the loss's; None where they are made of none."""
     kinds = {d.kind.partition(":")[0] for d in axes}
     if "eigvec" in kinds:

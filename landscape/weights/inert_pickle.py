@@ -164,7 +164,7 @@ class _Machine:
                 raise Malformed(f"its pickle has an operation {opcode} that is not known here")
             _OPERATIONS[opcode](self, *(() if argument is None else (argument,)))
 
-    def _marked(self) -> list[Any]:
+    def _marked(self) -> list[object]:
         items, self.stack = self.stack, self.below.pop()
         return items
 
@@ -197,7 +197,7 @@ class _Machine:
     def _tuple3(self) -> None:
         self.stack[-3:] = [self._last(3)]
 
-    def _last(self, count: int) -> tuple[Any, ...]:
+    def _last(self, count: int) -> tuple[object, ...]:
         if len(self.stack) < count:
             raise Malformed("its pickle takes more than there is")
         return tuple(self.stack[-count:])

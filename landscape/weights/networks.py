@@ -162,7 +162,7 @@ def _meant(key: str, places: Sequence[str]) -> str | list[str] | None:
     return None
 
 
-def _usual(content: object) -> tuple[str, Mapping[Any, Any]] | None:
+def _usual(content: object) -> tuple[str, Mapping[object, object]] | None:
     """The network where most people put it: tensors at the top, or within containers of well-known names."""
     place: list[str] = []
     found = content
@@ -175,7 +175,7 @@ def _usual(content: object) -> tuple[str, Mapping[Any, Any]] | None:
     return None
 
 
-def _networks(content: object) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def _networks(content: object) -> Iterator[tuple[str, Mapping[object, object]]]:
     """What looks like a network's weights: tensors, some called weight or bias. An optimizer's state does not."""
     waiting = deque([("", content, 0)] if isinstance(content, Mapping) else [])
     looked_at = given = 0

@@ -182,7 +182,7 @@ def _check_legacy_pickle(path: Path) -> None:
             _refuse_foreign({".".join(words)}, path)
 
 
-def _pickle_operations(path: Path) -> Iterator[tuple[str, Any, list[Any]]]:
+def _pickle_operations(path: Path) -> Iterator[tuple[str, object, list[object]]]:
     """Operations of the pickles in a legacy file, each with the constants since the last mark.
 
     The file holds a magic number, a protocol, facts on the system, the object and the storage keys; raw

@@ -84,7 +84,7 @@ def measurements(results: Sequence[Result]) -> dict[str, dict[str, Seeds]]:
     return found
 
 
-def member_of(result: Result) -> Any:
+def member_of(result: Result) -> object:
     """What tells the results of one label apart: the training seed, or the weights where there is no run."""
     return (
         result.seed
@@ -93,7 +93,7 @@ def member_of(result: Result) -> Any:
     )
 
 
-def _most_examples(result: Result) -> tuple[Any, ...]:
+def _most_examples(result: Result) -> tuple[object, ...]:
     step = (result.record.get("run") or {}).get("step") or 0
     return result.record.get("n_examples") or 0, step, str(result.record.get("target")), str(result.path)
 

@@ -131,7 +131,7 @@ def _text(value: object) -> str:
     return str(value).replace("-", "−") if str(value)[:1] in "-0123456789" else str(value)
 
 
-def _condition(result: Result, name: str) -> Any:
+def _condition(result: Result, name: str) -> object:
     found = result.record.get(name)
     return CONDITIONS[name][1] if found is None else found
 

@@ -33,7 +33,7 @@ def loss_scale(axes: Axes, values: object) -> str:
     return f" (linear within ±{number_text(threshold)})"
 
 
-def log_losses(grids: list[Any]) -> tuple[list[Any], str]:
+def log_losses(grids: list[Any]) -> tuple[list[object], str]:
     """The logarithm to base 10 of all grids on one scale, and the text that says so.
 
     Cells that are NaN or infinite become NaN. Where a loss is zero or negative, one constant is added to all

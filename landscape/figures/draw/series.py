@@ -85,7 +85,7 @@ def _shortest(owners: set[str]) -> list[tuple[str, str]]:
     return [(o, o) for o in owners]
 
 
-def _rank(result: Result) -> tuple[Any, ...]:
+def _rank(result: Result) -> tuple[object, ...]:
     step = (result.record.get("run") or {}).get("step") or 0
     return (
         result.record.get("n_examples") or 0,
@@ -95,7 +95,7 @@ def _rank(result: Result) -> tuple[Any, ...]:
     )
 
 
-def _by_seed(result: Result) -> tuple[Any, ...]:
+def _by_seed(result: Result) -> tuple[object, ...]:
     return (
         result.seed is None,
         result.seed if result.seed is not None else 0,

@@ -40,7 +40,7 @@ def gif(drawing: Drawing, style: Style) -> bytes:
     return buffer.getvalue()
 
 
-def animated(figure: Any, frames: Sequence[tuple[str, list[Any], list[int]]], prefix: str) -> Any:
+def animated(figure: Any, frames: Sequence[tuple[str, list[Any], list[int]]], prefix: str) -> object:
     """Give a plotly figure frames with a slider and a button that plays them; it starts at the last.
 
     Args:

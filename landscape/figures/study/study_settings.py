@@ -83,7 +83,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
 
 def _matrix(
     correlated: dict[str, Any], outcome: str, measures: Sequence[str], factors: Sequence[str]
-) -> tuple[Any, list[Row]]:
+) -> tuple[object, list[Row]]:
     """Measures by all models and single factors, NaN where there is no number; and the numbers as rows."""
     matrix = np.full((len(measures), len(factors) + 1), np.nan)
     table: list[Row] = []

@@ -128,7 +128,7 @@ def _page(
     titles = [escape(method(label)) for label in courses]
     figure: Any = make_subplots(1, len(courses), specs=grid, subplot_titles=titles, horizontal_spacing=0.02)
 
-    def bodies(frame: int) -> list[Any]:
+    def bodies(frame: int) -> list[object]:
         found = []
         for k, members in enumerate(courses.values()):
             r = members[min(frame, len(members) - 1)]

@@ -127,7 +127,7 @@ class Stacked:
         return loss + self.problem.penalty_at(parameters) if self.problem.weight_decay else loss
 
 
-def output_at(problem: Problem, tensors: Mapping[str, Tensor], inputs: object) -> Any:
+def output_at(problem: Problem, tensors: Mapping[str, Tensor], inputs: object) -> object:
     """The network's output with the parameters called so, as a function that ``torch.func`` can transform."""
     named = {f"model.{k}": v for k, v in tensors.items()}
     return functional_call(_Forward(problem.model), named, (inputs,))

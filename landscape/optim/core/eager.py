@@ -45,7 +45,7 @@ class Eager(Optimizer):
         _load_state_dict(self, state_dict)
 
 
-def _step_of(kind: type[object]) -> Callable[..., Any]:
+def _step_of(kind: type[object]) -> Callable[..., object]:
     behind: Any = kind.__mro__[kind.__mro__.index(Eager) + 1]
     step: Callable[..., Any] = inspect.unwrap(behind.step)
     return step

@@ -38,7 +38,7 @@ class SharedOptions(TypedDict, total=False):
     bn_second_pass: Literal["freeze", "update"]
     weight_decay_in_perturbation: bool
     micro_batches: bool
-    ddp: Any
+    ddp: object
     perturbation: Literal["synchronised", "per-replica"]
 
 

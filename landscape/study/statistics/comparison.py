@@ -174,7 +174,7 @@ def _hash(model: Model) -> str:
     return str(model.record["training"]["weights_hash"])
 
 
-def _verdict(row: Row, tests: int) -> dict[str, Any]:
+def _verdict(row: Row, tests: int) -> dict[str, object]:
     if row["effect"] is None:
         few = _few(row["independent"], row["by"])
         few = few if row["by"] == "pair" else f"{row['n']} pairs, but {few}"

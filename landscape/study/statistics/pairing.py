@@ -53,7 +53,7 @@ def words(at: Mapping[str, object]) -> str:
 
 def parts_of(
     models: Sequence[M], spec: StudyReportSpec, axes: Sequence[str]
-) -> Iterator[tuple[Mapping[str, Any], Sequence[M]]]:
+) -> Iterator[tuple[Mapping[str, object], Sequence[M]]]:
     """What is compared apart: all models, or those at each value of ``spec.within``, with these values.
 
     A model that an axis says nothing to, like plain training to a radius, stands beside all of its values.
@@ -74,7 +74,7 @@ def parts_of(
 
 def couples_of(
     models: Sequence[M], spec: StudyReportSpec, axes: Sequence[str], baseline: str
-) -> Iterator[tuple[str, Mapping[str, Any], list[tuple[M, M]]]]:
+) -> Iterator[tuple[str, Mapping[str, object], list[tuple[M, M]]]]:
     """Every competitor, where, and its models beside those of the baseline at the same other settings and seeds."""
 
     def place(model: M) -> tuple[Any, ...]:
@@ -124,14 +124,14 @@ def baseline_of(groups: Mapping[str, Sequence[Placed]], spec: StudyReportSpec) -
     return plain[0] if plain else next(iter(groups))
 
 
-def setting_of(model: Placed, apart: Sequence[str]) -> tuple[Any, ...]:
+def setting_of(model: Placed, apart: Sequence[str]) -> tuple[object, ...]:
     """Everything that a model shares with its partner but the seed."""
     return tuple(v for k, v in model.axes.items() if k not in apart)
 
 
 def values_of(
     couples: Sequence[tuple[Model, Model]], quantity: str, apart: Sequence[str]
-) -> list[tuple[float, float, tuple[Any, ...], int]]:
+) -> list[tuple[float, float, tuple[object, ...], int]]:
     """Difference, the baseline's value, setting and seed of every pair in which both have the quantity."""
     return [
         (a - b, b, setting_of(mine, apart), mine.repetition)

@@ -130,7 +130,7 @@ class _Tracer(fx.Interpreter):
 
     # -- the graph ------------------------------------------------------------------------------------------------
 
-    def run_node(self, n: fx.Node) -> Any:
+    def run_node(self, n: fx.Node) -> object:
         if n.op == "placeholder":
             return _Labelled(super().run_node(n))
         if n.op == "get_attr":
@@ -262,7 +262,7 @@ def _plain(tree: Any) -> Any:
     return fx.node.map_aggregate(tree, lambda v: v.value if isinstance(v, _Labelled) else v)
 
 
-def _leaves(tree: Any) -> list[Any]:
+def _leaves(tree: Any) -> list[object]:
     found: list[Any] = []
     fx.node.map_aggregate(tree, found.append)
     return found
