@@ -26,7 +26,7 @@ class Arguments:
     common: DrawnCommon = field(default_factory=DrawnCommon)
 
 
-def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+def run(arguments: Arguments, screen: Screen) -> dict[str, object]:
     """Run the standard set, print the comparison."""
     check_kinds(arguments.common.figure, "--figure")
     results = analyzed(arguments, screen)

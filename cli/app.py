@@ -137,7 +137,7 @@ class _Shown(Exception):
         self.error = error
 
 
-def _error_object(error: Exception, code: int) -> dict[str, Any]:
+def _error_object(error: Exception, code: int) -> dict[str, object]:
     """What ``--json`` says of an error."""
     if isinstance(error, LandscapeError):
         told = {name: in_flags(text) for name, text in vars(error).items() if name in ("what", "where", "fix")}

@@ -28,7 +28,7 @@ class Arguments:
     common: DrawnCommon = field(default_factory=DrawnCommon)
 
 
-def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+def run(arguments: Arguments, screen: Screen) -> dict[str, object]:
     """Compute, print a row per domain."""
     a = arguments
     return run_analysis("domains", a.targets, a.problem, a.spec, a.common, screen, show)

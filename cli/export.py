@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -36,7 +36,7 @@ class Arguments:
     common: Common = field(default_factory=Common)
 
 
-def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+def run(arguments: Arguments, screen: Screen) -> dict[str, object]:
     """Write, print the paths."""
     from landscape.base.files import remove_stale_temporaries, stable_hash
     from landscape.base.labels import file_name

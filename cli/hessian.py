@@ -28,7 +28,7 @@ class Arguments:
     common: DrawnCommon = field(default_factory=DrawnCommon)
 
 
-def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+def run(arguments: Arguments, screen: Screen) -> dict[str, object]:
     """Compute, print a row per eigenvalue; over a whole run, at the end a row per checkpoint."""
     a = arguments
     found = run_analysis("hessian", a.targets, a.problem, a.spec, a.common, screen, show)

@@ -23,7 +23,7 @@ class Arguments:
     common: Common = field(default_factory=Common)
 
 
-def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+def run(arguments: Arguments, screen: Screen) -> dict[str, object]:
     """Look, print the facts."""
     from landscape.results.run import Run
 
@@ -66,7 +66,7 @@ def _since(kind: str, record: dict[str, Any], stored: Path | None = None) -> dic
     return {"stale": list(found.stale), "unknown": list(found.unknown)}
 
 
-def _stored(run: Any, most: int | None) -> list[dict[str, Any]]:
+def _stored(run: Any, most: int | None) -> list[dict[str, object]]:
     """What has changed since the stored results of a run were made; of ``most`` the newest are looked at."""
     from landscape.base.errors import LandscapeError
     from landscape.base.progress import report
@@ -119,7 +119,7 @@ def _run_facts(path: Path, most: int | None) -> dict[str, Any]:
     }
 
 
-def _result_facts(path: Path) -> dict[str, Any]:
+def _result_facts(path: Path) -> dict[str, object]:
     from landscape.results.result import Result
 
     result = Result.load(path)
@@ -138,7 +138,7 @@ def _result_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _checkpoint_facts(text: str, key: str | None) -> dict[str, Any]:
+def _checkpoint_facts(text: str, key: str | None) -> dict[str, object]:
     from landscape.results.target import Target
     from landscape.weights.checkpoint import facts_of
 

@@ -192,7 +192,7 @@ def _one_line(box: str, prog: str, flags: list[str]) -> UsageError:
 # -- configuration files -------------------------------------------------------------------------------------------
 
 
-def _from_config(arguments: type[object], words: list[str]) -> Any:
+def _from_config(arguments: type[object], words: list[str]) -> object:
     """Defaults of ``arguments`` from the file named by ``--config``, or None."""
     path = None
     for i, word in enumerate(words):

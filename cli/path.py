@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
@@ -31,7 +31,7 @@ class Arguments:
     common: DrawnCommon = field(default_factory=DrawnCommon)
 
 
-def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+def run(arguments: Arguments, screen: Screen) -> dict[str, object]:
     """Compute, print the barrier and both ends."""
     a, common = arguments, arguments.common
     must_exist(a.targets)

@@ -42,7 +42,7 @@ class Arguments:
     common: Common = field(default_factory=Common)
 
 
-def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+def run(arguments: Arguments, screen: Screen) -> dict[str, object]:
     """Draw, print the paths."""
     from landscape.figures.draw.comparable import along
     from landscape.figures.draw.style import Style

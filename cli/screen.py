@@ -176,7 +176,7 @@ def _console() -> Any:
     return Plain(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
 
 
-def _progress_bar() -> Any:
+def _progress_bar() -> object:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -53,7 +53,7 @@ class Arguments:
     common: Common = field(default_factory=Common)
 
 
-def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+def run(arguments: Arguments, screen: Screen) -> dict[str, object]:
     """Do one of the actions."""
     from landscape.specs.study import Experiment
     from landscape.study.shipped import find
@@ -73,7 +73,7 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     return {"command": "study", "action": arguments.action, **found}
 
 
-def _plan(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+def _plan(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, object]:
     from landscape.study.cost import estimate
     from landscape.study.statistics.comparison import undecidable
     from landscape.study.study import status
@@ -101,7 +101,7 @@ def _plan(experiment: Experiment, folder: StudyFolder, options: StudyOptions, sc
     return {"outputs": [], "status": now, "cost": cost, "models": models}
 
 
-def _run(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+def _run(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, object]:
     from landscape.study.study import run
 
     now = run(experiment, folder, workers=options.workers, scheduler=options.scheduler, retry=options.retry)
@@ -112,7 +112,7 @@ def _run(experiment: Experiment, folder: StudyFolder, options: StudyOptions, scr
     return {"outputs": [str(folder.path)], "status": now}
 
 
-def _status(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+def _status(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, object]:
     from landscape.study.study import status
 
     del options
@@ -121,7 +121,9 @@ def _status(experiment: Experiment, folder: StudyFolder, options: StudyOptions, 
     return {"outputs": [], "status": now}
 
 
-def _correlate(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+def _correlate(
+    experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen
+) -> dict[str, object]:
     from landscape.study.study import statistics
 
     del options
@@ -131,7 +133,7 @@ def _correlate(experiment: Experiment, folder: StudyFolder, options: StudyOption
     return {"outputs": [str(result.path)], **result.to_json()}
 
 
-def _report(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, Any]:
+def _report(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, object]:
     from landscape.report.study import write_study_report
     from landscape.study.study import statistics
 

@@ -29,7 +29,7 @@ class Arguments:
     common: DrawnCommon = field(default_factory=DrawnCommon)
 
 
-def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+def run(arguments: Arguments, screen: Screen) -> dict[str, object]:
     """Compute, print the self-checks."""
     a, common = arguments, arguments.common
     check_kinds(common.figure, "--figure")

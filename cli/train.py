@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from landscape.specs import TrainSpec
 
@@ -32,7 +31,7 @@ class Arguments:
     common: TrainCommon = field(default_factory=TrainCommon)
 
 
-def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+def run(arguments: Arguments, screen: Screen) -> dict[str, object]:
     """Train, print a row per run."""
     from landscape.api import train_spec
     from landscape.training.trainer import training_json

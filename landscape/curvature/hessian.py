@@ -159,7 +159,7 @@ def _layers(problem: Problem) -> dict[str, list[str]]:
 
 def _subsamples(
     problem: Problem, spec: HessianSpec, seed: int, part: Callable[[str, Problem, HessianSpec], dict[str, Any]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Every quantity on disjoint subsets of equal size, stratified: how much the choice of examples matters."""
     count = spec.subsamples or 0
     size = problem.n_examples // count

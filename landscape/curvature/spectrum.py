@@ -189,7 +189,7 @@ def _ratio(spectrum: Spectrum) -> float | None:
     return float(values[0] / values[4]) if len(values) >= 5 and float(values[4]) > 0 else None
 
 
-def _lists(spectrum: Spectrum) -> dict[str, list[Any]]:
+def _lists(spectrum: Spectrum) -> dict[str, list[object]]:
     def of(pairs: EigenPairs, prefix: str) -> dict[str, list[Any]]:
         first = "eigenvalues" if not prefix else prefix.rstrip("_")
         return {
@@ -201,7 +201,7 @@ def _lists(spectrum: Spectrum) -> dict[str, list[Any]]:
     return {**of(spectrum.top, ""), **of(spectrum.bottom, "smallest_")}
 
 
-def _density_record(found: Density | None, n: int) -> dict[str, Any] | None:
+def _density_record(found: Density | None, n: int) -> dict[str, object] | None:
     if found is None:
         return None
     probes = len(found.nodes)

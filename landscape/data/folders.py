@@ -224,7 +224,7 @@ def _refuse_domains(root: Path) -> None:
 
 def _split(
     whole: Mapping[str, Any], domains: Sequence[str], root: Path, fraction: float, seed: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """Split every domain; a ``"val"`` part without an example is left out."""
     splits: dict[str, dict[str, Any]] = {"train": {}, "val": {}}
     for i, name in enumerate(domains):

@@ -292,7 +292,7 @@ def _digest(value: object, around: tuple[int, ...]) -> bytes:
     return parts_hash("object", name, *(_digest(part, inside) for item in sorted(held.items()) for part in item))
 
 
-def _held(value: object) -> dict[str, Any]:
+def _held(value: object) -> dict[str, object]:
     """The attributes of an object, also those in slots."""
     found = dict(getattr(value, "__dict__", {}))
     for base in type(value).__mro__:

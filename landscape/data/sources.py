@@ -130,7 +130,7 @@ def _rows(stream: Iterable[object], where: str, first: int) -> tuple[Any, Any]:
     return collate(rows)
 
 
-def _batches(loader: Any, where: str, first: float = math.inf) -> tuple[Any, Any]:
+def _batches(loader: Any, where: str, first: float = math.inf) -> tuple[object, object]:
     """What a loader gives, until there are ``first`` examples; each batch is copied, its memory may be used again."""
     hook = pair_of(loader)
     batches: list[TensorStore] = []

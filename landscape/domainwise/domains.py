@@ -94,7 +94,7 @@ def domains(
     return Result("domain-curves" if spec.curves else "domains", data, record)
 
 
-def _dataset(point: Mapping[str, Any]) -> Any:
+def _dataset(point: Mapping[str, Any]) -> object:
     import xarray as xr
 
     table = point["domains"]

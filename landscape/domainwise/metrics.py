@@ -130,7 +130,7 @@ def spread(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _of_split(problem: Problem) -> dict[str, Any]:
+def _of_split(problem: Problem) -> dict[str, object]:
     table = losses(problem, problem.evaluate())
     return {"domains": table, **spread(table)}
 

@@ -128,7 +128,7 @@ def _rows(problem: Problem, spec: SharpnessSpec, seed: int) -> list[dict[str, An
     return rows
 
 
-def _joined(same: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _joined(same: Sequence[dict[str, Any]]) -> dict[str, object]:
     """One row from the rows of several subsets; a further field that is not the same in all is a list."""
     apart = {k: [row.get(k) for row in same] for k in dict.fromkeys(k for row in same for k in row)}
     row = {k: v[0] if all(one == v[0] for one in v) else v for k, v in apart.items()}
@@ -139,14 +139,14 @@ def _joined(same: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {**row, "value": value, "stderr": stderr, "subset_values": values}
 
 
-def _describe_subsets(problem: Problem, count: int, seed: int) -> dict[str, Any] | None:
+def _describe_subsets(problem: Problem, count: int, seed: int) -> dict[str, object] | None:
     if count == 1:
         return None
     parts = partition.subsets(problem, count, seed)
     return {"count": count, "size": parts[0].n_examples, "data_hashes": [p.data_hash for p in parts]}
 
 
-def _control(problem: Problem, spec: SharpnessSpec, seed: int) -> dict[str, Any]:
+def _control(problem: Problem, spec: SharpnessSpec, seed: int) -> dict[str, object]:
     """Every measure on the changed networks, and whether it moved."""
     assert spec.control is not None
     networks, pairs = controlled(problem, spec.control)

@@ -94,7 +94,7 @@ def _reaches(value: object, own: set[int], seen: set[int], depth: int) -> bool:
     return any(_reaches(part, own, seen, depth + 1) for part in _parts(value))
 
 
-def _parts(value: object) -> list[Any]:
+def _parts(value: object) -> list[object]:
     """What a value holds."""
     if isinstance(value, types.FunctionType):
         return [*_contents(value), value.__defaults__, value.__kwdefaults__, vars(value)]
@@ -111,7 +111,7 @@ def _parts(value: object) -> list[Any]:
     return list(getattr(value, "__dict__", {}).values())
 
 
-def _contents(function: types.FunctionType) -> Iterator[Any]:
+def _contents(function: types.FunctionType) -> Iterator[object]:
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents

@@ -287,7 +287,7 @@ _CODE = (
 )
 
 
-def _more(value: object) -> list[Any]:
+def _more(value: object) -> list[object]:
     """The attributes of a container of a class that has some."""
     inside = getattr(value, "__dict__", None)
     return [dict(inside)] if inside and inside is not value else []
@@ -299,7 +299,7 @@ def _is_made_of_weights(module: nn.Module, name: str) -> bool:
     return isinstance(vars(module)[name], Tensor) and any(module._parameters.get(n) is not None for n in made_of)
 
 
-def _of_modules(values: list[Any], names: list[str]) -> list[Any]:
+def _of_modules(values: list[Any], names: list[str]) -> list[object]:
     """The settings among ``names`` that are in the user's modules, as ``config.scale``; modules of modules, too."""
     found: list[Any] = []
     pending, seen = list(values), set()
@@ -317,7 +317,7 @@ def _own(members: Mapping[str, object]) -> list[tuple[str, Any]]:
     return sorted(members.items())
 
 
-def _members(kind: type) -> list[Any]:
+def _members(kind: type) -> list[object]:
     """What a class of the user's defines: functions, and plain values."""
     found: list[Any] = []
     for name, value in sorted(vars(kind).items()):

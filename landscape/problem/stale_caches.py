@@ -158,7 +158,7 @@ def _told(place: Place, names: dict[nn.Module, str]) -> str:
     return f"{names[place[0]]}.{place[1]}".lstrip(".")
 
 
-def _held(place: Place) -> Any:
+def _held(place: Place) -> object:
     return vars(place[0]).get(place[1])
 
 

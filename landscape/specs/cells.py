@@ -210,7 +210,7 @@ def _check_range(key: str, kind: str, values: Any, where: str) -> None:
         raise UsageError(f"{key}: {kind} = {values!r}", where, "expected [low, high], positive for a logarithm")
 
 
-def _drawn(how: Mapping[str, Any], generator: Any) -> Any:
+def _drawn(how: Mapping[str, Any], generator: Any) -> object:
     import math
 
     ((kind, values),) = how.items()
@@ -260,7 +260,7 @@ def _refuse_unused(
             raise UsageError(f"{key} is used by none of the optimizers", where, f"it belongs to {owners}")
 
 
-def _shown(spec: TrainSpec, name: str) -> Any:
+def _shown(spec: TrainSpec, name: str) -> object:
     """The value of an axis as text or number; None where the optimizer has no such setting."""
     value = getattr(spec, name)
     if name in METHOD_FLAGS and name not in OPTIMIZERS[spec.optimizer[0]].options:

@@ -107,7 +107,7 @@ class _Hdf5Reader:
         """End the process, whatever it does."""
         _end(self.process)
 
-    def _answer(self) -> tuple[dict[str, Any], bytes]:
+    def _answer(self) -> tuple[dict[str, object], bytes]:
         header = json.loads(self._line())
         assert self.process.stdout is not None
         content = self.process.stdout.read(header.get("bytes", 0))

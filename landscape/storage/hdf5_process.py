@@ -60,7 +60,7 @@ def _limit(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard < 0 else min(seconds, hard), hard))
 
 
-def _read(path: str, parts: list[bytes]) -> dict[str, Any]:
+def _read(path: str, parts: list[bytes]) -> dict[str, object]:
     """The header of the answer; the bytes of the numbers go to ``parts``."""
     import h5netcdf
     import h5py

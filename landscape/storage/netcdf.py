@@ -54,7 +54,7 @@ class Arrays:
         return variables, [n for n in coordinates if n in variables]
 
 
-def _joined(letters: Any, encoding: str) -> Any:
+def _joined(letters: Any, encoding: str) -> object:
     """Texts whose letters lie along the last dimension."""
     if encoding not in ("utf-8", "ascii"):
         raise ValueError(f"its texts are {encoding!r}")
@@ -138,7 +138,7 @@ def _fits(variable: Any) -> bool:
     return True
 
 
-def _written(variable: Any, coordinate: bool) -> dict[str, Any]:
+def _written(variable: Any, coordinate: bool) -> dict[str, object]:
     kind = variable.dtype.kind
     return {
         "dims": list(variable.dims),
@@ -248,7 +248,7 @@ class _Header:
             raise ValueError(f"it has a type {number}")
         return np.dtype(_TYPES[number])
 
-    def _attributes(self) -> dict[str, Any]:
+    def _attributes(self) -> dict[str, object]:
         found: dict[str, Any] = {}
         for _ in range(self._count(_ATTRIBUTES)):
             name, kind, count = self._name(), self._kind(), self._number()

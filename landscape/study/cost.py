@@ -121,7 +121,7 @@ def _left(experiment: Experiment, folder: StudyFolder) -> list[tuple[Cell, list[
     return found
 
 
-def _kind(spec: TrainSpec) -> Any:
+def _kind(spec: TrainSpec) -> object:
     return tuple(getattr(spec, name) for name in _KIND)
 
 

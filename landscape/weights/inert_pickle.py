@@ -298,7 +298,7 @@ class _Machine:
         if not isinstance(self.stack[-1], (Placeholder, Tensor, dict)):
             raise Malformed("its pickle gives a state to what is no object")
 
-    def _called(self, function: object, arguments: object) -> Any:
+    def _called(self, function: object, arguments: object) -> object:
         if not isinstance(function, Placeholder) or not isinstance(arguments, tuple):
             raise Malformed("its pickle calls what is no name")
         if not isinstance(function, _Name):  # a bound method, a partial: whatever it was made of

@@ -92,7 +92,7 @@ def _legend_inches(groups: Groups, names: Sequence[str], style: Style) -> tuple[
     return style.legend_inches(optimizers), style.legend_inches(domains) if domains else 0.0
 
 
-def _steps(result: Result, field: str) -> Any:
+def _steps(result: Result, field: str) -> object:
     return result.data[str(result.data[field].dims[0])].values
 
 

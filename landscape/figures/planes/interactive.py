@@ -79,14 +79,14 @@ def _views(shown: Panels) -> list[Camera]:
     return views
 
 
-def _height(panel: Panel, view: str) -> Any:
+def _height(panel: Panel, view: str) -> object:
     if view == "log loss":
         return panel.height
     plane = panel.planes[view]
     return np.where(np.isfinite(plane), plane, np.nan)
 
 
-def _surface(panel: Panel, view: Camera, visible: bool, bar: dict[str, Any] | None) -> Any:
+def _surface(panel: Panel, view: Camera, visible: bool, bar: dict[str, Any] | None) -> object:
     import plotly.graph_objects as go
 
     low, high = view.range
@@ -114,7 +114,7 @@ def _surface(panel: Panel, view: Camera, visible: bool, bar: dict[str, Any] | No
     )
 
 
-def _scene(view: Camera) -> dict[str, Any]:
+def _scene(view: Camera) -> dict[str, object]:
     return {
         "xaxis": {"title": {"text": "α", "font": {"size": 12}}},
         "yaxis": {"title": {"text": "β", "font": {"size": 12}}},

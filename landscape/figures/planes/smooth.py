@@ -41,7 +41,7 @@ def smooth(x: object, y: object, height: object, points: int = FINE) -> tuple[An
     return fine_x, fine_y, found
 
 
-def _between(places: Any, times: int) -> Any:
+def _between(places: Any, times: int) -> object:
     share = np.arange(times) / times
     inside = (places[:-1, None] + share * np.diff(places)[:, None]).ravel()
     return np.append(inside, places[-1])

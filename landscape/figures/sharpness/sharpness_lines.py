@@ -81,7 +81,7 @@ def sharpness_lines(results: Sequence[Result], style: Style, *, over: str) -> Dr
     return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
 
 
-def _line(result: Result, over: str, other: str, place: float, quantity: str) -> tuple[Any, Any]:
+def _line(result: Result, over: str, other: str, place: float, quantity: str) -> tuple[object, object]:
     return result.data[over].values, result.data[quantity].sel({other: place}).transpose(over).values
 
 

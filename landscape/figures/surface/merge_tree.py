@@ -85,7 +85,7 @@ def _tree(axes: Axes, every: Sequence[Basin], top: float) -> None:
     axes.margins(x=0.12)
 
 
-def _places(every: Sequence[Basin]) -> dict[Any, float]:
+def _places(every: Sequence[Basin]) -> dict[object, float]:
     """Horizontal places without crossings: what ends in a basin stands right of it, the first to end nearest."""
     known = {b.minimum for b in every}
     children: dict[Any, list[Basin]] = {}

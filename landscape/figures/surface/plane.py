@@ -96,7 +96,7 @@ def _mean_of_three(axes: Axes, result: Result) -> None:
         axes.plot(x, y, "o", color="white", mec="black", mew=0.7, ms=5, zorder=5)
 
 
-def _rank(result: Result) -> tuple[Any, ...]:
+def _rank(result: Result) -> tuple[object, ...]:
     return result.data.sizes["checkpoint"], str(result.record.get("target")), str(result.path)
 
 
@@ -106,7 +106,7 @@ def shares(data: xr.Dataset) -> Any:
     return np.divide(off, far, out=np.zeros_like(off), where=far > 0)
 
 
-def _checkpoints(axes: Any, result: Result, style: Style) -> dict[str, Any]:
+def _checkpoints(axes: Any, result: Result, style: Style) -> dict[str, object]:
     """Draw every run; a handle per optimizer."""
     from matplotlib.lines import Line2D
 

@@ -112,7 +112,7 @@ def _rows(lines: Sequence[dict[str, Any]]) -> list[Row]:
     ]
 
 
-def _page(result: Result, height: object, lines: Sequence[Any], styles: Any, frames: int) -> Any:
+def _page(result: Result, height: object, lines: Sequence[Any], styles: Any, frames: int) -> object:
     from html import escape
 
     import plotly.graph_objects as go

@@ -25,7 +25,7 @@ def method_defaults(name: str) -> dict[str, Any]:
     return {option: None if option == "m" else _default(method, option) for option in entry.options}
 
 
-def _default(method: type[ERM], option: str) -> Any:
+def _default(method: type[ERM], option: str) -> object:
     if option in _COMMON:
         return _COMMON[option]
     for cls in method.__mro__:

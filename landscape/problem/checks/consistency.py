@@ -88,7 +88,7 @@ def spread(n: int, count: int) -> Indices:
 # -- two passes ------------------------------------------------------------------------------------------------------
 
 
-def _require_equal_passes(problem: Problem, batch: Batch) -> Any:
+def _require_equal_passes(problem: Problem, batch: Batch) -> object:
     """Pass the batch twice; more often where random numbers are drawn that have made no difference yet."""
     model, name = problem.model, type(problem.network).__name__
     if problem.by_objective:
@@ -288,5 +288,5 @@ def _require_sums(problem: Problem) -> None:
         )
 
 
-def _rows(tree: object, part: Indices) -> Any:
+def _rows(tree: object, part: Indices) -> object:
     return take_rows(tree, torch.from_numpy(part))

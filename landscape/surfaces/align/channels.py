@@ -258,7 +258,7 @@ class _Tracer(fx.Interpreter):
         ]
 
 
-def _plain(tree: Any) -> Any:
+def _plain(tree: Any) -> object:
     return fx.node.map_aggregate(tree, lambda v: v.value if isinstance(v, _Labelled) else v)
 
 
