@@ -26,7 +26,7 @@ from ..autograd.second_derivatives import custom_functions, missing_derivative, 
 from ..autograd.substitutes import apply_embedding_max_norm, twice_differentiable
 from ..base.errors import NumericalError, ResourceError, UsageError, is_out_of_memory
 from ..data.examples import Batch, Examples, Indices
-from ..data.loss_values import NoTarget, batch_weight, example_losses, example_weights, mean_loss, no_target
+from ..data.loss_values import NoTarget, batch_weight, mean_loss, no_target
 from ..data.losses import LossFunction, as_loss
 from ..data.objectives import Objective, name_of
 from ..numerics.norms import right_for_one_example
@@ -46,7 +46,8 @@ from .fingerprint import fingerprint
 from .joining import counts_of, joined, ready_made, refuse_beside_objective, require_usable, trainable_names
 from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace
-from .passes import Passes, out_of_memory_at_last, refuse_autocast
+from .passes import out_of_memory_at_last, refuse_autocast
+from .per_example import PerExample
 from .products import Products, require_finite
 from .stale_caches import forget_kept_values
 from .with_loss import WithLoss, WithObjective, plain_network
@@ -58,7 +59,7 @@ _LOGITS = 0.125  # of the free memory that these may take before they are comput
 _MEMORY_BYTES = 4 * 2**30  # of examples kept in host memory; more is read from the data set in every pass
 
 
-class Problem(Passes):
+class Problem(PerExample):
     """A network at fixed weights and its mean loss over fixed examples.
 
     Args:
@@ -298,11 +299,6 @@ class Problem(Passes):
         return self.examples.fingerprint()
 
     @cached_property
-    def weighted(self) -> bool:
-        """Whether examples weigh differently in the mean loss; the same for every part of the examples."""
-        return self.loss_over == "example" and example_weights(self.loss_function, self.head(1).targets) is not None
-
-    @cached_property
     def total_weight(self) -> float:
         """What the mean loss divides by: examples, or the predictions in them that count, or batches."""
         if self.loss_over == "batch":
@@ -537,56 +533,6 @@ class Problem(Passes):
         """Weighted sum of a batch's losses, shape ``()``, with its graph; all add up to mean × `total_weight`."""
         loss = self.batch_loss(batch)
         return loss if self.loss_over == "batch" else loss * batch_weight(self.loss_function, batch.targets)
-
-    def require_examples(self, what: str, instead: str = "leave it out here") -> None:
-        """Refuse what needs the losses of single examples where the loss is over batches, or an objective's.
-
-        Raises:
-            UsageError: Naming what needs them.
-        """
-        if self.loss_over == "batch" or self.by_objective:
-            where = f"objective {self.loss_name}" if self.by_objective else "`loss_over='batch'`"
-            raise UsageError(f"{what} is made of single examples", where, instead)
-
-    def require_no_penalty(self, what: str, instead: str) -> None:
-        """Refuse what is made of the gradients of single losses where a penalty is part of the loss.
-
-        Raises:
-            UsageError: Naming what is, and what to do instead.
-        """
-        if self.weight_decay:
-            raise UsageError(
-                f"{what} is made of losses of examples, and a penalty is none", "`weight_decay=`", instead
-            )
-
-    @computing()
-    def example_losses(self) -> Tensor | None:
-        """Loss of each example at the current weights, ``(n_examples,)``; None if the loss gives only the mean."""
-        if self.loss_over == "batch":
-            return None
-
-        def gives_them() -> bool:
-            batch = self.head(2)  # BatchNorm in train mode wants two
-            return example_losses(self.loss_function, self.output(batch), batch.targets) is not None
-
-        with torch.no_grad():
-            return self.per_example(self._losses_of) if self.retry_on_oom(gives_them) else None
-
-    @computing()
-    def example_weights(self) -> Tensor | None:
-        """What each example weighs in the mean loss, ``(n_examples,)``; None where all weigh the same."""
-
-        def of(batch: Batch) -> Tensor:
-            weights = example_weights(self.loss_function, batch.targets)
-            assert weights is not None
-            return weights
-
-        return self.per_example(of) if self.weighted else None
-
-    def _losses_of(self, batch: Batch) -> Tensor:
-        values = example_losses(self.loss_function, self.output(batch), batch.targets)
-        assert values is not None
-        return values
 
     @computing()
     def unused_parameters(self) -> list[str]:
