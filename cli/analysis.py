@@ -82,7 +82,7 @@ def expand(targets: Iterable[str], checkpoints: str) -> list[Any]:
     from landscape.results.run import Run
     from landscape.results.target import Target
 
-    found: list[Any] = []
+    found = []
     for text in targets:
         if checkpoints == "all" and Run.is_run(text):
             run = Run(text)

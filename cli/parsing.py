@@ -44,7 +44,7 @@ def parse(arguments: type[T], words: list[str], *, command: str, description: st
     """
     prog = f"landscape {command}"
     default = _from_config(arguments, words)
-    options: dict[str, Any] = {
+    options = {
         "prog": prog,
         "description": "",
         "default": default,

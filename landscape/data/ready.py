@@ -151,7 +151,7 @@ def read_ready(data: Any, where: str, first: int | None = None) -> ReadyStore:
             "return list(...) of its batches, or say how many to read: `examples=N` "
             "(Examples.of_batches(data, first=N) in Python)",
         )
-    batches: list[Any] = []
+    batches = []
     with preserved_random_state():
         seed_everything("ready-made batches")
         try:

@@ -75,7 +75,7 @@ def domains(
             )
         walk = [(step, look(here, spec, seed, others)) for step, here in along(problem, checkpoints)]
         steps, points = [step for step, _ in walk], [point for _, point in walk]
-        data: Any = curves(steps, points)
+        data = curves(steps, points)
         lists = {str(k): {"dims": list(map(str, v.dims)), "values": v.values.tolist()} for k, v in data.items()}
         more = {"curves": {"step": steps, **lists}}
     else:

@@ -49,7 +49,7 @@ def look(problem: Problem, spec: DomainsSpec, seed: int, splits: Mapping[str, Ex
     for name in names:
         table[name]["disam_weight"] = weights.get(name)
     compared = derivatives(problem, product=spec.curvature).record("hessian" if spec.curvature else "gradient")
-    found: dict[str, Any] = {
+    found = {
         "loss": evaluation.loss,
         "accuracy": evaluation.accuracy,
         "domains": table,

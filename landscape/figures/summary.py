@@ -40,7 +40,7 @@ def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
         members[result.label].add(member_of(result))
     rows = []
     for label, seeds in members.items():
-        row: dict[str, Any] = {"label": label, "name": name(label), "n_seeds": len(seeds)}
+        row = {"label": label, "name": name(label), "n_seeds": len(seeds)}
         for field in FIELDS:
             values = [m.value for m in found[field.name].get(label, {}).values()]
             finite = bool(values) and bool(np.isfinite(values).all())

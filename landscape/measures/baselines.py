@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -109,8 +108,8 @@ def _require_homogeneous(model: nn.Module, inputs: object) -> None:
         for bias in biases:
             bias.zero_()
         generator = torch.Generator().manual_seed(0)
-        x: Any = map_tensors(inputs, lambda t: torch.randn(t.shape, generator=generator).to(t))
-        doubled: Any = map_tensors(x, lambda t: 2 * t)
+        x = map_tensors(inputs, lambda t: torch.randn(t.shape, generator=generator).to(t))
+        doubled = map_tensors(x, lambda t: 2 * t)
         once, twice = (prediction(forward(model, given)).double() for given in (x, doubled))
     finally:
         for bias, value in zip(biases, kept, strict=True):

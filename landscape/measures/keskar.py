@@ -54,8 +54,8 @@ def _measure(problem: Problem, spec: SharpnessSpec, basis: Tensor | None) -> Ite
             slope = gradient if basis is None else basis.T @ gradient
             return -float(loss), -slope.double().cpu().numpy()
 
-        bounds: Any = np.stack([-eps * reach, eps * reach], axis=1)
-        limit: Any = {"maxiter": _ITERATIONS}
+        bounds = np.stack([-eps * reach, eps * reach], axis=1)
+        limit = {"maxiter": _ITERATIONS}
         minimize(negative, np.zeros(len(reach)), jac=True, method="L-BFGS-B", bounds=bounds, options=limit)
         report("Keskar's sharpness", 1, 1)
         facts = {"subspace": None if basis is None else basis.shape[1], "loss_maximum": best}

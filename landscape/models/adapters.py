@@ -10,7 +10,6 @@ import importlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -102,7 +101,7 @@ def with_adapter(base: nn.Module, folder: Path) -> nn.Module:
 
 
 def _config(folder: Path) -> Mapping[str, object]:
-    content: Any = read_json(folder / CONFIG)
+    content = read_json(folder / CONFIG)
     if not isinstance(content, Mapping):
         raise DataError("it describes no adapter", str(folder / CONFIG), "copy the folder again")
     return content

@@ -301,7 +301,7 @@ def _is_made_of_weights(module: nn.Module, name: str) -> bool:
 
 def _of_modules(values: list[Any], names: list[str]) -> list[object]:
     """The settings among ``names`` that are in the user's modules, as ``config.scale``; modules of modules, too."""
-    found: list[Any] = []
+    found = []
     pending, seen = list(values), set()
     while pending:
         module = pending.pop(0)

@@ -51,7 +51,7 @@ def require_fixed(model: nn.Module, call: Callable[[], object]) -> None:
         UsageError: If a global random generator has moved; names the layers that moved it.
     """
     drawing: list[str] = []
-    states: list[Any] = []
+    states = []
 
     def before(module: nn.Module, inputs: object) -> None:
         states.append(random_state())

@@ -193,7 +193,7 @@ class Problem(PerExample):
 
     def _identify(self, whole: nn.Module, loss: str | LossFunction) -> None:
         """What the network and its loss are, by hashes and by name."""
-        made_by: Any = whole.made_by if isinstance(whole, WithLoss) else loss
+        made_by = whole.made_by if isinstance(whole, WithLoss) else loss
         self.by_objective = isinstance(whole, WithObjective)
         self.weights_hash = weights_hash(whole)
         self.network_hash = fingerprint(plain_network(whole))

@@ -135,7 +135,7 @@ def key_values(pairs: Iterable[str], name: str) -> dict[str, Any]:
     Raises:
         UsageError: If an argument has no ``=`` or a key comes twice.
     """
-    values: dict[str, Any] = {}
+    values = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.isidentifier():

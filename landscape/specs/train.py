@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..base.errors import UsageError, argument
 from ..registry import OPTIMIZERS
@@ -84,7 +84,7 @@ class TrainSpec(MethodOptions, Recording, DataChanges, RunOptions, Steps, Networ
             for seed in self.seed:
                 base = self.base_of(name)
                 unused = [f for f in METHOD_FLAGS if f not in OPTIMIZERS[name].options]
-                changes: dict[str, Any] = {f: False if isinstance(getattr(self, f), bool) else None for f in unused}
+                changes = {f: False if isinstance(getattr(self, f), bool) else None for f in unused}
                 one = self.with_(
                     optimizer=(name,),
                     seed=(seed,),

@@ -124,7 +124,7 @@ class _Hdf5Reader:
 
     def _within(self, seconds: float, read: Any) -> Any:
         """The outcome of a function that may block, from a thread that may be left behind."""
-        found: list[Any] = []
+        found = []
 
         def run() -> None:
             try:

@@ -196,7 +196,7 @@ class _Header:
             raise ValueError("it has records")
         sizes = [(self._name(), self._number()) for _ in range(self._count(_DIMENSIONS))]
         attributes = self._attributes()
-        variables: dict[str, Any] = {}
+        variables = {}
         used = 0
         for _ in range(self._count(_VARIABLES)):
             name = self._name()
@@ -249,7 +249,7 @@ class _Header:
         return np.dtype(_TYPES[number])
 
     def _attributes(self) -> dict[str, object]:
-        found: dict[str, Any] = {}
+        found = {}
         for _ in range(self._count(_ATTRIBUTES)):
             name, kind, count = self._name(), self._kind(), self._number()
             raw = self._take(count * kind.itemsize)

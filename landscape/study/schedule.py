@@ -157,7 +157,7 @@ def _local_cluster(workers: int, *, gpu: bool) -> Any:
     specs = {}
     for i in range(workers):
         own = {**environment, **({"CUDA_VISIBLE_DEVICES": places[i % len(places)]} if places else {})}
-        options: dict[str, Any] = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "env": own}
+        options = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "env": own}
         if gpu:
             options["resources"] = {"GPU": 1}
         specs[i] = {"cls": Nanny, "options": {**options, "silence_logs": logging.CRITICAL}}

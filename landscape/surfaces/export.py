@@ -91,7 +91,7 @@ def _vti(result: Result, path: Path) -> list[Path]:
     if not {"x", "y"} <= set(data.dims):
         raise UsageError(f"a {result.kind} of one dimension is no image", "`form='vti'`", "use csv or npz")
     x, y = data["x"].values, data["y"].values
-    arrays: dict[str, Any] = {}
+    arrays = {}
     for name, values in data.data_vars.items():
         others = [d for d in values.dims if d not in ("x", "y")]
         if {"x", "y"} <= set(values.dims) and len(others) <= 1:

@@ -40,7 +40,7 @@ def read_surface_h5(path: Path | str) -> Result:
     x, y = found.pop("xcoordinates"), found.pop("ycoordinates", None)
     shape = (len(x),) if y is None else (len(y), len(x))
     dims = ("x",) if y is None else ("y", "x")
-    variables: dict[str, Any] = {}
+    variables = {}
     unfinished = 0
     for name, values in found.items():
         if values.size != np.prod(shape):

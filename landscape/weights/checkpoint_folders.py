@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..base.errors import DataError, UsageError
 from ..base.files import read_json
@@ -58,7 +57,7 @@ def weight_files(folder: Path) -> dict[Path, list[str] | None]:
 
 
 def _shards(index: Path) -> dict[Path, list[str] | None]:
-    content: Any = read_json(index)
+    content = read_json(index)
     places = content.get("weight_map") if isinstance(content, Mapping) else None
     if not isinstance(places, Mapping) or not places or not all(isinstance(v, str) for v in places.values()):
         raise DataError("the index names no shards", str(index), "copy the folder again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ...results.result import Result
 from ..draw.bands import draw_band
@@ -37,7 +36,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     figure = style.figure()
     axes = figure.subplots()
     table: list[Row] = []
-    handles: dict[str, Any] = {}
+    handles = {}
     lost, highest = 0, 0.0
     for label, look in looks(groups).items():
         lines = [probed(r, QUANTITY) for r in groups[label]]

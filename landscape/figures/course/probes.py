@@ -58,9 +58,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     left_out = shown[rows * across :]
     shown = shown[: rows * across]
     figure = style.figure((4 + 13 * rows) * style.em)
-    panels: Any = figure.subplots(rows, across, squeeze=False).ravel()
+    panels = figure.subplots(rows, across, squeeze=False).ravel()
     table: list[Row] = []
-    handles: dict[str, Any] = {}
+    handles = {}
     lost = 0
     for axes, quantity in zip(panels, shown, strict=False):
         for label, look in looks(groups).items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +42,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     figure = style.figure(max(style.width / 2.6, 19 * style.em))
     axes = figure.subplots()
     step = 0.7 / len(methods)
-    handles: dict[str, Any] = {}
+    handles = {}
     table: list[Row] = []
     for i, (label, look) in enumerate(methods.items()):
         for j, task in enumerate(tasks):

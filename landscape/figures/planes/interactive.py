@@ -42,7 +42,7 @@ def together(shown: Panels) -> Any:
     rows = -(-len(shown.panels) // across)
     grid = [[{"type": "scene"}] * across for _ in range(rows)]
     titles = [f"{escape(panel.title)}<br><sub>{escape(axes_text(panel))}</sub>" for panel in shown.panels]
-    figure: Any = make_subplots(rows, across, specs=grid, subplot_titles=titles, horizontal_spacing=0.02)
+    figure = make_subplots(rows, across, specs=grid, subplot_titles=titles, horizontal_spacing=0.02)
     scenes = ["scene" if i == 0 else f"scene{i + 1}" for i in range(len(shown.panels))]
     for i, panel in enumerate(shown.panels):
         for view in views:

@@ -43,7 +43,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     figure = style.figure()
     axes = figure.subplots()
     table: list[Row] = []
-    handles: dict[str, Any] = {}
+    handles = {}
     styles = looks(one.label for one in every)
     radii = sorted({one.rho for one in every if one.rho is not None})
     low, high = (min(radii), max(radii)) if radii else (0.01, 0.1)

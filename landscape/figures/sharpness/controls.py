@@ -49,7 +49,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     axes = figure.subplots()
     axes.grid(visible=False)
     axes.patch.set(facecolor="0.85", edgecolor="0.5", hatch="////")
-    image: Any = axes.imshow(np.ma.masked_invalid(height), cmap="PuOr", vmin=-_CUT, vmax=_CUT, aspect="auto")
+    image = axes.imshow(np.ma.masked_invalid(height), cmap="PuOr", vmin=-_CUT, vmax=_CUT, aspect="auto")
     for i, row in enumerate(ratios):
         for j, ratio in enumerate(row):
             words = number_text(ratio, 3) if np.isfinite(ratio) else "–"

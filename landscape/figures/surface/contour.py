@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from ...results.result import Result
 from ..draw.axis_labels import direction_notes, shared_axis_text
@@ -35,7 +34,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     rows = -(-len(shown.panels) // across)
     figure = style.figure(rows * (style.width / across) + 3 * style.em)
     panels = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False).ravel()
-    filled: Any = None
+    filled = None
     labels = []
     for axes, panel, title in zip(panels, shown.panels, titles, strict=False):
         drawn, lines = fill_panel(axes, panel.x, panel.y, panel.height, heights, style, panel.evaluated)

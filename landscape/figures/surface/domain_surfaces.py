@@ -51,7 +51,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     columns = len(panels_shown)
     figure = style.figure(len(domains_shown) * style.width / (columns + 1) + 7 * style.em)
     panels = figure.subplots(len(domains_shown), columns, sharex=True, sharey=True, squeeze=False)
-    filled: Any = None
+    filled = None
     for (domain, i), height in found.items():
         panel, axes = panels_shown[i], panels[domains_shown.index(domain), i]
         filled = fill_panel(axes, panel.x, panel.y, height, common, style, panel.evaluated)[0] or filled

@@ -91,7 +91,7 @@ def _places(every: Sequence[Basin]) -> dict[object, float]:
     children: dict[Any, list[Basin]] = {}
     for b in every:
         children.setdefault(b.into if b.into in known else None, []).append(b)
-    order: list[Any] = []
+    order = []
     waiting = sorted(children.get(None, []), key=lambda b: b.birth, reverse=True)
     while waiting:
         b = waiting.pop()

@@ -46,7 +46,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     table: list[Row] = []
     lost, handles = 0, {}
     for axes, field in zip(panels, fields, strict=True):
-        shown: list[Any] = []
+        shown = []
         for label, result in zip(names, ordered, strict=True):
             if field not in result.data:
                 continue

@@ -56,7 +56,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     for i, panel in enumerate(shown.panels[:kept]):
         left, top_edge = (i % across) * cell[0], figure.get_figheight() - (i // across) * cell[1]
         middle = left + (cell[0] - beside) / 2 + 0.03, top_edge - head - _TALL * side / 2
-        axes: Any = figure.add_axes(_box(middle, side, figure), projection="3d")
+        axes = figure.add_axes(_box(middle, side, figure), projection="3d")
         relief(axes, panel.x, panel.y, tall[i], (low, top), words, style)
         told = "\n".join(wrapped(line, cell[0], style.text) for line in titles[i].split("\n"))
         spot = (left + cell[0] / 2) / style.width, (top_edge - 0.3 * style.em) / figure.get_figheight()

@@ -126,7 +126,7 @@ def _page(
 
     grid = [[{"type": "scene"}] * len(courses)]
     titles = [escape(method(label)) for label in courses]
-    figure: Any = make_subplots(1, len(courses), specs=grid, subplot_titles=titles, horizontal_spacing=0.02)
+    figure = make_subplots(1, len(courses), specs=grid, subplot_titles=titles, horizontal_spacing=0.02)
 
     def bodies(frame: int) -> list[object]:
         found = []

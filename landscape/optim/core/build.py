@@ -58,7 +58,7 @@ def build_optimizer(
         settings: Method flags (``rho``, ...); those left out have the method's default.
         common: What every method understands.
     """
-    arguments: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+    arguments = {"lr": lr, "weight_decay": weight_decay}
     if base == "sgd":
         arguments["momentum"] = momentum or 0.0
     inner = _BASES[base](list(parameters), **arguments)
