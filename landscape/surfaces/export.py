@@ -13,6 +13,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from ..base.arrays import Floats
 from ..base.errors import UsageError
 from ..base.files import atomic_path, write_bytes
 from ..base.labels import defused, file_name, file_names, shown
@@ -106,7 +107,7 @@ def _vti(result: Result, path: Path) -> list[Path]:
     return [path]
 
 
-def _image(x: Any, y: Any, arrays: Mapping[str, Any]) -> str:
+def _image(x: Floats, y: Floats, arrays: Mapping[str, Any]) -> str:
     extent = f"0 {len(x) - 1} 0 {len(y) - 1} 0 0"
     spacing = f"{float(x[-1] - x[0]) / (len(x) - 1)!r} {float(y[-1] - y[0]) / (len(y) - 1)!r} 1.0"
     lines = [

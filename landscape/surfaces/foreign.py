@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base.arrays import Floats
 from ..base.errors import DataError, UsageError
 from ..results.result import Result
 from ..storage.hdf5 import read_hdf5
@@ -81,5 +82,5 @@ _NAMES = {
 }
 
 
-def _distance(x: Any, y: Any) -> Any:
+def _distance(x: Floats, y: Any) -> Floats:
     return np.abs(x) if y is None else np.hypot(x[None, :], y[:, None])

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ..base.arrays import Flags, Floats
+
 ROUGHNESS = "sum of the persistences of all basins but the deepest, of log10 loss, 8 neighbours per cell"
 _AROUND = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
@@ -88,7 +90,7 @@ def basins(height: object, evaluated: Any = None) -> list[Basin]:
     return sorted(found, key=lambda b: (-b.persistence, b.birth, b.minimum))
 
 
-def describe(loss: Any, evaluated: Any = None) -> dict[str, Any]:
+def describe(loss: Floats, evaluated: Any = None) -> dict[str, Any]:
     """Number of local minima and the roughness of a loss surface ``(rows, columns)``; arguments as in `basins`."""
     finite = np.where(np.isfinite(loss), loss, np.nan)
     definition = ROUGHNESS
@@ -111,7 +113,7 @@ def _eight(cell: Cell) -> list[Cell]:
     return [(cell[0] + i, cell[1] + j) for i, j in _AROUND]
 
 
-def _triangulated(evaluated: Any) -> Callable[[Cell], list[Cell]]:
+def _triangulated(evaluated: Flags) -> Callable[[Cell], list[Cell]]:
     """From an evaluated cell to its neighbours in the Delaunay triangulation of all evaluated cells.
 
     Four of them on one circle, such as the corners of a square, may be divided by either diagonal: both connect,

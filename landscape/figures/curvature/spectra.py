@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...base.arrays import Floats
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import looks
@@ -17,6 +18,7 @@ from ..draw.words import method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 WANTS = Want(
     "hessian",
@@ -125,7 +127,7 @@ def _ends(results: Sequence[Result], floor: float) -> tuple[float, float]:
     return low - 0.04 * (high - low), high + 0.04 * (high - low)
 
 
-def _smoothed(x: Any, y: Any, width: float) -> Any:
+def _smoothed(x: Floats, y: Floats, width: float) -> Floats:
     """The density as wide Gaussians would show it: convolved until its smoothing is ``width``."""
     step = float(np.diff(x).mean())
     reach = int(np.clip(3 * width / step, 1, len(x) // 2))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...base.arrays import Floats
 from .drawing import Row
 from .method_styles import Look
 from .series import middle_and_band, points, stack
@@ -32,8 +33,8 @@ class Band:
     """
 
     handle: Any
-    x: Any
-    values: Any
+    x: Floats
+    values: Floats
     rows: list[Row]
     lost: int
 

@@ -15,6 +15,7 @@ from .ticks import plain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 _DPI = 300  # at fewer, letters are fitted to pixels, and take less room than in print
 _ROUNDS = 8
@@ -111,7 +112,7 @@ def _parts(figure: Any) -> Iterator[Any]:
         yield from _parts(part)
 
 
-def _room(box: Any, others: list[Any], page: tuple[float, ...], way: int) -> float:
+def _room(box: Bbox, others: list[Any], page: tuple[float, ...], way: int) -> float:
     """How long what is centred on ``box`` can be, in pixels, before it meets what is centred on a neighbour."""
     mine, there = (box.x0, box.x1), (box.y0, box.y1)
     if way:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...base.arrays import Floats
 from ...results.result import Result
 from .comparable import comparable
 from .drawing import Row, Want
@@ -50,9 +51,9 @@ class Panel:
     name: str
     which: str
     result: Result
-    x: Any
-    y: Any
-    height: Any
+    x: Floats
+    y: Floats
+    height: Floats
 
     @property
     def title(self) -> str:

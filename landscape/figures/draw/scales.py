@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...base.arrays import Floats
 from .ticks import logarithmic, number_text, symmetric
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def loss_scale(axes: Axes, values: object) -> str:
     return f" (linear within ±{number_text(threshold)})"
 
 
-def log_losses(grids: list[Any]) -> tuple[list[object], str]:
+def log_losses(grids: list[Floats]) -> tuple[list[Floats], str]:
     """The logarithm to base 10 of all grids on one scale, and the text that says so.
 
     Cells that are NaN or infinite become NaN. Where a loss is zero or negative, one constant is added to all

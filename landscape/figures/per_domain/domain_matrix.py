@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...base.arrays import Floats
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.series import Groups, by_label, lost_note
@@ -17,6 +18,7 @@ from ..draw.words import domain, method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 _LONGEST = 0.95  # inches of a name beside a matrix
 
@@ -116,7 +118,7 @@ def _labels(groups: Groups) -> list[str]:
     return [*dict.fromkeys(f"{safe(domain(str(d)), 40)}*" for r in every for d in r.data["domain"].values), "seen"]
 
 
-def _numbers(axes: Axes, matrix: Any, inches: float, style: Style, top: float) -> None:
+def _numbers(axes: Axes, matrix: Floats, inches: float, style: Style, top: float) -> None:
     """Write each value into its cell, where there is room: the ends of a diverging map are one grey."""
     texts = {place: _short(value) for place, value in np.ndenumerate(matrix) if np.isfinite(value)}
     widest = max((text_inches(t, style.small) for t in texts.values()), default=0.0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...base.arrays import Floats
 from ..draw.style import Style
 from ..draw.text import text_inches
 from .levels import level_text, loss_levels, loss_ticks
@@ -55,7 +56,7 @@ class Heights:
 
 
 def fill_panel(
-    axes: Any, x: Any, y: Any, height: Any, heights: Heights, style: Style, evaluated: Any = None
+    axes: Any, x: Floats, y: Floats, height: Any, heights: Heights, style: Style, evaluated: Any = None
 ) -> tuple[Any, Any]:
     """Filled contours with thin dark lines, hatching where the height is NaN, equal units on both axes.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...base.arrays import Floats
 from ..draw.style import Style
 from ..draw.text import text_inches
 from ..draw.ticks import numbers_text, plain
@@ -19,7 +20,9 @@ _SMALL = 18  # ems; in smaller squares the numbers of horizontal axes would meet
 _AMBIENT = 0.52  # of the light; the rest falls from the upper left
 
 
-def relief(axes: Any, x: Any, y: Any, height: Any, ends: tuple[float, float], words: str, style: Style) -> None:
+def relief(
+    axes: Any, x: Floats, y: Floats, height: Floats, ends: tuple[float, float], words: str, style: Style
+) -> None:
     """Draw a surface into 3-D axes.
 
     Args:
@@ -68,7 +71,7 @@ def _levels(low: float, high: float, style: Style) -> Any:
     return every[(every > low) & (every < high)]
 
 
-def _light(x: Any, y: Any, height: Any) -> Any:
+def _light(x: Floats, y: Floats, height: Floats) -> Any:
     """How bright each point is, between the ambient light and 1.1: Lambert's law with a little gloss."""
     across, along = x / np.ptp(x), y / np.ptp(y)
     filled = np.where(np.isfinite(height), height, np.nanmean(height))

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ...base.arrays import Flags, Floats
+
 FINE = 161  # points of the longer side
 
 
@@ -41,7 +43,7 @@ def smooth(x: object, y: object, height: object, points: int = FINE) -> tuple[An
     return fine_x, fine_y, found
 
 
-def _between(places: Any, times: int) -> object:
+def _between(places: Floats, times: int) -> Any:
     share = np.arange(times) / times
     inside = (places[:-1, None] + share * np.diff(places)[:, None]).ravel()
     return np.append(inside, places[-1])
@@ -53,7 +55,7 @@ def _cells(points: int, times: int) -> tuple[Any, Any]:
     return np.minimum(fine // times, points - 2), np.maximum(-(-fine // times) - 1, 0)
 
 
-def _along(places: Any, values: Any, fine: Any) -> Any:
+def _along(places: Floats, values: Floats, fine: Any) -> Any:
     """Interpolate the first axis of ``values``; every piece stays within its two ends and their neighbours."""
     from scipy.interpolate import Akima1DInterpolator, PchipInterpolator
 
@@ -65,7 +67,7 @@ def _along(places: Any, values: Any, fine: Any) -> Any:
     return np.clip(found, around.min(0), around.max(0))
 
 
-def _filled(height: Any, known: Any) -> Any:
+def _filled(height: Floats, known: Flags) -> Any:
     """The grid with the nearest finite value where there is none, for the curves to pass."""
     from scipy.ndimage import distance_transform_edt
 

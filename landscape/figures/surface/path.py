@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...base.arrays import Floats
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import looks
@@ -19,6 +20,7 @@ from ..draw.words import method, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 WANTS = Want("path", "compute it with `landscape path A B`", "loss", frozenset({"t"}))
 
@@ -97,7 +99,7 @@ def _end(result: Result, t: float) -> int:
     return int(np.abs(np.asarray(result.data["t"].values) - t).argmin())
 
 
-def _barrier(axes: Axes, result: Result, t: Any, loss: Any, colour: str) -> None:
+def _barrier(axes: Axes, result: Result, t: Floats, loss: Floats, colour: str) -> None:
     """The chord between the ends, and an arrow from it to the curve where the height above it is largest."""
     inside = (t >= 0) & (t <= 1) & np.isfinite(loss)
     ends = loss[_end(result, 0)], loss[_end(result, 1)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...base.arrays import Floats
 from ...results.result import Result
 from ..draw.axis_labels import axis_text
 from ..draw.drawing import Drawing, Row, Want, styled
@@ -22,6 +23,7 @@ from ..planes.filled import CAPTION, Heights, colour_bar, cross, fill_panel, lab
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+
 
 WANTS = Want(
     "plane", "compute it with `landscape surface RUN... --direction pca:1 pca:2`", "loss", frozenset({"x", "y"})
@@ -142,7 +144,7 @@ def _origin(result: Result) -> str:
     return f"{name(run['optimizer'])}, seed {run['seed']}, step {run['step']}" if run else result.label
 
 
-def _rows(result: Result, height: Any) -> list[Row]:
+def _rows(result: Result, height: Floats) -> list[Row]:
     data = result.data
     rows: list[Row] = []
     for j, y in enumerate(data["y"].values):

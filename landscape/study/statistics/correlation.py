@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...base.arrays import Floats
 from ...base.progress import report
 from ...specs.study import StudyReportSpec
 from ..repeatability import icc
@@ -20,7 +21,6 @@ from .granulated import granulated
 from .information import Conditioned
 from .paired import holm
 from .ranks import (
-    Floats,
     interval,
     kendall,
     null_band,

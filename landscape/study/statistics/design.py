@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...base.arrays import Floats
 from ..factors import Factors, nested, varying
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _FULL = 0.75  # of the cells of a crossed design that must be there for it to be one

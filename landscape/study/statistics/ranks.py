@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from ...base.arrays import Floats
 
 _SMALL = 1e-12  # below this a denominator is rounding
 
