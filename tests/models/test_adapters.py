@@ -106,7 +106,7 @@ def edited(path: str, **changes: Any) -> None:
     ("changes", "message"),
     [
         ({"peft_type": "PREFIX_TUNING"}, r"of type 'PREFIX_TUNING'; LoRA is known"),
-        ({"base_model_name_or_path": "google/bert"}, r"'google/bert' is no folder .*--model hf:FOLDER"),
+        ({"base_model_name_or_path": "google/bert"}, r"'google/bert' is no folder .*`model='hf:FOLDER'`"),
         ({"base_model_name_or_path": None}, r"'None' is no folder"),
         ({"target_modules": ["no_such_module"]}, r"PEFT cannot put it into the network"),
         ({"r": 3}, r"has shape \(2, 8\), the model expects \(3, 8\)"),
