@@ -89,7 +89,7 @@ class ReadyStore:
     def __init__(
         self,
         batches: Sequence[object],
-        facts: Mapping[str, Any] | None = None,
+        facts: Mapping[str, object] | None = None,
         places: Indices | None = None,
         counts: Any = None,
     ) -> None:

@@ -299,7 +299,7 @@ def _is_made_of_weights(module: nn.Module, name: str) -> bool:
     return isinstance(vars(module)[name], Tensor) and any(module._parameters.get(n) is not None for n in made_of)
 
 
-def _of_modules(values: list[Any], names: list[str]) -> list[object]:
+def _of_modules(values: list[Any], names: list[str]) -> list[Any]:
     """The settings among ``names`` that are in the user's modules, as ``config.scale``; modules of modules, too."""
     found = []
     pending, seen = list(values), set()

@@ -248,7 +248,7 @@ def _refuse_repeated(
 
 def _refuse_unused(
     train: Mapping[str, object],
-    grid: Mapping[str, Any],
+    grid: Mapping[str, object],
     draws: Sequence[Mapping[str, object]],
     cells: Any,
     where: str,

@@ -139,7 +139,7 @@ def _panel(
     panel: Axes,
     result: Result,
     label: str,
-    place: Any,
+    place: object,
     colour: str,
     floor: float,
     reach: float,

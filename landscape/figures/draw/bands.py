@@ -46,7 +46,7 @@ class Band:
 
 def draw_band(
     axes: Axes,
-    lines: Sequence[tuple[Any, Any]],
+    lines: Sequence[tuple[object, object]],
     look: Look,
     style: Style,
     fixed: Row,

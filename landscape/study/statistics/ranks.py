@@ -104,7 +104,7 @@ def partial_kendall(xy: float, xz: float, yz: float) -> float | None:
     return (xy - xz * yz) / math.sqrt(rest) if rest > _SMALL else None
 
 
-def partial_rank(x: object, y: Any, controls: Sequence[Any], weights: Floats) -> Floats:
+def partial_rank(x: object, y: object, controls: Sequence[Any], weights: Floats) -> Floats:
     """Correlation of the ranks of ``x`` and ``y`` after linear regression of both on the ranks of the controls.
 
     Args:
