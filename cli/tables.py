@@ -20,7 +20,7 @@ def show_summary(results: list[Any], screen: Screen) -> None:
             return "–"
         if percent:
             return f"{100 * mean:.1f}" + ("" if std is None else f"±{100 * std:.1f}")
-        return plain(mean, 2) if std is None else with_spread(mean, std).replace(" ± ", "±")
+        return plain(mean, 2) if std is None else with_spread(mean, std, 1).replace(" ± ", "±")
 
     columns: list[tuple[str, str, bool]] = [
         ("train loss", "train_loss", False),

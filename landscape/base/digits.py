@@ -17,8 +17,8 @@ def plain(value: float, digits: int = 3) -> str:
     return f"{round(value, digits - 1 - power):.{max(digits - 1 - power, 0)}f}"
 
 
-def with_spread(value: float, spread: float | None) -> str:
-    """``value ± spread``, the spread with two digits and the value with as many decimals: ``4.32 ± 0.30``.
+def with_spread(value: float, spread: float | None, digits: int = 2) -> str:
+    """``value ± spread``, the spread with so many digits and the value with as many decimals: ``4.32 ± 0.30``.
 
     Without a spread, or one that says nothing of the digits, the value has three significant digits.
     """
@@ -26,13 +26,13 @@ def with_spread(value: float, spread: float | None) -> str:
         return plain(value)
     if spread == 0 or not math.isfinite(value):
         return f"{plain(value)} ± {plain(spread)}"
-    power = math.floor(math.log10(float(f"{spread:.1e}")))
+    power = math.floor(math.log10(float(f"{spread:.{digits - 1}e}")))
     largest = max(abs(value), spread)
     if largest < 1e-3 or largest >= 1e6:
         scale = math.floor(math.log10(largest))
-        decimals = max(scale - power + 1, 1)
+        decimals = max(scale - power + digits - 1, digits - 1)
         return f"({value / 10**scale:.{decimals}f} ± {spread / 10**scale:.{decimals}f})e{scale:+03d}"
-    decimals = max(1 - power, 0)
+    decimals = max(digits - 1 - power, 0)
     return f"{unsigned_zero(value, decimals)} ± {spread:.{decimals}f}"
 
 

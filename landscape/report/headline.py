@@ -39,7 +39,7 @@ def tiles(rows: Sequence[Mapping[str, Any]]) -> list[Tile]:
             lowest largest eigenvalue is told, since that is whose generalization is asked about.
     """
     base = next((r for label in ERM for r in rows if r["label"] == label), None)
-    others = [r for r in rows if r["label"] not in ERM]
+    others = [r for r in rows if str(r["label"]).removesuffix("-2x") not in ERM]
     known = [r for r in others if r["lambda_max_mean"] is not None] or others
     told = min(known, key=lambda r: (r["lambda_max_mean"] is None, r["lambda_max_mean"] or 0.0), default=None)
     if told is None:
