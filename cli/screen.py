@@ -83,10 +83,11 @@ class Screen:
     # -- stdout -------------------------------------------------------------------------------------------------
 
     def line(self, text: str = "") -> None:
-        """Print a line of text, wrapped at the terminal's width."""
+        """Print a line of text, wrapped at the terminal's width; what follows the first line is indented."""
         if not self.json:
             self.finish()
-            _console().print("\n".join(map(shown, text.split("\n"))), markup=False, highlight=False)
+            for part in text.split("\n"):
+                print(_wrapped(shown(part), _console().width))
 
     def lines(self, texts: Sequence[str], most: int = MOST_ROWS) -> None:
         """Print lines, and of very many the first ones and how many more there are."""
@@ -164,6 +165,21 @@ class Screen:
             self._said = now
             of = f"/{total}" if total else ""
             print(f"{task}: {done}{of} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _wrapped(text: str, width: int) -> str:
+    from rich.cells import cell_len
+
+    indent = text[: len(text) - len(text.lstrip())]
+    lines, line = [], indent
+    for word in text.split():
+        longer = f"{line} {word}" if line.strip() else line + word
+        if line.strip() and cell_len(longer) > width:
+            lines.append(line)
+            line = f"{indent}  {word}"
+        else:
+            line = longer
+    return "\n".join([*lines, line]) if text.strip() and cell_len(text) > width else text
 
 
 def _console() -> Any:

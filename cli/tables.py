@@ -9,31 +9,28 @@ from .screen import Screen
 
 def show_summary(results: list[Any], screen: Screen) -> None:
     """Print one row per optimizer, mean ± standard deviation over seeds, and what follows from it."""
+    from landscape.base.digits import plain, with_spread
     from landscape.figures.summary import comparison, summarize, verdict
 
     rows = summarize(results)
 
-    def both(row: dict[str, Any], name: str, scale: float, digits: str) -> str:
+    def both(row: dict[str, Any], name: str, percent: bool) -> str:
         mean, std = row.get(f"{name}_mean"), row.get(f"{name}_std")
         if mean is None:
             return "–"
-        shown = f"{scale * mean:{digits}}"
-        if std is None:
-            return shown
-        return f"{shown}±{scale * std:{digits if digits.endswith('f') else '.1g'}}"
+        if percent:
+            return f"{100 * mean:.1f}" + ("" if std is None else f"±{100 * std:.1f}")
+        return plain(mean, 2) if std is None else with_spread(mean, std, 1).replace(" ± ", "±")
 
-    columns: list[tuple[str, str, float, str]] = [
-        ("train loss", "train_loss", 1, ".2g"),
-        ("test %", "test_accuracy", 100, ".1f"),
-        ("unseen %", "unseen_accuracy", 100, ".1f"),
-        ("λ_max", "lambda_max", 1, ".2g"),
-        ("m-sharp.", "m_sharpness", 1, ".2g"),
-        ("domain var.", "domain_loss_variance", 1, ".1g"),
+    columns: list[tuple[str, str, bool]] = [
+        ("train loss", "train_loss", False),
+        ("test %", "test_accuracy", True),
+        ("unseen %", "unseen_accuracy", True),
+        ("λ_max", "lambda_max", False),
+        ("m-sharp.", "m_sharpness", False),
+        ("domain var.", "domain_loss_variance", False),
     ]
-    table = [
-        [r["label"], r["n_seeds"], *(both(r, name, scale, digits) for _, name, scale, digits in columns)]
-        for r in rows
-    ]
+    table = [[r["label"], r["n_seeds"], *(both(r, name, percent) for _, name, percent in columns)] for r in rows]
     screen.table(["", "n", *(h for h, *_ in columns)], table)
     largest = max((r["lambda_max_residual"] or 0.0 for r in rows), default=0.0)
     screen.line(

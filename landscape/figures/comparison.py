@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base.digits import ratio, signed
 from ..results.result import Result
 from .course.measured import FIELDS, Field, Seeds, measurements
 from .draw.method_styles import ERM, name
@@ -70,6 +71,8 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
         what = "fewer than two methods have both eigenvalues and accuracy on unseen domains"
         return f"Whether the flatter network generalizes better: cannot tell, {what}."
     flattest = min(measured, key=lambda r: float(r["lambda_max_mean"]))
+    if len({r["lambda_max_mean"] for r in measured}) == 1:
+        return "All methods have the same mean λ_max: cannot tell whether flatter networks generalize better."
     best = max(measured, key=lambda r: float(r["unseen_accuracy_mean"]))
     if flattest is best:
         told = f"{best['name']} has both the lowest mean λ_max and the highest mean unseen-domain accuracy"
@@ -120,7 +123,7 @@ def _ratio(label: str, baseline: str, field: Field, pair: _Pair) -> str:
     if (np.concatenate([pair.mine, pair.its]) <= 0).any():
         told = f"{who} differs from {name(baseline)}'s by {pair.differences.mean():+.3g} on average"
     else:
-        told = f"{who} is {pair.mine.mean() / pair.its.mean():.2g} times {name(baseline)}'s"
+        told = f"{who} is {ratio(pair.mine.mean() / pair.its.mean())} times {name(baseline)}'s"
     verdict = "" if lower in (0, n) else "; the seeds disagree: cannot tell which is lower"
     if n == 1:
         verdict = "; one pair has no spread: cannot tell whether another seed would agree"
@@ -133,7 +136,7 @@ def _difference(label: str, baseline: str, field: Field, pair: _Pair) -> str:
     points = 100 * pair.differences
     n = len(points)
     higher = int((points > 0).sum())
-    told = f"{name(label)}'s {field.title} differs from {name(baseline)}'s by {points.mean():+.1f}"
+    told = f"{name(label)}'s {field.title} differs from {name(baseline)}'s by {signed(points.mean(), 1)}"
     if n == 1:
         return f"{told} percentage points in the one shared seed: there is no spread, cannot tell."
     spread = float(points.std(ddof=1))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base.digits import unsigned_zero, with_spread
 from ..results.result import Result
 from .comparison import comparison, verdict
 from .course.measured import FIELDS, Field, common_cell, measurements, member_of
@@ -60,8 +61,8 @@ def cell_text(row: Mapping[str, Any], field: Field) -> str:
     if value is None:
         return "–"
     if field.percent:
-        return f"{100 * value:.1f}" + (f" ± {100 * spread:.1f}" if spread is not None else "")
-    return f"{value:.3g}" + (f" ± {spread:.2g}" if spread is not None else "")
+        return unsigned_zero(100 * value, 1) + (f" ± {100 * spread:.1f}" if spread is not None else "")
+    return with_spread(value, spread)
 
 
 def summary_csv(rows: Sequence[Mapping[str, object]]) -> str:

@@ -11,15 +11,54 @@
       const up = head.getAttribute("aria-sort") !== "ascending";
       for (const other of head.parentElement.children) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const value = (row) => row.cells[head.cellIndex].dataset.value;
+      const value = (row) => {
+        const cell = row.cells[head.cellIndex];
+        return cell.dataset.value ?? cell.textContent.replace(/^–$/, "").replace(/−/g, "-");
+      };
       const compare = (a, b) => {
         if (value(a) === "" || value(b) === "") return (value(a) === "") - (value(b) === "");
-        const order = head.cellIndex ? Number(value(a)) - Number(value(b)) : value(a).localeCompare(value(b));
+        const [one, other] = [parseFloat(value(a)), parseFloat(value(b))];
+        const words = head.cellIndex === 0 || Number.isNaN(one) || Number.isNaN(other);
+        const order = words ? value(a).localeCompare(value(b)) : one - other;
         return up ? order : -order;
       };
       body.append(...[...body.rows].sort(compare));
     });
   }
+
+  // -- folded parts: a link opens what it points to, paper shows everything ---------------------------------------
+  const folds = (element) => {
+    const found = [];
+    for (let at = element; at; at = at.parentElement) if (at.tagName === "DETAILS") found.push(at);
+    return found;
+  };
+  function unfold() {
+    const target = location.hash.length > 1 && $(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    for (const fold of folds(target)) fold.open = true;
+    target.scrollIntoView();
+  }
+  window.addEventListener("hashchange", unfold);
+  for (const link of document.querySelectorAll('a[href^="#"]')) link.addEventListener("click", () => setTimeout(unfold));
+  let closed = [];
+  window.addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const fold of closed) fold.open = true;
+  });
+  window.addEventListener("afterprint", () => {
+    for (const fold of closed) fold.open = false;
+  });
+
+  // -- what is wider than the screen can be reached with the keyboard, and says so ----------------------------------
+  const reach = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const wide = target.scrollWidth > target.clientWidth + 1;
+      target.closest("figure")?.classList.toggle("wide", wide);
+      if (wide) target.tabIndex = 0;
+      else target.removeAttribute("tabindex");
+    }
+  });
+  for (const scroll of document.querySelectorAll(".scroll")) reach.observe(scroll);
 
   // -- figures as files: the SVG is the image itself, the PNG is drawn from it at 300 dpi ---------------------------
   function save(href, name) {
@@ -49,14 +88,22 @@
   }
 
   // -- the drawing library, unpacked ------------------------------------------------------------------------------
-  if (!$("library")) return;
+  document.body.dataset.drawn = "";
+  unfold();
+  if (!$("library")) {
+    document.body.dataset.ready = "true";
+    return;
+  }
   const packed = (text) => Uint8Array.from(atob(text.trim()), (c) => c.charCodeAt(0));
-  const stream = new Blob([packed($("library").textContent)]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const script = document.createElement("script");
-  script.textContent = await new Response(stream).text();
-  document.head.append(script);
+  let loading;
+  const library = () => (loading ??= (async () => {
+    const stream = new Blob([packed($("library").textContent)]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  })());
   const data = JSON.parse($("data").textContent);
-  const config = { displaylogo: false, responsive: true, scrollZoom: false, showSendToCloud: false };
+  const config = { displaylogo: false, displayModeBar: false, responsive: true, scrollZoom: false, showSendToCloud: false };
   const plots = [];
   const ink = () => (dark.matches ? "#e8e6e3" : "#1b1b1b");
   const line = () => (dark.matches ? "#4a4e54" : "#d4d4d4");
@@ -152,16 +199,30 @@
     });
     for (const view of views) fit.observe(view.parentElement);
 
+    // A finger that swipes over a surface scrolls the page; one that has tapped it turns it, until it taps elsewhere.
+    for (const view of views) {
+      const frame = view.parentElement;
+      frame.classList.add("resting");
+      frame.addEventListener("click", () => {
+        for (const other of views) other.parentElement.classList.toggle("resting", other !== view);
+      });
+    }
+    document.addEventListener("click", (event) => {
+      if (!event.target.closest(".view")) for (const view of views) view.parentElement.classList.add("resting");
+    });
+
     // All surfaces are seen from one side; the arrow keys turn what has the focus.
     let turning = false;
     for (const view of views) {
-      view.on("plotly_relayout", (change) => {
+      const follow = (change) => {
         const turned = change["scene.camera"];
         if (turning || !turned) return;
         turning = true;
-        const others = views.filter((other) => other !== view);
+        const others = views.filter((other) => other !== view && !other.closest("article").hidden);
         Promise.all(others.map((other) => Plotly.relayout(other, { "scene.camera": turned }))).finally(() => { turning = false; });
-      });
+      };
+      view.on("plotly_relayouting", follow);
+      view.on("plotly_relayout", follow);
       view.parentElement.addEventListener("keydown", (event) => {
         const step = { ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0], ArrowUp: [0, 0.15], ArrowDown: [0, -0.15] }[event.key];
         if (!step) return;
@@ -233,10 +294,6 @@
     plots.push($("curves-plot"));
   }
 
-  if (data.surfaces) await surfaces(data.surfaces);
-  if (data.trajectory) await trajectory(data.trajectory);
-  if (data.curves) await curves(data.curves);
-
   function colours() {
     for (const plot of plots) {
       const change = { "font.color": ink() };
@@ -245,7 +302,25 @@
       Plotly.relayout(plot, change);
     }
   }
-  colours();
   dark.addEventListener("change", colours);
+
+  // -- each is drawn when the part that it stands in is opened ------------------------------------------------------
+  const parts = { surfaces, trajectory, curves };
+  let queue = Promise.resolve();
+  for (const [id, draw] of Object.entries(parts)) {
+    if (!data[id]) continue;
+    const fold = $(id).closest("details");
+    let asked = false;
+    const show = () => {
+      if (asked || (fold && !fold.open)) return;
+      asked = true;
+      queue = queue.then(library).then(() => draw(data[id])).then(() => {
+        colours();
+        document.body.dataset.drawn += `${id} `;
+      });
+    };
+    fold?.addEventListener("toggle", show);
+    show();
+  }
   document.body.dataset.ready = "true";
 })();

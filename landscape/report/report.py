@@ -13,13 +13,15 @@ from ..figures.comparison import comparison, verdict
 from ..figures.draw.provenance import versions
 from ..figures.draw.series import named_apart
 from ..figures.draw.style import Style
-from ..figures.render import fitting
+from ..figures.render import fitting, image
 from ..figures.summary import summarize
+from ..registry import FIGURES
 from ..results.result import Result, shows_stored
 from ..results.staleness import changes, one_look
 from .explore import explorable, script_json
+from .headline import decisive, tiles
 from .page import write_page
-from .sections import CAPTIONS, downloads, plots, provenance, table_cells, table_head
+from .sections import CAPTIONS, data_address, downloads, grouped, plots, provenance, table_cells, table_head
 
 
 @shows_stored
@@ -60,6 +62,8 @@ def _written(results: Sequence[Result], out: Path, title: str) -> Path:
 
     rows = summarize(results)
     explore = explorable(results)
+    drawn = list(plots(results, Style("tmlr"), CAPTIONS))
+    first = decisive([plot.kind for plot in drawn])
     write_page(
         "report.html",
         out,
@@ -74,14 +78,24 @@ def _written(results: Sequence[Result], out: Path, title: str) -> Path:
         rows=[table_cells(row) for row in rows],
         downloads=downloads(rows),
         explore=explore,
+        explored=lambda title: [(part, words) for part, words in _PARTS.get(title, {}).items() if explore[part]],
         data=markupsafe.Markup(script_json(explore)),
-        plots=list(plots(results, Style("tmlr"), CAPTIONS)),
+        tiles=tiles(rows),
+        first=next((plot for plot in drawn if plot.kind == first), None),
+        groups=grouped([plot for plot in drawn if plot.kind != first]),
+        still=_still(results) if explore["surfaces"] else "",
         provenance=provenance(results),
         versions=versions(),
         library=_library() if any(explore.values()) else "",
     )
     return out
 
+
+# Where on the page what can be explored stands, and what it is called.
+_PARTS = {
+    "Loss surfaces and paths": {"surfaces": "Surfaces", "trajectory": "Trajectories, step by step"},
+    "Domains": {"curves": "Domains, step by step"},
+}
 
 # The figure kinds whose results each part of the page that can be explored is made of.
 _EXPLORED = {"surfaces": ("surface3d",), "trajectory": ("trajectory-movie",), "curves": ("domain-curves", "training")}
@@ -92,6 +106,13 @@ def _fit(kind: str, results: Sequence[Result]) -> list[Result]:
         return fitting(kind, results)
     except UsageError:
         return []
+
+
+def _still(results: Sequence[Result]) -> str:
+    """The surfaces as a picture, for paper."""
+    kind, style = "surface3d", Style("tmlr")
+    fit = _fit(kind, results)
+    return data_address("image/png", image(FIGURES.load(kind)(fit, style), "png", style, kind, fit)) if fit else ""
 
 
 @lru_cache(maxsize=1)

@@ -127,6 +127,45 @@ CAPTIONS = {
     ),
 }
 
+# The folded parts of the page: a title, and the kinds of figures in it.
+GROUPS = {
+    "Curvature and sharpness": (
+        "eigenvalues",
+        "spectra",
+        "curvature-course",
+        "m-sharpness",
+        "sharpness-radius",
+        "local-flatness",
+        "controls",
+    ),
+    "Loss surfaces and paths": ("contour", "slice", "path", "plane"),
+    "Domains": (
+        "unseen",
+        "error-reduction",
+        "domains",
+        "domain-curves",
+        "domain-sharpness",
+        "domain-matrix",
+        "domain-surfaces",
+    ),
+    "Training": ("training", "probes", "gradient-angle", "accuracy-radius"),
+}
+
+
+def grouped(drawn: Sequence[Plot]) -> dict[str, list[Plot]]:
+    """The figures in the parts of the page, in order; what no part names stands in the last one."""
+    named = {kind: title for title, kinds in GROUPS.items() for kind in kinds}
+    last = [*GROUPS][-1]
+    parts: dict[str, list[Plot]] = {title: [] for title in GROUPS}
+    for plot in drawn:
+        parts[named.get(plot.kind, last)].append(plot)
+    return {title: sorted(plots, key=lambda p: _place(p.kind)) for title, plots in parts.items()}
+
+
+def _place(kind: str) -> int:
+    kinds = [k for listed in GROUPS.values() for k in listed]
+    return kinds.index(kind) if kind in kinds else len(kinds)
+
 
 @dataclass(frozen=True)
 class Plot:

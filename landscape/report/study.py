@@ -73,6 +73,7 @@ def write_study_report(result: Result, out: Path) -> list[Path]:
         out / "report.html",
         title=record["title"],
         question=_question(record),
+        answers=[claim_sentence(claim) for claim in record.get("claims") or ()],
         sentences=list(_findings(record)),
         tables=made,
         plots=list(plots([result], Style("tmlr"), captions)),
@@ -96,7 +97,6 @@ def _question(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _findings(record: dict[str, Any]) -> Iterator[str]:
-    yield from map(claim_sentence, record.get("claims") or ())
     yield from who_is_in(record)
     for outcome in record["outcomes"]:
         yield from about(outcome, [r for r in record["correlations"] if r["outcome"] == outcome["outcome"]])

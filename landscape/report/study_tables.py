@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..base.digits import with_spread
 from ..figures.study.study_parts import interval_words
 from ..study.verdicts import OUTCOME_WORDS, quantity_words
 
@@ -265,6 +266,6 @@ def _psi(granule: Row | None) -> str:
 def _mean(quantity: str, found: Row) -> str:
     if found["mean"] is None:
         return "–"
-    scale = 100 if quantity.endswith("accuracy") else 1
-    spread = "" if found["std"] is None else f" ± {scale * found['std']:.2g}"
-    return (f"{scale * found['mean']:.1f}" if scale == 100 else f"{found['mean']:.3g}") + spread
+    if not quantity.endswith("accuracy"):
+        return with_spread(found["mean"], found["std"])
+    return f"{100 * found['mean']:.1f}" + ("" if found["std"] is None else f" ± {100 * found['std']:.1f}")

@@ -47,6 +47,9 @@ def visit(browser: Any, path: Path) -> tuple[Any, list[str], list[str]]:
     page.on("request", lambda r: requests.append(r.url))
     page.goto(Path(path).as_uri())
     until(page, READY, 180)
+    assert page.evaluate("document.body.dataset.drawn") == ""  # nothing is drawn before it is asked for
+    page.evaluate("for (const fold of document.querySelectorAll('details.group, #main details')) fold.open = true")
+    until(page, "document.body.dataset.drawn === 'surfaces trajectory curves '", 180)
     return page, errors, requests
 
 
@@ -199,9 +202,59 @@ def test_on_paper_there_are_no_controls_and_everything_else(opened: Any) -> None
     page.emulate_media(media="print")
     for part in ("nav", "#surfaces .controls", ".files"):
         assert not page.locator(part).first.is_visible()
-    for part in (".verdict", "#table table", "#contour img", "#provenance"):
+    for part in (".verdict", "#table table", "#contour img", "#provenance", "#surfaces img.paper"):
         assert page.locator(part).first.is_visible()
+    assert not page.locator(".surfaces").is_visible()
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.querySelectorAll('details:not([open])').length") > 0
     page.emulate_media(media="screen")
+
+
+def test_a_link_opens_what_it_points_to(opened: Any) -> None:
+    page = opened[0]
+    page.evaluate("document.querySelector('#contour').closest('details').open = false")
+    page.locator("nav").get_by_role("link", name="Loss around each network", exact=True).click()
+    until(page, "document.querySelector('#contour').closest('details').open")
+    until(page, "Math.abs(document.querySelector('#contour').getBoundingClientRect().top) < 200")
+
+
+def test_few_tab_stops(opened: Any) -> None:
+    """Links, buttons, switches, surfaces; a figure only where it is wider than the screen."""
+    page = opened[0]
+    scrolled = "[...document.querySelectorAll('.scroll')].filter(s => s.tabIndex === 0).length"
+    until(page, f"{scrolled} === 0")
+    page.set_viewport_size({"width": 390, "height": 800})
+    until(page, f"{scrolled} > 5")
+    assert page.locator("#contour .hint").is_visible()
+    page.set_viewport_size({"width": 1200, "height": 900})
+    until(page, f"{scrolled} === 0")
+    assert not page.locator("#contour .hint").is_visible()
+
+
+def test_nothing_is_offered_that_sends_data_away(opened: Any) -> None:
+    page = opened[0]
+    assert page.locator(".modebar-btn").count() == 0
+    configs = "['surface-0', 'trajectory-plot', 'curves-plot'].map(i => document.getElementById(i)._context)"
+    for config in page.evaluate(f"{configs}.map(c => [c.showSendToCloud, c.showEditInChartStudio, c.displaylogo])"):
+        assert not any(config)
+
+
+def test_a_finger_scrolls_the_page_until_it_has_tapped(browser: Any, opened: Any, tmp_path: Path) -> None:
+    path = write_report([made.plane("sgd", 0), made.plane("sam", 0)], tmp_path / "report.html", title="Touched")
+    page = browser.new_page(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    page.goto(path.as_uri())
+    until(page, READY)
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    until(page, "document.body.dataset.drawn.startsWith('surfaces')")
+    under = "getComputedStyle(document.getElementById('surface-0')).pointerEvents"
+    assert page.evaluate(under) == "none"
+    page.locator(".surfaces .view").first.tap()
+    until(page, f"{under} === 'auto'")
+    page.locator("#surfaces h3").tap()
+    until(page, f"{under} === 'none'")
+    page.close()
 
 
 def test_dark_and_light_have_their_own_ink(opened: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...base.digits import ratio as ratio_text
 from ...base.names import unknown_name
 from ...specs.study import StudyReportSpec
 from ..table import Model, Table
@@ -197,5 +198,7 @@ def _budget(groups: Mapping[str, Sequence[Model]], baseline: str) -> list[str]:
     for name, count in spent.items():
         ratio = count / spent[baseline]
         if name != baseline and abs(ratio - 1) > COST:
-            notes.append(f"unequal budgets: {name} spent {ratio:.2g} times the gradient evaluations of {baseline}")
+            notes.append(
+                f"unequal budgets: {name} spent {ratio_text(ratio)} times the gradient evaluations of {baseline}"
+            )
     return notes
