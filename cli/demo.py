@@ -1,7 +1,7 @@
 """The whole story on embedded data: train ERM, SAM, SAGM and DISAM, analyse, draw, and write one page.
 
-Real digits in six rotation domains; 0 and 75 degrees are never trained on. Plain training with twice the epochs costs as
-many gradients as the other methods. Killed, it continues where it was.
+Real digits in six rotation domains; 0 and 75 degrees are never trained on. Plain training with twice the epochs costs
+as many gradients as the other methods. Killed, it continues where it was.
 """
 
 from __future__ import annotations

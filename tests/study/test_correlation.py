@@ -226,7 +226,7 @@ def test_methods_are_compared_pair_by_pair():
     rows = {c["name"]: c for c in found["competitors"]}
     assert rows["sgd"]["n"] == 10
     assert rows["sgd"]["values"]["test_accuracy"]["std"] > 0
-    assert any("spent 2 times the gradient evaluations" in note for note in found["notes"])
+    assert any("spent 2.0 times the gradient evaluations" in note for note in found["notes"])
 
 
 def test_fewer_than_six_pairs_cannot_tell():
