@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -109,7 +108,6 @@ class Help(SphinxDirective):
     """What a command prints with ``--help``."""
 
     required_arguments = 1
-    option_spec = {"caption": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         """A block of text."""
@@ -124,7 +122,7 @@ def coded(key: str, value: str) -> str:
     """Formulas as code, papers as links."""
     if key == "formula" and value:
         return f"`{value}`"
-    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", value)
+    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", value)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -257,9 +255,9 @@ def with_commands(text: str, folder: Path) -> str:
 def gallery() -> Iterator[str]:
     """The page of all stories: of each its picture, its first paragraph, and the command of the picture."""
     yield "# Gallery\n"
-    yield "Every story is computed by the tools of this package; a page has all its pictures, each with the command that"
-    yield "draws it anew from the stored results, and says what they show and what they do not. What was asked of the"
-    yield "three papers, and what the answer is, is [one table](claims.md).\n"
+    yield "Every story is computed by the tools of this package. Its page has all its pictures, each with the command"
+    yield "that draws it anew in a clone of the repository from stored results, and says what they show and what not."
+    yield "What was asked of the three papers, and what the answer is, is [one table](claims.md).\n"
     for folder in stories():
         title, _, text = (folder / "README.md").read_text(encoding="utf-8").partition("\n")
         figure = settings(folder)["figure"][0]

@@ -138,7 +138,8 @@ class TrainSpec(Spec):
     tensorboard: bool = False
     """Also write event files into RUN/tensorboard: all logged numbers, and figures at the end (extra tensorboard)."""
     probe: tuple[str, ...] = ()
-    """NAME or NAME@every=K: quantities recorded during training, every K steps (default 10); see the README."""
+    """NAME or NAME@every=K: quantities recorded during training, every K steps (default 10);
+    see `landscape list probes`."""
     rho: float | None = None
     """Radius of the perturbation (default: 0.05; asam 0.5, looksam 0.1)."""
     rho_min: float | None = None
