@@ -20,6 +20,8 @@ default_role = "literal"  # docstrings write `name`, as the comments do
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]  # signatures name types of torch, which is another site
 
+smartquotes = False  # two hyphens begin a flag
+
 html_theme = "furo"
 html_title = "landscape"
 html_static_path = ["_static"]

@@ -20,10 +20,12 @@ from typing import Any
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import landscape.registry as registries
 
+log = logging.getLogger(__name__)
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 GENERATED = DOCS / "generated"
@@ -101,7 +103,7 @@ class Facts(Markdown):
         rows = [[key, coded(key, value)] for key, value in facts.items()]
         if entry.options:
             rows.append(["flags", " ".join(f"`--{flag.replace('_', '-')}`" for flag in entry.options)])
-        return f"*{entry.summary[0].upper()}{entry.summary[1:]}.*\n\n" + table(["", ""], rows)
+        return f"*{entry.summary}*\n\n" + table(["", ""], rows)
 
 
 class Help(SphinxDirective):
@@ -271,6 +273,17 @@ def gallery() -> Iterator[str]:
     yield "claims\n```"
 
 
+def look_at_pictures(app: Sphinx, error: Exception | None) -> None:
+    """A cell that draws has to show what it has drawn."""
+    if error or app.config.nb_execution_mode == "off" or app.builder.format != "html":
+        return
+    for page in sorted((DOCS / "tutorials").glob("*.md")):
+        drawn = len(re.findall(r"^\w+\.plot\(", page.read_text(encoding="utf-8"), re.M))
+        shown = (Path(app.outdir) / "tutorials" / f"{page.stem}.html").read_text(encoding="utf-8").count("<img")
+        if drawn > shown:
+            log.warning("%s: %s figures are drawn and %s shown", page.name, drawn, shown)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_directive("registry", Names)
@@ -278,12 +291,24 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("help", Help)
     app.connect("builder-inited", write_pages)
     app.connect("source-read", relink)
-    app.connect("autodoc-process-docstring", plain_bars)
+    app.connect("build-finished", look_at_pictures)
+    app.connect("autodoc-process-docstring", keep_sentences, priority=400)  # napoleon's is 500
+    app.connect("autodoc-process-docstring", plain_words, priority=600)
     return {"parallel_read_safe": True}
 
 
-def plain_bars(app: Sphinx, what: str, name: str, shown: Any, options: Any, lines: list[str]) -> None:
+FIELDS: dict[str, list[str]] = {}
+
+
+def keep_sentences(app: Sphinx, what: str, name: str, shown: Any, options: Any, lines: list[str]) -> None:
+    """What stands below a field is a sentence; napoleon takes what is before its first colon for a type."""
+    if what == "attribute":
+        FIELDS[name] = list(lines)
+
+
+def plain_words(app: Sphinx, what: str, name: str, shown: Any, options: Any, lines: list[str]) -> None:
     """``|w|`` in a docstring is a modulus, and no substitution of reStructuredText."""
+    lines[:] = FIELDS.get(name, lines) if what == "attribute" else lines
     for place, line in enumerate(lines):
         parts = re.split(r"(``.*?``|`[^`]+`)", line)  # every second one is literal
         lines[place] = "".join(part if i % 2 else part.replace("|", "\\|") for i, part in enumerate(parts))
