@@ -1,4 +1,4 @@
-"""The README's own lines: its Python runs, its tour runs, its two commands stand in CI."""
+"""What readers copy: Python of README, tour and how-tos runs, the tour runs as written, CI has the test line."""
 
 from __future__ import annotations
 
@@ -11,24 +11,37 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
-
-
-def test_the_second_command_is_what_ci_runs() -> None:
-    line = next(b.strip() for b in blocks("sh") if "pytest" in b)
-    assert line in (ROOT / ".ci" / "run").read_text()
-
-
+README = ROOT / "README.md"
+TOUR = ROOT / "docs" / "tour.md"
+PAGES = (README, TOUR, *sorted((ROOT / "docs" / "how-to").glob("*.md")))
+FILE = re.compile(r"# (\S+\.(?:py|toml))\n")  # the first line of a block that is to be a file
 LOOPS = re.compile("integrations")  # of libraries that not every environment has, and that warn of many things
 
 
-@pytest.mark.parametrize("place", [i for i, b in enumerate(blocks("python")) if i and not LOOPS.search(b)])
-def test_python_blocks_run(place: int, tmp_path: Path) -> None:
-    code = blocks("python")[place]
+def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
+    """Language and text of the page's blocks, in order."""
+    return re.findall(rf"^```({'|'.join(languages)})\n(.*?)^```", page.read_text("utf-8"), re.S | re.M)
+
+
+PYTHON = [
+    pytest.param(text, id=f"{page.stem}-{place}")
+    for page in PAGES
+    for place, (_, text) in enumerate(blocks(page, "python"))
+    if not FILE.match(text) and not re.search(r"^import .*\bmine\b", text, re.M)  # which only the tour has
+]
+
+
+def test_the_second_command_is_what_ci_runs() -> None:
+    line = next(text.strip() for _, text in blocks(README, "sh") if "pytest" in text)
+    assert line in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= 90
+
+
+@pytest.mark.parametrize("code", [p for p in PYTHON if not LOOPS.search(str(p.values[0]))])
+def test_python_blocks_run(code: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -37,9 +50,8 @@ def test_python_blocks_run(place: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("libraries")
-@pytest.mark.parametrize("place", [i for i, b in enumerate(blocks("python")) if i and LOOPS.search(b)])
-def test_the_loops_of_others_run(place: int, tmp_path: Path) -> None:
-    code = blocks("python")[place]
+@pytest.mark.parametrize("code", [p for p in PYTHON if LOOPS.search(str(p.values[0]))])
+def test_the_loops_of_others_run(code: str, tmp_path: Path) -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
@@ -54,27 +66,24 @@ def test_the_loops_of_others_run(place: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_tour_runs_outside_the_repository(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(blocks("python")[0])
-    study = blocks("toml")[0].replace("epochs = 100", "epochs = 1").replace("[0, 1, 2, 3]", "[0]")
-    assert "stop_at = 0.1 " in study
-    (tmp_path / "mine.toml").write_text(study.replace("stop_at = 0.1 ", "stop_at = 9.0 "))
-    names = ["weights", "sgd", "sam", "mine"]
-    make = f"import torch, mine; [torch.save(mine.network().state_dict(), n + '.pt') for n in {names}]"
+def test_the_tour_runs_as_it_is_written(tmp_path: Path) -> None:
+    """Every block in order, in one folder that is empty at first: files are written, Python and commands are run."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "XDG_STATE_HOME": str(tmp_path / "state"),
     }
-
-    def run(*words: str) -> None:
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{words}\n{done.stderr}"
-
-    run(sys.executable, "-c", make)
-    tour = [b for b in blocks("sh") if "pip install" not in b]
-    for line in "\n".join(tour).splitlines():
-        run("bash", "-c", line.replace("--epochs 40", "--epochs 2"))
-    assert (tmp_path / "report.html").is_file()
-    assert (tmp_path / "landscape-figures" / "contour.pdf").is_file()
-    assert (tmp_path / "studies" / "mine" / "report" / "report.html").is_file()
+    work = tmp_path / "tour"
+    work.mkdir()
+    for language, text in blocks(TOUR, "sh", "python", "toml"):
+        if file := FILE.match(text):
+            (work / file[1]).write_text(text, "utf-8")
+            continue
+        lines = [text] if language == "python" else [line for line in text.splitlines() if line]
+        for line in lines:
+            words = [sys.executable, "-c", line] if language == "python" else ["bash", "-c", line]
+            done = subprocess.run(words, cwd=work, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (work / "report.html").is_file()
+    assert (work / "landscape-figures" / "contour.pdf").is_file()
+    assert (work / "studies" / "mine-tiny" / "report" / "report.html").is_file()

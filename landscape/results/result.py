@@ -143,7 +143,7 @@ class Result:
             columns: Columns of the page that the figure spans.
 
         Returns:
-            A matplotlib figure; nothing is shown, and no setting of matplotlib changes.
+            A matplotlib figure, which a notebook shows at the end of a cell; no setting of matplotlib changes.
 
         Raises:
             UsageError: If a name is unknown, or this result has nothing for such a figure.

@@ -165,7 +165,8 @@ class Recording(Spec):
     tensorboard: bool = False
     """Also write event files into RUN/tensorboard: all logged numbers, and figures at the end (extra tensorboard)."""
     probe: tuple[str, ...] = ()
-    """NAME or NAME@every=K: quantities recorded during training, every K steps (default 10); see the README."""
+    """NAME or NAME@every=K: quantities recorded during training, every K steps (default 10);
+    see `landscape list probes`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,6 +1,6 @@
-"""One table out of all stored benchmarks: cost over the floor, and against the best peer; the README's is made so.
+"""One table out of all stored benchmarks: cost over the floor, and against the best peer; the documentation has it.
 
-    python tests/benchmarks/summary.py [gallery/benchmarks] [--write README.md]
+    python tests/benchmarks/summary.py [gallery/benchmarks] [--write docs/explanation/speed.md]
 
 `--write` puts the table between the file's two markers.
 """

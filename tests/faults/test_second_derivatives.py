@@ -23,7 +23,7 @@ from landscape.problem.products import Products
 
 from .operations import LABELS, OPERATIONS, wave
 
-# What cannot be differentiated twice: what its refusal says, and how the README lists it.
+# What cannot be differentiated twice: what its refusal says, and how the promises list it.
 REFUSED = {
     "ctc_loss": ("_ctc_loss_backward has no second derivative", "`ctc_loss`"),
     "segment_reduce": ("_segment_reduce_backward has no second derivative", "`segment_reduce`"),
@@ -187,7 +187,8 @@ def test_no_second_derivative_is_silently_wrong(name: str, record_property: Any)
 
 
 def test_refusals_are_few_and_listed() -> None:
-    promises = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
+    page = Path(__file__).parents[2] / "docs" / "explanation" / "promises.md"
+    promises = " ".join(page.read_text(encoding="utf-8").split())
     assert set(REFUSED) <= set(OPERATIONS)
     assert len(REFUSED) <= 10
     assert not [listed for _, listed in REFUSED.values() if listed not in promises]

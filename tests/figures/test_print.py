@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from figures import awkward, made
 from landscape.base.errors import UsageError
@@ -243,6 +245,15 @@ def test_a_result_draws_itself_as_its_natural_kind(result: Result, kind: str):
     assert natural(result) == kind
     figure = result.plot(venue="icml", columns=2)
     assert figure.get_figwidth() == VENUES["icml"].widths[1]
+
+
+def test_a_drawn_result_shows_itself_in_a_notebook():
+    """Which asks for `_repr_png_`; of a figure that pyplot does not know it would else print the name."""
+    figure = made.plane("sgd", 0).plot(venue="icml")
+    data, facts = figure._repr_png_()
+    image = Image.open(io.BytesIO(data))
+    assert image.width == pytest.approx(2 * facts["width"], abs=2)
+    assert image.width / image.height == pytest.approx(facts["width"] / facts["height"], rel=0.02)
 
 
 def test_a_result_draws_itself_as_another_kind_or_says_why_not():
