@@ -19,7 +19,7 @@ from ..data.examples import Examples
 from ..data.images import NORMALIZATIONS
 from ..data.objectives import as_objective
 from ..data.splits import Splits, open_data
-from ..models.adapters import STATE, base_model, is_adapter, with_adapter
+from ..models.adapters import base_model, is_adapter, names_of_state, with_adapter
 from ..models.build import FACTS, build_model, facts_of, wants
 from ..models.repeatable import require_repeatable
 from ..problem.checks.cautions import image_scale
@@ -197,10 +197,10 @@ def _network(
 
     def build() -> nn.Module:
         model = build_model(plugin, arguments, facts)
-        return beside(with_adapter(model, adapter) if adapter else model)
+        return beside(with_adapter(model, adapter, weights.tensors) if adapter else model)
 
     model = build()
-    kept = load_into(model, weights, target.checkpoint, subset=STATE if adapter else spec.params)
+    kept = load_into(model, weights, target.checkpoint, subset=names_of_state(adapter) if adapter else spec.params)
     return _Network(model, plugin, build, kept)
 
 

@@ -2,47 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..base.errors import DataError
 from ..base.files import atomic_path
 from ..optim.core.passes import RandomState
 
 
-def save_loop(path: Path, network: nn.Module, stateful: Sequence[Any], counts: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Moment:
+    """What of a loop has moved on by the time its state is written.
+
+    Attributes:
+        counts: Where the loop stands.
+        buffers: Of the network.
+        random: The global generators.
+    """
+
+    counts: dict[str, Any]
+    buffers: dict[str, Tensor]
+    random: RandomState
+
+    @classmethod
+    def now(cls, network: nn.Module, counts: Mapping[str, Any]) -> Moment:
+        """The present one."""
+        buffers = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
+        return cls(dict(counts), buffers, RandomState.now())
+
+
+def save_loop(path: Path, network: nn.Module, stateful: Sequence[Any], moment: Moment) -> None:
     """Replace the state file in one piece.
 
     Args:
         path: The file.
-        network: Its parameters and buffers are kept.
-        stateful: Optimizer, schedules and what else has a ``state_dict``.
-        counts: Where the loop stands.
+        network: Its parameters are kept as they are now.
+        stateful: Optimizer, schedules and what else has a ``state_dict``, as they are now.
+        moment: Everything else.
     """
-    random = RandomState.now()
-    name, keys, *rest = random.numpy
     state = {
         "version": 1,
-        "counts": counts,
-        "tensors": {k: t.detach() for k, t in _tensors(network)},
+        "counts": moment.counts,
+        "tensors": {**{k: p.detach() for k, p in network.named_parameters()}, **moment.buffers},
         "stateful": [s.state_dict() for s in stateful],
-        "random": {
-            "torch": {str(device): value for device, value in random.states.items()},
-            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
-            "python": random.python,
-        },
+        "random": _written(moment.random),
     }
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
 
-def load_loop(path: Path, network: nn.Module, stateful: Sequence[Any], *, random: bool = True) -> dict[str, Any]:
-    """Bring a loop that begins to where the saved one stood; returns the counts.
+def load_loop(path: Path, network: nn.Module, stateful: Sequence[Any]) -> tuple[dict[str, Any], RandomState]:
+    """Bring a loop that begins to where the saved one stood, but for the global generators.
+
+    Returns:
+        The counts, and the state of the generators.
 
     Raises:
         DataError: If the file is damaged or does not fit.
@@ -50,24 +69,52 @@ def load_loop(path: Path, network: nn.Module, stateful: Sequence[Any], *, random
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         with torch.no_grad():
-            for name, tensor in _tensors(network):
+            for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
                 tensor.copy_(state["tensors"][name])
         for one, kept in zip(stateful, state["stateful"], strict=True):
             one.load_state_dict(kept)
-        if random:
-            _random_state(state["random"]).restore()
         counts: dict[str, Any] = state["counts"]
+        return counts, _read(state["random"])
     except Exception as error:
         fix = "start anew with force=True; `restore` lists what it was begun with"
         raise DataError(f"the resume state is damaged or of another loop ({error})", str(path), fix) from error
-    return counts
 
 
-def _tensors(network: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [*network.named_parameters(), *network.named_buffers()]
+_LAST = 2  # the process that writes the state may be one save behind
 
 
-def _random_state(kept: dict[str, Any]) -> RandomState:
+def save_random(path: Path, moment: Moment) -> None:
+    """Keep the generators of a process that does not write the state, under the steps that are made."""
+    kept = dict(list(_kept_random(path).items())[-(_LAST - 1) :])
+    kept[int(moment.counts["steps"])] = _written(moment.random)
+    with atomic_path(path) as temporary:
+        torch.save(kept, temporary)
+
+
+def load_random(path: Path, steps: int) -> RandomState | None:
+    """What `save_random` has kept for so many steps; None if it has not."""
+    kept = _kept_random(path).get(steps)
+    return None if kept is None else _read(kept)
+
+
+def _kept_random(path: Path) -> dict[int, Any]:
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {}
+    except Exception as error:
+        raise DataError(f"the random states are damaged ({error})", str(path), "delete the file") from error
+    return kept if isinstance(kept, dict) else {}
+
+
+def _written(random: RandomState) -> dict[str, Any]:
+    name, keys, *rest = random.numpy
+    return {
+        "torch": {str(device): value for device, value in random.states.items()},
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "python": random.python,
+    }
+
+
+def _read(kept: dict[str, Any]) -> RandomState:
     here = RandomState.now().states
     states = {torch.device(k): v for k, v in kept["torch"].items()}
     name, keys, *rest = kept["numpy"]

@@ -38,14 +38,17 @@ def record(
 ) -> Recorder:
     """Record a training loop into a run folder that every command takes like one of ours.
 
-    Use it in a ``with`` block and call ``step`` after each step of the optimizer. A checkpoint is written before the
-    first step, ``every`` so often, and after the last; probes are taken on a copy of the network. The loop computes
-    the same bits as without it.
+    Use it in a ``with`` block, go through ``until(epochs=N)`` or ``until(steps=N)`` of it, and call ``step`` after
+    each step of the optimizer. A checkpoint is written before the first step, ``every`` so often, and after the last;
+    probes are taken on a copy of the network. The loop computes the same bits as without it.
 
     A loop that was killed is started again by the same call: network, optimizer, what ``restore`` lists and the
-    global random states are brought to the last saved state (of the last checkpoint, or some 20 seconds ago), and
-    ``steps`` and ``epochs`` of the recorder say where to go on. With ``every`` in epochs states are those of ends of
-    epochs. What the log had beyond that is cut off.
+    global random states are brought to the last saved state (of the last checkpoint, or some 20 seconds ago), which
+    is always that of the beginning of a turn of ``until``. What the log had beyond that is cut off.
+
+    A loop of one's own, ``range(recorder.epochs, N)``, does not tell where its turns begin: the step of a schedule
+    and the update of a scaler may come before ``recorder.step()`` or after it, and are in the state either way, but
+    random numbers that are drawn between the two, as by a validation, are not.
 
     Args:
         model: The network, also inside ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel``.
@@ -77,7 +80,7 @@ def record(
         >>> optimizer, loss_of = torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.functional.cross_entropy
         >>> options = {"batch": (x, y), "loss": loss_of, "every": 5, "probe": "surrogate-gap@every=5"}
         >>> with landscape.record(model, optimizer, tempfile.mkdtemp(), **options) as recorder:
-        ...     for step in range(recorder.steps, 10):
+        ...     for step in recorder.until(steps=10):
         ...         optimizer.zero_grad()
         ...         loss = loss_of(model(x), y)
         ...         loss.backward()

@@ -7,18 +7,20 @@ folder.
 from __future__ import annotations
 
 import importlib
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..base.errors import DataError, LandscapeError, UsageError
 from ..base.files import read_json
+from ..base.foreign_patterns import require_harmless
 
 CONFIG = "adapter_config.json"
-# Names of the state that an adapter's file has to hold; all others are the base network's.
-STATE = r"\blora_|\bmodules_to_save\b"
+_SLACK = 16  # times the largest rank in the file: a rank that is only wrong is told by the shapes, later
 
 _TAKEN = frozenset(
     {"r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "fan_in_fan_out", "bias", "use_rslora"}
@@ -56,8 +58,20 @@ def base_model(folder: Path) -> str:
     )
 
 
-def with_adapter(base: nn.Module, folder: Path) -> nn.Module:
+def names_of_state(folder: Path) -> str:
+    """Regular expression for the names that an adapter's file has to hold; all others are the base network's."""
+    bias = str(_config(folder).get("bias"))
+    biases = r"|\bbias$" if bias == "all" else r"|\bbase_layer\.bias$" if bias.endswith("_only") else ""
+    return r"\blora_|\bmodules_to_save\b" + biases
+
+
+def with_adapter(base: nn.Module, folder: Path, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A base network with the adapter's modules in it, which are all that moves; a network that has them is itself.
+
+    Args:
+        base: The network.
+        folder: The adapter's.
+        tensors: What its file holds.
 
     Raises:
         UsageError: If PEFT is missing, or the adapter is of a kind that is not known here.
@@ -88,9 +102,11 @@ def with_adapter(base: nn.Module, folder: Path) -> nn.Module:
                 where,
                 "build the network in a file of yours and name it with `model='file.py:callable'`",
             )
+        fields = {k: v for k, v in config.items() if k in _TAKEN}
+        _require_modest(fields, tensors, where)
+        require_harmless(_patterns(fields), [name for name, _ in base.named_modules()], where)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fields = {k: v for k, v in config.items() if k in _TAKEN}
             made: nn.Module = peft.get_peft_model(base, peft.LoraConfig(**fields, inference_mode=False))
         return made
     except LandscapeError:
@@ -100,8 +116,45 @@ def with_adapter(base: nn.Module, folder: Path) -> nn.Module:
         raise DataError(f"PEFT cannot put it into the network: {text}", where, "is it another base model?") from error
 
 
-def _config(folder: Path) -> Mapping[str, object]:
-    content = read_json(folder / CONFIG)
+def _require_modest(fields: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse ranks whose matrices would take memory that the file does not account for.
+
+    Raises:
+        DataError: If there are such, or one is no number.
+    """
+    pattern = fields.get("rank_pattern") or {}
+    claimed = [fields.get("r", 8), *(pattern.values() if isinstance(pattern, Mapping) else [pattern])]
+    if not all(type(rank) is int and rank > 0 for rank in claimed):
+        raise DataError("it claims a rank that is no positive number", where, "copy the folder again")
+    held = max((t.shape[0] for name, t in tensors.items() if _A.search(name) and t.ndim), default=1)
+    if max(claimed) > _SLACK * held:
+        said = f"it claims rank {max(claimed):,}, and the largest in its file is {held:,}"
+        raise DataError(said, where, "do not use it")
+
+
+_A = re.compile(r"\blora_(embedding_)?A\b")
+
+
+def _patterns(fields: Mapping[str, Any]) -> list[str]:
+    """All expressions in a configuration, as PEFT matches them with the names of modules."""
+
+    def texts(name: str) -> list[str]:
+        value = fields.get(name)
+        return [str(v) for v in ([value] if isinstance(value, str) else value or ())]
+
+    whole = [v for name in ("target_modules", "exclude_modules") if isinstance(v := fields.get(name), str)]
+    ends = [rf"(.*\.)?({k})$" for name in ("rank_pattern", "alpha_pattern") for k in texts(name) if not _plain(k)]
+    inner = [rf"(^|.*\.){m}($|\..*)" for m in texts("modules_to_save") if not _plain(m)]
+    layers = [rf"(?:^|.*?\.){p}\.(?P<idx>\d+)\." for p in texts("layers_pattern") if not _plain(p)]
+    return [*whole, *ends, *inner, *layers]
+
+
+def _plain(text: str) -> bool:
+    return bool(re.fullmatch(r"[\w.\-]*", text))
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    content: Any = read_json(folder / CONFIG)
     if not isinstance(content, Mapping):
         raise DataError("it describes no adapter", str(folder / CONFIG), "copy the folder again")
     return content

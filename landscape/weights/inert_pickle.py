@@ -12,14 +12,14 @@ from __future__ import annotations
 import io
 import math
 import pickletools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-_MOST_OPERATIONS = 10_000_000  # half a minute; a network of ten thousand tensors has under a million
+_MOST_OPERATIONS = 30_000_000  # a minute; half a million tensors have half of it
 _MOST_DIMENSIONS = 64
 
 # Element types of storages by the class that names them, and those that a tensor names itself.
@@ -43,10 +43,20 @@ _STORAGES: dict[str, torch.dtype] = {
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
 _DICTIONARIES = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
+_FACTORIES = frozenset(f"builtins.{name}" for name in ("list", "dict", "set", "int", "long", "float", "str", "bool"))
 _SEQUENCES = frozenset({"torch.Size", "builtins.set", "builtins.frozenset"})
 # What torch and plain data need to be written down; nobody misses it.
 _PLAIN = frozenset(
-    {*_STORAGES, *_DTYPES, *_DICTIONARIES, *_SEQUENCES, "_codecs.encode", "builtins.bytearray", "builtins.complex"}
+    {
+        *_STORAGES,
+        *_DTYPES,
+        *_DICTIONARIES,
+        *_FACTORIES,
+        *_SEQUENCES,
+        "_codecs.encode",
+        "builtins.bytearray",
+        "builtins.complex",
+    }
     | {"copyreg._reconstructor", "copyreg.__newobj__", "builtins.object"}
     | {"torch.device", "torch.Tensor", "torch.nn.parameter.Parameter", "torch._tensor._rebuild_from_type_v2"}
     | {f"torch._utils._rebuild_{kind}" for kind in ("parameter", "parameter_with_state", "tensor", "tensor_v2")}
@@ -94,18 +104,20 @@ class Description:
             anything but text, bytes, numbers and None are left out.
         replaced: Names of the classes and functions that placeholders stand for, sorted.
         plain: Whether there is nothing in it that torch's own reader of plain weights would not expect.
+        storages: Elements of every storage that it names and bytes of one, by key.
     """
 
     content: Any
     replaced: tuple[str, ...]
     plain: bool
+    storages: dict[str, tuple[int, int]]
 
 
-def read_inertly(data: bytes, elements: Elements) -> Description:
+def read_inertly(data: bytes | BinaryIO, elements: Elements) -> Description:
     """Read a pickle of any protocol without constructing what it names.
 
     Args:
-        data: The pickle.
+        data: The pickle, or a file that stands at its beginning, and at its end afterwards.
         elements: Gives the storages that its tensors lie in.
 
     Raises:
@@ -119,12 +131,14 @@ def read_inertly(data: bytes, elements: Elements) -> Description:
     """
     machine = _Machine(elements)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
+        for count, (opcode, argument, _) in enumerate(
+            pickletools.genops(io.BytesIO(data) if isinstance(data, bytes) else data)
+        ):
             if count > _MOST_OPERATIONS:
                 raise Malformed(f"it has more than {_MOST_OPERATIONS:,} operations")
             machine.step(opcode.name, argument)
         plain = not machine.replaced and not machine.beyond and machine.operations <= _OPERATIONS_OF_TORCH
-        return Description(machine.stack[-1], tuple(sorted(machine.replaced)), plain)
+        return Description(machine.stack[-1], tuple(sorted(machine.replaced)), plain, machine.storages)
     except Malformed:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError) as error:
@@ -139,30 +153,32 @@ class _Machine:
     memo: dict[int, Any] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
     operations: set[str] = field(default_factory=set)
+    storages: dict[str, tuple[int, int]] = field(default_factory=dict)
     beyond: bool = False
 
     def step(self, opcode: str, argument: Any) -> None:
         """Do one operation; those that only announce something do nothing."""
         self.operations.add(opcode)
-        if opcode in _CONSTANTS:
-            self.stack.append(_CONSTANTS[opcode])
-        elif opcode in _ARGUMENTS:
-            self.stack.append(argument)
-        elif opcode in _FRESH:
-            self.stack.append(_FRESH[opcode]())
-        elif opcode in ("BINGET", "LONG_BINGET", "GET"):
-            self.stack.append(self.memo[int(argument)])
-        elif opcode in ("BINPUT", "LONG_BINPUT", "PUT"):
-            self.memo[int(argument)] = self.stack[-1]
-        elif opcode == "MEMOIZE":
-            self.memo[len(self.memo)] = self.stack[-1]
-        elif opcode == "MARK":
-            self.below.append(self.stack)
-            self.stack = []
-        elif opcode not in ("PROTO", "FRAME", "STOP"):
-            if opcode not in _OPERATIONS:
-                raise Malformed(f"its pickle has an operation {opcode} that is not known here")
-            _OPERATIONS[opcode](self, *(() if argument is None else (argument,)))
+        known = _STEPS.get(opcode)
+        if known is None:
+            raise Malformed(f"its pickle has an operation {opcode} that is not known here")
+        known(self, argument)
+
+    def _push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def _get(self, index: Any) -> None:
+        self.stack.append(self.memo[int(index)])
+
+    def _put(self, index: Any) -> None:
+        self.memo[int(index)] = self.stack[-1]
+
+    def _memoize(self) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def _mark(self) -> None:
+        self.below.append(self.stack)
+        self.stack = []
 
     def _marked(self) -> list[object]:
         items, self.stack = self.stack, self.below.pop()
@@ -320,13 +336,21 @@ class _Machine:
 
     def _binpersid(self) -> None:
         named = self.stack.pop()
-        if not (isinstance(named, tuple) and len(named) == 5 and named[0] == "storage"):
+        if isinstance(named, tuple) and len(named) == 4 and named[0] == "module" and isinstance(named[1], _Name):
+            self.stack.append(named[1])  # a class with its source, as files of before 1.6 keep it
+            return
+        whole = isinstance(named, tuple) and len(named) in (5, 6) and named[0] == "storage"
+        if not whole or (len(named) == 6 and named[5] is not None):
             raise Malformed("its pickle names something outside of it that is no storage")
-        _, kind, key, _, numel = named
+        _, kind, key, _, numel = named[:5]
         if not (isinstance(kind, _Name) and isinstance(key, str) and isinstance(numel, int) and numel >= 0):
             raise Malformed("its pickle describes a storage in another way")
         known = _STORAGES.get(kind.name)
-        self.stack.append(Placeholder(kind.name) if known is None else _Storage(key, known, numel))
+        if known is None:
+            self.stack.append(Placeholder(kind.name))
+            return
+        self.storages.setdefault(key, (numel, known.itemsize))
+        self.stack.append(_Storage(key, known, numel))
 
     def _tensor(self, name: str, arguments: tuple[Any, ...]) -> Tensor | None:
         """The tensor that a call of torch's would make; None if it is no plain one."""
@@ -339,9 +363,11 @@ class _Machine:
             if plain and isinstance(function, _Name) and isinstance(inner, tuple):
                 return self._tensor(function.name, inner) if function.name != name else None
             return None
-        if rebuild not in ("tensor_v2", "tensor_v3") or name == rebuild or len(arguments) < 6:
+        least = {"tensor": 4, "tensor_v2": 6, "tensor_v3": 6}.get(rebuild)  # the first: of before 0.4
+        if least is None or name == rebuild or len(arguments) < least:
             return None
-        storage, offset, size, stride, _, _, *more = arguments
+        storage, offset, size, stride, *more = arguments
+        more = more[2:]
         if not isinstance(storage, _Storage):
             return None
         dtype = storage.dtype
@@ -368,11 +394,6 @@ def _require_inside(offset: Any, size: Any, stride: Any, count: int) -> None:
         raise Malformed("a tensor reaches beyond its storage")
 
 
-_OPERATIONS: dict[str, Callable[..., None]] = {
-    opcode.name: vars(_Machine)[f"_{opcode.name.lower()}"]
-    for opcode in pickletools.opcodes
-    if f"_{opcode.name.lower()}" in vars(_Machine)
-}
 # Those of protocol 2, which torch.save writes; torch's reader of plain weights knows no others.
 _OPERATIONS_OF_TORCH = frozenset(
     {"PROTO", "STOP", "MARK", "GLOBAL", "NEWOBJ", "REDUCE", "BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS"}
@@ -391,16 +412,41 @@ _OPERATIONS_OF_TORCH = frozenset(
     | {"EMPTY_SET", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "BINPERSID"}
     | {"BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT", "LONG1"}
 )
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_NEW_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+_Step = Callable[[_Machine, Any], None]
+
+
+def _steps() -> Iterator[tuple[str, _Step]]:
+    """What each operation does, given its argument."""
+    for name, fresh in (("NONE", lambda: None), ("NEWTRUE", lambda: True), ("NEWFALSE", lambda: False)):
+        yield name, _pushing(fresh)
+    for name, kind in (("EMPTY_LIST", list), ("EMPTY_SET", list), ("EMPTY_DICT", dict), ("EMPTY_TUPLE", tuple)):
+        yield name, _pushing(kind)
+    for name in ("PROTO", "FRAME", "STOP"):
+        yield name, lambda *_: None
+    for opcode in pickletools.opcodes:
+        name = opcode.name
+        if name in _ARGUMENTS:
+            yield name, _Machine._push
+        elif name.endswith(("GET", "PUT")):
+            yield name, _Machine._get if name.endswith("GET") else _Machine._put
+        elif (does := vars(_Machine).get(f"_{name.lower()}")) is not None:
+            yield name, does if opcode.arg is not None else _without_argument(does)
+
+
+def _pushing(fresh: Callable[[], Any]) -> _Step:
+    return lambda machine, _: machine.stack.append(fresh())
+
+
+def _without_argument(does: Callable[[_Machine], None]) -> _Step:
+    return lambda machine, _: does(machine)
+
+
 _ARGUMENTS = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"}
     | {"SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES"}
     | {"BINBYTES8", "BYTEARRAY8"}
 )
-_FRESH: dict[str, Callable[[], Any]] = {
-    "EMPTY_LIST": list,
-    "EMPTY_SET": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_TUPLE": tuple,
-}
-_NEW_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+_STEPS = dict(_steps())

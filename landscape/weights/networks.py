@@ -128,8 +128,12 @@ def _none(content: object, where: str) -> DataError:
     objects = sorted({v.name for v in entries.values() if isinstance(v, Placeholder)})
     if objects:
         return objects_alone(objects, where)
-    held = enumerated([shown(_text(k)) for k in entries], _SHOWN) if entries else type(content).__name__
+    held = enumerated([shown(_text(k)) for k in entries], _SHOWN) if entries else _kind(content)
     return DataError(f"no weights found in it; it holds: {held}", where, "save the model's state_dict")
+
+
+def _kind(content: object) -> str:
+    return "nothing" if isinstance(content, (Mapping, Sequence)) and not content else type(content).__name__
 
 
 def _text(key: object) -> str:

@@ -228,8 +228,7 @@ def test_states_are_those_of_ends_of_epochs(tmp_path: Path):
     assert call(99) == 1
     run = landscape.Run(tmp_path)
     assert list(run.checkpoints()) == [0, 2, 4, 6]
-    # The schedule is one step behind in the state of an epoch's end, where it has not been asked yet.
-    assert [r["lr"] for r in rows(run)] == [0.01, 0.01, 0.01, 0.01, 0.005, 0.005]
+    assert [r["lr"] for r in rows(run)] == [0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025]
 
 
 def wrong(tmp_path: Path, what: str) -> None:

@@ -241,3 +241,33 @@ def test_what_lightning_cannot_record_is_said(tmp_path: Path):
         Landscape(tmp_path, probes="eigenvalues")
     with pytest.raises(UsageError, match="no training has begun"):
         _ = Landscape(tmp_path).run
+
+
+@pytest.mark.parametrize("loop", ["lightning", "transformers"])
+def test_a_stopped_training_is_not_thrown_away_unasked(tmp_path: Path, loop: str):
+    """Started again without the checkpoint that there is, a script would cut its run off at nothing."""
+    goes_on = {"lightning": ", ckpt_path=recorder.ckpt_path", "transformers": "resume_from_checkpoint=last"}[loop]
+    environment = {**__import__("os").environ, "PYTHONPATH": ":".join(sys.path)}
+
+    def call(text: str, pause: float) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", f"import declared_operators\n{text}", str(tmp_path / "run"), str(pause)]
+        return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+
+    run = landscape.Run(tmp_path / "run")
+    process = call(LOOPS[loop], 0.05)
+    while not (run.path / "metrics.jsonl").exists() or max([r["step"] for r in run.metrics()], default=0) < 20:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    made, before = run.metrics(), sorted(run.checkpoints())
+    thoughtless = call(LOOPS[loop].replace(goes_on, ""), 0)
+    said = thoughtless.communicate()[1]
+    assert thoughtless.returncode != 0
+    assert "steps of a training that was stopped, and the loop begins from nothing" in said
+    assert (run.metrics(), sorted(run.checkpoints())) == (made, before)
+    asked = LOOPS[loop].replace(goes_on, "").replace("argv[1], every=", "argv[1], force=True, every=")
+    again = call(asked, 0)
+    said = again.communicate()[1]
+    assert again.returncode == 0, said
+    assert (run.record["status"], run.record["steps"]) == ("finished", 60)

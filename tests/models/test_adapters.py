@@ -113,6 +113,20 @@ def edited(path: str, **changes: Any) -> None:
         ({"target_modules": ["query"]}, r"unexpected key"),
         ({"target_modules": ["query", "value", "key"]}, r"2 missing key\(s\): .*lora_A"),
         ({"layer_replication": [[0, 1]]}, r"uses layer_replication, not known here"),
+        ({"target_modules": r"(.|.)*!"}, r"regular expression .*does not come to an end"),
+        ({"exclude_modules": r"(.*.*.*)*!"}, r"regular expression .*does not come to an end"),
+        ({"rank_pattern": {r"(.|.)*!": 2}}, r"regular expression .*does not come to an end"),
+        ({"alpha_pattern": {r"(\w+\.?)+!": 2}}, r"regular expression .*does not come to an end"),
+        ({"modules_to_save": ["classifier", r"(.|.)*!"]}, r"regular expression .*does not come to an end"),
+        ({"layers_to_transform": [0], "layers_pattern": r"(.|.)*!"}, r"regular expression .*does not come to an end"),
+        ({"target_modules": r".*(query|value"}, r"is no regular expression"),
+        ({"target_modules": r".*\.(query|value)"}, None),
+        ({"r": 10**8}, r"it claims rank 100,000,000, and the largest in its file is 2"),
+        ({"rank_pattern": {"query": 10**8}}, r"it claims rank 100,000,000"),
+        ({"r": "2"}, r"a rank that is no positive number"),
+        ({"r": -1}, r"a rank that is no positive number"),
+        ({"bias": "all"}, r"missing key\(s\): .*bias"),
+        ({"bias": "lora_only"}, r"2 missing key\(s\): .*base_layer\.bias"),
         ({"auto_mapping": {"base_model_class": "x", "parent_library": "antigravity"}}, None),
     ],
 )
@@ -124,6 +138,29 @@ def test_configurations_that_do_not_fit_are_told(adapter: Any, changes: dict[str
         return
     with pytest.raises(LandscapeError, match=message):
         opened()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_biases_of_an_adapter_are_its_own(adapter: Any, bias: str, tmp_path: Path) -> None:
+    """They are read from its file, not left as the base has them, and they move."""
+    import peft
+    from transformers import BertForSequenceClassification
+
+    base = BertForSequenceClassification.from_pretrained("base", attn_implementation="eager")
+    model = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["query", "value"], bias=bias))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.5)
+    model.save_pretrained("biased")
+    (tmp_path / "canary").unlink(missing_ok=True)
+    problem = opened("biased")
+    expected = {k: p for k, p in model.named_parameters() if p.requires_grad}
+    assert set(problem.space.names) == set(expected)
+    assert any(k.endswith("bias") for k in expected)
+    flat = torch.cat([expected[name].detach().double().reshape(-1) for name in problem.space.names])
+    assert torch.equal(problem.weights, flat)
 
 
 def test_peft_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

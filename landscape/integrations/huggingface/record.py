@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from ...base.errors import UsageError
 from ...optim.core.passes import RandomState
 from ...training.events import scalars
 from ..recorded_batch import own_loss
-from ..recorder import Recorder, held_out, require_known
+from ..recorder import Recorder
+from ..told import held_out, require_known
 
-_TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "described")
+_TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "described", "checkpoint")
 
 
 class LandscapeCallback(TrainerCallback):
@@ -23,7 +25,8 @@ class LandscapeCallback(TrainerCallback):
     Losses are those that the Trainer logs, means over ``logging_steps``; what it evaluates becomes the run's
     evaluation (``eval_loss`` is ``val_loss``). Checkpoints are written ``every`` so often, beside those that the
     Trainer goes on from (``resume_from_checkpoint``): the folder is cut off at the step that it begins with.
-    A finished run is never cut off.
+    To begin from nothing where the Trainer's folder holds a checkpoint is refused unless ``force`` asks for it, and a
+    finished run is never cut off.
 
     For a loop with Accelerate use `landscape.record`.
 
@@ -58,7 +61,7 @@ class LandscapeCallback(TrainerCallback):
     """
 
     def __init__(self, run: Path | str, *, trainer: Any = None, **options: Any) -> None:
-        require_known(options, _TOLD)
+        require_known(options, _TOLD, Recorder)
         self._folder, self._trainer, self._options = Path(run).absolute(), trainer, options
         self._recorder: Recorder | None = None
         self._telling = False
@@ -103,6 +106,7 @@ class LandscapeCallback(TrainerCallback):
             named["optimizer"],
             self._folder,
             loop="transformers",
+            checkpoint=_last_checkpoint(args.output_dir),
             start=state.global_step,
             steps_per_epoch=per_epoch,
             facts={"batch_size": size},
@@ -131,6 +135,11 @@ class LandscapeCallback(TrainerCallback):
         """Write the last checkpoint."""
         if self._recorder is not None:
             self._recorder.__exit__(None, None, None)
+
+
+def _last_checkpoint(folder: str) -> Path | None:
+    found = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+    return Path(found) if found else None
 
 
 def _first_examples(loader: Any) -> Any:

@@ -14,12 +14,13 @@ from torch import nn
 from ...base.errors import UsageError
 from ...base.files import atomic_path
 from ...training.events import scalars
-from ..recorder import Recorder, held_out, require_known
+from ..recorder import Recorder
+from ..told import held_out, require_known
 from .library import lightning
 
 Callback: Any = lightning().Callback
 
-_TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "described")
+_TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "described", "checkpoint")
 _IN_ITS_WAY = ("training_step", "optimizer_step", "log")  # what callbacks put on the module itself
 
 
@@ -30,8 +31,9 @@ class Landscape(Callback):
     logs of held-out examples (``val_loss``, ``val_acc``, ``test_...``) becomes the run's evaluation. Domains' losses
     are recorded if ``training_step`` returns ``{"loss": ..., "domains": {name: loss}}``.
 
-    To go on after a kill, give `ckpt_path` to ``fit``; with a checkpoint of your own, or none, the folder is cut off
-    at the step that the training begins with. A finished run is never cut off. In the middle of an epoch Lightning
+    To go on after a kill, give `ckpt_path` to ``fit``; with a checkpoint of your own the folder is cut off at the
+    step that the training begins with. To begin from nothing where there is a `ckpt_path` is refused unless ``force``
+    asks for it, and a finished run is never cut off. In the middle of an epoch Lightning
     takes the data from their start again; with ``every`` in epochs it goes on exactly.
 
     Args:
@@ -60,7 +62,7 @@ class Landscape(Callback):
 
     def __init__(self, run: Path | str, *, network: str | None = None, **options: Any) -> None:
         super().__init__()
-        require_known(options, _TOLD)
+        require_known(options, _TOLD, Recorder)
         self._folder, self._network, self._options = Path(run).absolute(), network, options
         self._losses: list[torch.Tensor] = []
         self._due = False
@@ -104,6 +106,7 @@ class Landscape(Callback):
             trainer.optimizers[0],
             self._folder,
             loop="lightning",
+            checkpoint=Path(self.ckpt_path) if self.ckpt_path else None,
             start=trainer.global_step,
             steps_per_epoch=math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None,
             apart=_apart,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +31,8 @@ class ByHand:
     def __init__(self) -> None:
         self.ready = False
         self.domains = DomainObjective()
+        self.begins: Callable[[], None] | None = None
+        """Called where a step is opened, at its weights and before anything of it is remembered."""
         self._passes: Generator[None, None, None] | None = None
         self._frozen = contextlib.ExitStack()
         self._dropped: weakref.finalize[Any, ERM] | None = None
@@ -59,6 +61,8 @@ class ByHand:
     def begin(self, optimizer: ERM) -> None:
         """Open a step at the present weights; an earlier one that was ready and never made is dropped."""
         self.ready, self._whole = False, []
+        if self.begins is not None:
+            self.begins()
         optimizer._begin()
         self._passes = optimizer.passes()
         next(self._passes)
