@@ -34,11 +34,12 @@ from ..runtime.devices import floating_type, moved, pick_device
 from ..runtime.distributed import is_distributed, rank_and_world_size, require_equal
 from ..runtime.random_state import preserved_random_state
 from ..specs.base import check_number
-from ..weights.weights import weights_hash
+from ..sharding.assembly import Whole, is_sharded, pieces_of
+from ..weights.weights import stored_tensors, tensors_hash, weights_hash
 from .checks.cautions import misuse
 from .checks.consistency import require_sound
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
-from .faithful import faithful_copy
+from .faithful import faithful_copy, require_same_outputs
 from .fingerprint import fingerprint
 from .joining import counts_of, joined, ready_made, refuse_beside_objective, require_usable, trainable_names
 from .modes import require_fixed, set_mode
@@ -127,7 +128,9 @@ class Problem(Passes):
             raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
         check_number("weight_decay", weight_decay, least=0)
         refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
-        whole = joined(unwrapped(model), loss, objective)
+        network = unwrapped(model)
+        whole = joined(network, loss, objective)
+        own = network is not model and is_sharded(model)  # made here of the caller's pieces
         require_usable(whole)
         self._identify(whole, "cross_entropy" if loss is None else loss)
         self.loss_over, self.weight_decay = loss_over, float(weight_decay)
@@ -135,7 +138,7 @@ class Problem(Passes):
         refuse_autocast(where)
         examples = self._examples_of(data)
         super().__init__(
-            moved(faithful_copy(whole, examples, self.loss_function) if copy else whole, where, kind),
+            moved(faithful_copy(whole, examples, self.loss_function) if copy and not own else whole, where, kind),
             examples,
             device=where,
             dtype=kind,
@@ -143,6 +146,8 @@ class Problem(Passes):
             mode=mode,
             fixed_batches=mode == "train" or loss_over == "batch",
         )
+        if own:
+            require_same_outputs(model, network, examples)
         if isinstance(self.model, WithLoss):
             self.loss_function = self.model.loss_function  # the copy's, on its device
         self.replay_seed = replay_seed
@@ -184,7 +189,8 @@ class Problem(Passes):
         """What the network and its loss are, by hashes and by name."""
         made_by: Any = whole.made_by if isinstance(whole, WithLoss) else loss
         self.by_objective = isinstance(whole, WithObjective)
-        self.weights_hash = weights_hash(whole)
+        pieces = pieces_of(whole)
+        self.weights_hash = tensors_hash(Whole(stored_tensors(whole), pieces)) if pieces else weights_hash(whole)
         self.network_hash = fingerprint(plain_network(whole))
         self.loss_hash = fingerprint(made_by, weights_of=whole)
         self.loss_name = made_by if isinstance(made_by, str) else name_of(made_by)
@@ -262,6 +268,10 @@ class Problem(Passes):
     def penalty_at(self, moved: Mapping[str, Tensor]) -> Tensor:
         """The same with some parameters, by name, at other values."""
         own = [moved.get(k, p) for k, p in self.model.named_parameters() if k in self.decayed]
+        if self.in_pieces:
+            raise UsageError(
+                "a penalty on weights is not known for a sharded model", "--weight-decay", "leave it out"
+            )
         squares = [as_real(p).double().square().sum() for p in own]
         return self.weight_decay / 2 * torch.stack(squares).sum()
 
@@ -533,6 +543,8 @@ class Problem(Passes):
     def batch_sum(self, batch: Batch) -> Tensor:
         """Weighted sum of a batch's losses, shape ``()``, with its graph; all add up to mean × `total_weight`."""
         loss = self.batch_loss(batch)
+        if batch.idle:
+            return loss * 0
         return loss if self.loss_over == "batch" else loss * batch_weight(self.loss_function, batch.targets)
 
     def require_examples(self, what: str, instead: str = "leave it out here") -> None:
@@ -652,5 +664,5 @@ class Problem(Passes):
 
     def _flat_gradient(self, scalar: Tensor) -> Tensor:
         if not scalar.requires_grad:
-            return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
+            return self.space.flatten([None] * len(self.space.names))
         return self.space.flatten(torch.autograd.grad(scalar, self.space.tensors, allow_unused=True))
