@@ -32,8 +32,8 @@ class Batch:
     """Some examples: ``inputs`` and ``targets`` (trees of tensors, examples first), ``domain`` ``(n,)`` int64.
 
     Where an objective is given ready-made batches, each of these is an example, ``inputs`` are `Ready`, and the
-    targets are how many terms each counts. An ``idle`` batch adds nothing to any sum: it lets a process keep step with
-    others that have one more.
+    targets are how many terms each counts. An ``idle`` batch adds nothing to any sum: it lets a process keep step
+    with others that have one more.
     """
 
     inputs: Any

@@ -26,6 +26,10 @@ class Draws:
         """Standard normal, float64, ``(n,)``, from a generator of the CPU."""
         return torch.randn(self.n, generator=generator, dtype=torch.float64).to(self.device)
 
+    def uniform(self, generator: torch.Generator) -> Tensor:
+        """Uniform on [-1, 1], float64, ``(n,)``, from a generator of the CPU."""
+        return (torch.rand(self.n, generator=generator, dtype=torch.float64) * 2 - 1).to(self.device)
+
     def signs(self, seed: int, index: int) -> Tensor:
         """The ``index``-th vector of random signs of a seed, float64, ``(n,)``."""
         bits = np.random.default_rng([seed, index]).integers(0, 2, self.n, dtype=np.int8)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..autograd.substitutes import plain_checkpoints
+from ..base.errors import UsageError
 from ..data.examples import Examples
 from ..data.loss_values import mean_loss
 from ..data.losses import LossFunction

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ..base.errors import UsageError
 from ..base.names import name_matcher
+from ..numerics.draws import Draws
 from ..numerics.tensors import as_real
 from ..runtime.shared_memory import refuse_shared_memory
-from ..numerics.draws import Draws
 from ..sharding.assembly import pieces_of
 from ..sharding.parts import Part, block
 from ..sharding.space import Spread, SpreadDraws
@@ -27,7 +27,8 @@ class ParameterSpace:
     gradient of a real loss, ∂L/∂Re + i ∂L/∂Im, seen so is the gradient of those real numbers.
 
     Where processes hold pieces of the parameters, vectors are `landscape.sharding.vectors.Sharded` and tensors by
-    parameter `landscape.sharding.parts.Part` s, except `tensors` and what `own` gives, which are this process's pieces, for autograd.
+    parameter `landscape.sharding.parts.Part` s, except `tensors` and what `own` gives: this process's pieces, for
+    autograd.
 
     Attributes:
         names: Names of the parameters.

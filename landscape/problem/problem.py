@@ -33,8 +33,9 @@ from ..runtime.caller_context import computing
 from ..runtime.devices import floating_type, moved, pick_device
 from ..runtime.distributed import is_distributed, rank_and_world_size, require_equal
 from ..runtime.random_state import preserved_random_state
+from ..sharding.assembly import is_sharded, pieces_of, spread_state
+from ..sharding.parts import WholeTensors
 from ..specs.base import check_number
-from ..sharding.assembly import Whole, is_sharded, pieces_of
 from ..weights.weights import stored_tensors, tensors_hash, weights_hash
 from .checks.cautions import misuse
 from .checks.consistency import require_sound
@@ -146,10 +147,7 @@ class Problem(Passes):
             mode=mode,
             fixed_batches=mode == "train" or loss_over == "batch",
         )
-        if own:
-            require_same_outputs(model, network, examples)
-        if isinstance(self.model, WithLoss):
-            self.loss_function = self.model.loss_function  # the copy's, on its device
+        self._take_over(model if own else None, network, examples)
         self.replay_seed = replay_seed
         set_mode(self.model, mode, replay_seed)
         if mode == "eval" and not self.by_objective:  # whose batches are what they are
@@ -185,12 +183,23 @@ class Problem(Passes):
             fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
             require_equal("weights and examples", [self.weights_hash, self.data_hash], fix)
 
+    def _take_over(self, sharded: nn.Module | None, network: nn.Module, examples: Examples) -> None:
+        """Compare what was made of a sharded network with it; take the copy's loss, which is on its device."""
+        if sharded is not None:
+            require_same_outputs(sharded, network, examples)
+        if isinstance(self.model, WithLoss):
+            self.loss_function = self.model.loss_function
+
     def _identify(self, whole: nn.Module, loss: str | LossFunction) -> None:
         """What the network and its loss are, by hashes and by name."""
         made_by: Any = whole.made_by if isinstance(whole, WithLoss) else loss
         self.by_objective = isinstance(whole, WithObjective)
-        pieces = pieces_of(whole)
-        self.weights_hash = tensors_hash(Whole(stored_tensors(whole), pieces)) if pieces else weights_hash(whole)
+        state = spread_state(whole) if pieces_of(whole) else None
+        self.weights_hash = (
+            weights_hash(whole)
+            if state is None
+            else tensors_hash(WholeTensors({k: state[k] for k in stored_tensors(whole)}))
+        )
         self.network_hash = fingerprint(plain_network(whole))
         self.loss_hash = fingerprint(made_by, weights_of=whole)
         self.loss_name = made_by if isinstance(made_by, str) else name_of(made_by)

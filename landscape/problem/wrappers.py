@@ -42,7 +42,7 @@ def _refuse_flattened(model: nn.Module) -> None:
             raise UsageError(
                 "FullyShardedDataParallel keeps stretches of flattened modules in each process",
                 type(model).__name__,
-                "shard the network by torch.distributed.fsdp.fully_shard, or load the full weights into the plain one",
+                "shard it by torch.distributed.fsdp.fully_shard, or load the full weights into the plain network",
             )
 
 

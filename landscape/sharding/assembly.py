@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import UsageError
+from .parts import Part
 from .pieces import Piece, gathered, is_spread, replicated
 
 _PIECES = "_landscape_pieces"
@@ -62,8 +63,8 @@ def assembled(model: nn.Module) -> nn.Module:
         held: Any = parameter
         spread = is_spread(parameter)
         own: Tensor = held.to_local() if spread else parameter
-        where = (held.device_mesh, held.placements) if spread else (mesh, replicated(mesh))
-        pieces[id(parameter)] = Piece(parameter.shape, *where, name=name)
+        shared, placements = (held.device_mesh, held.placements) if spread else (mesh, replicated(mesh))
+        pieces[id(parameter)] = Piece(parameter.shape, shared, placements, name)
         memo[id(parameter)] = nn.Parameter(own.detach().clone().contiguous(), requires_grad=parameter.requires_grad)
     kinds = {id(module): _unwrapped_kind(type(module)) for module in model.modules()}
     shells = {key: kind.__new__(kind) for key, kind in kinds.items()}
@@ -81,8 +82,9 @@ def assembled(model: nn.Module) -> nn.Module:
                 fix = "gather the model in one process"
                 raise UsageError("torch's recurrent layers keep lists of their weights", name, fix)
             shell.__dict__[_PIECES], shell.__dict__[_ASSEMBLY] = kept, assembly
-            shell.__class__ = _assembling(type(shell))
-    root = shells[id(model)]
+            kind: Any = type(shell)
+            shell.__class__ = _assembling(kind)
+    root: nn.Module = shells[id(model)]
     root.register_forward_pre_hook(assembly.enter)
     root.register_forward_hook(assembly.leave, always_call=True)
     for buffer in root.buffers():
@@ -107,21 +109,10 @@ def whole_shape(module: nn.Module, name: str, parameter: Tensor) -> tuple[int, .
     return tuple(parameter.shape) if piece is None else piece.shape
 
 
-class Whole(Mapping[str, Tensor]):
-    """Tensors by name, of which one at a time is made whole, when it is asked for; all processes ask for the same."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], pieces: Mapping[str, Piece]) -> None:
-        self.tensors, self.pieces = tensors, pieces
-
-    def __getitem__(self, name: str) -> Tensor:
-        own = self.tensors[name]
-        return self.pieces[name].whole(own) if name in self.pieces else own
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
+def spread_state(model: nn.Module) -> dict[str, Tensor]:
+    """The ``state_dict`` of an assembled network, its parameters seen as whole ones, over the network's own memory."""
+    pieces = pieces_of(model)
+    return {k: Part(t.detach(), pieces[k]) if k in pieces else t for k, t in model.state_dict().items()}
 
 
 class Assembly:
@@ -189,7 +180,7 @@ def _unpack(saved: Any) -> Tensor:
     if tensor._version != version:  # without hooks autograd looks itself
         raise RuntimeError("a variable needed for gradient computation has been modified by an inplace operation")
     if len(saved) == 2:
-        return tensor
+        return tensor  # type: ignore[no-any-return]
     whole = piece.whole(tensor)
     place = whole.untyped_storage().data_ptr()
     found: Tensor = whole.as_strided(*view)

@@ -1,4 +1,4 @@
-"""One parameter, or a direction's part for it, of which every process holds a block: as all code sees it, it is whole.
+"""One parameter, or a direction's part for it, of which every process holds a block; all code sees it as whole.
 
 A `Part` computes entry by entry where it lies. What is added up over some or all of its dimensions (norms, norms of
 filters) is added up over processes and is a plain tensor, equal everywhere; a plain tensor beside it is cut to its
@@ -9,7 +9,7 @@ alone (torch 2.13).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,9 +36,7 @@ class Part(Tensor):
         """A tensor with ``own`` as this process's block."""
         if tuple(own.shape) != piece.local_shape:
             raise ValueError(f"a block of {tuple(own.shape)} where this process holds {piece.local_shape}")
-        made: Part = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, piece.shape, dtype=own.dtype, device=own.device
-        )
+        made: Part = torch.Tensor._make_wrapper_subclass(cls, piece.shape, dtype=own.dtype, device=own.device)
         made.own, made.piece = own, piece
         return made
 
@@ -57,7 +55,9 @@ class Part(Tensor):
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         rule = _RULES.get(func)
         if rule is None and func.name().startswith("aten::_foreach_"):
             rule = _for_each
@@ -67,6 +67,23 @@ class Part(Tensor):
             what = f"{func.name().removeprefix('aten::')} is not known for parameters that are spread over processes"
             raise UsageError(what, "the sharded model", "gather the model in one process for this")
         return rule(func, args, kwargs or {})
+
+
+class WholeTensors(Mapping[str, Tensor]):
+    """Tensors by name, whole where they are asked for: of those that are spread one at a time, by all processes."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = self.tensors[name]
+        return found.piece.whole(found.own) if isinstance(found, Part) else found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
 
 
 def cut(whole: Tensor, like: Tensor) -> Tensor:

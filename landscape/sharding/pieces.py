@@ -1,8 +1,8 @@
 """Which piece of a parameter this process holds, and how pieces become a whole parameter and gradients pieces.
 
-`gathered` is a function of autograd that can be differentiated as often as one likes: backwards through a gathering is
-a sum over processes of which each keeps its piece, and backwards through that is a gathering again. So products with
-the Hessian are exact through it, which they are not through FSDP's hooks.
+`gathered` is a function of autograd that can be differentiated as often as one likes: backwards through a gathering
+is a sum over processes of which each keeps its piece, and backwards through that is a gathering again. So products
+with the Hessian are exact through it, which they are not through FSDP's hooks.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def gathered(local: Tensor, piece: Piece) -> Tensor:
     Its gradient is the piece of the gradients' sum where processes share examples out, and of their mean where each
     computes over all of them.
     """
-    found: Tensor = _Gather.apply(local, piece, not is_distributed())
+    found: Tensor = _Gather.apply(local, piece, not is_distributed())  # type: ignore[no-untyped-call]
     return found
 
 
@@ -151,7 +151,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return _Reduce.apply(gradients[0], ctx.piece, ctx.mean), None, None
+        return _Reduce.apply(gradients[0], ctx.piece, ctx.mean), None, None  # type: ignore[no-untyped-call]
 
 
 class _Reduce(torch.autograd.Function):
@@ -162,4 +162,4 @@ class _Reduce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return _Gather.apply(gradients[0], ctx.piece, ctx.mean), None, None
+        return _Gather.apply(gradients[0], ctx.piece, ctx.mean), None, None  # type: ignore[no-untyped-call]

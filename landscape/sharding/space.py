@@ -75,6 +75,14 @@ class SpreadDraws(Draws):
 
         return self._kept(stretch)
 
+    def uniform(self, generator: torch.Generator) -> Tensor:
+        """See `Draws`."""
+
+        def stretch(count: int) -> Tensor:
+            return torch.rand(count, generator=generator, dtype=torch.float64) * 2 - 1
+
+        return self._kept(stretch)
+
     def signs(self, seed: int, index: int) -> Tensor:
         """See `Draws`."""
         generator = np.random.default_rng([seed, index])

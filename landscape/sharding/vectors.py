@@ -85,7 +85,9 @@ class Sharded(Tensor):
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         rule = _RULES.get(func)
         if rule is None and torch.Tag.pointwise in func.tags:
             rule = _entrywise
