@@ -1,4 +1,4 @@
-"""A plain network made of a sharded one: it keeps this process's pieces, and makes each weight whole where it is used.
+"""A plain network made of a sharded one: it keeps this process's pieces and makes weights whole where they are used.
 
 What ``fully_shard`` and ``parallelize_module`` put around a network (classes, hooks) is left behind, since nothing
 goes through it twice. The network that is left computes on whole weights, each gathered from all processes when a
@@ -110,7 +110,7 @@ def whole_shape(module: nn.Module, name: str, parameter: Tensor) -> tuple[int, .
 
 
 def spread_state(model: nn.Module) -> dict[str, Tensor]:
-    """The ``state_dict`` of an assembled network, its parameters seen as whole ones, over the network's own memory."""
+    """The ``state_dict`` of an assembled network, its parameters seen as whole ones, in the network's own memory."""
     pieces = pieces_of(model)
     return {k: Part(t.detach(), pieces[k]) if k in pieces else t for k, t in model.state_dict().items()}
 

@@ -18,6 +18,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import landscape
+from landscape import optim
 from landscape.problem.problem import Problem
 from landscape.runtime.distributed import no_sharding
 from landscape.sharding import space
@@ -144,6 +145,51 @@ def largest_allocations() -> dict[str, Any]:
     return {**found, "n": problem.n_parameters}
 
 
+def optimizers() -> dict[str, float]:
+    """How far three steps on pieces are from three on the whole network, by name; every process has half a batch."""
+    x, y = DATA[0][:12], DATA[1][:12]
+    domain = torch.arange(12) % 2
+    rank, world = dist.get_rank(), dist.get_world_size()
+    mine = slice(12 // world * rank, 12 // world * (rank + 1))
+    domain = domain.where(torch.arange(12) != 3, 0)  # the processes have unequal shares of the domains
+
+    def gap(make: Callable[[Any], Any], by_domain: bool) -> float:
+        networks = (Net().train(), slice(None)), (sharded().train(), mine)
+        for network, part in networks:
+            optimizer = make(list(network.named_parameters()))
+
+            def closure(network: Any = network, part: slice = part, optimizer: Any = optimizer) -> Any:
+                optimizer.zero_grad()
+                each = nn.functional.cross_entropy(network(x[part]), y[part], reduction="none")
+                if not by_domain:
+                    each.mean().backward()
+                    return each.mean()
+                counts = torch.bincount(domain[part], minlength=2)
+                sums = each.new_zeros(2).index_add(0, domain[part], each)
+                return optim.BatchLoss(each.mean(), sums / counts.clamp_min(1), counts)
+
+            for _ in range(3):
+                optimizer.step(closure)
+        pairs = zip(networks[0][0].parameters(), networks[1][0].parameters(), strict=True)
+        return max(float((p.detach() - q.full_tensor().detach()).abs().max()) for p, q in pairs)
+
+    def sgd(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+    def adam(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=0.01)
+
+    return {
+        "sam": gap(lambda p: optim.SAM(sgd(p), rho=0.1), False),
+        "sam inf": gap(lambda p: optim.SAM(sgd(p), rho=0.01, p="inf"), False),
+        "asam": gap(lambda p: optim.ASAM(sgd(p), rho=0.5), False),
+        "sagm": gap(lambda p: optim.SAGM(adam(p), rho=0.1, alpha=0.01), False),
+        "gsam": gap(lambda p: optim.GSAM(sgd(p), rho=0.1, alpha=0.2), False),
+        "disam": gap(lambda p: optim.DISAM(sgd(p), rho=0.1, lam=0.5), True),
+        "disam sample": gap(lambda p: optim.DISAM(sgd(p), rho=0.1, lam=0.5, variance="sample"), True),
+    }
+
+
 class Counter(TorchDispatchMode):
     """Lengths of the last dimensions of floating tensors that are made, and most bytes that were alive."""
 
@@ -204,7 +250,14 @@ def main() -> None:
     same = all(torch.equal(a, b.to_local()) for a, b in zip(before, model.parameters(), strict=True))
     (FOLDER / f"rank{dist.get_rank()}.json").write_text(
         json.dumps(
-            {"whole": whole, "pieces": found, "untouched": same, "bytes": largest_allocations()}, default=plain
+            {
+                "whole": whole,
+                "pieces": found,
+                "untouched": same,
+                "bytes": largest_allocations(),
+                "optimizers": optimizers(),
+            },
+            default=plain,
         )
     )
     dist.destroy_process_group()
