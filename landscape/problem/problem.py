@@ -131,7 +131,6 @@ class Problem(Passes):
         refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
         network = unwrapped(model)
         whole = joined(network, loss, objective)
-        own = network is not model and is_sharded(model)  # made here of the caller's pieces
         require_usable(whole)
         self._identify(whole, "cross_entropy" if loss is None else loss)
         self.loss_over, self.weight_decay = loss_over, float(weight_decay)
@@ -139,7 +138,7 @@ class Problem(Passes):
         refuse_autocast(where)
         examples = self._examples_of(data)
         super().__init__(
-            moved(faithful_copy(whole, examples, self.loss_function) if copy and not own else whole, where, kind),
+            moved(self._own(whole, network, model, examples) if copy or is_sharded(model) else whole, where, kind),
             examples,
             device=where,
             dtype=kind,
@@ -147,7 +146,8 @@ class Problem(Passes):
             mode=mode,
             fixed_batches=mode == "train" or loss_over == "batch",
         )
-        self._take_over(model if own else None, network, examples)
+        if isinstance(self.model, WithLoss):
+            self.loss_function = self.model.loss_function  # the copy's, on its device
         self.replay_seed = replay_seed
         set_mode(self.model, mode, replay_seed)
         if mode == "eval" and not self.by_objective:  # whose batches are what they are
@@ -183,12 +183,12 @@ class Problem(Passes):
             fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
             require_equal("weights and examples", [self.weights_hash, self.data_hash], fix)
 
-    def _take_over(self, sharded: nn.Module | None, network: nn.Module, examples: Examples) -> None:
-        """Compare what was made of a sharded network with it; take the copy's loss, which is on its device."""
-        if sharded is not None:
-            require_same_outputs(sharded, network, examples)
-        if isinstance(self.model, WithLoss):
-            self.loss_function = self.model.loss_function
+    def _own(self, whole: nn.Module, network: nn.Module, given: nn.Module, examples: Examples) -> nn.Module:
+        """A copy that computes with its own weights; of a sharded network what was made of it, compared with it."""
+        if network is not given and is_sharded(given):
+            require_same_outputs(given, network, examples)
+            return whole
+        return faithful_copy(whole, examples, self.loss_function)
 
     def _identify(self, whole: nn.Module, loss: str | LossFunction) -> None:
         """What the network and its loss are, by hashes and by name."""

@@ -64,7 +64,7 @@ class Sharded(Tensor):
         if shape[along] != layout.local:
             raise ValueError(f"{shape[along]} entries where this process holds {layout.local}")
         shape[along] = layout.size
-        made: Sharded = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=own.dtype, device=own.device)  # type: ignore[attr-defined]
+        made: Sharded = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=own.dtype, device=own.device)
         made.own, made.lay, made.along = own, layout, along
         return made
 

@@ -23,9 +23,10 @@ class ProblemSpec(Spec):
     """
 
     _not_in_key: ClassVar[Mapping[str, str]] = {
-        "batch_size": "a mean over examples is the same however they are divided (where not, it counts)"
+        "batch_size": "a mean over examples is the same however they are divided (where not, it counts)",
+        "shard": "the numbers are those of one process",
     }
-    _later: ClassVar[frozenset[str]] = frozenset({"key", "objective", "weight_decay"})
+    _later: ClassVar[frozenset[str]] = frozenset({"key", "objective", "weight_decay", "shard"})
 
     model: str | None = None
     """Registered name, {torchvision,timm,hf}:NAME, pkg.module:callable or path/to/file.py:callable."""
@@ -65,6 +66,8 @@ class ProblemSpec(Spec):
     """auto, cpu, cuda or cuda:i."""
     dtype: str = "float32"
     """float32 or float64."""
+    shard: Literal["fsdp"] | None = None
+    """fsdp: under torchrun each process holds a piece of every parameter and of every vector."""
     seed: int = 0
     """Seed of the subset, of probes, of partitions and of random directions."""
 
@@ -84,6 +87,8 @@ class ProblemSpec(Spec):
         if self.replay_seed is not None and self.mode != "train":
             raise UsageError("nothing is random in eval mode", "--replay-seed", "add --mode train, or drop it")
         check_device(self.device)
+        if self.shard is not None and self.objective is not None:
+            raise UsageError("an objective calls parts of a network", "--shard --objective", "drop one of the two")
         if self.key is not None and not self.key.strip():
             raise UsageError("it is empty", "--key", "name a network; landscape info FILE lists them")
         key_values(self.model_arg, "model_arg")

@@ -82,6 +82,9 @@ def path(
     a = [t.clone() for t in problem.space.split(problem.weights)]
     weights, statistics = other.load()
     matched: dict[str, Any] | None = None
+    if spec.align and problem.in_pieces:
+        fix = "drop --align, or gather the model in one process"
+        raise UsageError("channels of whole layers are matched", "--align of a sharded model", fix)
     if spec.align:
         weights, statistics, matched = align(problem, weights, statistics)
     b = [w.to(problem.device, problem.dtype) for w in weights]

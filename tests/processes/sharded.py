@@ -62,7 +62,7 @@ def plain(value: Any) -> Any:
 def spectra(problem: Problem) -> Any:
     found = landscape.hessian(problem, top=3, bottom=1, trace=True, trace_rtol=0.3, density=True, tol=1e-7)
     found.save(FOLDER / f"hessian-{'pieces' if problem.in_pieces else 'whole'}.nc")
-    keep = ("loss", "eigenvalues", "residuals", "smallest", "trace", "density", "gradient_norm")
+    keep = ("loss", "eigenvalues", "smallest", "trace", "density", "gradient_norm", "converged")
     few = landscape.hessian(problem, top=1, operator="ggn", tol=1e-6)
     return {k: found[k] for k in keep} | {
         "ggn": few["eigenvalues"],
@@ -112,7 +112,7 @@ def parallel(problem: Problem) -> Any:
     found = landscape.hessian(problem, top=2, trace=True, trace_rtol=0.3, tol=1e-7)
     slices = landscape.surface(problem, dim=1, points=3, direction=("filter",), range=0.5)
     sharp = landscape.sharpness(problem, measure=("m-sharpness",), m=(11,))
-    keep = ("loss", "eigenvalues", "trace", "weights_hash", "gradient_norm", "orthogonality")
+    keep = ("loss", "eigenvalues", "trace", "weights_hash", "gradient_norm", "converged")
     return {k: found[k] for k in keep} | {
         "slice": slices.data["loss"].values.tolist(),
         "filters": slices["filter_norm_error"],
@@ -248,7 +248,7 @@ def main() -> None:
             whole["tensor parallel"] = parallel(whole_tp)
         found["tensor parallel"] = parallel(pieces_tp)
     same = all(torch.equal(a, b.to_local()) for a, b in zip(before, model.parameters(), strict=True))
-    (FOLDER / f"rank{dist.get_rank()}.json").write_text(
+    (FOLDER / f"{dist.get_rank()}.json").write_text(
         json.dumps(
             {
                 "whole": whole,
