@@ -357,9 +357,9 @@ def _qr(func: Any, args: Any, kwargs: Any) -> Any:
     for j in range(k):
         rest = columns[j].clone()
         for _ in range(2):
-            inside = q[:j] @ rest if j else r.new_zeros(0)
             if j:
-                rest = rest - inside @ q[:j]
+                inside = q[:j].mv(rest)
+                rest = rest - q[:j].t().mv(inside)
                 r[:j, j] += inside
         size = torch.linalg.vector_norm(rest)
         r[j, j] = size

@@ -73,7 +73,8 @@ class ProblemSpec(Spec):
 
     def not_in_key(self) -> frozenset[str]:
         """As for every spec; but the batches count where the loss depends on them."""
-        return frozenset() if self.mode == "train" or self.loss_over == "batch" else super().not_in_key()
+        free = super().not_in_key()
+        return free - {"batch_size"} if self.mode == "train" or self.loss_over == "batch" else free
 
     def __post_init__(self) -> None:
         check_choice("dtype", self.dtype, DTYPES)
