@@ -186,6 +186,7 @@ def optimizers() -> dict[str, float]:
         "sagm": gap(lambda p: optim.SAGM(adam(p), rho=0.1, alpha=0.01), False),
         "gsam": gap(lambda p: optim.GSAM(sgd(p), rho=0.1, alpha=0.2), False),
         "disam": gap(lambda p: optim.DISAM(sgd(p), rho=0.1, lam=0.5), True),
+        "vrex": gap(lambda p: optim.VREx(sgd(p), lam=0.5), True),
         "disam sample": gap(lambda p: optim.DISAM(sgd(p), rho=0.1, lam=0.5, variance="sample"), True),
     }
 
