@@ -13,7 +13,18 @@ ROOT = Path(__file__).resolve().parent.parent
 # A room imports only from itself and from rooms before it. CONTRIBUTING.md says what each is for.
 ROOMS = (
     *("_deprecated", "base", "storage", "registry", "specs", "runtime", "numerics", "data", "weights", "autograd"),
-    *("problem", "results", "models", "optim", "curvature", "measures", "surfaces", "domainwise", "training"),
+    *(
+        "sharding",
+        "problem",
+        "results",
+        "models",
+        "optim",
+        "curvature",
+        "measures",
+        "surfaces",
+        "domainwise",
+        "training",
+    ),
     *("analyses", "study", "figures", "report", "integrations", "testing", "api"),
 )
 WITHOUT_TORCH = ("_deprecated", "base", "storage", "registry", "specs", "figures", "report")

@@ -133,7 +133,7 @@ def is_stored(path: Path, kind: str, found: Mapping[str, object]) -> bool:
 
 def _keep(result: Result, path: Path) -> None:
     """Store a result; of several processes, which all have it, the first one writes and the others wait."""
-    if is_main_process():
+    if is_main_process() or result.spread:
         result.save(path)
     barrier()
     result.path = path

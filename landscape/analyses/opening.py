@@ -30,6 +30,7 @@ from ..results.provenance import origins
 from ..results.run import Run
 from ..results.target import Target
 from ..runtime.random_state import preserved_random_state, seed_everything
+from ..sharding.wrap import fully_sharded
 from ..specs import ProblemSpec, key_values
 from ..weights.checkpoint import Weights, read_weights
 from ..weights.load_state_dict import load_into
@@ -129,6 +130,8 @@ def opened(
         assert made is not None
         model, plugin = made.model, made.plugin
         require_repeatable(model, made.build, made.kept, examples, plugin.name)
+        if spec.shard:
+            model = fully_sharded(model, spec.device)
         problem = Problem(
             model,
             examples,

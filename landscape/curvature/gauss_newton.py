@@ -67,7 +67,8 @@ def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], App
             along = [parts[i] for i in live]
             pushed = torch.autograd.grad(ends, u, along, retain_graph=True, allow_unused=True)
             tangents = [torch.zeros_like(o) if t is None else t for o, t in zip(real, pushed, strict=True)]
-            found = torch.autograd.grad(real, space.tensors, b(tangents), retain_graph=again, allow_unused=True)
+            back = [t * 0 for t in tangents] if batch.idle else b(tangents)
+            found = torch.autograd.grad(real, space.tensors, back, retain_graph=again, allow_unused=True)
             return space.flatten(found)
 
         return apply

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.errors import UsageError, argument
 from ..base.progress import report
 from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
 from ..runtime.distributed import all_reduce_min
 from ..runtime.memory import free_memory
 from ..runtime.random_state import preserved_random_state, seed_everything
+from ..sharding.vectors import own_part
 from ..specs import HessianSpec
 from .estimators.density import Density, density, run_of
 from .estimators.estimates import Estimate
@@ -79,7 +81,8 @@ def analyze_spectrum(
     gradient_norm = float(torch.linalg.vector_norm(gradient.double()))
     require_equal_passes(evaluation.loss, float(loss), problem)
     device, limit, images = _basis_plan(problem, spec)
-    probes = Probes(operator, problem.n_parameters, seed, device)
+    draws = problem.space.draws(device)
+    probes = Probes(operator, problem.n_parameters, seed, device, draws)
     symmetry = difference = compared = None
     if check:
         compared = derivatives(problem, product=spec.operator == "hessian")
@@ -101,11 +104,12 @@ def analyze_spectrum(
         start=start,
         start_image=probes.product(0, keep=True) if check and start is None else None,
         least_steps=DENSITY_STEPS if spec.density else 0,
+        draws=draws,
     )
     report("eigenvalues", spectrum.krylov_products, spectrum.krylov_products)
     first = 0 if start is not None else 1  # probe that the eigenvalue run knows nothing of
     curve = _density(probes, spectrum, first) if spec.density else None
-    sampled, trace = _trace(operator, probes, spectrum, spec, seed, first)
+    sampled, trace = _trace(problem, operator, probes, spectrum, spec, seed, first)
     record = {
         "n": problem.n_examples,
         "n_parameters": problem.n_parameters,
@@ -139,7 +143,8 @@ def _basis_plan(problem: Problem, spec: HessianSpec) -> tuple[torch.device, int,
 
     def rows(device: torch.device) -> int:
         budget = free_memory(device) / 4 if spec.memory is None else spec.memory * 2**30 / 2
-        return all_reduce_min(int(budget // (8 * problem.n_parameters)))  # every process restarts where the others do
+        entries = own_part(problem.weights).numel()
+        return all_reduce_min(int(budget // (8 * max(1, entries))))  # every process restarts where the others do
 
     device, host = problem.device, torch.device("cpu")
     if device != host and rows(device) < min(enough, rows(host)):
@@ -157,7 +162,13 @@ def _density(probes: Probes, spectrum: Spectrum, first: int) -> Density:
 
 
 def _trace(
-    operator: Operator, probes: Probes, spectrum: Spectrum, spec: HessianSpec, seed: int, first: int
+    problem: Problem,
+    operator: Operator,
+    probes: Probes,
+    spectrum: Spectrum,
+    spec: HessianSpec,
+    seed: int,
+    first: int,
 ) -> tuple[Sampled | None, Estimate | None]:
     """The trace (and what comes with it), from probes that the Krylov space does not depend on."""
     if not (spec.trace or spec.diagonal):
@@ -176,6 +187,9 @@ def _trace(
     if spec.trace_method == "hutchinson":
         return sampled, sampled.trace if sampled else None
     method = TRACE_METHODS[spec.trace_method]
+    if problem.in_pieces:
+        fix = "use `trace_method='hutchinson'`"
+        raise UsageError("it decomposes matrices of whole vectors", argument("trace_method", spec.trace_method), fix)
     found = method(operator, probes.n, rtol=spec.trace_rtol, seed=seed + 1, max_products=budget, device=probes.device)
     return sampled, found
 

@@ -32,12 +32,14 @@ class Batch:
     """Some examples: ``inputs`` and ``targets`` (trees of tensors, examples first), ``domain`` ``(n,)`` int64.
 
     Where an objective is given ready-made batches, each of these is an example, ``inputs`` are `Ready`, and the
-    targets are how many terms each counts.
+    targets are how many terms each counts. An ``idle`` batch adds nothing to any sum: it lets a process keep step
+    with others that have one more.
     """
 
     inputs: Any
     targets: Any
     domain: Tensor
+    idle: bool = False
 
     def __len__(self) -> int:
         return len(self.domain)

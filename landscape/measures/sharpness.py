@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.errors import NumericalError
+from ..base.errors import NumericalError, UsageError, argument
 from ..numerics.intervals import mean_and_stderr
 from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
@@ -36,6 +36,10 @@ _WITHOUT_GRADIENTS = {
     "margin",
     "parameter-count",
 }
+
+
+# Of a network of which every process holds pieces: compared with one process (tests/processes/sharded.py).
+_IN_PIECES = {"m-sharpness", "asam-sharpness", "average-case", "average-case-adaptive", "gradient-norm"}
 
 
 @computing()
@@ -74,6 +78,7 @@ def sharpness(
     """
     require_problem(problem, "sharpness")
     spec = spec or SharpnessSpec.from_options(**options)
+    _refuse_in_pieces(problem, spec)
     started = time.perf_counter()
     evaluation = problem.require_finite()
     plain, compared = problem, None
@@ -104,6 +109,23 @@ def sharpness(
         "seconds": round(time.perf_counter() - started, 3),
     }
     return Result("sharpness", dataset(measures, domains), record)
+
+
+def _refuse_in_pieces(problem: Problem, spec: SharpnessSpec) -> None:
+    """Refuse what looks at single weights, of which a process of a sharded network holds a piece.
+
+    Raises:
+        UsageError: Naming it.
+    """
+    if not problem.in_pieces:
+        return
+    where = "a sharded model"
+    if apart := [name for name in spec.measure if name not in _IN_PIECES]:
+        fix = f"there is: {', '.join(sorted(_IN_PIECES))}; or gather the model in one process"
+        raise UsageError(f"{', '.join(apart)} looks at whole weights", where, fix)
+    for wish in ("control", "normalize_logits"):
+        if getattr(spec, wish):
+            raise UsageError(f"{argument(wish)} changes whole weights or outputs", where, "drop it")
 
 
 def measure(problem: Problem, spec: SharpnessSpec, seed: int) -> list[dict[str, Any]]:

@@ -35,7 +35,13 @@ def global_norm(tensors: Iterable[Tensor]) -> Tensor:
     wide = [_wide(t) for t in tensors]
     device = wide[0].device
     norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device) for n in torch._foreach_norm(wide)]))
-    return norm
+    return everywhere(norm)
+
+
+def everywhere(number: Tensor) -> Tensor:
+    """A number of shape ``()`` as a plain tensor; ``float`` of a DTensor is that of one process's part alone."""
+    found: Tensor = number.full_tensor() if hasattr(number, "full_tensor") else number
+    return found
 
 
 def ascent_steps(
@@ -86,6 +92,8 @@ def _real_steps(
         for i, g in enumerate(gradient):
             yield scaled(i, g.sign() * rho[i])
     else:
+        if any(hasattr(g, "full_tensor") for g in gradient):
+            raise UsageError("the largest entry of a sharded gradient is in one process", "p = 1", 'use "2" or "inf"')
         sizes = (scaled(i, g).abs().max() if g.numel() else g.new_zeros(()) for i, g in enumerate(gradient))
         largest = torch.stack([size.to(gradient[0].device) for size in sizes])
         where = int(largest.argmax())
@@ -120,7 +128,7 @@ def norm_one_by_one(tensors: Iterable[Tensor]) -> Tensor:
     """`global_norm` of tensors that are made one at a time, to save memory."""
     norms = [torch.linalg.vector_norm(_wide(t)) for t in tensors]
     norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
-    return norm
+    return everywhere(norm)
 
 
 def _wide(t: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from .core.engine import ERM
+from .core.over_shards import over_shards
 from .core.shared_options import require_finite, require_one_of
 from .gsam import GSAM
 from .sagm import SAGM
@@ -67,9 +68,10 @@ class DomainClimb(ERM):
                 "closure",
                 "return BatchLoss(mean, domains, counts)",
             )
+        losses, counts, here = over_shards(self.parameters(), losses, counts)
         beta = climb_weights(losses, counts, self.lam, self.variance)
         self.climb_weights = beta if counts is not None else None
-        return beta - climb_weights(losses, counts, 0.0)
+        return (beta - climb_weights(losses, counts, 0.0)) * here
 
 
 class DISAM(DomainClimb, SAM):

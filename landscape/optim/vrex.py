@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .core.engine import ERM
+from .core.over_shards import over_shards
 from .core.shared_options import SharedOptions, require_finite
 from .disam import climb_weights
 
@@ -52,4 +53,5 @@ class VREx(ERM):
         """Minus what DISAM adds in its climb: domains that have converged less weigh more, shape ``(M,)``."""
         if self.lam == 0 or len(losses) < 2:
             return None
-        return climb_weights(losses, counts, -self.lam) - climb_weights(losses, counts, 0.0)
+        losses, counts, here = over_shards(self.parameters(), losses, counts)
+        return (climb_weights(losses, counts, -self.lam) - climb_weights(losses, counts, 0.0)) * here

@@ -38,6 +38,7 @@ from .._deprecated import former
 from ..base.code_files import is_library, sources, version
 from ..base.files import parts_hash
 from ..numerics.layouts import is_plain, plain_parts
+from ..sharding.assembly import OWN_ATTRIBUTES, is_own_hook, plain_kind, whole_shape
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, PurePath, range)
@@ -49,7 +50,7 @@ _SKIPPED = frozenset(
     | {f"_forward_{k}" for k in ("hooks_with_kwargs", "hooks_always_called", "pre_hooks_with_kwargs")}
     | {f"_{k}_hooks" for k in ("state_dict", "state_dict_pre", "load_state_dict_pre", "load_state_dict_post")}
     | {"_load_state_dict_post_hooks", "_load_state_dict_pre_hooks", "_state_dict_pre_hooks"}
-    | {"_is_full_backward_hook", "_is_hf_initialized"}
+    | {"_is_full_backward_hook", "_is_hf_initialized", *OWN_ATTRIBUTES}
 )
 _CALLS = (types.FunctionType, types.MethodType, functools.partial)
 _DEPTH = 40
@@ -164,15 +165,16 @@ class _Reader:
 
     def _module(self, module: nn.Module) -> bytes:
         """Class, parameters' shapes, buffers, hooks, attributes, and the modules inside."""
-        parts: list[Any] = [self._class(type(module)), _said(module)]
+        parts: list[Any] = [self._class(plain_kind(type(module))), _said(module)]
         for name, parameter in _own(module._parameters):
-            said = None if parameter is None else (tuple(parameter.shape), parameter.requires_grad)
+            said = None if parameter is None else (whole_shape(module, name, parameter), parameter.requires_grad)
             parts += [f"{name} {said}", self.digest(parameter)]
         for name, buffer in _own(module._buffers):
             parts += [name, "" if id(buffer) in self._hashed else self.digest(buffer)]
         if isinstance(module, torch.jit.ScriptModule):
             parts += self._scripted(module)
-        parts += [self.digest(list(getattr(module, name).values())) for name in _HOOKS]
+        hooks = ([h for h in getattr(module, name).values() if not is_own_hook(h)] for name in _HOOKS)
+        parts += [self.digest(some) for some in hooks]
         for name, value in _own(vars(module)):
             if name not in _SKIPPED and not _is_made_of_weights(module, name):
                 parts += [name, self.digest(value)]

@@ -9,8 +9,12 @@ from torch import Tensor, nn
 
 from ..base.errors import UsageError
 from ..base.names import name_matcher
+from ..numerics.draws import Draws
 from ..numerics.tensors import as_real
 from ..runtime.shared_memory import refuse_shared_memory
+from ..sharding.assembly import pieces_of
+from ..sharding.parts import Part, block
+from ..sharding.space import Spread, SpreadDraws
 
 
 class ParameterSpace:
@@ -22,6 +26,10 @@ class ParameterSpace:
     `split` and in everything that is stored, as ``torch.view_as_real`` shows it, with a last dimension of 2. Torch's
     gradient of a real loss, ∂L/∂Re + i ∂L/∂Im, seen so is the gradient of those real numbers.
 
+    Where processes hold pieces of the parameters, vectors are `landscape.sharding.vectors.Sharded` and tensors by
+    parameter `landscape.sharding.parts.Part` s, except `tensors` and what `own` gives: this process's pieces, for
+    autograd.
+
     Attributes:
         names: Names of the parameters.
         tensors: The parameters themselves, for autograd; complex ones are complex here.
@@ -29,6 +37,7 @@ class ParameterSpace:
         sizes: How many real numbers each has.
         dimensions: Of the parameters themselves: a complex bias has one, though its real part has two.
         size: Length of the vector.
+        spread: How it is spread over processes; None where each holds all of it.
 
     Args:
         model: The network.
@@ -57,18 +66,29 @@ class ParameterSpace:
             )
         self.names = tuple(chosen)
         self.tensors = tuple(chosen.values())
+        pieces = pieces_of(model)
+        if pieces and (apart := [n for n in chosen if n not in pieces]):
+            fix = "give a loss without parameters, or choose `params=` of the network"
+            raise UsageError("a parameter beside a sharded model", apart[0], fix)
+        self.spread = Spread(self.names, [pieces[n] for n in self.names]) if pieces else None
         self.dimensions = tuple(p.ndim for p in self.tensors)
-        self.shapes = tuple(tuple(p.shape) for p in self.views)
+        self.shapes = tuple(tuple(p.shape) for p in self.views)  # of pieces those of the whole parameters
         self.sizes = tuple(p.numel() for p in self.views)
         self.size = sum(self.sizes)
 
     @property
     def views(self) -> list[Tensor]:
         """The parameters as real tensors to be read and written in place; a real one is itself."""
+        if self.spread is not None:
+            return self.whole_from_own([p.detach() for p in self.tensors])
         return [torch.view_as_real(p.detach()) if p.is_complex() else p for p in self.tensors]
 
     def flatten(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """One vector ``(n,)`` from one tensor per parameter, complex or its real part; None stands for zeros."""
+        if self.spread is not None:
+            own = [None if t is None else block(t) for t in tensors]
+            pairs = zip(own, self.tensors, strict=True)
+            return self.spread.flatten([(torch.zeros_like(v) if t is None else t).detach() for t, v in pairs])
         return torch.cat(
             [
                 v.new_zeros(v.numel()) if t is None else as_real(t.detach()).reshape(-1)
@@ -78,6 +98,8 @@ class ParameterSpace:
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Views of a vector ``(n,)`` in the shapes of the parameters' real parts."""
+        if self.spread is not None:
+            return self.whole_from_own(self.spread.split(vector))
         return [v.view(s) for v, s in zip(vector.split(self.sizes), self.shapes, strict=True)]
 
     def own(self, vector: Tensor) -> list[Tensor]:
@@ -87,6 +109,8 @@ class ParameterSpace:
         not promise: where one does not, also in a row of several vectors, parts that can be pairs are copies.
         Differentiable, also by ``torch.func``.
         """
+        if self.spread is not None:
+            return self.spread.split(vector)
         parts: list[Tensor] = []
         start = vector.storage_offset()
         for part, parameter in zip(self.split(vector), self.tensors, strict=True):
@@ -110,4 +134,19 @@ class ParameterSpace:
     @torch.no_grad()
     def write(self, vector: Tensor) -> None:
         """Copy a vector ``(n,)`` into the parameters, into their own storage."""
-        torch._foreach_copy_(self.views, self.split(vector))
+        torch._foreach_copy_(self.own_views, self.own(vector) if self.spread is not None else self.split(vector))
+
+    @property
+    def own_views(self) -> list[Tensor]:
+        """As `views`; of pieces the pieces themselves."""
+        return [p.detach() for p in self.tensors] if self.spread is not None else self.views
+
+    def whole_from_own(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors by parameter, seen as whole ones where processes hold pieces of them."""
+        if self.spread is None:
+            return list(parts)
+        return [Part(part, piece) for piece, part in zip(self.spread.pieces, parts, strict=True)]
+
+    def draws(self, device: torch.device | str = "cpu") -> Draws:
+        """Random vectors ``(n,)``; the same numbers however many processes there are."""
+        return Draws(self.size, device) if self.spread is None else SpreadDraws(self.spread, device)

@@ -6,6 +6,7 @@ import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,8 +18,10 @@ from ..autograd.substitutes import plain_checkpoints
 from ..base.errors import ResourceError, UsageError, is_out_of_memory
 from ..data.examples import Batch, Examples
 from ..runtime.caller_context import computing
-from ..runtime.distributed import all_gather_rows, all_reduce_parts, shard
+from ..runtime.distributed import all_gather_rows, all_reduce_min, all_reduce_parts, is_distributed, shard
 from ..runtime.precision import full_precision
+from ..sharding.assembly import pieces_of
+from ..sharding.vectors import Sharded
 from .forward import forward
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class Passes:
     ) -> None:
         self.model, self.examples, self.device, self.dtype = model, examples, device, dtype
         self.batch_size, self.mode, self.fixed_batches = batch_size, mode, fixed_batches
+        self.in_pieces = bool(pieces_of(model))
         self._batches: tuple[slice, list[Batch]] | None = None  # of which stretch, and these
 
     @property
@@ -78,7 +82,14 @@ class Passes:
         return False
 
     def summed(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Sums over the examples from each process's sums over its `stretch`; no parts where that is empty."""
+        """Sums over the examples from each process's sums over its `stretch`; no parts where that is empty.
+
+        What is spread over processes is such a sum already.
+        """
+        if self.in_pieces:
+            plain = [p for p in parts if not isinstance(p, Sharded)]
+            found = iter(all_reduce_parts(plain, -(-self.n_examples // self._unit), self.device))
+            return [p if isinstance(p, Sharded) else next(found) for p in parts]
         return all_reduce_parts(parts, -(-self.n_examples // self._unit), self.device)
 
     def batches(self) -> Iterator[Batch]:
@@ -131,6 +142,8 @@ class Passes:
             total: list[T] = []
             for batch in self.micro_batches():
                 parts = contribution(batch)
+                if batch.idle:  # of what it gives only what the others gave counts
+                    parts = [p if isinstance(p, Sharded) else _nothing(p) for p in parts]
                 total = list(parts) if not total else [operator.add(t, p) for t, p in zip(total, parts, strict=True)]
             return total
 
@@ -153,6 +166,10 @@ class Passes:
         """
         if not is_out_of_memory(error):
             raise error
+        if self.in_pieces:
+            what = f"out of memory with micro-batches of {self.batch_size}"
+            fix = "processes that hold pieces of one model keep step: give all of them a smaller `batch_size=`"
+            raise ResourceError(what, str(self.device), fix) from error
         if self.fixed_batches:
             raise ResourceError(
                 f"out of memory with micro-batches of {self.batch_size}",
@@ -170,8 +187,16 @@ class Passes:
         log.warning("out of memory: micro-batches of %d from here on, same result", self.batch_size)
 
     def micro_batches(self) -> Iterator[Batch]:
-        """This process's examples in order, on the device, `batch_size` at a time; kept there if they fit."""
+        """This process's examples in order, on the device, `batch_size` at a time; kept there if they fit.
+
+        Processes that hold pieces of one network make as many passes as each other: idle ones where one has less.
+        """
         yield from self._moved(self.stretch)
+        if self.in_pieces and is_distributed():
+            own = -(-(self.stretch.stop - self.stretch.start) // self.batch_size)
+            for _ in range(-all_reduce_min(-own) - own):
+                first = self.head(1 if self.mode == "eval" else 2)
+                yield replace(first, idle=True)
 
     def _moved(self, part: slice) -> Iterator[Batch]:
         if self._batches is not None and self._batches[0] == part:
@@ -188,6 +213,11 @@ class Passes:
                 kept = []
         if size <= _CACHE_BYTES:
             self._batches = part, kept
+
+
+def _nothing(part: Any) -> Any:
+    """What adds nothing to a part."""
+    return [] if isinstance(part, list) else torch.zeros_like(part)
 
 
 def out_of_memory_at_last(passes: Passes) -> tuple[str, str]:

@@ -36,12 +36,14 @@ from ..runtime.devices import floating_type, moved, pick_device
 from ..runtime.distributed import is_distributed, rank_and_world_size, require_equal
 from ..runtime.memory import free_memory
 from ..runtime.random_state import preserved_random_state
+from ..sharding.assembly import is_sharded, pieces_of, spread_state
+from ..sharding.parts import WholeTensors
 from ..specs.base import check_number
-from ..weights.weights import weights_hash
+from ..weights.weights import stored_tensors, tensors_hash, weights_hash
 from .checks.cautions import misuse
 from .checks.consistency import require_sound
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
-from .faithful import faithful_copy
+from .faithful import faithful_copy, require_same_outputs
 from .fingerprint import fingerprint
 from .joining import counts_of, joined, ready_made, refuse_beside_objective, require_usable, trainable_names
 from .modes import require_fixed, set_mode
@@ -138,7 +140,8 @@ class Problem(PerExample):
         check_number("logit_chunk", logit_chunk, least=1)
         self.logit_chunk = logit_chunk
         refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
-        whole = joined(unwrapped(model), loss, objective)
+        network = unwrapped(model)
+        whole = joined(network, loss, objective)
         require_usable(whole)
         self._identify(whole, "cross_entropy" if loss is None else loss)
         self.loss_over, self.weight_decay = loss_over, float(weight_decay)
@@ -146,7 +149,7 @@ class Problem(PerExample):
         refuse_autocast(where)
         examples = self._examples_of(data)
         super().__init__(
-            moved(faithful_copy(whole, examples, self.loss_function) if copy else whole, where, kind),
+            moved(self._own(whole, network, model, examples) if copy or is_sharded(model) else whole, where, kind),
             examples,
             device=where,
             dtype=kind,
@@ -191,11 +194,23 @@ class Problem(PerExample):
             fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
             require_equal("weights and examples", [self.weights_hash, self.data_hash], fix)
 
+    def _own(self, whole: nn.Module, network: nn.Module, given: nn.Module, examples: Examples) -> nn.Module:
+        """A copy that computes with its own weights; of a sharded network what was made of it, compared with it."""
+        if network is not given and is_sharded(given):
+            require_same_outputs(given, network, examples)
+            return whole
+        return faithful_copy(whole, examples, self.loss_function)
+
     def _identify(self, whole: nn.Module, loss: str | LossFunction) -> None:
         """What the network and its loss are, by hashes and by name."""
         made_by = whole.made_by if isinstance(whole, WithLoss) else loss
         self.by_objective = isinstance(whole, WithObjective)
-        self.weights_hash = weights_hash(whole)
+        state = spread_state(whole) if pieces_of(whole) else None
+        self.weights_hash = (
+            weights_hash(whole)
+            if state is None
+            else tensors_hash(WholeTensors({k: state[k] for k in stored_tensors(whole)}))
+        )
         self.network_hash = fingerprint(plain_network(whole))
         self.loss_hash = fingerprint(made_by, weights_of=whole)
         self.loss_name = made_by if isinstance(made_by, str) else name_of(made_by)
@@ -275,6 +290,10 @@ class Problem(PerExample):
     def penalty_at(self, moved: Mapping[str, Tensor]) -> Tensor:
         """The same with some parameters, by name, at other values."""
         own = [moved.get(k, p) for k, p in self.model.named_parameters() if k in self.decayed]
+        if self.in_pieces:
+            raise UsageError(
+                "a penalty on weights is not known for a sharded model", "`weight_decay=`", "leave it out"
+            )
         squares = [as_real(p).double().square().sum() for p in own]
         return self.weight_decay / 2 * torch.stack(squares).sum()
 
@@ -532,6 +551,8 @@ class Problem(PerExample):
     def batch_sum(self, batch: Batch) -> Tensor:
         """Weighted sum of a batch's losses, shape ``()``, with its graph; all add up to mean × `total_weight`."""
         loss = self.batch_loss(batch)
+        if batch.idle:
+            return loss * 0
         return loss if self.loss_over == "batch" else loss * batch_weight(self.loss_function, batch.targets)
 
     @computing()
@@ -619,5 +640,5 @@ class Problem(PerExample):
 
     def _flat_gradient(self, scalar: Tensor) -> Tensor:
         if not scalar.requires_grad:
-            return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
+            return self.space.flatten([None] * len(self.space.names))
         return self.space.flatten(torch.autograd.grad(scalar, self.space.tensors, allow_unused=True))

@@ -20,6 +20,7 @@ from ..base.errors import NumericalError, is_out_of_memory
 from ..numerics.layouts import plain_parts
 from ..runtime.memory import free_memory
 from ..runtime.precision import full_precision
+from ..sharding.assembly import regathering
 from .checks.substitutions import require_equal_forms
 from .passes import refuse_autocast
 
@@ -60,7 +61,7 @@ def hessian_of_batch(problem: Problem, batch: Batch, first_example: int) -> Appl
 
 def zero(problem: Problem) -> Apply:
     """The product of a batch that contributes nothing."""
-    nothing = torch.zeros(problem.n_parameters, dtype=problem.dtype, device=problem.device)
+    nothing = problem.space.flatten([None] * len(problem.space.names))
     return lambda parts, again: nothing
 
 
@@ -85,6 +86,8 @@ class Products:
     def __init__(self, problem: Problem, build: Build = hessian_of_batch, *, memory: int | None = None) -> None:
         self.problem, self.build = problem, build
         self.budget = free_memory(problem.device) * _SHARE if memory is None else memory
+        if problem.in_pieces:  # a kept graph would hold whole weights, and processes would keep different ones
+            self.budget = 0
         self.graph_bytes = 0
         self.kept_share = 0.0
         self._kept: dict[int, _Kept] = {}
@@ -140,6 +143,12 @@ class Products:
         }
 
     def _sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        if self.problem.in_pieces:
+            with regathering():
+                return self._summed(parts)
+        return self._summed(parts)
+
+    def _summed(self, parts: Sequence[Tensor]) -> list[Tensor]:
         total: Tensor | None = None
         start, batches = self.problem.stretch.start, 0
         for index, batch in enumerate(self.problem.micro_batches()):

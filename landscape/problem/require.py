@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from torch import nn
 
 from ..base.errors import UsageError
+from ..runtime.distributed import no_sharding
 from .problem import Problem
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def rows_shared_out(analysis: Callable[P, T]) -> Callable[P, T]:
+    """An analysis of a problem whose processes share work out whole and not the sums over examples.
+
+    Of a sharded network no process can make a pass alone: all share the examples of each.
+    """
+
+    @wraps(analysis)
+    def shared(*args: P.args, **kwargs: P.kwargs) -> T:
+        problem = args[0] if args else kwargs.get("problem")
+        with nullcontext() if getattr(problem, "in_pieces", False) else no_sharding():
+            return analysis(*args, **kwargs)
+
+    return shared
 
 
 def require_problem(given: object, verb: str) -> None:

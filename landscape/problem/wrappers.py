@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from ..base.errors import UsageError
+from ..runtime.distributed import rank_and_world_size
+from ..sharding.assembly import assembled, is_sharded
+from ..sharding.pieces import is_spread
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -12,32 +15,45 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
     Through such a wrapper a curvature product is silently that of the local shard, or fails.
 
+    Of one whose parameters are DTensors (``fully_shard``, tensor parallelism) a plain network over copies of this
+    process's pieces (`landscape.sharding.assembly`).
+
     Raises:
-        UsageError: If parameters are spread over processes (FSDP, tensor parallelism).
+        UsageError: If the processes that hold the pieces do not compute together, or the older
+            ``FullyShardedDataParallel`` holds them.
     """
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             inner = model.module
         if not isinstance(inner, nn.Module):
-            _refuse_spread(model)
+            _refuse_flattened(model)
+            if is_sharded(model):
+                _require_together(model)
+                return assembled(model)
             return model
         model = inner
 
 
-def _refuse_spread(model: nn.Module) -> None:
-    """Refuse parameters of which each process holds a piece: their gradients cannot be differentiated again.
+def _refuse_flattened(model: nn.Module) -> None:
+    """Refuse the older wrapper, whose parameters are stretches of flattened modules."""
+    for part in model.modules():
+        if any(k.__name__ == "FullyShardedDataParallel" for k in type(part).__mro__):
+            raise UsageError(
+                "FullyShardedDataParallel keeps stretches of flattened modules in each process",
+                type(model).__name__,
+                "shard it by torch.distributed.fsdp.fully_shard, or load the full weights into the plain network",
+            )
 
-    Through FSDP a second derivative fails deep inside torch (``setStorage``), or its gradients have none.
-    """
-    for part in (*model.modules(), *model.parameters()):
-        for kind in type(part).__mro__:
-            sharded = kind.__module__.startswith(("torch.distributed.fsdp", "torch.distributed._composable"))
-            if sharded or kind.__name__ == "DTensor":
-                name = "FSDP (FullyShardedDataParallel, fully_shard)" if sharded else "DTensor (tensor parallelism)"
-                raise UsageError(
-                    f"{name} keeps a piece of every parameter in each process, and there is no second derivative "
-                    "through it",
-                    type(model).__name__,
-                    "load the full weights into the plain network; under torchrun the examples are shared instead",
-                )
+
+def _require_together(model: nn.Module) -> None:
+    """Refuse pieces that are held by other processes than those that compute together."""
+    meshes = {p.device_mesh for p in model.parameters() if is_spread(p)}  # type: ignore[attr-defined]
+    world = rank_and_world_size()[1]
+    if any(mesh.size() != world for mesh in meshes):
+        holders = max(mesh.size() for mesh in meshes)
+        raise UsageError(
+            f"{holders} process(es) hold the pieces of its parameters, and {world} compute(s) here",
+            type(model).__name__,
+            "let all of them run the analysis inside `with landscape.processes():`",
+        )

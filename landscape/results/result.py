@@ -159,17 +159,39 @@ class Result:
         figure: Figure = PLOT.load()(self, kind, venue=venue, columns=columns)
         return figure
 
+    @staticmethod
+    def _is_main() -> bool:
+        from ..runtime.distributed import is_main_process
+
+        return is_main_process()
+
+    @property
+    def spread(self) -> bool:
+        """Whether its vectors are spread over processes, all of which have to save it."""
+        return any(type(v).__name__ == "Part" for v in self.vectors.values())  # torch is not imported to read results
+
     def save(self, path: Path | str) -> Path:
-        """Write to a netCDF file with a checksum, atomically; before, `vectors` to a safetensors file beside it."""
+        """Write to a netCDF file with a checksum, atomically; before, `vectors` to a safetensors file beside it.
+
+        Vectors that are spread over processes are written by all of them, in shards with an index; the rest by the
+        first.
+        """
         path = Path(path).absolute()
         if self.vectors:
             from ..weights.weights import save_tensors
 
             beside = path.with_suffix(".safetensors")
             facts = {k: self.record.get(k) for k in ("weights_hash", "data_hash", "axes") if self.record.get(k)}
-            save_tensors(beside, self.vectors, {"kind": self.kind, **facts})
+            facts = {"kind": self.kind, **facts}
+            if self.spread:
+                from ..sharding.files import save_spread
+
+                beside = save_spread(path.with_suffix(""), self.vectors, facts)
+            else:
+                save_tensors(beside, self.vectors, facts)
             self.record["directions" if self.kind in ("surface", "plane") else "vectors"] = str(beside)
-        write_bytes(path, netcdf.encode(self.data, {"kind": self.kind, "record": self.record}))
+        if not self.spread or self._is_main():
+            write_bytes(path, netcdf.encode(self.data, {"kind": self.kind, "record": self.record}))
         self.path = path
         return path
 

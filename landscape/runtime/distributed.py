@@ -87,7 +87,7 @@ def processes() -> Iterator[None]:
     own = not running
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     patience = datetime.timedelta(seconds=float(os.environ.get("LANDSCAPE_PROCESS_TIMEOUT") or _SECONDS))
-    with _talking():
+    with talking():
         if own:
             dist.init_process_group(backend, timeout=patience)
         group = dist.group.WORLD if own else dist.new_group(backend=backend, timeout=patience)
@@ -200,6 +200,15 @@ def all_reduce_sum_(tensors: Sequence[Tensor]) -> None:
         bucket.append(tensor)
     if bucket:
         _send(bucket)
+
+
+def reduce_everywhere_(tensor: Tensor, operation: str = "SUM") -> None:
+    """Reduce a contiguous tensor over all processes, in place, also where each sums over all examples by itself.
+
+    For what is spread over processes whoever sums over examples.
+    """
+    if rank_and_world_size()[1] > 1:
+        _all_reduce(tensor, operation)
 
 
 def _send(bucket: Sequence[Tensor]) -> None:
@@ -326,7 +335,7 @@ def barrier() -> None:
 def _sent(content: bytes, source: int) -> bytes:
     job = _job.get()
     assert job is not None
-    with _talking():
+    with talking():
         root = dist.get_global_rank(job.group, source)
         size = torch.tensor([len(content)])
         dist.broadcast(size, root, group=job.group)
@@ -341,7 +350,7 @@ def _sent(content: bytes, source: int) -> bytes:
 def _all_reduce(tensor: Tensor, operation: str = "SUM") -> None:
     job = _job.get()
     assert job is not None
-    with _talking():
+    with talking():
         dist.all_reduce(tensor, getattr(dist.ReduceOp, operation), group=job.group)
 
 
@@ -349,7 +358,7 @@ def _all_reduce(tensor: Tensor, operation: str = "SUM") -> None:
 
 
 @contextmanager
-def _talking() -> Iterator[None]:
+def talking() -> Iterator[None]:
     """Turn the backends' errors, which are of many kinds, into one."""
     try:
         yield

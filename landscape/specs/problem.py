@@ -25,8 +25,9 @@ class ProblemSpec(Spec):
     _not_in_key: ClassVar[Mapping[str, str]] = {
         "batch_size": "a mean over examples is the same however they are divided (where not, it counts)",
         "logit_chunk": "the same sum over positions, by parts",
+        "shard": "the numbers are those of one process",
     }
-    _later: ClassVar[frozenset[str]] = frozenset({"key", "objective", "weight_decay", "logit_chunk"})
+    _later: ClassVar[frozenset[str]] = frozenset({"key", "objective", "weight_decay", "logit_chunk", "shard"})
 
     model: str | None = None
     """Registered name, {torchvision,timm,hf}:NAME, pkg.module:callable or path/to/file.py:callable."""
@@ -68,12 +69,15 @@ class ProblemSpec(Spec):
     """auto, cpu, cuda or cuda:i."""
     dtype: str = "float32"
     """float32 or float64."""
+    shard: Literal["fsdp"] | None = None
+    """fsdp: under torchrun each process holds a piece of every parameter and of every vector."""
     seed: int = 0
     """Seed of the subset, of probes, of partitions and of random directions."""
 
     def not_in_key(self) -> frozenset[str]:
         """As for every spec; but the batches count where the loss depends on them."""
-        return frozenset() if self.mode == "train" or self.loss_over == "batch" else super().not_in_key()
+        free = super().not_in_key()
+        return free - {"batch_size"} if self.mode == "train" or self.loss_over == "batch" else free
 
     def __post_init__(self) -> None:
         check_choice("dtype", self.dtype, DTYPES)
@@ -88,6 +92,8 @@ class ProblemSpec(Spec):
         if self.replay_seed is not None and self.mode != "train":
             raise UsageError("nothing is random in eval mode", "`replay_seed=`", "add `mode='train'`, or drop it")
         check_device(self.device)
+        if self.shard is not None and self.objective is not None:
+            raise UsageError("an objective calls parts of a network", "`shard=` `objective=`", "drop one of the two")
         if self.key is not None and not self.key.strip():
             raise UsageError("it is empty", "`key=`", "name a network; landscape info FILE lists them")
         key_values(self.model_arg, "model_arg")

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..problem.problem import Problem
-from ..problem.require import require_problem
+from ..problem.require import require_problem, rows_shared_out
 from ..results.result import Result
 from ..runtime.caller_context import computing
-from ..runtime.distributed import no_sharding
 from ..specs import PathSpec
 from .align.alignment import align
 from .checks import statistics_checks
@@ -30,7 +29,7 @@ from .evaluate.row_cache import RowCache, cache_key
 
 
 @computing()
-@no_sharding()
+@rows_shared_out
 def path(
     problem: Problem,
     other: Snapshot | Path | str,
@@ -83,6 +82,9 @@ def path(
     a = [t.clone() for t in problem.space.split(problem.weights)]
     weights, statistics = other.load()
     matched: dict[str, Any] | None = None
+    if spec.align and problem.in_pieces:
+        fix = "drop `align=`, or gather the model in one process"
+        raise UsageError("channels of whole layers are matched", "`align=` of a sharded model", fix)
     if spec.align:
         weights, statistics, matched = align(problem, weights, statistics)
     b = [w.to(problem.device, problem.dtype) for w in weights]
@@ -98,7 +100,11 @@ def path(
     t = path_values(spec)
     with evaluating(problem, policy, None, training) as walker:
         plain_b = _own(walker, b, statistics)
-        rows = RowCache(store, cache_key(walker, [], [spec.to_dict(), seed, dict(other.facts), spec.align]))
+        rows = RowCache(
+            store,
+            cache_key(walker, [], [spec.to_dict(), seed, dict(other.facts), spec.align]),
+            together=problem.in_pieces,
+        )
 
         def point(i: int) -> Any:
             here = point_on(spec.kind, float(t[i]), a, b, bend)

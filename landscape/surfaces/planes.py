@@ -16,8 +16,8 @@ from torch import Tensor
 from ..base.errors import UsageError
 from ..base.progress import report
 from ..problem.problem import Problem
+from ..problem.require import rows_shared_out
 from ..results.result import Result
-from ..runtime.distributed import no_sharding
 from ..specs import SurfaceSpec
 from .checks import statistics_checks
 from .directions.direction import Direction, centre_of, inner, named_tensors
@@ -74,7 +74,7 @@ def plane_axes(problem: Problem, second: Snapshot, third: Snapshot) -> list[Dire
     ]
 
 
-@no_sharding()
+@rows_shared_out
 def plane(
     problem: Problem,
     spec: SurfaceSpec,
@@ -121,7 +121,9 @@ def plane(
     with evaluating(problem, policy, test, training) as walker:
         centre = walker.evaluation(walker.at([])).loss
         measured = [_measure(walker, s, at, axes) for s, (at, _, _) in zip(snapshots, placed, strict=True)]
-        rows = RowCache(store, cache_key(walker, axes, [spec.to_dict(), seed, x.tolist(), y.tolist()]))
+        rows = RowCache(
+            store, cache_key(walker, axes, [spec.to_dict(), seed, x.tolist(), y.tolist()]), together=problem.in_pieces
+        )
         passes = rows.until_interrupted(lambda: grid_passes(walker, spec, x, y, axes, rows))
         checks = statistics_checks(walker)
     variables, coordinates, record = picture(problem, spec, seed, axes, passes, plain=plain, centre=centre, test=test)

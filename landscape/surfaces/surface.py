@@ -12,10 +12,9 @@ import numpy as np
 from ..base.errors import NumericalError, UsageError
 from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
-from ..problem.require import require_problem
+from ..problem.require import require_problem, rows_shared_out
 from ..results.result import Result
 from ..runtime.caller_context import computing
-from ..runtime.distributed import no_sharding
 from ..specs import SurfaceSpec
 from .checks import statistics_checks
 from .directions.direction import Direction, inner, named_tensors
@@ -29,7 +28,7 @@ from .evaluate.row_cache import RowCache, cache_key
 
 
 @computing()
-@no_sharding()
+@rows_shared_out
 def surface(
     problem: Problem,
     spec: SurfaceSpec | None = None,
@@ -94,7 +93,7 @@ def surface(
         if spec.range == "auto" and reaches is None:
             reaches = [axis_reach(walker, d) for d in axes]
         lengths = [r.value for r in reaches] if reaches else [float(spec.range)] * spec.dim
-        rows = RowCache(store, cache_key(walker, axes, [spec.to_dict(), seed, lengths]))
+        rows = RowCache(store, cache_key(walker, axes, [spec.to_dict(), seed, lengths]), together=problem.in_pieces)
         passes = rows.until_interrupted(lambda: _evaluate(walker, spec, seed, axes, lengths, rows))
         checks = statistics_checks(walker)
     variables, coordinates, record = picture(problem, spec, seed, axes, passes, plain=plain, centre=centre, test=test)

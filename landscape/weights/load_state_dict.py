@@ -30,7 +30,14 @@ _NAME_OF_ADAPTER = re.compile(
 _HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 
 
-def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: str | None = None) -> list[str]:
+def load_into(
+    model: nn.Module,
+    weights: Weights,
+    where: Path | str,
+    *,
+    subset: str | None = None,
+    expected: Mapping[str, Tensor] | None = None,
+) -> list[str]:
     """Copy ``weights`` into ``model``; what wrappers put around the names is taken off, with a notice.
 
     Args:
@@ -39,6 +46,7 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
         where: Their place, for messages.
         subset: Regular expression; where the checkpoint holds only tensors whose names it matches (a head, LoRA
             matrices), the others keep the model's own values.
+        expected: The model's state, where that is another view of its memory than ``state_dict`` gives.
 
     Returns:
         Names of the state that kept the model's own values.
@@ -55,7 +63,7 @@ def load_into(model: nn.Module, weights: Weights, where: Path | str, *, subset: 
         log.warning("%s: never constructed: %s", place, enumerated([shown(n) for n in weights.placeholders], _SHOWN))
     if weights.left_out:
         log.warning("%s: objects in place of tensors were left out: %s", place, enumerated(weights.left_out, _SHOWN))
-    expected = model.state_dict()
+    expected = model.state_dict() if expected is None else expected
     given = _renamed(weights, expected, place)
     if set(given) - set(expected) and (converted := own_names(model, weights.tensors, place)) is not None:
         log.warning("%s: transformers renamed its keys to those of the model", place)

@@ -80,7 +80,8 @@ def ties(expected: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
     groups: dict[tuple[Any, ...], list[str]] = {}
     for name, tensor in expected.items():
         if tensor.numel() and tensor.layout == torch.strided:
-            groups.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), []).append(name)
+            own = getattr(tensor, "own", tensor)  # of one that is spread over processes the block here
+            groups.setdefault((own.data_ptr(), tensor.shape, tensor.stride()), []).append(name)
     return {n: tuple(o for o in names if o != n) for names in groups.values() if len(names) > 1 for n in names}
 
 

@@ -17,6 +17,7 @@ from landscape.problem.checks.consistency import FEW
 
 RANK = os.environ.get("RANK")
 calls = 0
+late = 0
 
 
 def network() -> nn.Module:
@@ -43,6 +44,15 @@ def one_fails(output: Tensor, target: Tensor) -> Tensor:
 
 def one_is_killed(output: Tensor, target: Tensor) -> Tensor:
     if _third_call_of_the_second(target):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return F.cross_entropy(output, target, reduction="none")
+
+
+def one_is_killed_late(output: Tensor, target: Tensor) -> Tensor:
+    """After some rows of a surface."""
+    global late  # noqa: PLW0603
+    late += len(target) > FEW
+    if RANK == "1" and late == 12:
         os.kill(os.getpid(), signal.SIGKILL)
     return F.cross_entropy(output, target, reduction="none")
 

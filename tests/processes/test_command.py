@@ -67,6 +67,34 @@ def test_the_standard_set(weights: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     assert again.stderr.count("stored result") == len(names), "the first process says it, and no other"
 
 
+def test_sharded_by_the_command(weights: Path):
+    """The numbers, and the name, of one process's result; vectors in shards; a process that dies ends the job."""
+    folder = weights.parent
+    words = ("hessian", weights, *PLUGINS, "--top", 2, "--trace", "--tol", 1e-6, "--json")
+    alone = json.loads(landscape(*words, "--out", "one", processes=1, folder=folder).stdout)
+    done = landscape(*words, "--out", "two", "--shard", "fsdp", folder=folder)
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout)
+    assert Path(together["result"]).name == Path(alone["result"]).name
+    assert together["vectors"].endswith(".safetensors.index.json")
+    np.testing.assert_allclose(together["eigenvalues"], alone["eigenvalues"], rtol=1e-9)
+    np.testing.assert_allclose(together["trace"]["estimate"], alone["trace"]["estimate"], rtol=1e-9)
+    killed = landscape(
+        "surface", weights, *PLUGINS, "--loss", f"{MINE}:one_is_killed_late", "--dim", 1, "--points", 3,
+        "--repeats", 4, "--range", 0.5, "--shard", "fsdp", "--out", "three", folder=folder,
+    )  # fmt: skip
+    assert killed.returncode != 0
+    assert "SIGKILL" in killed.stderr
+    assert len(errors(killed)) <= 1, killed.stderr
+    assert not list((folder / "three").glob("*.nc"))
+
+
+def test_a_sharded_job_needs_processes(weights: Path):
+    done = landscape("hessian", weights, *PLUGINS, "--shard", "fsdp", processes=1, folder=weights.parent)
+    (line,) = errors(done)
+    assert line.startswith("error: one process would hold all pieces (--shard fsdp)")
+
+
 def test_more_processes_than_examples(weights: Path):
     folder = weights.parent
     words = ("hessian", weights, *PLUGINS, "--data-arg", "few=2", "--top", 1, "--json")

@@ -147,15 +147,29 @@ def wrapped() -> dict[str, Any]:
     return {
         "ddp": problem_of(inside, data).gradient().tolist(),
         "plain": problem_of(model, data).gradient().tolist(),
-        "fsdp": refusal(lambda: problem_of(sharded(), data)),
+        "fsdp": problem_of(sharded(), data).loss() - problem_of(model, data).loss(),
+        "fsdp alone": refusal(lambda: alone(data)),
     }
 
 
+def alone(data: Any) -> None:
+    """As if this process computed by itself, with a piece of the weights."""
+    token = distributed._job.set(None)
+    try:
+        problem_of(sharded_over(2), data)
+    finally:
+        distributed._job.reset(token)
+
+
 def sharded() -> nn.Module:
+    return sharded_over(distributed.rank_and_world_size()[1])
+
+
+def sharded_over(count: int) -> nn.Module:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    return fully_shard(small_mlp(), mesh=init_device_mesh("cpu", (distributed.rank_and_world_size()[1],)))
+    return fully_shard(small_mlp(), mesh=init_device_mesh("cpu", (count,)))
 
 
 def other_examples() -> str:

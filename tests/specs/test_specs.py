@@ -155,7 +155,7 @@ def test_every_field_counts_except_those_that_change_speed_only(spec: Spec):
         "tuple": ("x",),
     }
     free = {
-        "ProblemSpec": {"batch_size", "logit_chunk"},
+        "ProblemSpec": {"batch_size", "logit_chunk", "shard"},
         "HessianSpec": {"memory"},
         "TrainSpec": {"save_every", "workers", "tensorboard"},
     }.get(type(spec).__name__, set())

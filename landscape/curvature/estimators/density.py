@@ -90,7 +90,7 @@ def run_of(probes: Probes, index: int, nodes: int, settled: Subspace | None = No
     generator = torch.Generator().manual_seed(probes.seed)
 
     def fresh() -> torch.Tensor:
-        return torch.randn(probes.n, generator=generator, dtype=torch.float64).to(probes.device)
+        return probes.draws.normal(generator)
 
     start, image = probes.vector(index), probes.product(index, keep=True)
     deflated, apart = None, np.zeros(0)

@@ -62,7 +62,7 @@ def sample(
     """
     before, n = probes.made, probes.n
     least = _LEAST_BESIDE if known is not None and len(known) and not diagonal else LEAST_SAMPLES
-    space = nothing(n, probes.device) if known is None else known
+    space = nothing(probes.draws) if known is None else known
     method = "hutchinson" if not len(space) else f"hutchinson beside {len(space)} known directions"
     traces: list[float] = []
     squares: list[float] = []
@@ -109,11 +109,10 @@ def _root(squared: Estimate) -> Estimate:
 def _exactly(probes: Probes, spent: int, *, diagonal: bool) -> Sampled:
     entries, squares = [], []
     for i in range(probes.n):
-        unit = torch.zeros(probes.n, dtype=torch.float64, device=probes.device)
-        unit[i] = 1
+        unit = probes.draws.unit(i)
         image = probes.operator(unit).to(probes.device, torch.float64)
         probes.made += 1
-        entries.append(image[i])
+        entries.append(unit @ image)
         squares.append(image.square().sum())
     table = torch.stack(entries)
     spent += probes.n

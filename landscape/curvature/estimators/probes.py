@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ...numerics.draws import Draws
 from ..lanczos.krylov import Multiply
 
 
 def rademacher(n: int, seed: int, index: int) -> Tensor:
     """The ``index``-th vector of random signs ``(n,)`` of a seed, float64, on the CPU so that devices agree."""
-    bits = np.random.default_rng([seed, index]).integers(0, 2, n, dtype=np.int8)
-    return torch.from_numpy(bits).double() * 2 - 1
+    return Draws(n).signs(seed, index)
 
 
 class Probes:
@@ -21,14 +20,22 @@ class Probes:
     Probe ``i`` of a seed is the same vector in every run and on every device.
     """
 
-    def __init__(self, operator: Multiply, n: int, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        operator: Multiply,
+        n: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        draws: Draws | None = None,
+    ) -> None:
         self.operator, self.n, self.seed, self.device = operator, n, seed, device
+        self.draws = (draws or Draws(n)).on(device)
         self.made = 0
         self._products: dict[int, Tensor] = {}
 
     def vector(self, index: int) -> Tensor:
         """Probe ``index``, ``(n,)``, float64."""
-        return rademacher(self.n, self.seed, index).to(self.device)
+        return self.draws.signs(self.seed, index)
 
     def product(self, index: int, *, keep: bool = False) -> Tensor:
         """The product with probe ``index``, ``(n,)``, float64."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ...base.progress import report
-from ..estimators.probes import rademacher
+from ...numerics.draws import Draws
 from .completeness import complete as completed
 from .completeness import kept
 from .krylov import Krylov, Matrix, Multiply
@@ -110,6 +110,7 @@ def lanczos(
     start: Tensor | None = None,
     start_image: Tensor | None = None,
     least_steps: int = 0,
+    draws: Draws | None = None,
 ) -> Spectrum:
     """Find the ``top`` algebraically largest and ``bottom`` smallest eigenpairs.
 
@@ -130,18 +131,20 @@ def lanczos(
         start_image: The product with the start vector, if it is known already.
         least_steps: For a density: grow at least so many steps, and let the completeness check have as many nodes,
             the eigenvalues that are known by then included.
+        draws: Of random vectors; None: of plain ones on ``device``.
 
     Returns:
         The spectrum; ``converged`` flags say which pairs to trust.
     """
     generator = torch.Generator().manual_seed(seed)
+    drawn = (draws or Draws(n)).on(device)
 
     def fresh() -> Tensor:
-        return torch.randn(n, generator=generator, dtype=torch.float64).to(device)
+        return drawn.normal(generator)
 
     # The first start is a Rademacher vector, so that its coefficients are also a trace probe. Later ones must
     # not be: signs are exactly orthogonal to simple eigenvectors such as (1, -1)/sqrt(2) half of the time.
-    first = rademacher(n, seed, 0) if start is None else start
+    first = drawn.signs(seed, 0) if start is None else start
     rows = torch.stack([first.to(device, torch.float64), *(fresh() for _ in range(min(block, n) - 1))])
     limit = None if basis_limit is None else max(basis_limit, top + bottom + 3 * block + 4)
     space = Krylov(operator, rows, fresh, limit=limit, images=keep_images, first_image=start_image)

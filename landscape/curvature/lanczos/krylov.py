@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...base.errors import NumericalError
+from ...sharding.vectors import like, own_part
 from .subspace import Subspace
 
 Matrix = NDArray[np.float64]
@@ -57,7 +58,7 @@ class Krylov:
     ) -> None:
         self.multiply, self.draw = multiply, draw
         self.block, self.n = start.shape
-        self.deflated = start.new_empty((0, self.n), dtype=torch.float64) if deflated is None else deflated
+        self.deflated = like(start, 0, dtype=torch.float64) if deflated is None else deflated
         self.room = self.n - len(self.deflated)
         self.limit = self.room if limit is None else min(self.room, max(limit, 3 * self.block))
         self.block = min(self.block, self.room)
@@ -68,7 +69,7 @@ class Krylov:
         self.first: Matrix | None = None
         # A limited basis takes its memory at once: grown by copying, it would for a moment exist twice.
         rows = min(self.limit, 8 if limit is None else 64) + self.block
-        self.basis = torch.empty((rows, self.n), dtype=torch.float64, device=start.device)
+        self.basis = like(start, rows, dtype=torch.float64)
         self.images = torch.empty_like(self.basis) if images else None
         self._known: Tensor | None = None
         for i in range(self.block):
@@ -176,7 +177,7 @@ class Krylov:
         for name in ("basis", "images"):
             old = getattr(self, name)
             if old is not None:
-                new = torch.empty((larger, self.n), dtype=torch.float64, device=old.device)
+                new = like(old, larger)
                 new[: len(old)] = old
                 setattr(self, name, new)
 
@@ -209,9 +210,10 @@ class Krylov:
         for matrix in (self.basis, self.images):
             if matrix is None:
                 continue
-            for start in range(0, self.n, _COLUMNS):  # in place: a second basis may not fit
+            own = own_part(matrix)  # what is done to all columns alike is done to one's own
+            for start in range(0, own.shape[1], _COLUMNS):  # in place: a second basis may not fit
                 columns = slice(start, start + _COLUMNS)
-                matrix[:p, columns] = chosen @ matrix[:m, columns]
+                own[:p, columns] = chosen @ own[:m, columns]
         self.basis[p : p + self.pending] = self.basis[m : m + self.pending].clone()
         self.projected = np.diag(theta[list(kept)])
         self.size = p

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...sharding.vectors import entry_of_largest_size
 from .krylov import Multiply
 from .subspace import Subspace
 
@@ -29,6 +30,10 @@ class EigenPairs:
     converged: Tensor
 
 
+def _none(vectors: Tensor) -> Tensor:
+    return vectors.new_empty(0)
+
+
 @dataclass(frozen=True)
 class Found:
     """Unit vectors ``(k, n)`` with their products, Rayleigh quotients and absolute residuals, ascending by value.
@@ -45,7 +50,9 @@ class Found:
     def of(cls, vectors: Tensor, images: Tensor) -> Found:
         """From vectors and their products."""
         # Row by row here and below: vectors of a large network are most of what there is room for.
-        values = torch.stack([v @ i for v, i in zip(vectors, images, strict=True)]) if len(vectors) else vectors[:, 0]
+        values = (
+            torch.stack([v @ i for v, i in zip(vectors, images, strict=True)]) if len(vectors) else _none(vectors)
+        )
         residuals = [torch.linalg.vector_norm(i - a * v) for a, v, i in zip(values, vectors, images, strict=True)]
         return cls(values.cpu(), vectors, images, torch.stack(residuals).cpu() if residuals else values.cpu())
 
@@ -83,7 +90,7 @@ class Found:
         order = self.values.argsort(descending=descending)
         vectors = self.vectors[order.to(self.vectors.device)]
         for vector in vectors:
-            peak = vector[vector.abs().argmax()]
+            peak = entry_of_largest_size(vector)
             vector.mul_(torch.where(peak < 0, -1.0, 1.0))
         relative = self.residuals[order] / scale if scale > 0 else torch.zeros_like(self.residuals)
         return EigenPairs(self.values[order], vectors, relative, relative <= tol)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from ...numerics.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Subspace:
         return (self.basis * (2 * self.images - self.projected @ self.basis)).sum(0)
 
 
-def nothing(n: int, device: torch.device | str) -> Subspace:
+def nothing(draws: Draws) -> Subspace:
     """The subspace of dimension 0."""
-    empty = torch.empty((0, n), dtype=torch.float64, device=device)
+    empty = draws.empty(0)
     return Subspace(empty, empty)

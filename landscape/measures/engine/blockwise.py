@@ -32,6 +32,7 @@ from ...problem.problem import Problem
 from ...problem.with_loss import WithLoss
 from ...runtime.distributed import all_gather_rows, is_distributed, no_sharding, rank_and_world_size, shard
 from ...runtime.precision import full_precision
+from ...sharding.vectors import same_memory
 from .flops import Flops, forward_work
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Looped:
 
     @contextmanager
     def _at(self, points: Tensor) -> Iterator[None]:
-        if points.data_ptr() == self.block.weights.data_ptr():
+        if same_memory(points, self.block.weights):
             yield
             return
         with self.block.temporary_weights():
@@ -176,6 +177,8 @@ def rule(problem: Problem, parts: Sequence[Indices]) -> str:
     m = len(parts[0])
     if isinstance(problem.model, WithLoss):  # its loss is no function of outputs alone
         return "loop"
+    if problem.in_pieces:
+        return "loop"
     if problem.mode == "train":  # what a layer does to a batch, or a draw, is not the same for many at once
         return "loop"
     if len(parts) < 2 or m > problem.batch_size or problem.weights.nbytes > _ROW_BYTES[_kind(problem)]:
@@ -242,7 +245,7 @@ def over_groups(
     A group that does not fit into memory is halved. Several processes share the blocks, and give each other what
     they found at the end; blocks that are fewer than processes are taken one by one, each by all of them together.
     """
-    if is_distributed() and len(parts) < rank_and_world_size()[1]:
+    if is_distributed() and (problem.in_pieces or len(parts) < rank_and_world_size()[1]):
         yield from _in_order(problem, parts, function, "loop")
     elif is_distributed():
         own = parts[shard(len(parts))]

@@ -19,10 +19,8 @@ def draws(problem: Problem, count: int, seed: int, purpose: str, *, uniform: boo
     """
     for number in range(count):
         generator = torch.Generator().manual_seed(_key(seed, purpose, number))
-        if uniform:
-            vector = torch.rand(problem.n_parameters, generator=generator, dtype=torch.float64) * 2 - 1
-        else:
-            vector = torch.randn(problem.n_parameters, generator=generator, dtype=torch.float64)
+        drawn = problem.space.draws()
+        vector = drawn.uniform(generator) if uniform else drawn.normal(generator)
         yield vector.to(problem.device, problem.dtype)
 
 

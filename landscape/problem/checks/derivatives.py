@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ...base.errors import LandscapeError
 from ...runtime.distributed import no_sharding
-from ...runtime.memory import free_memory
-from .local_loss import LocalPoint, near
+from ...sharding.vectors import own_part
+from .local_loss import LocalPoint, near, too_large
 from .substitutions import compare_forms
 
 if TYPE_CHECKING:
@@ -173,8 +173,8 @@ def derivatives(problem: Problem, *, product: bool = False) -> Derivatives:
             return known[problem.params, asked]
     found = Derivatives(None, None, 0, None)
     for dtype in dict.fromkeys((torch.float64, problem.dtype)):
-        needed = _VECTORS * problem.n_parameters * dtype.itemsize
-        if needed > free_memory(problem.device) / 2:
+        needed = _VECTORS * own_part(problem.weights).numel() * dtype.itemsize
+        if too_large(problem, needed):
             found = Derivatives(None, None, 0, None, f"it takes {needed / 2**30:.1f} GB of memory")
             continue
         try:
@@ -207,8 +207,7 @@ def _gradient_beside_losses(point: LocalPoint, limits: _Limits) -> Compared:
     parts = point.gradient()
 
     def slope(only: Sequence[int]) -> Tensor:
-        pairs = ((parts[i], point.direction[i] / point.sizes[i]) for i in only)
-        return torch.stack([(g.conj() * d).real.sum() for g, d in pairs]).sum()
+        return point.slope(parts, only)
 
     def differences(step: float) -> list[Tensor]:
         return point.quotient(lambda: [point.loss()], step)

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 
 from ...autograd.second_derivatives import custom_functions
 from ...numerics.trees import leaves
+from ...runtime.distributed import any_process
+from ...runtime.memory import free_memory
 from ...runtime.precision import full_precision
 from ...runtime.random_state import preserved_random_state
+from ...sharding.assembly import pieces_of
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -42,9 +45,12 @@ class LocalPoint:
         self.batch = problem.examples.batch(positions).to(problem.device, dtype)
         self.examples, self.batch_dtype = len(positions), dtype
         self._generator = generator = torch.Generator(problem.device).manual_seed(0)
-        self.sizes = _sizes(self.tensors)
+        self.sizes = _sizes(problem.space.whole_from_own(self.tensors))
 
         def drawn() -> list[Tensor]:
+            if problem.in_pieces:  # what several processes hold alike has to stay alike
+                vector = problem.space.draws(problem.device).normal(generator).to(dtype)
+                return [d * s for d, s in zip(problem.space.own(vector), self.sizes, strict=True)]
             return [
                 torch.randn(t.shape, generator=generator, dtype=t.dtype, device=t.device) * s
                 for t, s in zip(self.tensors, self.sizes, strict=True)
@@ -65,6 +71,11 @@ class LocalPoint:
 
     def turn(self) -> None:
         """Take another random direction: some entries the other way."""
+        if self.problem.in_pieces:
+            other = self.problem.space.draws(self.problem.device).normal(self._generator)
+            for d, s in zip(self.direction, self.problem.space.own(other), strict=True):
+                d.mul_(s.sign())
+            return
         for d in self.direction:
             signs = torch.randint(0, 2, d.shape, generator=self._generator, device=d.device)
             d.mul_(2 * signs - 1)
@@ -133,7 +144,18 @@ class LocalPoint:
             torch.zeros_like(t) if p is None else p.detach().to_dense() if p.is_sparse else p.detach()
             for p, t in zip(parts, self.tensors, strict=True)
         )
-        return [p * s for p, s in zip(dense, self.sizes, strict=True)]
+        return self.problem.space.whole_from_own([p * s for p, s in zip(dense, self.sizes, strict=True)])
+
+    def slope(self, parts: Sequence[Tensor], only: Sequence[int]) -> Tensor:
+        """Along the direction, from a `gradient`'s parts of some parameters, shape ``()``."""
+        along = self.problem.space.whole_from_own(self.direction)
+        return torch.stack([(parts[i].conj() * along[i] / self.sizes[i]).real.sum() for i in only]).sum()
+
+
+def too_large(problem: Problem, needed: int) -> bool:
+    """Whether so many bytes do not fit; of processes that hold pieces of one network all say the same."""
+    large = needed > free_memory(problem.device) / 2
+    return any_process(large) if problem.in_pieces else large
 
 
 @contextmanager
@@ -165,7 +187,8 @@ def _elsewhere(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 def _sizes(tensors: Sequence[Tensor]) -> list[float]:
     """Root mean square of each parameter; of all together where one is zero, and 1 where all are."""
-    squares = torch.stack([t.detach().abs().square().sum().double() for t in tensors]).tolist()
+    sums = [t.detach().abs().square().sum().double() for t in tensors]
+    squares = torch.stack(sums).tolist()
     counts = [max(1, t.numel()) for t in tensors]
     whole = math.sqrt(sum(squares) / sum(counts)) or 1.0
     return [math.sqrt(s / n) or whole for s, n in zip(squares, counts, strict=True)]
@@ -177,4 +200,7 @@ def _padding(model: nn.Module, tensors: Sequence[Tensor]) -> Iterator[tuple[int,
     embeddings = (m for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)))
     for module in embeddings:
         if module.padding_idx is not None and id(module.weight) in place:
-            yield place[id(module.weight)], module.padding_idx
+            piece = pieces_of(module).get("weight")
+            held = slice(0, module.num_embeddings) if piece is None else piece.part[0]
+            if held.start <= module.padding_idx < held.stop:
+                yield place[id(module.weight)], module.padding_idx - held.start

@@ -10,8 +10,8 @@ from torch import nn
 
 from ...base.errors import LandscapeError, NumericalError
 from ...runtime.distributed import no_sharding
-from ...runtime.memory import free_memory
-from .local_loss import LocalPoint, near
+from ...sharding.vectors import own_part
+from .local_loss import LocalPoint, near, too_large
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -32,7 +32,7 @@ def require_equal_forms(problem: Problem) -> None:
     if problem.model in _COMPARED:
         return
     for dtype in dict.fromkeys((torch.float64, problem.dtype)):
-        if _VECTORS * problem.n_parameters * dtype.itemsize > free_memory(problem.device) / 2:
+        if too_large(problem, _VECTORS * own_part(problem.weights).numel() * dtype.itemsize):
             continue
         try:
             with near(problem, dtype) as point:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ...base.errors import NumericalError
 from ...base.progress import report
-from ...numerics.tensors import as_real
 from ...problem.problem import Problem
+from ...runtime.distributed import no_sharding
 from ...specs import PathSpec
 from ..evaluate.batchnorm import batchnorm_layers, preserved_statistics
 
@@ -78,19 +78,19 @@ def train_bend(
             t = float(generator.random())
             torch._foreach_copy_(tensors, point_on(spec.kind, t, a, b, bend))
             batch = training.examples.batch(np.sort(chosen)).to(training.device, training.dtype)
-            with torch.enable_grad():
+            with torch.enable_grad(), no_sharding():  # every process sees the same batch
                 loss = training.batch_loss(batch)
-                gradient = torch.autograd.grad(loss, training.space.tensors, allow_unused=True)
+                gradient = training.space.flatten(
+                    torch.autograd.grad(loss, training.space.tensors, allow_unused=True)
+                )
             losses.append(float(loss))
             if not math.isfinite(losses[-1]):
                 what = f"the loss of the curve is {losses[-1]} at step {step + 1}"
                 raise NumericalError(what, f"`kind={spec.kind!r}`", "lower `lr=`")
             rate = spec.lr * 0.5 * (1 + math.cos(math.pi * step / spec.steps))
             share = share_of_bend(spec.kind, t)
-            for c, v, g in zip(bend, velocity, gradient, strict=True):
-                v.mul_(_MOMENTUM)
-                if g is not None:
-                    v.add_(as_real(g), alpha=share)
+            for c, v, g in zip(bend, velocity, training.space.split(gradient), strict=True):
+                v.mul_(_MOMENTUM).add_(g, alpha=share)
                 c.sub_(v, alpha=rate)
             report("curve", step + 1, spec.steps)
     return bend, losses

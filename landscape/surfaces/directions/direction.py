@@ -21,6 +21,7 @@ from torch import Tensor
 from ...base.errors import DataError, NumericalError
 from ...numerics.tensors import as_real
 from ...problem.problem import Problem
+from ...sharding.parts import cut
 from ...weights.checkpoint import read_weights
 
 _NUMBERED = re.compile(r"d(\d+)\.(.+)")
@@ -122,4 +123,6 @@ def read_direction(problem: Problem, path: Path | str, number: int) -> Direction
             what = f"for {name} {shape} it holds {has}"
             raise DataError(what, str(path), "it belongs to another model, or to other `params=`")
         tensors.append(found[name].to(problem.device, problem.dtype))
+    if problem.in_pieces:
+        tensors = [cut(t, like) for t, like in zip(tensors, centre_of(problem), strict=True)]
     return Direction(f"file:{Path(path).name}", tensors, axis=number - 1, facts={"file": str(path)}).require_finite()

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from ...base.errors import UsageError
 from ...problem.problem import Problem
+from ...sharding.parts import Part, cut
 from .direction import Direction, centre_of
 
 
@@ -37,7 +39,8 @@ def draw(problem: Problem, kind: str, seed: int, axis: int, one_dimensional: str
     transposed = _transposed_weights(problem.model)
     drawn: list[Tensor] = []
     for name, tensor, dimensions in _parameters(problem):
-        noise, weight = _noise(tensor.shape, seed, axis, name), tensor.double().cpu()
+        weight = tensor.double().cpu()
+        noise = cut(_noise(tensor.shape, seed, axis, name), weight)
         if dimensions <= 1:
             noise = _of_one_dimension(noise, weight, one_dimensional)
         elif kind == "filter":
@@ -136,6 +139,9 @@ def _by_filter(tensor: Tensor, groups: int) -> Tensor:
     convolution's weight is (in, out/groups, ...): there the filter of output channel (g, j) is
     ``weight[g·in/groups : (g+1)·in/groups, j]``.
     """
+    if groups and isinstance(tensor, Part):
+        what, fix = "filters of a transposed convolution do not lie in blocks", "use layer directions"
+        raise UsageError(what, "a filter direction of a sharded model", fix)
     return tensor.view(groups, tensor.shape[0] // groups, *tensor.shape[1:]) if groups else tensor
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...base.errors import UsageError
 from ...numerics.tensors import as_real
 from ...problem.problem import Problem
+from ...sharding.assembly import spread_state
 from ...weights.checkpoint import read_weights
 from ...weights.load_state_dict import load_into
 from ...weights.weights import tensors_hash
@@ -48,7 +49,8 @@ class Snapshot:
 
         def load() -> tuple[list[Tensor], dict[str, Tensor]]:
             model = problem.twin()
-            load_into(model, read_weights(Path(path), key), path)
+            state = spread_state(model) if problem.in_pieces else None
+            load_into(model, read_weights(Path(path), key), path, expected=state)
             return _parts(model, problem)
 
         hashed = tensors_hash(read_weights(Path(path), key).tensors)
@@ -74,7 +76,7 @@ def _parts(model: Any, problem: Problem) -> tuple[list[Tensor], dict[str, Tensor
     if other:
         what = f"the checkpoints differ in {len(other)} parameter(s) that do not move ({other[0]}, ...)"
         raise UsageError(what, "`params=`", "drop `params=`: what lies between checkpoints needs all of them")
-    weights = [as_real(named[n].detach()) for n in problem.space.names]
+    weights = problem.space.whole_from_own([as_real(named[n].detach()) for n in problem.space.names])
     return weights, {k: s.detach() for k, s in running_statistics(model).items()}
 
 

@@ -31,6 +31,7 @@ class Tally:
         self.problem = problem
         # A loss of the user's may look at all that it is given together; in train mode a batch is seen as it is.
         self._together = isinstance(problem.loss_function, Loss) and problem.mode != "train"
+        self._together &= not problem.in_pieces  # whose processes share the examples of every pass
         self._room: Tensor | None = None  # for outputs, (passes, n, ...)
         self._labels: list[tuple[Tensor, Tensor]] = []  # targets and domains, by micro-batch of the first pass
         self._waiting = 0

@@ -25,6 +25,7 @@ from ...base.progress import report
 from ...problem.evaluation import QUANTITIES
 from ...results.identity import ALGORITHMS, bits
 from ...runtime.distributed import all_gather_bytes, barrier, is_main_process, rank_and_world_size, run_on_main
+from ...sharding.parts import WholeTensors
 from ...weights.weights import tensors_hash
 from ..directions.direction import Direction, named_tensors
 from .evaluator import Evaluator
@@ -44,7 +45,7 @@ def cache_key(walker: Evaluator, axes: Sequence[Direction], more: Sequence[Any])
         "quantities": QUANTITIES,
         "policy": walker.policy,
         "other data": [p.data_hash if p else None for p in (walker.test, walker.training)],
-        "directions": tensors_hash(named_tensors(problem, axes)),
+        "directions": tensors_hash(WholeTensors(named_tensors(problem, axes))),
         "more": list(more),
     }
 
@@ -55,10 +56,13 @@ class RowCache:
     Args:
         folder: Where they are stored; None: in memory only.
         conditions: Everything that decides their bits; rows stored under other conditions are dropped.
+        together: All processes compute every row together, and the first one stores it.
     """
 
-    def __init__(self, folder: Path | None = None, conditions: Mapping[str, Any] | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path | None = None, conditions: Mapping[str, Any] | None = None, *, together: bool = False
+    ) -> None:
+        self.folder, self.together = folder, together
         self.rank, self.world = rank_and_world_size()
         self.computed = 0
         self._done: dict[str, Any] = {}
@@ -81,12 +85,12 @@ class RowCache:
         Several processes take every so many-th of those that are missing.
         """
         missing = run_on_main(lambda: [i for i, name in enumerate(names) if name not in self._done])
-        own = missing[self.rank :: self.world]
+        own = missing if self.together else missing[self.rank :: self.world]
         known = len(names) - len(missing)
         report(task, known, len(names))
         try:
             for k, i in enumerate(own, 1):
-                if names[i] not in self._done:
+                if self.together or names[i] not in self._done:
                     self._done[names[i]] = self._pending[names[i]] = row(i)
                     self.computed += 1
                     self._write()
@@ -94,6 +98,8 @@ class RowCache:
         finally:  # also when stopped by Ctrl-C or an error
             self._write(everything=True)
         mine = set(range(len(names))) - set(missing) | set(own) if is_main_process() else own
+        if self.together and not is_main_process():
+            mine = []
         self._exchange([names[i] for i in mine])
         return [self._done[n] for n in names]
 
@@ -163,6 +169,9 @@ class RowCache:
         now = time.monotonic()
         due = everything or now - self._written >= _SECONDS_BETWEEN_WRITES
         if self.folder is None or not self._pending or not due:
+            return
+        if self.together and not is_main_process():
+            self._pending = {}
             return
         part = self.folder / f"rows-{self.rank}-{os.getpid()}-{time.time_ns()}.npz"
         with atomic_path(part) as temporary, open(temporary, "wb") as handle:
