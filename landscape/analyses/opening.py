@@ -143,6 +143,7 @@ def opened(
             loss_over=spec.loss_over,
             objective=objective,
             weight_decay=spec.weight_decay,
+            product=spec.product,
             copy=False,  # built here, for nobody else
         )
     problem.loss_name = loss.name

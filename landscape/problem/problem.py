@@ -37,6 +37,8 @@ from ..specs.base import check_number
 from ..weights.weights import weights_hash
 from .checks.cautions import misuse
 from .checks.consistency import require_sound
+from .differences import Precision, cautions_of
+from .either_product import EitherProducts
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
 from .faithful import faithful_copy
 from .fingerprint import fingerprint
@@ -44,7 +46,7 @@ from .joining import counts_of, joined, ready_made, refuse_beside_objective, req
 from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace
 from .passes import Passes, out_of_memory_at_last, refuse_autocast
-from .products import Products, require_finite
+from .products import require_finite
 from .stale_caches import forget_kept_values
 from .with_loss import WithLoss, WithObjective, plain_network
 from .wrappers import unwrapped
@@ -79,6 +81,9 @@ class Problem(Passes):
             the examples of this problem are batches, and none is ever divided.
         weight_decay: X adds X/2 ‖w‖² over all trainable parameters to the loss, as torch's optimizers do to the
             gradient (X·w) and so to the Hessian (X·I).
+        product: Of a Hessian (or relative) with a vector: ``exact``, by double backward, refused where an operation
+            has no second derivative; ``difference``, of gradients, with its measured error; ``auto``: exact where
+            there are, else differences, which `describe` says with the reason.
         copy: False takes the object itself, whose precision, device and modes change: for a network that nobody else
             uses, or one that cannot be copied.
 
@@ -119,12 +124,15 @@ class Problem(Passes):
         loss_over: str = "example",
         objective: Objective | None = None,
         weight_decay: float = 0.0,
+        product: str = "auto",
         copy: bool = True,
         _sound: bool = False,  # known of the problem that this one is made from
         _decayed: frozenset[str] | None = None,  # likewise: names of the parameters that the penalty is of
     ) -> None:
         if loss_over not in ("example", "batch"):
             raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
+        if product not in ("auto", "exact", "difference"):
+            raise UsageError(f"product={product!r}", "--product", "use auto, exact or difference")
         check_number("weight_decay", weight_decay, least=0)
         refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
         whole = joined(unwrapped(model), loss, objective)
@@ -168,6 +176,10 @@ class Problem(Passes):
             self._count_terms()
         self._centre = self.space.current()
         self.replaced: set[str] = set()
+        self.product = product
+        self.without_exact: dict[tuple[str, str | None], str] = {}  # matrix and parameters, and why
+        self.precisions: list[Precision] = []  # of products by differences
+        self._differing: EitherProducts | None = None
         self.custom_functions: tuple[str, ...] | None = None
         if mode == "train" and replay_seed is None:
             first = self.head(2)
@@ -328,7 +340,8 @@ class Problem(Passes):
             "replaced": sorted(self.replaced),
             "settled_embeddings": self.settled,
             "forgotten_values": self.forgotten,
-            "cautions": [*self.cautions, *self.misused],
+            "cautions": [*self.cautions, *self.misused, *cautions_of(self.precisions)],
+            "product": self.product,
             "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
             "mode": self.mode,
             "replay_seed": self.replay_seed,
@@ -391,6 +404,7 @@ class Problem(Passes):
             replay_seed=self.replay_seed,
             loss_over=self.loss_over,
             weight_decay=self.weight_decay,
+            product=self.product,
             _sound=True,
             _decayed=self.decayed,
         )
@@ -436,6 +450,7 @@ class Problem(Passes):
             replay_seed=self.replay_seed,
             loss_over=self.loss_over,
             weight_decay=self.weight_decay,
+            product=self.product,
             _sound=True,
             _decayed=self.decayed,
         )
@@ -507,14 +522,21 @@ class Problem(Passes):
 
     @computing()
     def hvp(self, vector: Tensor) -> Tensor:
-        """Hessian of the mean loss times ``vector`` ``(n_parameters,)``, by double backward (reverse over reverse).
+        """Hessian of the mean loss times ``vector`` ``(n_parameters,)``, as ``product`` says.
 
-        For many products take `landscape.curvature.operators.operator_of`, which keeps the graphs between them.
+        Exact products are by double backward (reverse over reverse). By differences each one is measured; `describe`
+        says how wrong they were. For many products take `landscape.curvature.operators.operator_of`, which keeps the
+        graphs between them, and the step.
 
         Raises:
-            NumericalError: If an operation of the model has no second derivative, or the product is not finite.
+            NumericalError: If there is no such product, or it is not finite.
         """
-        product = Products(self, memory=0)(vector)
+        made = self._differing
+        if made is None or made.problem is not self:  # a copy's is that of what it was made from
+            made = EitherProducts(self, memory=0)
+        product = made(vector)
+        if made.differences is not None:
+            self._differing = made  # its step
         require_finite([float(torch.linalg.vector_norm(product))], self)
         return product
 
