@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from ..base.errors import UsageError
-from ..problem.problem import Problem
 from ..problem.differences import Differences, Measured, OfGradients, Quotient
 from ..problem.either_product import EitherProducts
+from ..problem.problem import Problem
 from ..problem.products import Build, hessian_of_batch
 from ..specs.analysis import OPERATORS
 from .gauss_newton import Factor, fisher, gauss_newton_of_batch, label_slopes, loss_hessian, sampled_fisher

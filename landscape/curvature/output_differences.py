@@ -1,8 +1,8 @@
 """Gauss-Newton and Fisher products where the network has no second derivative: Jᵀ B (differences of the outputs).
 
-`gauss_newton` reads Jv off a graph of Jᵀu, which is differentiated twice. Here Jv is (f(w + hv) − f(w − hv)) / 2h, from
-two forward passes, and Jᵀ is one backward pass. Where the loss has no second derivative at the outputs either, B is
-the difference quotient of its slope there.
+`gauss_newton` reads Jv off a graph of Jᵀu, which is differentiated twice. Here Jv is (f(w + hv) − f(w − hv)) / 2h,
+from two forward passes, and Jᵀ is one backward pass. Where the loss has no second derivative at the outputs either,
+B is the difference quotient of its slope there.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy as shallow
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -106,13 +106,29 @@ class Precision:
         return f"curvature products are differences of gradients ({self.reason}): {found}"
 
 
-def cautions_of(precisions: Iterable[Precision]) -> list[str]:
-    """A sentence for each reason, with the largest errors."""
-    worst: dict[str, Precision] = {}
-    for p in precisions:
-        if p.measured and (p.reason not in worst or p.relative > worst[p.reason].relative):
-            worst[p.reason] = p
-    return [p.sentence() for p in worst.values()]
+class Precisions:
+    """What is known of a network's products by differences, by all that share it.
+
+    Attributes:
+        reasons: Why there are no exact ones, by the name of the matrix and the parameters.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[tuple[str, str | None], str] = {}
+        self._found: list[Precision] = []
+
+    def new(self, reason: str) -> Precision:
+        """What is to be filled with measurements."""
+        self._found.append(Precision(reason))
+        return self._found[-1]
+
+    def sentences(self) -> list[str]:
+        """What a reader should know: a sentence for each reason, with the largest error."""
+        worst: dict[str, Precision] = {}
+        for p in self._found:
+            if p.measured and (p.reason not in worst or p.relative > worst[p.reason].relative):
+                worst[p.reason] = p
+        return [p.sentence() for p in worst.values()]
 
 
 class OfGradients:
@@ -199,7 +215,7 @@ class Differences:
         if not length:
             return torch.zeros_like(unit, dtype=dtype)
         value, bend = self._quotient(self.problem, unit, self._steps[dtype], bend=True)
-        if not bend <= _BENT * self._bend:
+        if bend is not None and not bend <= _BENT * self._bend:
             return self.measure(vector).image.to(dtype)
         return (value * length).to(dtype)
 
@@ -274,7 +290,7 @@ class Differences:
         length = float(torch.linalg.vector_norm(given))
         return (given / length if length else given), length
 
-    def _quotient(self, problem: Problem, unit: Tensor, step: float, *, bend: bool = False) -> Any:
+    def _quotient(self, problem: Problem, unit: Tensor, step: float, *, bend: bool = False) -> Bent:
         self.quotients += 1
         try:
             return self.quotient(problem, unit, step, bend=bend)
@@ -323,6 +339,7 @@ class Differences:
 
     def _usual(self, unit: Tensor, truth: Tensor) -> _Usual:
         value, bend = self._quotient(self.problem, unit, self._steps[self.problem.dtype], bend=True)
+        assert bend is not None
         return _Usual(float(torch.linalg.vector_norm(value - truth)), bend)
 
     def _runs_in_double(self) -> bool:

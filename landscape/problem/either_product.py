@@ -17,7 +17,7 @@ from ..base.errors import NumericalError, is_out_of_memory
 from ..runtime.distributed import is_distributed, no_sharding
 from ..runtime.precision import full_precision
 from .checks.derivatives import derivatives
-from .differences import Differences, Measured, OfGradients, Precision, Quotient
+from .differences import Differences, Measured, OfGradients, Quotient
 from .products import Build, Products, hessian_of_batch
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class EitherProducts:
         self.differences: Differences | None = None
         self._quotient = quotient or OfGradients()
         self._settled = problem.product == "exact"  # nothing is left to be found out
-        known = problem.without_exact.get(self._key)
+        known = problem.precisions.reasons.get(self._key)
         if problem.product == "difference":
             self._differ("asked for")
         elif problem.product == "auto" and known:
@@ -98,7 +98,7 @@ class EitherProducts:
         except (NoSecondDerivative, RuntimeError) as error:
             if not is_out_of_memory(error):
                 self._differ(_said(error))
-                self.problem.without_exact[self._key] = _said(error)
+                self.problem.precisions.reasons[self._key] = _said(error)
         self._settled = True
 
     def prepare(self, vector: Tensor) -> None:
@@ -127,8 +127,7 @@ class EitherProducts:
         return self.kind, self.problem.params
 
     def _differ(self, reason: str) -> None:
-        precision = Precision(reason)
-        self.problem.precisions.append(precision)
+        precision = self.problem.precisions.new(reason)
         self.differences, self._settled = Differences(self.problem, self._quotient, precision), True
         self.exact.drop()
 
@@ -143,7 +142,7 @@ class EitherProducts:
         self._differ(reason)
         assert self.differences is not None
         found = self.differences(vector)
-        self.problem.without_exact[self._key] = reason
+        self.problem.precisions.reasons[self._key] = reason
         return found
 
     def _require_right(self) -> None:

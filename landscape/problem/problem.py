@@ -33,11 +33,12 @@ from ..runtime.caller_context import computing
 from ..runtime.devices import floating_type, moved, pick_device
 from ..runtime.distributed import is_distributed, rank_and_world_size, require_equal
 from ..runtime.random_state import preserved_random_state
-from ..specs.base import check_number
+from ..specs.base import check_choice, check_number
+from ..specs.problem import PRODUCTS
 from ..weights.weights import weights_hash
 from .checks.cautions import misuse
 from .checks.consistency import require_sound
-from .differences import Precision, cautions_of
+from .differences import Precisions
 from .either_product import EitherProducts
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
 from .faithful import faithful_copy
@@ -131,8 +132,7 @@ class Problem(Passes):
     ) -> None:
         if loss_over not in ("example", "batch"):
             raise UsageError(f"loss_over={loss_over!r}", "--loss-over", "use example or batch")
-        if product not in ("auto", "exact", "difference"):
-            raise UsageError(f"product={product!r}", "--product", "use auto, exact or difference")
+        check_choice("product", product, PRODUCTS)
         check_number("weight_decay", weight_decay, least=0)
         refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
         whole = joined(unwrapped(model), loss, objective)
@@ -176,9 +176,7 @@ class Problem(Passes):
             self._count_terms()
         self._centre = self.space.current()
         self.replaced: set[str] = set()
-        self.product = product
-        self.without_exact: dict[tuple[str, str | None], str] = {}  # matrix and parameters, and why
-        self.precisions: list[Precision] = []  # of products by differences
+        self.product, self.precisions = product, Precisions()
         self._differing: EitherProducts | None = None
         self.custom_functions: tuple[str, ...] | None = None
         if mode == "train" and replay_seed is None:
@@ -340,7 +338,7 @@ class Problem(Passes):
             "replaced": sorted(self.replaced),
             "settled_embeddings": self.settled,
             "forgotten_values": self.forgotten,
-            "cautions": [*self.cautions, *self.misused, *cautions_of(self.precisions)],
+            "cautions": [*self.cautions, *self.misused, *self.precisions.sentences()],
             "product": self.product,
             "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
             "mode": self.mode,
