@@ -7,17 +7,20 @@ B is the difference quotient of its slope there.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..autograd.second_derivatives import NoSecondDerivative, missing_derivative
 from ..data.examples import Batch
+from ..data.loss_values import batch_weight
 from ..numerics.tensors import as_real
 from ..problem.differences import Bent, at_distance
 from ..problem.problem import Problem
-from .gauss_newton import Factor, Tangents
-from .outputs import outputs_of
+from .gauss_newton import Factor, Tangents, loss_hessian, slopes_of
+from .outputs import Outputs, outputs_of
 
 _STEP = {torch.float64: 6e-6, torch.float32: 5e-3}  # of the outputs, relative to their size
 
@@ -74,7 +77,7 @@ class OfOutputs:
         nothing = torch.zeros(problem.n_parameters, dtype=torch.float64, device=problem.device)
         if not real:
             return [nothing] * (2 if bend else 1)
-        b = self.factor(problem, batch, first, outputs)
+        b = self._b(problem, batch, first, outputs)
         middle = [t.detach().double() for t in real]
         along = [[(x - y) / (2 * step) for x, y in zip(ahead, behind, strict=True)]]
         if bend:
@@ -88,19 +91,36 @@ class OfOutputs:
             parts.append(problem.space.flatten(pulled).double())
         return parts
 
+    def _b(self, problem: Problem, batch: Batch, first: int, outputs: Outputs) -> Callable[[Tangents], Tangents]:
+        """B, and where it is the Hessian of a loss that has none, the difference quotient of that loss's slope."""
+        exact = self.factor(problem, batch, first, outputs)
+        if self.factor is not loss_hessian:
+            return exact
 
-def quotient_of_slopes(slope: Any, at: Tangents, tangents: Tangents) -> Tangents:
-    """B t as a central difference of the loss's slope at the outputs.
+        def apply(tangents: Tangents) -> Tangents:
+            try:
+                return exact(tangents)
+            except RuntimeError as error:
+                if not isinstance(missing_derivative(error), NoSecondDerivative):
+                    raise
+            return _quotient_of_slopes(problem, batch, outputs, tangents)
 
-    Args:
-        slope: From outputs to the slopes of the summed loss.
-        at: The outputs, real.
-        tangents: t, one for each output.
-    """
-    size = float(torch.stack([z.double().square().sum() for z in at]).sum().sqrt()) or 1.0
-    length = float(torch.stack([t.double().square().sum() for t in tangents]).sum().sqrt())
+        return apply
+
+
+def _quotient_of_slopes(problem: Problem, batch: Batch, outputs: Outputs, tangents: Tangents) -> Tangents:
+    """B t as a central difference of the slope of the batch's summed loss, with steps relative to the outputs."""
+    at = [as_real(t).detach() for t in outputs.tensors]
+    length = _length(tangents)
     if not length:
         return [torch.zeros_like(t) for t in tangents]
-    h = _STEP.get(at[0].dtype, _STEP[torch.float32]) * size / length
-    ahead, behind = (slope([z + s * h * t for z, t in zip(at, tangents, strict=True)]) for s in (1, -1))
-    return [(x - y) / (2 * h) for x, y in zip(ahead, behind, strict=True)]
+    h = _STEP.get(at[0].dtype, _STEP[torch.float32]) * (_length(at) or 1.0) / length
+    ahead, behind = (
+        slopes_of(outputs, [z + s * h * t for z, t in zip(at, tangents, strict=True)])[1] for s in (1, -1)
+    )
+    whole = 1.0 if problem.loss_over == "example" else 1 / float(batch_weight(problem.loss_function, batch.targets))
+    return [(x - y) * (whole / (2 * h)) for x, y in zip(ahead, behind, strict=True)]
+
+
+def _length(tensors: Sequence[Tensor]) -> float:
+    return float(torch.stack([t.double().square().sum() for t in tensors]).sum().sqrt())

@@ -250,7 +250,7 @@ class Differences:
         unit, length = self._unit(vector)
         if not length:
             return Measured(torch.zeros_like(unit), 0.0, 0.0)
-        dtype = self.problem.dtype
+        dtype, learn = self.problem.dtype, learn or not self.calibrated
         if dtype != torch.float64 and self._runs_in_double():
             with in_float64(self.problem) as double:
                 found = self._settled(double, unit)
