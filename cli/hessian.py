@@ -68,12 +68,26 @@ def show(result: Result, screen: Screen) -> None:
         f"gradient norm {number(r['gradient_norm'], 3)}; symmetry error {r['symmetry_error']:.1e}; "
         f"{r['hvp_count']} products ({r['krylov_products']} Krylov); {r['seconds']:.1f} s"
     )
+    if by := _by_differences(r):
+        screen.line(by)
     for note in r["notes"]:
         screen.line(f"note: {note}")
 
 
 def _row(name: str, r: dict[str, Any], i: int, values: str, prefix: str) -> list[str]:
     return [name, *_pair(r[values][i], r[f"{prefix}residuals"][i], r[f"{prefix}converged"][i])]
+
+
+def _by_differences(r: dict[str, Any]) -> str | None:
+    p = r.get("product")
+    if not p or p["by"] == "exact":
+        return None
+    worst = max([*p["eigenvalue_errors"], *p["smallest_errors"]], default=0.0)
+    relative = "" if p["relative_error"] is None else f" ({p['relative_error']:.1e} of the largest curvature)"
+    return (
+        f"products by differences ({p['reason']}): off by at most {p['error']:.1e}{relative}, measured on "
+        f"{p['measured']} vectors by {p['reference']}; an eigenvalue lies within {worst:.1e} of each shown"
+    )
 
 
 def _pair(value: float, residual: float, converged: bool) -> list[str]:

@@ -147,6 +147,7 @@ def opened(
             objective=objective,
             weight_decay=spec.weight_decay,
             logit_chunk=spec.logit_chunk,
+            product=spec.product,
             copy=False,  # built here, for nobody else
         )
     problem.loss_name = loss.name

@@ -1,4 +1,4 @@
-"""Operations without a second derivative: refused by name, never a silent zero."""
+"""Operations without a second derivative: said by name, never a silent zero."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ _NO_SECOND_DERIVATIVE = re.compile(
 )
 _HOOK = nn.modules._functions.BackwardHookFunction  # where a module has a backward hook; the identity otherwise
 _FIX = "replace the operation in the model, or select other parameters with `params=`"
+_DIFFERENCES = "let products be differences of gradients with `product='auto'` or `product='difference'`"
+
+
+class NoSecondDerivative(NumericalError):
+    """There is no product by double backward, or none that is right; ``what`` says why, by name."""
 
 
 def missing_derivative(error: Exception, wanted: str = "curvature product") -> Exception:
@@ -35,8 +40,9 @@ def missing_derivative(error: Exception, wanted: str = "curvature product") -> E
         return NumericalError(f"{match['complex']} of complex numbers has no derivative in torch", wanted, _FIX)
     else:
         op, fix = match["op"] or "a custom operation", _FIX
-    order = "second derivative" if wanted == "curvature product" else "derivative"
-    return NumericalError(f"{op} has no {order}", wanted, fix)
+    if wanted == "curvature product":
+        return NoSecondDerivative(f"{op} has no second derivative", wanted, _DIFFERENCES)
+    return NumericalError(f"{op} has no derivative", wanted, fix)
 
 
 def refuse_batch_statistics(model: nn.Module) -> None:
@@ -63,7 +69,7 @@ def custom_functions(loss: Tensor) -> tuple[str, ...]:
     Hessian silently, and symmetrically.
 
     Raises:
-        NumericalError: If one is marked ``once_differentiable``: ``autograd.grad`` with unused inputs allowed
+        NoSecondDerivative: If one is marked ``once_differentiable``: ``autograd.grad`` with unused inputs allowed
             takes its missing derivative for an unused parameter, which would be a silent zero.
     """
     found = set()
@@ -80,6 +86,6 @@ def custom_functions(loss: Tensor) -> tuple[str, ...]:
             code = getattr(getattr(custom, "backward", None), "__code__", None)
             if code is not None and code.co_filename == torch.autograd.function.__file__:
                 what = f"{custom.__name__} has no second derivative (once_differentiable)"
-                raise NumericalError(what, "curvature product", _FIX)
+                raise NoSecondDerivative(what, "curvature product", _DIFFERENCES)
         nodes += [n for n, _ in node.next_functions]
     return tuple(sorted(found))

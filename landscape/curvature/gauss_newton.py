@@ -78,7 +78,7 @@ def gauss_newton_of_batch(factor: Factor) -> Callable[[Problem, Batch, int], App
 
 def loss_hessian(problem: Problem, batch: Batch, first_example: int, outputs: Outputs) -> Callable[[Any], Any]:
     """B of the generalised Gauss-Newton matrix: the Hessian of the batch's summed loss at its outputs."""
-    leaves, slopes = _slopes(outputs, graph=True)
+    leaves, slopes = slopes_of(outputs, graph=True)
     alive = [s for s in slopes if s.requires_grad]
     whole = 1.0 if problem.loss_over == "example" else 1 / float(batch_weight(problem.loss_function, batch.targets))
 
@@ -111,7 +111,7 @@ def label_slopes(unit: str) -> Factor:
 
 
 def _of_examples(problem: Problem, batch: Batch, first_example: int, outputs: Outputs) -> Callable[[Any], Any]:
-    slopes = _slopes(outputs)[1]
+    slopes = slopes_of(outputs)[1]
     weights = example_weights(problem.loss_function, batch.targets)
     if weights is not None:
         shares = weights.double().sqrt()  # weights may be numbers of a lower precision than the slopes
@@ -188,9 +188,12 @@ def sampled_fisher(problem: Problem, seed: int, samples: int) -> Factor:
     return _one(factor)
 
 
-def _slopes(outputs: Outputs, *, graph: bool = False) -> tuple[list[Tensor], list[Tensor]]:
-    """The outputs, as real numbers, as leaves, and the slopes of the summed loss there."""
-    leaves = [as_real(t.detach()).requires_grad_() for t in outputs.tensors]
+def slopes_of(
+    outputs: Outputs, at: Sequence[Tensor] | None = None, *, graph: bool = False
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The outputs, as real numbers, as leaves, and the slopes of the summed loss there, or at other values."""
+    values = [as_real(t.detach()) for t in outputs.tensors] if at is None else at
+    leaves = [z.detach().requires_grad_() for z in values]
     with torch.enable_grad():
         kinds = [t.is_complex() for t in outputs.tensors]
         seen = [torch.view_as_complex(z) if c else z for z, c in zip(leaves, kinds, strict=True)]
@@ -204,7 +207,7 @@ def _slopes(outputs: Outputs, *, graph: bool = False) -> tuple[list[Tensor], lis
 def _slope(loss: LossFunction, output: Tensor, target: object) -> Tensor:
     """The slope of the summed loss of one output at other targets, ``(n, ...)``."""
     weight = batch_weight(loss, target)
-    return _slopes(Outputs([output], lambda values: mean_loss(loss, values[0], target) * weight))[1][0]
+    return slopes_of(Outputs([output], lambda values: mean_loss(loss, values[0], target) * weight))[1][0]
 
 
 def _outer(slopes: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:

@@ -19,6 +19,7 @@ from ..specs import HessianSpec
 from .lanczos.journal import Journal
 from .lanczos.warm_start import stored_start
 from .operators import Operator, operator_of
+from .product_errors import way_out
 from .second_opinion import cross_check
 from .spectrum import CurvatureReport, analyze_spectrum
 from .stored import dataset, named_vectors, notes
@@ -201,6 +202,7 @@ def _require_converged(result: Result, spec: HessianSpec, journal: Journal) -> N
         raise NotConverged(
             f"{flags.count(False)} of {len(flags)} eigenpairs have a residual above {spec.tol:g}",
             f"after {result['krylov_products']} products",
-            "raise `max_products=` or `tol=`, use `dtype='float64'`, or accept them with `allow_partial=True`",
+            way_out(groups, spec)
+            or "raise `max_products=` or `tol=`, use `dtype='float64'`, or accept them with `allow_partial=True`",
             result,
         )

@@ -19,16 +19,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from ..base.errors import UsageError
+from ..problem.by_differences.differences import Differences, Measured, OfGradients, Quotient
+from ..problem.by_differences.either_product import EitherProducts
 from ..problem.problem import Problem
-from ..problem.products import Build, Products, hessian_of_batch
+from ..problem.products import Build, hessian_of_batch
 from ..specs.analysis import OPERATORS
-from .gauss_newton import fisher, gauss_newton_of_batch, label_slopes, loss_hessian, sampled_fisher
+from .gauss_newton import Factor, fisher, gauss_newton_of_batch, label_slopes, loss_hessian, sampled_fisher
+from .output_differences import OfOutputs
 from .outputs import require_halves
 
 if TYPE_CHECKING:
@@ -59,6 +63,18 @@ class Operator(ABC):
     @abstractmethod
     def product(self, vector: Tensor) -> Tensor:
         """One product, not counted."""
+
+    def prepare(self, vector: Tensor) -> None:  # noqa: B027 - most need nothing
+        """Do what the product with ``vector``, the first one, would do beside it: its own is stored."""
+
+    def measure(self, vector: Tensor) -> Measured | None:
+        """The product with ``vector`` and how wrong it is; None where products are exact. Not counted."""
+        return None
+
+    @property
+    def differences(self) -> Differences | None:
+        """What makes the products, where they are differences; None where they are exact, or nothing is known yet."""
+        return None
 
     def close(self) -> None:  # noqa: B027 - nothing to let go of is a fine default
         """Let go of the memory it holds; it can still be used."""
@@ -124,25 +140,34 @@ class CurvatureOperator(Operator):
         if kind != "hessian":
             require_halves(problem)
         self.problem, self.kind = problem, kind
-        self._products = Products(problem, self._build(seed, samples, unit), memory=memory)
+        build, quotient = self._made_by(seed, samples, unit)
+        self._products = EitherProducts(problem, build, quotient, kind=kind, memory=memory)
         self._mean = problem.gradient() if kind == "gradient-covariance" else None
 
-    def _build(self, seed: int, samples: int, unit: str) -> Build:
+    def _made_by(self, seed: int, samples: int, unit: str) -> tuple[Build, Quotient]:
         if self.kind == "hessian":
-            return hessian_of_batch
+            return hessian_of_batch, OfGradients()
+        factor = self._factor(seed, samples, unit)
+        return gauss_newton_of_batch(factor), OfOutputs(factor)
+
+    def _factor(self, seed: int, samples: int, unit: str) -> Factor:
         if self.kind == "ggn":
-            return gauss_newton_of_batch(loss_hessian)
+            return loss_hessian
         if self.kind == "fisher":
-            return gauss_newton_of_batch(fisher(self.problem))
+            return fisher(self.problem)
         if self.kind == "fisher-mc":
-            return gauss_newton_of_batch(sampled_fisher(self.problem, seed, samples))
-        return gauss_newton_of_batch(label_slopes(unit))
+            return sampled_fisher(self.problem, seed, samples)
+        return label_slopes(unit)
 
     def product(self, vector: Tensor) -> Tensor:
         """One product, not counted."""
-        found = self._products(vector)
+        return self._completed(self._products(vector), vector)
+
+    def _completed(self, found: Tensor, vector: Tensor) -> Tensor:
+        """With what is no sum over examples."""
         if self._mean is not None:
-            found = found - self._mean * (self._mean @ vector.to(self._mean))
+            mean = self._mean.to(found)
+            found = found - mean * (mean @ vector.to(mean))
         if self.kind == "ggn" and self.problem.weight_decay:  # the Hessian's products have it from the loss
             found = found + self.problem.weight_decay * vector.to(found)
         return found
@@ -151,8 +176,22 @@ class CurvatureOperator(Operator):
         """Let go of the kept graphs."""
         self._products.drop()
 
+    def prepare(self, vector: Tensor) -> None:
+        """Find out how products are made."""
+        self._products.prepare(vector)
+
+    def measure(self, vector: Tensor) -> Measured | None:
+        """The product with ``vector`` and how wrong it is; None where products are exact."""
+        found = self._products.measure(vector)
+        return found and replace(found, image=self._completed(found.image, vector))
+
+    @property
+    def differences(self) -> Differences | None:
+        """What makes the products, where they are differences."""
+        return self._products.differences
+
     def facts(self) -> dict[str, Any]:
-        """Budget and size of the kept graphs."""
+        """How products are made: budget and size of the kept graphs, or step and error of differences."""
         return self._products.facts()
 
 

@@ -7,7 +7,7 @@ first samples, beside the whole Krylov space of the eigenvalue run.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..base.errors import UsageError, argument
 from ..base.progress import report
-from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
 from ..runtime.distributed import all_reduce_min
 from ..runtime.memory import free_memory
@@ -31,6 +30,7 @@ from .estimators.sketches import TRACE_METHODS
 from .lanczos.eigenpairs import Spectrum, lanczos
 from .lanczos.pairs import EigenPairs
 from .operators import Operator
+from .product_errors import accuracy_of, compared_derivatives, measured_pairs, product_error, require_possible
 from .self_checks import check_custom_functions, require_equal_passes, symmetry_error
 
 DENSITY_PROBES = 4
@@ -85,10 +85,14 @@ def analyze_spectrum(
     probes = Probes(operator, problem.n_parameters, seed, device, draws)
     symmetry = difference = compared = None
     if check:
-        compared = derivatives(problem, product=spec.operator == "hessian")
+        compared = compared_derivatives(problem, operator, spec.operator)
         rounding = compared.product is not None and not compared.product.wrong
-        symmetry = symmetry_error(probes, problem, compared.note(spec.operator), rounding)
-        difference = check_custom_functions(problem)
+        probes.product(0, keep=True)
+        if operator.differences is not None:
+            compared = replace(compared, product=None)
+            require_possible(operator.differences, spec, problem)
+        symmetry = symmetry_error(probes, problem, compared.note(spec.operator), rounding, accuracy_of(operator))
+        difference = check_custom_functions(problem) if operator.differences is None else None
     spectrum = lanczos(
         operator,
         problem.n_parameters,
@@ -107,6 +111,7 @@ def analyze_spectrum(
         draws=draws,
     )
     report("eigenvalues", spectrum.krylov_products, spectrum.krylov_products)
+    spectrum, product = measured_pairs(spectrum, operator, spec.tol)
     first = 0 if start is not None else 1  # probe that the eigenvalue run knows nothing of
     curve = _density(probes, spectrum, first) if spec.density else None
     sampled, trace = _trace(problem, operator, probes, spectrum, spec, seed, first)
@@ -120,6 +125,7 @@ def analyze_spectrum(
         "difference_error": difference,
         "derivatives": compared.record(spec.operator) if compared else None,
         **_lists(spectrum),
+        "product": product,
         "residual_scale": spectrum.scale,
         "largest_in_magnitude": asdict(spectrum.extreme) if spectrum.extreme else None,
         "lambda_ratio": _ratio(spectrum),
@@ -127,7 +133,7 @@ def analyze_spectrum(
         "orthogonality": spectrum.orthogonality,
         "missed_copies": spectrum.missed,
         "restarts": spectrum.restarts,
-        "trace": trace.record() if trace else None,
+        "trace": {**trace.record(), **product_error(probes, operator)} if trace else None,
         "frobenius_norm": sampled.frobenius.record() if sampled else None,
         "density": _density_record(curve, problem.n_parameters),
         "hvp_count": operator.count,

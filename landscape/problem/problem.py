@@ -38,8 +38,11 @@ from ..runtime.memory import free_memory
 from ..runtime.random_state import preserved_random_state
 from ..sharding.assembly import is_sharded, pieces_of, spread_state
 from ..sharding.parts import WholeTensors
-from ..specs.base import check_number
+from ..specs.base import check_choice, check_number
+from ..specs.problem import PRODUCTS
 from ..weights.weights import stored_tensors, tensors_hash, weights_hash
+from .by_differences.differences import Precisions
+from .by_differences.either_product import EitherProducts
 from .checks.cautions import misuse
 from .checks.consistency import require_sound
 from .evaluation import Evaluation, check_fit, evaluation_from_sums, pass_sums
@@ -50,7 +53,7 @@ from .modes import require_fixed, set_mode
 from .parameters import ParameterSpace
 from .passes import out_of_memory_at_last, refuse_autocast
 from .per_example import PerExample
-from .products import Products, require_finite
+from .products import require_finite
 from .stale_caches import forget_kept_values
 from .with_loss import WithLoss, WithObjective, plain_network
 from .wrappers import unwrapped
@@ -89,6 +92,9 @@ class Problem(PerExample):
             gradient (X·w) and so to the Hessian (X·I).
         logit_chunk: In products, take the last linear map and the cross-entropy over so many positions (tokens of a
             text) at once; the same numbers to rounding, in less memory. None: where the outputs would take too much.
+        product: Of a Hessian (or relative) with a vector: ``exact``, by double backward, refused where an operation
+            has no second derivative; ``difference``, of gradients, with its measured error; ``auto``: exact where
+            there are, else differences, which `describe` says with the reason.
         copy: False takes the object itself, whose precision, device and modes change: for a network that nobody else
             uses, or one that cannot be copied.
 
@@ -130,12 +136,14 @@ class Problem(PerExample):
         objective: Objective | None = None,
         weight_decay: float = 0.0,
         logit_chunk: int | None = None,
+        product: str = "auto",
         copy: bool = True,
         _sound: bool = False,  # known of the problem that this one is made from
         _decayed: frozenset[str] | None = None,  # likewise: names of the parameters that the penalty is of
     ) -> None:
         if loss_over not in ("example", "batch"):
             raise UsageError(f"loss_over={loss_over!r}", "`loss_over=`", "use example or batch")
+        check_choice("product", product, PRODUCTS)
         check_number("weight_decay", weight_decay, least=0)
         check_number("logit_chunk", logit_chunk, least=1)
         self.logit_chunk = logit_chunk
@@ -165,12 +173,8 @@ class Problem(PerExample):
             refuse_batch_statistics(self.model)
         self.settled = apply_embedding_max_norm(self.model)
         right_for_one_example(self.model)
-        self.space = ParameterSpace(self.model, params)
         self.decayed = trainable_names(self.model) if _decayed is None else _decayed
-        moving = set(self.space.names)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(name in moving)
-            parameter.grad = None
+        self.space = self._moving(params)
         self.forgotten = forget_kept_values(self.model, lambda: self.output(self.head(1 if mode == "eval" else 2)))
         self.params, self.unseen = params, tuple(unseen)
         self.cautions: list[str] = []  # what whoever made the problem found odd
@@ -182,6 +186,8 @@ class Problem(PerExample):
             self._count_terms()
         self._centre = self.space.current()
         self.replaced: set[str] = set()
+        self.product, self.precisions = product, Precisions()
+        self._differing: EitherProducts | None = None
         self.custom_functions: tuple[str, ...] | None = None
         if mode == "train" and replay_seed is None:
             first = self.head(2)
@@ -200,6 +206,15 @@ class Problem(PerExample):
             require_same_outputs(given, network, examples)
             return whole
         return faithful_copy(whole, examples, self.loss_function)
+
+    def _moving(self, params: str | None) -> ParameterSpace:
+        """The parameters that move; the others are constants from here on."""
+        space = ParameterSpace(self.model, params)
+        moving = set(space.names)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in moving)
+            parameter.grad = None
+        return space
 
     def _identify(self, whole: nn.Module, loss: str | LossFunction) -> None:
         """What the network and its loss are, by hashes and by name."""
@@ -355,7 +370,8 @@ class Problem(PerExample):
             "replaced": sorted(self.replaced),
             "settled_embeddings": self.settled,
             "forgotten_values": self.forgotten,
-            "cautions": [*self.cautions, *self.misused],
+            "cautions": [*self.cautions, *self.misused, *self.precisions.sentences()],
+            "product": self.product,
             "domain_counts": {n: int(c) for n, c in zip(self.examples.domain_names, counts, strict=True) if c},
             "mode": self.mode,
             "replay_seed": self.replay_seed,
@@ -453,6 +469,7 @@ class Problem(PerExample):
             loss_over=self.loss_over,
             weight_decay=self.weight_decay,
             logit_chunk=self.logit_chunk,
+            product=self.product,
             _sound=True,
             _decayed=self.decayed,
             **options,
@@ -525,14 +542,21 @@ class Problem(PerExample):
 
     @computing()
     def hvp(self, vector: Tensor) -> Tensor:
-        """Hessian of the mean loss times ``vector`` ``(n_parameters,)``, by double backward (reverse over reverse).
+        """Hessian of the mean loss times ``vector`` ``(n_parameters,)``, as ``product`` says.
 
-        For many products take `landscape.curvature.operators.operator_of`, which keeps the graphs between them.
+        Exact products are by double backward (reverse over reverse). By differences each one is measured; `describe`
+        says how wrong they were. For many products take `landscape.curvature.operators.operator_of`, which keeps the
+        graphs between them, and the step.
 
         Raises:
-            NumericalError: If an operation of the model has no second derivative, or the product is not finite.
+            NumericalError: If there is no such product, or it is not finite.
         """
-        product = Products(self, memory=0)(vector)
+        made = self._differing
+        if made is None or made.problem is not self:  # a copy's is that of what it was made from
+            made = EitherProducts(self, memory=0)
+        product = made(vector)
+        if made.differences is not None:
+            self._differing = made  # its step
         require_finite([float(torch.linalg.vector_norm(product))], self)
         return product
 

@@ -43,6 +43,7 @@ DECIDES: Mapping[str, str] = {
     "objective": "loss",
     "weight_decay": "weight_decay",
     "params": "parameters",
+    "product": "product",
     "mode": "mode",
     "replay_seed": "replay_seed",
     "device": "device",
@@ -57,7 +58,9 @@ def ingredients(problem: Problem) -> dict[str, Any]:
     import torch
 
     # What came later stands here only where it is asked for: stored results of before are still found.
-    later = {"weight_decay": problem.weight_decay} if problem.weight_decay else {}
+    later: dict[str, Any] = {"weight_decay": problem.weight_decay} if problem.weight_decay else {}
+    if problem.product != "auto":
+        later["product"] = problem.product
     if problem.by_objective:
         later["objective"] = True  # its loss is over what it counts
     return {

@@ -12,6 +12,7 @@ from ..base.errors import UsageError, argument
 from .base import Spec, check_choice, check_number, key_values
 
 DTYPES = ("float32", "float64")
+PRODUCTS = ("auto", "exact", "difference")
 KeyValues = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 
@@ -27,7 +28,9 @@ class ProblemSpec(Spec):
         "logit_chunk": "the same sum over positions, by parts",
         "shard": "the numbers are those of one process",
     }
-    _later: ClassVar[frozenset[str]] = frozenset({"key", "objective", "weight_decay", "logit_chunk", "shard"})
+    _later: ClassVar[frozenset[str]] = frozenset(
+        {"key", "objective", "weight_decay", "logit_chunk", "shard", "product"}
+    )
 
     model: str | None = None
     """Registered name, {torchvision,timm,hf}:NAME, pkg.module:callable or path/to/file.py:callable."""
@@ -59,6 +62,9 @@ class ProblemSpec(Spec):
     """path/to/file.py:callable (model, batch) -> (sum of losses, count) or losses (n,), over ready-made batches."""
     weight_decay: float = 0.0
     """X: the analysed loss is L + X/2 |w|^2, over all trainable parameters."""
+    product: Literal["auto", "exact", "difference"] = "auto"
+    """Products with a Hessian (or relative): exact, by double backward; differences of gradients, whose error is
+    measured; auto: exact, and differences where an operation has no second derivative."""
     params: str | None = None
     """Regular expression: only parameters whose name it matches."""
     mode: Literal["eval", "train"] = "eval"
@@ -86,6 +92,7 @@ class ProblemSpec(Spec):
         check_number("logit_chunk", self.logit_chunk, least=1)
         check_number("seed", self.seed, least=0)
         check_number("weight_decay", self.weight_decay, least=0)
+        check_choice("product", self.product, PRODUCTS)
         if self.objective is not None:
             _refuse_beside_objective(self)
         check_number("replay_seed", self.replay_seed, least=0)

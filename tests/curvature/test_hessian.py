@@ -289,8 +289,23 @@ class Gated(nn.Module):
 
 def test_products_that_are_not_symmetric_are_refused():
     with pytest.raises(NumericalError, match=r"not symmetric \(relative error") as caught:
-        hessian(problem_of(Gated(_HalfBlind), domain_data()), top=1)
+        hessian(problem_of(Gated(_HalfBlind), domain_data(), product="exact"), top=1)
     assert caught.value.exit_code == 4
+
+
+def test_wrong_products_are_differences_where_exact_ones_are_not_asked_for():
+    class Plain(Gated):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.a(x) * self.b(x)
+
+    parts = domain_data().values()
+    x, y = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    found = hessian(problem_of(Gated(_HalfBlind), (x, y)), top=1)
+    assert found["product"]["by"] == "difference"
+    assert found["product"]["reason"].startswith("the second derivative of _HalfBlind is wrong by ")
+    expected = torch.linalg.eigvalsh(dense(Plain(_HalfBlind), x, y)[2])[-1]
+    assert found["eigenvalues"][0] == pytest.approx(float(expected), rel=1e-5)
+    assert abs(found["eigenvalues"][0] - float(expected)) < found["product"]["eigenvalue_errors"][0]
 
 
 def test_a_random_forward_is_refused():

@@ -509,10 +509,15 @@ def test_an_operation_without_second_derivative_is_named():
     def loss(output: Tensor, target: Tensor) -> Tensor:
         return torch.segment_reduce(output.square().reshape(-1), "sum", lengths=torch.full((len(output),), 2))
 
-    problem = problem_of(Coordinates(torch.ones(1, 2).double()), (torch.zeros(6, 1).double(), torch.arange(6)), loss)
+    model, data = Coordinates(torch.ones(1, 2).double()), (torch.zeros(6, 1).double(), torch.arange(6))
+    exact = problem_of(model, data, loss, product="exact")
     with pytest.raises(NumericalError, match="_segment_reduce_backward has no second derivative") as caught:
-        problem.hvp(torch.ones(problem.n_parameters))
+        exact.hvp(torch.ones(exact.n_parameters))
     assert caught.value.exit_code == 4
+    problem = problem_of(model, data, loss)  # a sum of squares
+    v = torch.tensor([1.0, -3.0]).double()
+    assert torch.allclose(problem.hvp(v), 2 * v, rtol=1e-8)
+    assert "_segment_reduce_backward has no second derivative" in problem.describe()["cautions"][0]
 
 
 class OnceTanh(torch.autograd.Function):
@@ -541,9 +546,19 @@ def test_a_once_differentiable_function_is_no_zero_hessian():
             return self.b(OnceTanh.apply(self.a(x)))
 
     torch.manual_seed(0)
-    problem = problem_of(Once(), domain_data((12,))["art"])
+
+    class Plain(Once):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.tanh(self.a(x)))
+
+    model, data = Once(), domain_data((12,))["art"]
+    exact = problem_of(model, data, product="exact")
+    v = torch.ones(exact.n_parameters).double()
     with pytest.raises(NumericalError, match="second derivative"):
-        problem.hvp(torch.ones(problem.n_parameters).double())
+        exact.hvp(v)
+    plain = Plain()
+    plain.load_state_dict(model.state_dict())
+    assert relative(problem_of(model, data).hvp(v), dense(plain, *data)[2] @ v) < 1e-8
 
 
 def test_fused_attention_is_replaced_by_the_plain_one():

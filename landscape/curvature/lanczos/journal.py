@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ...base.errors import Interrupted, LandscapeError, ResourceError
 from ...base.files import make_folder, remove_stale_temporaries, stable_hash
+from ...problem.by_differences.differences import Differences, Measured
 from ...problem.problem import Problem
 from ...results.identity import ALGORITHMS, bits
 from ...weights.weights import save_tensors
@@ -156,16 +157,29 @@ class _Recorded(Operator):
     def __init__(self, inner: Operator, journal: Journal, part: str) -> None:
         super().__init__(inner.n, inner.device, inner.dtype)
         self.inner, self.journal, self.part = inner, journal, part
+        self.prepared = False
 
     def product(self, vector: Tensor) -> Tensor:
         """The stored product, or a new one."""
         name = f"{self.part} {self.count}"
         stored = self.journal.take(name, vector)
         if stored is not None:
+            if not self.prepared:
+                self.inner.prepare(vector)
+                self.prepared = True
             return stored.to(self.device)
-        product = self.inner.product(vector)
+        product, self.prepared = self.inner.product(vector), True
         self.journal.keep(name, vector, product)
         return product
+
+    def measure(self, vector: Tensor) -> Measured | None:
+        """By the inner operator; not stored."""
+        return self.inner.measure(vector)
+
+    @property
+    def differences(self) -> Differences | None:
+        """The inner operator's."""
+        return self.inner.differences
 
     def close(self) -> None:
         """Let go of what the inner operator holds."""

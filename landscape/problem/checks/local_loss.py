@@ -164,12 +164,12 @@ def near(problem: Problem, dtype: torch.dtype) -> Iterator[LocalPoint]:
 
     The network itself is cast and not a copy of it: what its closures and hooks hold goes along.
     """
-    with preserved_random_state(), full_precision(problem.device), _elsewhere(problem.model, dtype):
+    with preserved_random_state(), full_precision(problem.device), elsewhere(problem.model, dtype):
         yield LocalPoint(problem, dtype)
 
 
 @contextmanager
-def _elsewhere(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+def elsewhere(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Parameters and buffers as copies in another type."""
     complex_type = torch.complex128 if dtype == torch.float64 else torch.complex64
     before = [(t, t.data) for t in (*model.parameters(), *model.buffers())]

@@ -8,7 +8,8 @@ from weakref import WeakSet
 import torch
 from torch import nn
 
-from ...base.errors import LandscapeError, NumericalError
+from ...autograd.second_derivatives import NoSecondDerivative
+from ...base.errors import LandscapeError
 from ...runtime.distributed import no_sharding
 from ...sharding.vectors import own_part
 from .local_loss import LocalPoint, near, too_large
@@ -27,7 +28,7 @@ def require_equal_forms(problem: Problem) -> None:
     """Compare the loss of a few examples with and without the equal forms, once for a network.
 
     Raises:
-        NumericalError: If they differ by more than rounding; names the operation.
+        NoSecondDerivative: If they differ by more than rounding; names the operation.
     """
     if problem.model in _COMPARED:
         return
@@ -63,8 +64,8 @@ def compare_forms(point: LocalPoint, dtype: torch.dtype) -> None:
         return
     blamed = [name for name in sorted(used) if off(point.loss_with_equal_forms([name])[0])]
     name = " with ".join(blamed or sorted(used))
-    raise NumericalError(
+    raise NoSecondDerivative(
         f"{name} gives the loss {float(replaced):.7g} in its equal form and {plain:.7g} as it is",
         "curvature product",
-        "write the operation differently in the model, or select an analysis without second derivatives",
+        "write the operation differently in the model, or let products be differences (`product='auto'`)",
     )
