@@ -127,9 +127,6 @@ def _check_wishes(problem: Problem, spec: HessianSpec) -> None:
         if problem.in_pieces and getattr(spec, wish):
             flag = argument(wish)
             raise UsageError("it holds whole vectors in one process", f"{flag} of a sharded model", f"drop {flag}")
-    if problem.in_pieces and spec.block > 1:
-        fix = "drop it: missed copies are looked for by a second run"
-        raise UsageError("blocks of whole vectors are decomposed", "`block=` of a sharded model", fix)
     for name in ("top", "bottom"):
         if getattr(spec, name) >= n:
             raise UsageError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 
 from ..base.errors import NumericalError
 from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
-from .estimators.probes import Probes
+from .lanczos.krylov import Krylov
 
 SYMMETRY_LIMIT = {torch.float32: 1e-3, torch.float64: 1e-6}
 _LOSS_LIMIT = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -27,50 +30,62 @@ def require_equal_passes(first: float, second: float, problem: Problem) -> None:
         )
 
 
-def symmetry_error(
-    probes: Probes, problem: Problem, reason: str | None = None, rounding: bool = False, accuracy: float = 0.0
-) -> float:
-    """Estimated relative asymmetry ‖H − Hᵀ‖ / ‖H‖ (Frobenius) from the first three probes, which are kept.
+class ProductChecks:
+    """Looks at the products of an eigenvalue run, block by block, and asks for none itself.
 
-    Dividing by ‖Hu‖ and not by ‖Hu‖‖v‖ keeps the estimate independent of the number of parameters; the other
-    form lets wrong second derivatives pass in large networks.
+    ``symmetry`` estimates ‖H − Hᵀ‖ / ‖H‖. Of two random unit vectors p and q it is √n·|pᵀHq − qᵀHp| / ‖Hp‖ (Frobenius
+    norms; dividing by ‖Hp‖ and not by ‖Hp‖‖q‖ keeps it independent of the number of parameters; the other form lets
+    wrong second derivatives pass in large networks). Of a random p and any basis vector q, √n·|pᵀHq − qᵀHp| is about
+    ‖(H − Hᵀ)q‖, and of two basis vectors the difference itself is a lower bound of ‖H − Hᵀ‖; both relative to the
+    largest ‖Hq‖ met, as rounding is. ``difference`` is what `check_custom_functions` found beside the first block.
 
     Args:
-        probes: Of the products.
-        problem: Their problem.
+        problem: Whose products they are.
         reason: Why they may not be symmetric, where that is known.
         rounding: Whether second derivatives are right in float64, so that only rounding is left in float32.
-        accuracy: Relative error of products that is known; ten times as much is allowed.
-
-    Raises:
-        NumericalError: If it exceeds 1e-3 (float32) or 1e-6 (float64): some operation's second derivative is wrong.
+        begin: Called after the first block of products: what it finds is ``difference``.
+        accuracy: Relative error of products, as far as it is known; ten times as much is allowed.
     """
-    vectors = [probes.vector(i) for i in range(3)]
-    images = [probes.product(i, keep=True) for i in range(3)]
-    pairs = ((0, 1), (0, 2), (1, 2))
-    numbers = [torch.linalg.vector_norm(p) for p in images]
-    numbers += [vectors[i] @ images[j] - vectors[j] @ images[i] for i, j in pairs]
-    values = torch.stack(numbers).tolist()
-    if not all(v - v == 0 for v in values):
-        raise NumericalError(
-            "a curvature product is not finite",
-            f"{problem.loss_name} over {problem.n_examples} examples",
-            "check the weights and the data, or use `dtype='float64'`",
-        )
-    worst = 0.0
-    for (i, j), difference in zip(pairs, values[3:], strict=True):
-        size = max(values[i], values[j])
-        worst = max(worst, abs(difference) / size) if size > 0 else worst
-    if worst > max(SYMMETRY_LIMIT[problem.dtype], 10 * accuracy):
-        if rounding and problem.dtype == torch.float32 and reason is None:
-            # Probabilities next to 0 and 1 cancel in the derivative of a softmax.
-            reason = "they are rounded: in float64 they agree with differences of the gradient; use `dtype='float64'`"
-        raise NumericalError(
-            f"the curvature products are not symmetric (relative error {worst:.1e})",
-            type(problem.network).__name__,
-            reason or "an operation of the model has a wrong second derivative, or its forward is random",
-        )
-    return worst
+
+    def __init__(
+        self,
+        problem: Problem,
+        reason: str | None = None,
+        rounding: bool = False,
+        begin: Callable[[], float | None] | None = None,
+        accuracy: Callable[[], float] = float,
+    ) -> None:
+        self.problem, self.reason, self.rounding = problem, reason, rounding
+        self.begin, self.accuracy = begin, accuracy
+        self.symmetry = 0.0
+        self.difference: float | None = None
+
+    def __call__(self, space: Krylov) -> None:
+        """Look at what the space knows by now.
+
+        Raises:
+            NumericalError: If ``symmetry`` exceeds 1e-3 (float32) or 1e-6 (float64): some second derivative is
+                wrong; or if that of a custom function is.
+        """
+        root = math.sqrt(space.n)
+        starts, beside, within = space.skew
+        largest = space.largest or 1.0
+        self.symmetry = max(self.symmetry, root * starts, root * beside / largest, within / largest)
+        if self.symmetry > max(SYMMETRY_LIMIT[self.problem.dtype], 10 * self.accuracy()):
+            reason = self.reason
+            if self.rounding and self.problem.dtype == torch.float32 and reason is None:
+                # Probabilities next to 0 and 1 cancel in the derivative of a softmax.
+                reason = (
+                    "they are rounded: in float64 they agree with differences of the gradient; use `dtype='float64'`"
+                )
+            raise NumericalError(
+                f"the curvature products are not symmetric (relative error {self.symmetry:.1e})",
+                type(self.problem.network).__name__,
+                reason or "an operation of the model has a wrong second derivative, or its forward is random",
+            )
+        if self.begin is not None:  # which custom functions there are is known once there is a graph
+            begin, self.begin = self.begin, None
+            self.difference = begin()
 
 
 def check_custom_functions(problem: Problem) -> float | None:

@@ -1,8 +1,8 @@
 """One loss looked at from all sides: what its eigenvalues, trace and density share is computed once.
 
-The first probe starts the eigenvalue run, which is also the density's first. The check for missed copies is its
-second. The probes of the symmetry check start the others, orthogonal to what is known by then, and are the trace's
-first samples, beside the whole Krylov space of the eigenvalue run.
+Each start vector of the eigenvalue run is one of the density's, and its products are looked at for symmetry. The
+others of the density are probes, orthogonal to what is known by then, and the first samples of the trace, beside the
+whole Krylov space of the eigenvalue run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .lanczos.eigenpairs import Spectrum, lanczos
 from .lanczos.pairs import EigenPairs
 from .operators import Operator
 from .product_errors import accuracy_of, compared_derivatives, measured_pairs, product_error, require_possible
-from .self_checks import check_custom_functions, require_equal_passes, symmetry_error
+from .self_checks import ProductChecks, check_custom_functions, require_equal_passes
 
 DENSITY_PROBES = 4
 DENSITY_STEPS = 30
@@ -83,16 +83,19 @@ def analyze_spectrum(
     device, limit, images = _basis_plan(problem, spec)
     draws = problem.space.draws(device)
     probes = Probes(operator, problem.n_parameters, seed, device, draws)
-    symmetry = difference = compared = None
+
+    def after_first_block() -> float | None:
+        if operator.differences is None:
+            return check_custom_functions(problem)
+        require_possible(operator.differences, spec, problem)
+        return None
+
+    checks = compared = None
     if check:
         compared = compared_derivatives(problem, operator, spec.operator)
-        rounding = compared.product is not None and not compared.product.wrong
-        probes.product(0, keep=True)
-        if operator.differences is not None:
-            compared = replace(compared, product=None)
-            require_possible(operator.differences, spec, problem)
-        symmetry = symmetry_error(probes, problem, compared.note(spec.operator), rounding, accuracy_of(operator))
-        difference = check_custom_functions(problem) if operator.differences is None else None
+        right = compared.product is not None and not compared.product.wrong
+        note = compared.note(spec.operator)
+        checks = ProductChecks(problem, note, right, after_first_block, lambda: accuracy_of(operator))
     spectrum = lanczos(
         operator,
         problem.n_parameters,
@@ -102,27 +105,28 @@ def analyze_spectrum(
         seed=seed,
         max_products=spec.max_products or max(200, 20 * (spec.top + spec.bottom)),
         device=device,
-        block=spec.block,
+        block=1 if problem.in_pieces else spec.block,  # blocks of whole vectors are decomposed
         basis_limit=limit,
         keep_images=images,
         start=start,
-        start_image=probes.product(0, keep=True) if check and start is None else None,
         least_steps=DENSITY_STEPS if spec.density else 0,
         draws=draws,
+        watch=checks,
     )
     report("eigenvalues", spectrum.krylov_products, spectrum.krylov_products)
+    if compared is not None and operator.differences is not None:
+        compared = replace(compared, product=None)
     spectrum, product = measured_pairs(spectrum, operator, spec.tol)
-    first = 0 if start is not None else 1  # probe that the eigenvalue run knows nothing of
-    curve = _density(probes, spectrum, first) if spec.density else None
-    sampled, trace = _trace(problem, operator, probes, spectrum, spec, seed, first)
+    curve = _density(probes, spectrum) if spec.density else None
+    sampled, trace = _trace(problem, operator, probes, spectrum, spec, seed)
     record = {
         "n": problem.n_examples,
         "n_parameters": problem.n_parameters,
         "loss": evaluation.loss,
         "accuracy": evaluation.accuracy,
         "gradient_norm": gradient_norm,
-        "symmetry_error": symmetry,
-        "difference_error": difference,
+        "symmetry_error": checks.symmetry if checks else None,
+        "difference_error": checks.difference if checks else None,
         "derivatives": compared.record(spec.operator) if compared else None,
         **_lists(spectrum),
         "product": product,
@@ -159,9 +163,9 @@ def _basis_plan(problem: Problem, spec: HessianSpec) -> tuple[torch.device, int,
     return (device, fit // 2, True) if fit >= 2 * comfortable else (device, fit, False)
 
 
-def _density(probes: Probes, spectrum: Spectrum, first: int) -> Density:
-    before, runs = probes.made, list(spectrum.runs)
-    for index in range(first, first + DENSITY_PROBES - len(runs)):
+def _density(probes: Probes, spectrum: Spectrum) -> Density:
+    before, runs = probes.made, spectrum.runs[:DENSITY_PROBES]
+    for index in range(DENSITY_PROBES - len(runs)):
         report("density", len(runs), DENSITY_PROBES)
         runs.append(run_of(probes, index, DENSITY_STEPS, spectrum.settled.subspace()))
     return density(runs, probes.n, products=probes.made - before)
@@ -174,7 +178,6 @@ def _trace(
     spectrum: Spectrum,
     spec: HessianSpec,
     seed: int,
-    first: int,
 ) -> tuple[Sampled | None, Estimate | None]:
     """The trace (and what comes with it), from probes that the Krylov space does not depend on."""
     if not (spec.trace or spec.diagonal):
@@ -184,7 +187,6 @@ def _trace(
         sampled = sample(
             probes,
             rtol=spec.trace_rtol,
-            first=first,
             known=spectrum.known,
             diagonal=spec.diagonal,
             max_probes=budget,

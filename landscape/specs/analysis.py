@@ -56,9 +56,9 @@ class HessianSpec(Spec):
     """Stored hessian result of a nearby checkpoint, to start from its eigenvectors."""
     cross_check: tuple[Literal["pyhessian", "curvlinops"], ...] = ()
     """Other tools to compute the same eigenvalues, shown with their true residuals."""
-    block: int = 1
-    """Start vectors of the eigenvalue run. With one, a second copy of an eigenvalue is looked for afterwards, and
-    found if it stands clear of the others by a tenth of their range; two hold both copies however close."""
+    block: int = 2
+    """Start vectors of the eigenvalue run, which finds as many copies of an eigenvalue. Where it finds all of
+    them, or with one, further copies are looked for until the rest is known to hold none, for more products."""
     max_products: int | None = None
     """Budget of products, checks not counted (default: 20 per wanted pair, at least 200; 1000 for the trace)."""
     memory: float | None = None

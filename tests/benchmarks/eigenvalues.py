@@ -44,7 +44,7 @@ def measure(work: Work, top: int, tol: float, repeat: int, limit: int = LIMIT) -
 
     def bare() -> Any:
         with operator_of(problem) as operator:
-            return lanczos(operator, n, top=top, tol=tol, complete=False)
+            return lanczos(operator, n, top=top, tol=tol, complete=False, block=1)
 
     def checked() -> Any:
         return landscape.hessian(problem, top=top, tol=tol)

@@ -71,7 +71,9 @@ def pairs() -> tuple[list[float], list[float]]:
     problem, sizes, counts = vit(32).problem(), [1, 2, 5, 10, 20], []
     with operator_of(problem) as operator:
         for k in sizes:
-            counts.append(float(lanczos(operator, operator.n, top=k, tol=1e-3, complete=False).krylov_products))
+            counts.append(
+                float(lanczos(operator, operator.n, top=k, tol=1e-3, complete=False, block=1).krylov_products)
+            )
     return [float(k) for k in sizes], counts
 
 

@@ -245,7 +245,8 @@ def test_shared_work_is_at_most_three_fifths_of_the_parts(trained: Problem):
     found = hessian(trained, top=5, trace=True, density=True)
     assert found["hvp_count"] <= 0.6 * sum(alone(trained, 0))
     assert found["trace"]["stderr"] <= 0.05 * found["trace"]["estimate"]
-    assert found["density"]["nodes_per_probe"] == [30] * 4
+    assert found["density"]["nodes_per_probe"][2:] == [30] * 2
+    assert min(found["density"]["nodes_per_probe"]) >= 30  # the first two are the eigenvalue run's
 
 
 def distance(found: Density, values: np.ndarray) -> float:
@@ -263,9 +264,9 @@ def test_a_shared_density_is_as_accurate_as_one_alone(trained: Problem):
     for seed in range(6):
         p = Probes(lambda v: matrix @ v, n, seed)
         spectrum = lanczos(p.operator, n, top=5, seed=seed, least_steps=30)
-        runs = [*spectrum.runs, *(run_of(p, i, 30, spectrum.settled.subspace()) for i in (1, 2))]
+        runs = [*spectrum.runs, *(run_of(p, i, 30, spectrum.settled.subspace()) for i in (0, 1))]
         shared.append(distance(density(runs, n), values))
-        products.append(sum(len(r.projected) for r in runs))
+        products.append(spectrum.krylov_products + spectrum.check_products + p.made)
         q = Probes(lambda v: matrix @ v, n, seed + 100)
         plain.append(distance(density([run_of(q, i, 30) for i in range(4)], n), values))
     assert max(products) < 100

@@ -149,7 +149,7 @@ def test_every_product_is_counted(monkeypatch: pytest.MonkeyPatch, extra: dict[s
     monkeypatch.setattr(Products, "__call__", lambda self, v: calls.append(1) or plain(self, v))
     found = hessian(problem_of(small_mlp(), domain_data(), batch_size=8), top=3, bottom=2, tol=1e-6, **extra)
     assert found["hvp_count"] == len(calls)
-    assert 5 <= found["krylov_products"] < found["hvp_count"]
+    assert 5 <= found["krylov_products"] <= found["hvp_count"] - 4 * len(extra)  # the checks ask for none
 
 
 def test_domains_beside_the_whole():
@@ -228,11 +228,11 @@ def test_unused_parameters_are_listed():
 def test_what_did_not_converge_is_an_error_that_keeps_the_numbers():
     problem = problem_of(small_mlp(), domain_data())
     with pytest.raises(
-        NotConverged, match=r"2 of 2 eigenpairs.*above 1e-09 \(after 3 products\).*`allow_partial=True`"
+        NotConverged, match=r"2 of 2 eigenpairs.*above 1e-09 \(after 4 products\).*`allow_partial=True`"
     ) as caught:
-        hessian(problem, top=2, tol=1e-9, max_products=3)
+        hessian(problem, top=2, tol=1e-9, max_products=4)
     assert caught.value.exit_code == 4
-    partial = hessian(problem, top=2, tol=1e-9, max_products=3, allow_partial=True)
+    partial = hessian(problem, top=2, tol=1e-9, max_products=4, allow_partial=True)
     assert partial["converged"] == [False, False]
     assert partial["residuals"] == caught.value.result["residuals"]
     assert min(partial["residuals"]) > 1e-9

@@ -109,17 +109,53 @@ def test_a_known_first_product_is_not_made_again():
         made.append(1)
         return d * v
 
-    image = d * rademacher(103, 5, 0)
-    a = lanczos(product, 103, top=2, tol=1e-6, seed=5, start_image=image, complete=False)
-    assert len(made) == a.krylov_products - 1
-    b = lanczos(product, 103, top=2, tol=1e-6, seed=5, complete=False)
-    assert a.top.values.tolist() == pytest.approx(b.top.values.tolist(), rel=1e-12)
+    start = rademacher(103, 5, 0)
+    a, b = (Krylov(product, start[None], torch.Tensor, first_image=image) for image in (d * start, None))
+    for space in (a, b):
+        made.clear()
+        while space.size < 20:
+            space.grow()
+        assert len(made) == space.products - (space is a)
+    assert np.allclose(a.projected, b.projected, rtol=1e-12, atol=1e-14)
 
 
 def test_least_steps_for_a_density():
     d = diagonal(9, 7, 4, bulk=(0, 1, 100))
-    found = run(d, top=1, tol=1e-1, least_steps=30)
-    assert len(found.runs[0].projected) >= 30
+    for block in (1, 2, 3):
+        found = run(d, top=1, tol=1e-1, least_steps=30, block=block)
+        assert [r.start for r in found.runs] == list(range(block))
+        nodes = len(found.runs[0].projected)
+        assert nodes >= 30 * block - (block - 1) * len(found.settled.values)
+        assert nodes <= 30 * block
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+@pytest.mark.parametrize("limit", [None, 14])
+def test_a_matrix_that_is_not_symmetric_is_seen_in_the_products_made_anyhow(block: int, limit: int | None):
+    """Against the Frobenius norm of H − Hᵀ: all of it random, within the rest only, or of rank two."""
+    d = diagonal(100, 60, 40, 25, 15, bulk=(0, 1, 295))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(300, 300, generator=generator, dtype=torch.float64)
+    noise = noise - noise.T
+    inner = noise.clone()
+    inner[:5] = inner[:, :5] = 0
+    two = torch.outer(noise[0], noise[1]) - torch.outer(noise[1], noise[0])
+    draw = torch.Generator().manual_seed(1)
+    for skew, least in ((noise, 0.3), (inner, 0.003 if block == 1 else 0.1), (two, 0.1), (0 * noise, 0)):
+        size = 1e-2 * d.norm() / skew.norm() if least else 0.0
+        matrix = torch.diag(d) + skew * size
+        seen = []
+        for _ in range(10):
+            rows = torch.randn(block, 300, generator=draw, dtype=torch.float64)
+            space = Krylov(lambda v, m=matrix: m @ v, rows, torch.Tensor, limit=limit)
+            while space.products < 18:
+                if space.must_restart:
+                    space.restart(list(range(space.size - 5, space.size)))
+                space.grow()
+            starts, beside, within = space.skew
+            seen.append(max(300**0.5 * starts, 300**0.5 * beside / space.largest, within / space.largest))
+        assert min(seen) >= least * 1e-2
+        assert max(seen) <= (0.1 if least else 1e-12)
 
 
 def test_one_wait_per_step(monkeypatch: pytest.MonkeyPatch):
@@ -147,7 +183,7 @@ def test_one_wait_per_step(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_product_that_is_not_finite_is_refused():
-    with pytest.raises(NumericalError, match=r"product is not finite.*product 1 of") as caught:
+    with pytest.raises(NumericalError, match=r"product is not finite.*product 2 of") as caught:
         lanczos(lambda v: v * torch.nan, 30, top=1)
     assert caught.value.exit_code == 4
 

@@ -50,11 +50,13 @@ def check_pairs(matrix: Tensor, found: Spectrum, tol: float, rounding: float = 1
 # -- oracle cases 5-7 and multiplicity (reference/curvature.md) --------------------------------------------------
 
 
-@pytest.mark.parametrize("products", [10, 50, 51, 100])
-def test_no_ghosts_at_any_krylov_size(products: int):
+@pytest.mark.parametrize(
+    ("products", "block"), [(10, 1), (50, 1), (51, 1), (100, 1), (16, 2), (50, 2), (52, 2), (100, 2), (51, 3)]
+)
+def test_no_ghosts_at_any_krylov_size(products: int, block: int):
     """Case 5, float32. The bulk's smallest value is hard to find, so the space grows to exactly this size."""
     d = diagonal(100, 60, 40, 25, 15)
-    found = run(d, torch.float32, top=5, bottom=1, tol=1e-9, max_products=products)
+    found = run(d, torch.float32, top=5, bottom=1, tol=1e-9, max_products=products, block=block)
     assert found.krylov_products == products
     assert found.top.values.tolist() == pytest.approx([100, 60, 40, 25, 15], rel=1e-5)
     assert found.orthogonality < 1e-6
@@ -71,10 +73,11 @@ def test_estimates_below_the_accuracy_of_the_products_convince_nobody():
 
 
 def test_full_reorthogonalisation_needs_few_products():
-    """Case 5 again: about 10 products reach 1e-6."""
-    found = run(diagonal(100, 60, 40, 25, 15), torch.float32, top=5, tol=1e-6)
-    assert found.top.converged.all()
-    assert found.krylov_products <= 12
+    """Case 5 again: about 10 products reach 1e-6 from one start vector."""
+    for block, most in ((1, 12), (2, 16)):
+        found = run(diagonal(100, 60, 40, 25, 15), torch.float32, top=5, tol=1e-6, block=block)
+        assert found.top.converged.all()
+        assert found.krylov_products <= most
     assert found.top.values.tolist() == pytest.approx([100, 60, 40, 25, 15], rel=1e-5)
 
 
@@ -101,13 +104,14 @@ def test_close_eigenvalues(seed: int, tol: float, most: int):
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-6])
+@pytest.mark.parametrize("block", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(4))
-def test_copies_that_one_start_vector_cannot_see(seed: int, tol: float):
+def test_copies_that_one_start_vector_cannot_see(seed: int, tol: float, block: int):
     """{5, 5, 5, 3, 2} + bulk with k = 3: plain Lanczos returns 5, 3, 2 with small residuals, every time."""
     d = diagonal(5, 5, 5, 3, 2)
-    found = run(d, top=3, tol=tol, seed=seed)
+    found = run(d, top=3, tol=tol, seed=seed, block=block)
     assert found.top.values.tolist() == pytest.approx([5, 5, 5], abs=5 * tol)
-    assert found.missed == 2
+    assert found.missed == 3 - block
     assert found.orthogonality < 1e-8
     check_pairs(torch.diag(d), found, tol)
     assert found.top.converged.all()
@@ -221,25 +225,54 @@ def test_seeds_decide_the_start_and_nothing_else():
     assert torch.allclose(a.top.vectors, c.top.vectors, atol=1e-3)  # also the sign
 
 
-def test_the_recursion_is_a_probe_of_the_trace_and_of_the_density():
-    """n * sum w theta = v'Hv of the Rademacher start, n * sum w theta^2 = |Hv|^2 (section 4.8)."""
+@pytest.mark.parametrize("block", [1, 2])
+def test_the_recursion_is_a_probe_of_the_trace_and_of_the_density(block: int):
+    """Σ w θ = qᵀHq and Σ w θ² = ‖Hq‖² for each start vector q (section 4.8)."""
     d = diagonal(9, 7, 4, bulk=(0, 1, 300))
-    found = run(d, top=3, tol=1e-6)
-    off = np.abs(np.tril(found.runs[0].projected, -2)).max()
-    assert off < 1e-10  # tridiagonal
+    found = run(d, top=3, tol=1e-6, block=block, seed=4)
+    off = np.abs(np.tril(found.runs[0].projected, -2 * block)).max()
+    assert off < 1e-10  # a band: tridiagonal from one start vector
+    generator = torch.Generator().manual_seed(4)
+    drawn = torch.stack([torch.randn(303, generator=generator, dtype=torch.float64) for _ in range(block)])
+    starts = torch.linalg.qr(drawn.T)[0].T
     theta, u = torch.linalg.eigh(torch.from_numpy(found.runs[0].projected))
-    w = u[0].square()
-    assert float(w.sum()) == pytest.approx(1, abs=1e-12)
-    assert float(len(d) * w @ theta) == pytest.approx(float(d.sum()), rel=1e-10)  # diagonal: every probe is exact
-    assert float(len(d) * w @ theta.square()) == pytest.approx(float(d.square().sum()), rel=1e-9)
+    for run_from, q in zip(found.runs, starts, strict=True):
+        w = u[run_from.start].square()
+        assert float(w.sum()) == pytest.approx(1, abs=1e-12)
+        for power in range(1, 6):
+            assert float(w @ theta**power) == pytest.approx(float(q.square() @ d**power), rel=1e-9)
 
 
-@pytest.mark.parametrize(("clear", "block"), [(0.1, 1), (1.0, 1), (0.02, 2), (0.05, 2), (0.1, 2)])
-def test_a_double_eigenvalue_over_a_bulk(clear: float, block: int):
-    """As promised: clear of the bulk one start vector and the search after it are enough, two hold it anywhere."""
-    spectrum = torch.cat([torch.full((2,), 1 + clear), torch.linspace(-0.2, 1, 198)]).double()
+CLOSE = torch.linspace(-0.2, 1, 195, dtype=torch.float64)
+PLANTED = {
+    "double": (1.02, 1.02),
+    "double a little farther": (1.05, 1.05),
+    "double, one clear": (3, 1.05, 1.05),
+    "triple": (1.05, 1.05, 1.05),
+    "triple behind others": (3, 2.5, 1.1, 1.1, 1.1),
+    "three doubles": (4, 4, 2, 2, 1.2, 1.2),
+}
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+@pytest.mark.parametrize("heads", PLANTED.values(), ids=PLANTED)
+def test_multiple_eigenvalues_over_a_close_bulk(heads: tuple[float, ...], block: int):
+    """As promised: nothing is assumed about how far the copies lie from the rest."""
+    spectrum = torch.cat([torch.tensor(heads, dtype=torch.float64), CLOSE])
     for seed in range(6):
         matrix = rotated(spectrum, seed)
-        found = lanczos(lambda v, m=matrix: m @ v, len(spectrum), top=2, tol=1e-3, seed=seed, block=block)
+        found = lanczos(lambda v, m=matrix: m @ v, len(spectrum), top=len(heads), tol=1e-3, seed=seed, block=block)
         assert found.top.converged.all()
-        assert found.top.values.tolist() == pytest.approx([1 + clear] * 2, rel=2e-3)
+        assert found.top.values.tolist() == pytest.approx(list(heads), abs=1e-3 * heads[0])
+        lower = lanczos(lambda v, m=matrix: -m @ v, len(spectrum), top=1, bottom=len(heads), seed=seed, block=block)
+        assert lower.bottom.values.tolist() == pytest.approx([-h for h in heads], abs=1e-3 * heads[0])
+
+
+def test_close_eigenvalues_are_not_taken_for_copies():
+    """Two start vectors and no search, unless two values are as close as their residuals allow."""
+    spectrum = torch.cat([torch.tensor([1, 0.999, 0.9, 0.899], dtype=torch.float64), CLOSE / 2])
+    for seed in range(4):
+        matrix = rotated(spectrum, seed)
+        found = lanczos(lambda v, m=matrix: m @ v, len(spectrum), top=4, tol=1e-4, seed=seed)
+        assert found.check_products == 0
+        assert found.top.values.tolist() == pytest.approx([1, 0.999, 0.9, 0.899], abs=1e-4)

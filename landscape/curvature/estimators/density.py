@@ -73,7 +73,7 @@ def quadrature(run: KrylovRun, n: int) -> tuple[Matrix, Matrix]:
     theta, u = np.linalg.eigh(run.projected)
     p = len(run.apart)
     nodes = np.concatenate([theta, run.apart])
-    weights = np.concatenate([(u[0] if len(u) else theta) ** 2 * (1 - p / n), np.full(p, 1 / n)])
+    weights = np.concatenate([(u[run.start] if len(u) else theta) ** 2 * (1 - p / n), np.full(p, 1 / n)])
     order = np.argsort(nodes)
     return nodes[order], weights[order]
 

@@ -6,14 +6,15 @@ Three things make the answers trustworthy, each against a failure that was measu
   (ghosts have small residuals; only lost orthogonality shows them);
 - a pair counts as converged only when its residual ‖Hv − λv‖, computed from products and not from the recursion,
   is below the tolerance (the recursion's estimate is fiction below the accuracy of the products);
-- a fresh start orthogonal to what was found looks for missed copies: from one start vector a Krylov space
-  holds a multiple eigenvalue only once. A block of start vectors holds as many copies as it has vectors.
+- from one start vector a Krylov space holds a multiple eigenvalue only once, with small residuals. Two start
+  vectors hold two copies; and where two are seen, a fresh start orthogonal to what was found looks for others.
 
 Dot products and the basis are float64 whatever the products are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,10 +39,12 @@ class KrylovRun:
     Attributes:
         projected: ``(m, m)``, the projected matrix.
         apart: ``(p,)``, eigenvalues whose vectors the run is orthogonal to.
+        start: Place of the start vector in the basis.
     """
 
     projected: Matrix
     apart: Matrix
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,7 @@ class Spectrum:
         orthogonality: Largest entry of |VVᵀ − I| over the returned vectors.
         missed: Copies that the completeness check added.
         restarts: How often the space was cut down to fit.
-        runs: Projected matrices ``(m, m)`` of runs from one start vector each: the first before any restart, and
-            the completeness check, which is orthogonal to the pairs in ``settled``.
+        runs: The run before any restart, once for each of its random start vectors.
         settled: The wanted pairs, and converged ones beside them that lie clearly outside the bulk.
         known: The Krylov space, if its products were kept, else the span of the wanted pairs.
         scale: |λ_max|, the largest magnitude of an eigenvalue, which residuals are relative to.
@@ -103,14 +105,14 @@ def lanczos(
     seed: int = 0,
     max_products: int = 1000,
     device: torch.device | str = "cpu",
-    block: int = 1,
+    block: int = 2,
     basis_limit: int | None = None,
     keep_images: bool = True,
     complete: bool = True,
     start: Tensor | None = None,
-    start_image: Tensor | None = None,
     least_steps: int = 0,
     draws: Draws | None = None,
+    watch: Callable[[Krylov], None] | None = None,
 ) -> Spectrum:
     """Find the ``top`` algebraically largest and ``bottom`` smallest eigenpairs.
 
@@ -123,41 +125,41 @@ def lanczos(
         seed: Seed of the start vectors, drawn on the CPU so that devices agree.
         max_products: Budget for Krylov spaces; pairs that miss the tolerance then are marked, not hidden.
         device: Where the basis lives.
-        block: Start vectors; a block finds multiple eigenvalues at once, for more products in all.
+        block: Start vectors: as many copies of an eigenvalue are found at once.
         basis_limit: Most basis vectors at a time (default: no limit); beyond it the space is restarted.
         keep_images: Keep the products with the basis, so that true residuals cost no further product.
         complete: Look for missed copies.
-        start: Start with this vector ``(n,)`` instead of random signs, for example of a nearby problem.
-        start_image: The product with the start vector, if it is known already.
-        least_steps: For a density: grow at least so many steps, and let the completeness check have as many nodes,
-            the eigenvalues that are known by then included.
+        start: The first start vector ``(n,)`` instead of a random one, for example of a nearby problem.
+        least_steps: For a density: grow until there are as many nodes for each start vector, the eigenvalues that
+            are known by then included.
         draws: Of random vectors; None: of plain ones on ``device``.
+        watch: Called with the space after every block of products.
 
     Returns:
         The spectrum; ``converged`` flags say which pairs to trust.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = (draws or Draws(n)).on(device)
+    random = (draws or Draws(n)).on(device)
 
     def fresh() -> Tensor:
-        return drawn.normal(generator)
+        return random.normal(generator)
 
-    # The first start is a Rademacher vector, so that its coefficients are also a trace probe. Later ones must
-    # not be: signs are exactly orthogonal to simple eigenvectors such as (1, -1)/sqrt(2) half of the time.
-    first = drawn.signs(seed, 0) if start is None else start
-    rows = torch.stack([first.to(device, torch.float64), *(fresh() for _ in range(min(block, n) - 1))])
+    # Not signs: they are exactly orthogonal to simple eigenvectors such as (1, -1)/sqrt(2) half of the time.
+    rows = torch.stack([fresh() for _ in range(min(block, n))])
+    if start is not None:
+        rows[0] = start
     limit = None if basis_limit is None else max(basis_limit, top + bottom + 3 * block + 4)
-    space = Krylov(operator, rows, fresh, limit=limit, images=keep_images, first_image=start_image)
+    space = Krylov(operator, rows, fresh, limit=limit, images=keep_images, drawn=int(start is not None))
     # A residual says that an eigenvalue is near, the completeness check that none lies farther out: each gets half
     # of the tolerance, so that a value is no farther than the whole from the one it stands for.
     aim = tol / 2
     demand, checks = aim, 0
     while True:
-        wanted = _grow_until(space, top, bottom, demand, max_products, least_steps)
+        wanted = _grow_until(space, top, bottom, demand, max_products, least_steps, tol, watch)
         theta, u, estimates = space.ritz()
         scale, whole = float(np.abs(theta).max()), space.full
         unasked = [0] if bottom == 0 and -theta[0] > np.abs(theta[1:]).max(initial=0.0) and 0 not in wanted else []
-        chosen = sorted({*wanted, *(_settled(theta, estimates, tol * scale, least_steps) if keep_images else ())})
+        chosen = sorted({*wanted, *(_settled(theta, estimates, tol, least_steps) if keep_images else ())})
         if keep_images:
             found = Found.of(space.combine(u[:, chosen]), space.combine(u[:, chosen], images=True))
             lowest = Found.of(space.combine(u[:, unasked]), space.combine(u[:, unasked], images=True))
@@ -173,7 +175,8 @@ def lanczos(
             break
         demand /= 10  # the estimates were too kind: ask more of them before the next look
     upper, lower = ends.take(range(len(wanted) - top, len(wanted))), ends.take(range(bottom))
-    runs = [KrylovRun(space.recursion(), np.zeros(0))] if start is None else []
+    drawn = range(0 if start is None else 1, len(rows))
+    runs = [KrylovRun(space.recursion(), np.zeros(0), i) for i in drawn]
     extra = missed = 0
     if complete and not whole:
         more = completed(
@@ -181,15 +184,14 @@ def lanczos(
             upper,
             lower,
             found,
+            block=len(rows),
             margin=aim * scale,
+            scale=scale,
             draw=fresh,
             budget=max_products - space.products,
             limit=limit,
-            least_steps=least_steps - len(found.values) if least_steps else 0,
         )
         upper, lower, extra, missed = more.upper, more.lower, more.products, more.missed
-        if more.first is not None and least_steps:
-            runs.append(KrylovRun(more.first, found.values.numpy()))
     scale = max([scale, *(float(f.values.abs().max()) for f in (upper, lower) if len(f.values))])
     both = torch.cat([upper.vectors, lower.vectors]) if 0 < bottom <= n - top else upper.vectors
     gram = both @ both.T - torch.eye(len(both), dtype=torch.float64, device=both.device)
@@ -217,31 +219,46 @@ def _extreme(lowest: Found, scale: float, tol: float) -> Extreme | None:
     return Extreme(float(lowest.values[0]), residual, residual <= tol)
 
 
-def _settled(theta: Matrix, estimates: Matrix, tolerance: float, steps: int) -> list[int]:
+def _settled(theta: Matrix, estimates: Matrix, tol: float, steps: int) -> list[int]:
     """Places of converged Ritz pairs outside the bulk, the largest in magnitude, at most half as many as steps."""
+    tolerance = tol * float(np.abs(theta).max())
     order = np.argsort(-np.abs(theta))
     sure = [int(i) for i in order if estimates[i] <= tolerance and abs(theta[i]) >= _OUTLIER * tolerance]
     return sure[: steps // 2]
 
 
 def _grow_until(
-    space: Krylov, top: int, bottom: int, demand: float, max_products: int, least_steps: int
+    space: Krylov,
+    top: int,
+    bottom: int,
+    demand: float,
+    max_products: int,
+    least_steps: int,
+    tol: float,
+    watch: Callable[[Krylov], None] | None,
 ) -> list[int]:
     """Grow until the estimates of all wanted pairs are below ``demand``; return their places, ascending."""
+    b = space.block
     while True:
-        least = min(max(top + bottom, least_steps), space.room)  # fewer would give both ends the same vectors
+        least = min(top + bottom, space.room)  # fewer would give both ends the same vectors
         spent = space.products + space.pending > max_products
-        if (not spent or space.size < min(top + bottom, space.room)) and not space.full:
+        if (not spent or space.size < least) and not space.full:
             if space.must_restart:
                 space.restart(kept(space, top, bottom))
             space.grow()
+            if watch is not None:
+                watch(space)
         m = space.size
         wanted = [*range(min(bottom, m)), *range(max(0, m - top), m)]  # the ends may overlap in a tiny space
         done = spent or space.full
-        if m < least and space.restarts == 0 and not done:
+        if m < least:
             continue
         theta, _, estimates = space.ritz()
         scale = float(np.abs(theta).max())
         report("eigenvalues", space.products, None, f"residual {estimates[wanted].max() / (scale or 1):.1e}")
-        if m >= min(top + bottom, space.room) and (done or bool((estimates[wanted] <= demand * scale).all())):
+        if least_steps and space.restarts == 0 and not done:
+            known = len(_settled(theta, estimates, tol, least_steps))  # holds for all start vectors at once
+            if m < b * least_steps - (b - 1) * known:
+                continue
+        if done or bool((estimates[wanted] <= demand * scale).all()):
             return wanted

@@ -43,6 +43,12 @@ class Krylov:
         limit: Most basis vectors at a time, at least three blocks; None: no limit.
         images: Keep ``HQ``, too: true residuals then cost no product.
         first_image: The product with the one start vector as given, if it is known already; it counts all the same.
+        drawn: Place of the first start vector that is random; those before it are not.
+
+    Attributes:
+        skew: ``(3,)``, largest |pᵀHq − qᵀHp|, which is 0 if H is symmetric: over pairs of start vectors, relative to
+            the larger of ‖Hp‖ and ‖Hq‖; over pairs with a random start vector; and over all pairs.
+        largest: Largest ‖Hq‖ of a basis vector q so far.
     """
 
     def __init__(
@@ -55,22 +61,24 @@ class Krylov:
         limit: int | None = None,
         images: bool = False,
         first_image: Tensor | None = None,
+        drawn: int = 0,
     ) -> None:
         self.multiply, self.draw = multiply, draw
         self.block, self.n = start.shape
         self.deflated = like(start, 0, dtype=torch.float64) if deflated is None else deflated
         self.room = self.n - len(self.deflated)
         self.limit = self.room if limit is None else min(self.room, max(limit, 3 * self.block))
-        self.block = min(self.block, self.room)
+        self.block, self.drawn = min(self.block, self.room), drawn
         self.size = self.products = self.restarts = 0
         self.pending = self.block
         self.projected: Matrix = np.zeros((0, 0))
-        self.coupling: Matrix = np.zeros((0, 0))
+        self.coupling: Matrix = np.zeros((self.pending, 0))  # pᵀHq, p pending and q in the space
         self.first: Matrix | None = None
         # A limited basis takes its memory at once: grown by copying, it would for a moment exist twice.
         rows = min(self.limit, 8 if limit is None else 64) + self.block
         self.basis = like(start, rows, dtype=torch.float64)
         self.images = torch.empty_like(self.basis) if images else None
+        self.skew, self.largest = np.zeros(3), 0.0
         self._known: Tensor | None = None
         for i in range(self.block):
             self.basis[i] = self._unit(start[i].double(), i)
@@ -124,8 +132,8 @@ class Krylov:
         if self.images is not None:
             self.images[m:total] = rows
         rest, coefficients = self._project_out(rows, total)
-        following, coupling = self._factors(rest, total)
-        numbers = read(torch.cat([coefficients.reshape(-1), coupling.reshape(-1)]))
+        following, factors = self._factors(rest, total)
+        numbers = read(torch.cat([coefficients.reshape(-1), factors.reshape(-1)]))
         if not np.isfinite(numbers).all():
             raise NumericalError(
                 "a curvature product is not finite",
@@ -133,7 +141,8 @@ class Krylov:
                 "check the weights and the data, or use `dtype='float64'`",
             )
         column = numbers[: total * self.pending].reshape(total, self.pending)
-        self.coupling = numbers[total * self.pending :].reshape(len(following), self.pending).copy()
+        coupling = numbers[total * self.pending :].reshape(len(following), self.pending)
+        self._look_for_skew(column, coupling)
         projected = np.zeros((total, total))
         projected[:m, :m] = self.projected
         projected[:, m:] = column
@@ -142,12 +151,12 @@ class Krylov:
         self.projected, self.size = projected, total
         self.pending = min(len(following), self.block, self.room - total)
         self._reserve(total + self.pending)
-        scale = max(np.abs(projected).max(), np.abs(self.coupling).max(initial=0))
-        strength = np.abs(self.coupling).max(axis=1, initial=0)
-        self.coupling = self.coupling[: self.pending]
+        self.coupling = np.zeros((self.pending, total))
+        self.coupling[:, m:] = coupling[: self.pending]
         self.basis[total : total + self.pending] = following[: self.pending]
+        scale = max(np.abs(projected).max(), np.abs(coupling).max(initial=0))
         for j in range(self.pending):
-            if strength[j] <= BREAKDOWN * scale:  # an invariant subspace: go on elsewhere
+            if np.abs(self.coupling[j]).max() <= BREAKDOWN * scale:  # an invariant subspace: go on elsewhere
                 self.coupling[j] = 0
                 self.basis[total + j] = self._unit(self.draw(), total + j)
 
@@ -158,17 +167,40 @@ class Krylov:
             return image
         return self.multiply(vector)
 
+    def _look_for_skew(self, column: Matrix, coupling: Matrix) -> None:
+        """Compare pᵀHq with qᵀHp for the vectors q of the block that was just multiplied; no product is needed.
+
+        For p multiplied before, Hp was split into what lay in the space, and the block that follows, q: qᵀHp is
+        known, and zero for all p but the last ones. pᵀHq is known from making Hq orthogonal to p.
+        """
+        m = self.size
+        difference = np.abs(column - np.concatenate([self.coupling.T, column[m:].T]))
+        lengths = np.sqrt(np.square(column).sum(0) + np.square(coupling).sum(0))
+        self.largest = max(self.largest, float(lengths.max()))
+        self.skew[2] = max(self.skew[2], difference.max())
+        if not self.restarts:
+            self.skew[1] = max(self.skew[1], difference[self.drawn : self.block].max(initial=0))
+        if m == 0 and self.largest > 0:
+            self.skew[0] = (difference / np.maximum(np.maximum(lengths[:, None], lengths), 1e-300)).max()
+
     def _factors(self, rest: Tensor, total: int) -> tuple[Tensor, Tensor]:
         """Orthonormal rows spanning ``rest`` ``(b, n)``, strongest first, and ``rest`` in them, ``(b, b)``."""
+        tiny = torch.finfo(torch.float64).tiny
         if len(rest) == 1:
             norm = torch.linalg.vector_norm(rest)
-            return rest.div_(norm.clamp_min(torch.finfo(torch.float64).tiny)), norm.reshape(1, 1)
-        if not bool(torch.isfinite(rest).all()):
+            return rest.div_(norm.clamp_min(tiny)), norm.reshape(1, 1)
+        gram = read(rest @ rest.T)
+        if not np.isfinite(gram).all():
             return rest, rest.new_full((len(rest), len(rest)), torch.nan)
-        u, s, rows = torch.linalg.svd(rest, full_matrices=False)
-        rows = self._project_out(rows, total)[0]  # weak directions are rounding noise magnified
-        q, r = torch.linalg.qr(rows.T)
-        return q.T * r.diagonal().sign()[:, None], s[:, None] * u.T
+        turn = torch.from_numpy(np.linalg.eigh(gram)[1][:, ::-1].T.copy()).to(rest.device)
+        rows = turn @ rest
+        for i in range(len(rows)):
+            for _ in range(2):  # weak directions are rounding noise magnified
+                rows[i] /= torch.linalg.vector_norm(rows[i]).clamp_min(tiny)
+                row = self._project_out(rows[i : i + 1], total)[0][0]
+                row -= (rows[:i] @ row) @ rows[:i]
+            rows[i] /= torch.linalg.vector_norm(rows[i]).clamp_min(tiny)
+        return rows, rows @ rest.T
 
     def _reserve(self, rows: int) -> None:
         if rows <= len(self.basis):
@@ -184,9 +216,7 @@ class Krylov:
     def ritz(self) -> tuple[Matrix, Matrix, Matrix]:
         """Ritz values ascending ``(m,)``, their coefficients ``(m, m)``, and residual estimates ``(m,)``."""
         theta, u = np.linalg.eigh(self.projected)
-        last = u[self.size - self.coupling.shape[1] :] if self.coupling.size else u[:0]
-        estimates = np.linalg.norm(self.coupling @ last, axis=0) if self.coupling.size else np.zeros(len(theta))
-        return theta, u, estimates
+        return theta, u, np.linalg.norm(self.coupling @ u, axis=0)
 
     def combine(self, coefficients: Matrix, *, images: bool = False) -> Tensor:
         """Rows of ``coefficientsᵀ Q`` ``(k, n)``, or of ``coefficientsᵀ HQ``."""
@@ -216,6 +246,7 @@ class Krylov:
                 own[:p, columns] = chosen @ own[:m, columns]
         self.basis[p : p + self.pending] = self.basis[m : m + self.pending].clone()
         self.projected = np.diag(theta[list(kept)])
+        self.coupling = self.coupling @ u[:, kept]
         self.size = p
         self.restarts += 1
 
