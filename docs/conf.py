@@ -44,7 +44,7 @@ nb_execution_show_tb = True
 nb_merge_streams = True
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-os.environ["COLUMNS"] = "96"  # of what commands print
+os.environ["COLUMNS"] = "86"  # of what commands print
 os.environ["NO_COLOR"] = "1"
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"

@@ -116,7 +116,7 @@ class Help(SphinxDirective):
         words = [sys.executable, "-m", "landscape_cli.app", self.arguments[0], "--help"]
         code = "import sys; from landscape_cli.app import main; sys.exit(main(sys.argv[1:]))"
         words[1:3] = ["-c", code]
-        done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "96"})
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "86"})
         return [nodes.literal_block(done.stdout, done.stdout, language="text")]
 
 

@@ -15,7 +15,8 @@ README = ROOT / "README.md"
 TOUR = ROOT / "docs" / "tour.md"
 PAGES = (README, TOUR, *sorted((ROOT / "docs" / "how-to").glob("*.md")))
 FILE = re.compile(r"# (\S+\.(?:py|toml))\n")  # the first line of a block that is to be a file
-LOOPS = re.compile("integrations")  # of libraries that not every environment has, and that warn of many things
+# Of libraries that not every environment has, and that warn of many things.
+LOOPS = re.compile(r"integrations|\b(?:accelerate|lightning|peft|timm|transformers)\b")
 
 
 def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
