@@ -209,6 +209,7 @@ def _answer(func: Any, name: str, args: Any, kwargs: dict[str, Any], found: Any,
             return written[id(t)]
         if not here or isinstance(t, Pretend):
             return t
+        t = t.resolve_conj().resolve_neg()  # flags of the held tensor are not the wrapper's
         if t.untyped_storage()._cdata not in sources:
             DEVICE.allocate(t)
         return Pretend(t)

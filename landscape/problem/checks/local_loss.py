@@ -41,12 +41,12 @@ class LocalPoint:
         self.tensors: list[Tensor] = list(problem.space.tensors)
         self.batch = problem.examples.batch(positions).to(problem.device, dtype)
         self.examples, self.batch_dtype = len(positions), dtype
-        self._generator = generator = torch.Generator(problem.device).manual_seed(0)
+        self._generator = generator = torch.Generator().manual_seed(0)  # on the CPU: devices agree
         self.sizes = _sizes(self.tensors)
 
         def drawn() -> list[Tensor]:
             return [
-                torch.randn(t.shape, generator=generator, dtype=t.dtype, device=t.device) * s
+                torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) * s
                 for t, s in zip(self.tensors, self.sizes, strict=True)
             ]
 
@@ -66,7 +66,7 @@ class LocalPoint:
     def turn(self) -> None:
         """Take another random direction: some entries the other way."""
         for d in self.direction:
-            signs = torch.randint(0, 2, d.shape, generator=self._generator, device=d.device)
+            signs = torch.randint(0, 2, d.shape, generator=self._generator).to(d.device)
             d.mul_(2 * signs - 1)
 
     def loss(self) -> Tensor:
