@@ -17,6 +17,7 @@ from torch import Tensor
 from ..base.progress import report
 from ..problem.checks.derivatives import derivatives
 from ..problem.problem import Problem
+from ..runtime.devices import sums_on, wide
 from ..runtime.distributed import all_reduce_min
 from ..runtime.memory import free_memory
 from ..runtime.random_state import preserved_random_state, seed_everything
@@ -76,7 +77,7 @@ def analyze_spectrum(
     with preserved_random_state():
         seed_everything(seed, "second pass")
         loss, gradient = problem.loss_and_gradient()
-    gradient_norm = float(torch.linalg.vector_norm(gradient.double()))
+    gradient_norm = float(torch.linalg.vector_norm(wide(gradient)))
     require_equal_passes(evaluation.loss, float(loss), problem)
     device, limit, images = _basis_plan(problem, spec)
     probes = Probes(operator, problem.n_parameters, seed, device)
@@ -141,7 +142,7 @@ def _basis_plan(problem: Problem, spec: HessianSpec) -> tuple[torch.device, int,
         budget = free_memory(device) / 4 if spec.memory is None else spec.memory * 2**30 / 2
         return all_reduce_min(int(budget // (8 * problem.n_parameters)))  # every process restarts where the others do
 
-    device, host = problem.device, torch.device("cpu")
+    device, host = sums_on(problem.device), torch.device("cpu")
     if device != host and rows(device) < min(enough, rows(host)):
         device = host  # the basis moves to host memory before it is cut down to nothing
     fit = rows(device)

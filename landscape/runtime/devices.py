@@ -72,6 +72,11 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(sums_on(tensor.device), torch.float64)
 
 
+def widest(tensor: Tensor) -> Tensor:
+    """A real tensor in the widest type that its device has."""
+    return tensor.to(torch.float64 if has_float64(tensor.device.type) else torch.float32)
+
+
 def check_precision(device: torch.device, precision: torch.dtype) -> None:
     """Refuse float64 on a device that has none.
 

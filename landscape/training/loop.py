@@ -38,7 +38,7 @@ from ..problem.evaluation import check_fit
 from ..problem.forward import forward
 from ..problem.problem import Problem
 from ..results.run import Run
-from ..runtime.devices import moved, pick_device, type_at
+from ..runtime.devices import check_precision, moved, pick_device, type_at
 from ..runtime.distributed import any_process, is_main_process, rank_and_world_size, require_equal, run_on_main
 from ..runtime.random_state import seed_everything
 from ..specs import TrainSpec
@@ -83,6 +83,7 @@ class Training:
         self.spec, self.run, self.stop = spec, run, stop
         self.loss = ingredients.loss_function
         self.device, self.dtype = pick_device(spec.device), torch_dtype(spec.dtype)
+        check_precision(self.device, self.dtype)
         self.seed = spec.seed[0]
         self.changes = changed(ingredients.splits, spec.to_dict(), spec.holdout, self.seed)
         splits = self.changes.splits

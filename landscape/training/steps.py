@@ -17,6 +17,7 @@ from ..data.losses import LossFunction
 from ..numerics.trees import divisible
 from ..optim.core.closures import BatchLoss, MicroBatches
 from ..problem.forward import forward
+from ..runtime.devices import wide
 from ..runtime.distributed import all_reduce_sum_
 from .augment import MixupBatch
 
@@ -57,7 +58,7 @@ class BatchLosses:
         self._parts = [batch.piece(s, min(s + (piece or n), n)) if piece else batch for s in starts]
         self._weights = [example_weights(loss, p.batch.targets) for p in self._parts]
         self._members = [
-            torch.stack([p.batch.domain == i for i in self.present]).double() * counted * (1.0 if w is None else w)
+            wide(torch.stack([p.batch.domain == i for i in self.present])) * counted * (1.0 if w is None else w)
             for p, w in zip(self._parts, self._weights, strict=True)
         ]
         self._sizes = [

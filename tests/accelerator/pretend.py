@@ -179,8 +179,9 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if "device" in plain and plain["device"] is not None:
         plain["device"] = torch.device("cpu") if here else plain["device"]
     plain.pop("pin_memory", None) if here else None
-    found = func(*plain_args, **plain)
-    return _answer(func, name, args, kwargs, found, bool(here) or (name == "copy_" and isinstance(args[0], Pretend)))
+    if name == "copy_":
+        here = isinstance(args[0], Pretend)
+    return _answer(func, args, kwargs, func(*plain_args, **plain), bool(here))
 
 
 def _plain(value: Any) -> Any:
@@ -191,7 +192,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _answer(func: Any, name: str, args: Any, kwargs: dict[str, Any], found: Any, here: bool) -> Any:
+def _answer(func: Any, args: Any, kwargs: dict[str, Any], found: Any, here: bool) -> Any:
     """What is given back: the very arguments that were written to, everything else wrapped."""
     written = {}
     for i, argument in enumerate(func._schema.arguments):

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...runtime.devices import wide
 from ..lanczos.krylov import Multiply
 
 
 def rademacher(n: int, seed: int, index: int) -> Tensor:
     """The ``index``-th vector of random signs ``(n,)`` of a seed, float64, on the CPU so that devices agree."""
     bits = np.random.default_rng([seed, index]).integers(0, 2, n, dtype=np.int8)
-    return torch.from_numpy(bits).double() * 2 - 1
+    return wide(torch.from_numpy(bits)) * 2 - 1
 
 
 class Probes:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...autograd.second_derivatives import custom_functions
 from ...numerics.trees import leaves
+from ...runtime.devices import wide
 from ...runtime.precision import full_precision
 from ...runtime.random_state import preserved_random_state
 
@@ -165,7 +166,7 @@ def _elsewhere(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 def _sizes(tensors: Sequence[Tensor]) -> list[float]:
     """Root mean square of each parameter; of all together where one is zero, and 1 where all are."""
-    squares = torch.stack([t.detach().abs().square().sum().double() for t in tensors]).tolist()
+    squares = torch.stack([wide(t.detach().abs().square().sum()) for t in tensors]).tolist()
     counts = [max(1, t.numel()) for t in tensors]
     whole = math.sqrt(sum(squares) / sum(counts)) or 1.0
     return [math.sqrt(s / n) or whole for s, n in zip(squares, counts, strict=True)]
