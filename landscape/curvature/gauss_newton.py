@@ -27,7 +27,7 @@ from ..data.losses import IGNORED, LossFunction, class_numbers
 from ..numerics.tensors import as_real
 from ..problem.problem import Problem
 from ..problem.products import Apply, zero
-from ..runtime.devices import widest
+from ..runtime.devices import sent, widest
 from .likelihoods import Likelihood, likelihood_of
 from .outputs import Outputs, outputs_of
 
@@ -180,7 +180,10 @@ def sampled_fisher(problem: Problem, seed: int, samples: int) -> Factor:
             drawn.append(generator.standard_normal(shape) if name == "mse" else generator.random(shape))
         slopes = []
         for table in drawn[0]:
-            numbers = torch.from_numpy(table[first_example : first_example + len(batch)]).to(as_real(output))
+            like = as_real(output)
+            numbers = sent(
+                torch.from_numpy(table[first_example : first_example + len(batch)]), like.device, like.dtype
+            )
             target, scale = _drawn_target(likelihood, output, batch.targets, numbers)
             slopes.append(_slope(likelihood.loss, output, target) * (scale / samples**0.5))
         return _outer(slopes)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..base.errors import DataError, UsageError
 from ..base.names import unknown_name
 from ..numerics.trees import leaves, map_tensors, take_rows
-from ..runtime.devices import sums_on, type_at
+from ..runtime.devices import sent, sums_on, type_at
 from .digests import Indices
 from .ready import Ready, ReadyStore, joined_ready, read_ready
 from .sources import is_table, store_of
@@ -46,13 +46,13 @@ class Batch:
         """Moved to ``device``; floating and complex values at the precision ``dtype``, integers left alone."""
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, type_at(tensor, dtype))
+            return sent(tensor, device, type_at(tensor, dtype))
 
         ready = isinstance(self.inputs, Ready)
         inputs = self.inputs.to(device, dtype) if ready else map_tensors(self.inputs, move)
         # How many terms a batch counts is no value of the network's: it is exact, and stays so.
-        targets = map_tensors(self.targets, lambda t: t.to(device) if ready else move(t))
-        return Batch(inputs, targets, self.domain.to(device))
+        targets = map_tensors(self.targets, lambda t: sent(t, device, t.dtype) if ready else move(t))
+        return Batch(inputs, targets, sent(self.domain, device, self.domain.dtype))
 
     def rows(self, positions: Indices) -> Batch:
         """Some of its examples."""

@@ -72,6 +72,16 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(sums_on(tensor.device), torch.float64)
 
 
+def sent(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor at a device, in a type; a copy to a device is not waited for.
+
+    CUDA and its like take ordinary memory aside before the call returns; Apple's may read it later, and the way back
+    must be waited for by whoever reads it.
+    """
+    late = tensor.device.type == "cpu" and device.type not in ("cpu", "mps")
+    return tensor.to(device, dtype, non_blocking=late)
+
+
 def widest(tensor: Tensor) -> Tensor:
     """A real tensor in the widest type that its device has."""
     return tensor.to(torch.float64 if has_float64(tensor.device.type) else torch.float32)

@@ -243,9 +243,10 @@ class Training:
         losses = BatchLosses(self.model, self.loss, batch, piece=piece, amp=self.spec.amp, **shared)
         probes = self._probes(losses, lr)
         try:
-            loss = float(self.optimizer.step(losses))
+            found = self.optimizer.step(losses)
         except NumericalError as error:
             raise self._diverged(error.what) from error
+        loss, by_domain = losses.read(found) if self.examples.domains else (float(found), {})
         share_buffers(self.model, len(batch.batch) if shared.get("counted", True) else 0)
         self.gradient_evaluations += self.optimizer.gradient_evaluations
         if self.optimizer.step_was_skipped:
@@ -258,7 +259,7 @@ class Training:
             "epoch": round((self.step + 1) / self.order.per_epoch, 6),
             "loss": _finite(loss),
             "lr": lr,
-            "domains": {names[i]: _finite(v) for i, v in losses.first().items()} if self.examples.domains else None,
+            "domains": {names[i]: _finite(v) for i, v in by_domain.items()} if self.examples.domains else None,
             "gradient_evaluations": self.gradient_evaluations,
         }
         if probes:
