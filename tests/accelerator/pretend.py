@@ -141,11 +141,7 @@ class Pretend(Tensor):
         return memo[id(self)]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _restored, (self.detach().cpu(), self.requires_grad)
-
-
-def _restored(held: Tensor, requires_grad: bool) -> Tensor:
-    return held.to("pretend").requires_grad_(requires_grad)
+        return self.detach().cpu().__reduce_ex__(protocol)  # as it is read with map_location="cpu"
 
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

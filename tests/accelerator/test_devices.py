@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from gpu.agreement import ANALYSES, distance, limit
 
 import landscape
 from landscape.base.errors import UsageError
 from landscape.problem.problem import Problem
 from landscape.runtime.devices import check_precision, pick_device
 
-from ..gpu.agreement import ANALYSES, distance, limit
 from . import families
 from .pretend import Device
 
@@ -27,7 +27,7 @@ def test_auto_takes_it_and_says_so(device: Device, caplog: pytest.LogCaptureFixt
         assert pick_device("auto").type == "pretend"
         device.present = False
         assert pick_device("auto").type == "cpu"
-    assert caplog.messages == ["device: pretend, torch's accelerator", "device: cpu, torch finds no accelerator"]
+    assert caplog.messages == ["device: pretend, the accelerator of this torch", "device: cpu, torch finds no other"]
 
 
 @pytest.mark.parametrize(

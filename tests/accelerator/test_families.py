@@ -93,11 +93,11 @@ def test_losses_gradients_and_products(device: Device, family: str):
     ("family", "of"), [*((f, "hessian") for f in FAMILIES), ("batch_norm", "ggn"), ("weight_norm", "fisher")]
 )
 def test_spectra(device: Device, family: str, of: str):
+    many = family in ("batch_norm", "weight_norm", "complex_weights")  # products of the others take long here
+
     def ask(where: str) -> Any:
-        found = landscape.hessian(
-            problem(family, where), operator=of, top=2, tol=1e-4, trace=True, trace_rtol=0.5, density=True
-        )
-        return found.record
+        p = problem(family, where)
+        return landscape.hessian(p, operator=of, top=1, tol=1e-2, trace=many, trace_rtol=0.5, density=many).record
 
     same(ask)
 
