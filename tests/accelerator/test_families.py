@@ -200,10 +200,11 @@ class Stopped(Exception):
     """A kill in the middle."""
 
 
-@pytest.mark.parametrize(("first", "then"), [("cpu", "pretend"), ("pretend", "cpu"), ("pretend", "pretend")])
+@pytest.mark.parametrize(("first", "then"), [(False, True), (True, False), (True, True)])
 def test_a_run_goes_on_on_another_device(
-    device: Device, first: str, then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: Device, first: bool, then: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """With ``auto``; a device that was named is part of what a run is, and another one is refused."""
     from landscape.training.loop import Training
 
     whole = train(tmp_path / "whole", "cpu", "batch_norm", "sam", steps=6)
@@ -216,9 +217,15 @@ def test_a_run_goes_on_on_another_device(
             return plain(self, *args)
 
         patch.setattr(Training, "_one_step", step)
+        device.present = first
         with pytest.raises(Stopped):
-            train(tmp_path / "two", first, "batch_norm", "sam", steps=6, save_every="2steps")
-    resumed = train(tmp_path / "two", then, "batch_norm", "sam", steps=6, save_every="2steps", resume=True)
+            train(tmp_path / "two", "auto", "batch_norm", "sam", steps=6, save_every="2steps")
+    device.present = then
+    before = device.operations
+    resumed = train(tmp_path / "two", "auto", "batch_norm", "sam", steps=6, save_every="2steps", resume=True)
+    assert (device.operations > before) == then
+    with pytest.raises(landscape.UsageError, match="another configuration"):
+        train(tmp_path / "two", "cpu", "batch_norm", "sam", steps=6, save_every="2steps", resume=True)
     assert weights(whole)["weights"] == pytest.approx(weights(resumed)["weights"], rel=1e-9)
 
 
