@@ -27,6 +27,7 @@ from ..data.losses import IGNORED, LossFunction, class_numbers
 from ..numerics.tensors import as_real
 from ..problem.problem import Problem
 from ..problem.products import Apply, zero
+from ..runtime.devices import sent, widest
 from .likelihoods import Likelihood, likelihood_of
 from .outputs import Outputs, outputs_of
 
@@ -114,7 +115,7 @@ def _of_examples(problem: Problem, batch: Batch, first_example: int, outputs: Ou
     slopes = slopes_of(outputs)[1]
     weights = example_weights(problem.loss_function, batch.targets)
     if weights is not None:
-        shares = weights.double().sqrt()  # weights may be numbers of a lower precision than the slopes
+        shares = widest(weights).sqrt()  # weights may be numbers of a lower precision than the slopes
         shares = shares.where(shares > 0, 1)
         slopes = [s / shares.to(s).view(-1, *[1] * (s.ndim - 1)) for s in slopes]
 
@@ -180,7 +181,10 @@ def sampled_fisher(problem: Problem, seed: int, samples: int) -> Factor:
             drawn.append(generator.standard_normal(shape) if name == "mse" else generator.random(shape))
         slopes = []
         for table in drawn[0]:
-            numbers = torch.from_numpy(table[first_example : first_example + len(batch)]).to(as_real(output))
+            like = as_real(output)
+            numbers = sent(
+                torch.from_numpy(table[first_example : first_example + len(batch)]), like.device, like.dtype
+            )
             target, scale = _drawn_target(likelihood, output, batch.targets, numbers)
             slopes.append(_slope(likelihood.loss, output, target) * (scale / samples**0.5))
         return _outer(slopes)
@@ -248,7 +252,7 @@ def _drawn_target(likelihood: Likelihood, output: Tensor, target: Tensor, number
     if name == "bce_with_logits":
         return (numbers < output.sigmoid()).to(output.dtype), outputs**0.5
     dim = -1 if name in _CLASSES_LAST else 1
-    below = output.double().softmax(dim).cumsum(dim) < numbers.double().unsqueeze(dim)
+    below = widest(output).softmax(dim).cumsum(dim) < widest(numbers).unsqueeze(dim)
     labels = below.sum(dim).clamp(max=output.shape[dim] - 1)
     if name == "causal_lm":  # the prediction at one place is for the next
         labels = torch.cat([target[:, :1], labels[:, :-1]], 1)

@@ -30,6 +30,7 @@ from ..problem.by_differences.differences import Differences, Measured, OfGradie
 from ..problem.by_differences.either_product import EitherProducts
 from ..problem.problem import Problem
 from ..problem.products import Build, hessian_of_batch
+from ..runtime.devices import sums_on, wide
 from ..specs.analysis import OPERATORS
 from .gauss_newton import Factor, fisher, gauss_newton_of_batch, label_slopes, loss_hessian, sampled_fisher
 from .output_differences import OfOutputs
@@ -100,8 +101,8 @@ class Operator(ABC):
         from scipy.sparse.linalg import LinearOperator
 
         def matvec(vector: object) -> Any:
-            given = torch.from_numpy(np.array(vector, dtype=np.float64).reshape(-1)).to(self.device)
-            return self(given).double().cpu().numpy()
+            given = torch.from_numpy(np.array(vector, dtype=np.float64).reshape(-1)).to(sums_on(self.device))
+            return wide(self(given)).cpu().numpy()
 
         return LinearOperator((self.n, self.n), matvec=matvec, rmatvec=matvec, dtype=np.float64)
 

@@ -70,7 +70,7 @@ class ProductChecks:
         root = math.sqrt(space.n)
         starts, beside, within = space.skew
         largest = space.largest or 1.0
-        self.symmetry = max(self.symmetry, root * starts, root * beside / largest, within / largest)
+        self.symmetry = float(max(self.symmetry, root * starts, root * beside / largest, within / largest))
         if self.symmetry > max(SYMMETRY_LIMIT[self.problem.dtype], 10 * self.accuracy()):
             reason = self.reason
             if self.rounding and self.problem.dtype == torch.float32 and reason is None:

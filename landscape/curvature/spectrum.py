@@ -17,6 +17,7 @@ from torch import Tensor
 from ..base.errors import UsageError, argument
 from ..base.progress import report
 from ..problem.problem import Problem
+from ..runtime.devices import sums_on, wide
 from ..runtime.distributed import all_reduce_min
 from ..runtime.memory import free_memory
 from ..runtime.random_state import preserved_random_state, seed_everything
@@ -78,7 +79,7 @@ def analyze_spectrum(
     with preserved_random_state():
         seed_everything(seed, "second pass")
         loss, gradient = problem.loss_and_gradient()
-    gradient_norm = float(torch.linalg.vector_norm(gradient.double()))
+    gradient_norm = float(torch.linalg.vector_norm(wide(gradient)))
     require_equal_passes(evaluation.loss, float(loss), problem)
     device, limit, images = _basis_plan(problem, spec)
     draws = problem.space.draws(device)
@@ -156,7 +157,7 @@ def _basis_plan(problem: Problem, spec: HessianSpec) -> tuple[torch.device, int,
         entries = own_part(problem.weights).numel()
         return all_reduce_min(int(budget // (8 * max(1, entries))))  # every process restarts where the others do
 
-    device, host = problem.device, torch.device("cpu")
+    device, host = sums_on(problem.device), torch.device("cpu")
     if device != host and rows(device) < min(enough, rows(host)):
         device = host  # the basis moves to host memory before it is cut down to nothing
     fit = rows(device)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..base.errors import DataError, UsageError
 from ..base.names import unknown_name
 from ..numerics.trees import leaves, map_tensors, take_rows
-from ..runtime.devices import type_at
+from ..runtime.devices import sent, sums_on, type_at
 from .digests import Indices
 from .ready import Ready, ReadyStore, joined_ready, read_ready
 from .sources import is_table, store_of
@@ -48,13 +48,13 @@ class Batch:
         """Moved to ``device``; floating and complex values at the precision ``dtype``, integers left alone."""
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, type_at(tensor, dtype))
+            return sent(tensor, device, type_at(tensor, dtype))
 
         ready = isinstance(self.inputs, Ready)
         inputs = self.inputs.to(device, dtype) if ready else map_tensors(self.inputs, move)
         # How many terms a batch counts is no value of the network's: it is exact, and stays so.
-        targets = map_tensors(self.targets, lambda t: t.to(device) if ready else move(t))
-        return Batch(inputs, targets, self.domain.to(device))
+        targets = map_tensors(self.targets, lambda t: sent(t, device, t.dtype) if ready else move(t))
+        return Batch(inputs, targets, sent(self.domain, device, self.domain.dtype))
 
     def rows(self, positions: Indices) -> Batch:
         """Some of its examples."""
@@ -67,8 +67,9 @@ class Batch:
         known: dict[int, Tensor] = self.__dict__.setdefault("_counts", {})
         if n_domains not in known:
             # Counted by adding: bincount asks the device how long its answer will be, and so waits for it.
-            zeros = torch.zeros(n_domains, dtype=torch.float64, device=self.domain.device)
-            known[n_domains] = zeros.index_add_(0, self.domain, torch.ones_like(self.domain, dtype=torch.float64))
+            own = self.domain.to(sums_on(self.domain.device))
+            zeros = torch.zeros(n_domains, dtype=torch.float64, device=own.device)
+            known[n_domains] = zeros.index_add_(0, own, torch.ones_like(own, dtype=torch.float64))
         return known[n_domains]
 
     @property

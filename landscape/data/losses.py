@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..base.errors import DataError, UsageError
 from ..numerics.tensors import as_real, continuous
 from ..registry import LOSSES
+from ..runtime.devices import widest
 
 LossFunction = Callable[[Any, Any], Tensor]
 
@@ -189,7 +190,7 @@ def _argmax_hits(output: Tensor, target: Tensor, ignored: int = IGNORED) -> Tens
         target = target.squeeze(1)
     if output.is_complex() or target.shape != output.shape[:1] + output.shape[2:]:
         return None
-    return _counted((output.argmax(1) == target).double(), target.long(), ignored)
+    return _counted(widest(output.argmax(1) == target), target.long(), ignored)
 
 
 def _classes_second(function: Callable[[Tensor, Tensor], object], shift: int) -> Callable[[Tensor, Tensor], Any]:
@@ -232,7 +233,7 @@ def _bce_with_logits(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _sign_hits(output: Tensor, target: Tensor) -> Tensor:
-    return _per_example(((output > 0) == (_like(output, target) > 0.5)).double())
+    return _per_example(widest((output > 0) == (_like(output, target) > 0.5)))
 
 
 def _squares(difference: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ..numerics.intervals import mean_and_stderr, mean_interval, share_interval
 from ..problem.checks.derivatives import derivatives
 from ..problem.evaluation import Evaluation
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from ..specs import DomainsSpec
 from .curvature_and_sharpness import curvature, sharpness
 
@@ -86,8 +87,8 @@ def losses(problem: Problem, evaluation: Evaluation) -> dict[str, dict[str, Any]
         evaluation: Of the problem at its present weights.
     """
     values, weights = problem.example_losses(), problem.example_weights()
-    each = None if values is None else values.double().cpu().numpy()
-    weight = np.ones(problem.n_examples) if weights is None else weights.double().cpu().numpy()
+    each = None if values is None else wide(values).cpu().numpy()
+    weight = np.ones(problem.n_examples) if weights is None else wide(weights).cpu().numpy()
     table = {}
     for name, d in evaluation.domains.items():
         members = problem.examples.domain == problem.examples.domain_names.index(name)
@@ -139,7 +140,7 @@ def _gradients(parts: Mapping[str, Problem]) -> Tensor:
     """Gradient of each domain's mean loss, ``(domains, n_parameters)``, float64 on the CPU."""
     found = []
     for i, part in enumerate(parts.values()):
-        found.append(part.gradient().double().cpu())
+        found.append(wide(part.gradient()).cpu())
         report("gradient per domain", i + 1, len(parts))
     return torch.stack(found)
 

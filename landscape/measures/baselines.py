@@ -17,7 +17,7 @@ from ..data.losses import class_numbers, prediction
 from ..numerics.trees import leaves, map_tensors
 from ..problem.forward import forward
 from ..problem.problem import Problem
-from ..runtime.devices import type_at
+from ..runtime.devices import type_at, wide
 from ..specs import SharpnessSpec
 from ..weights.checkpoint import read_weights
 from ..weights.load_state_dict import load_into
@@ -33,7 +33,7 @@ def parameter_count(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterato
 def weight_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """‖w‖₂ over all moving parameters."""
     del spec, seed
-    yield Measurement(value=float(torch.linalg.vector_norm(problem.weights.double())), p="2")
+    yield Measurement(value=float(torch.linalg.vector_norm(wide(problem.weights))), p="2")
 
 
 def distance_from_start(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
@@ -49,7 +49,7 @@ def distance_from_start(problem: Problem, spec: SharpnessSpec, seed: int) -> Ite
     model = problem.twin()
     load_into(model, read_weights(start), start)
     there = problem.with_model(model).weights
-    distance = float(torch.linalg.vector_norm((problem.weights - there).double()))
+    distance = float(torch.linalg.vector_norm(wide(problem.weights - there)))
     yield Measurement(value=distance, p="2", facts={"start": str(start)})
 
 
@@ -71,7 +71,7 @@ def margin(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measure
         return margins.where(counted, torch.nan)
 
     with torch.no_grad():
-        margins = problem.per_example(of).double().cpu().numpy()
+        margins = wide(problem.per_example(of)).cpu().numpy()
     margins = margins[~np.isnan(margins)]
     facts = {"mean": float(margins.mean()), "negative_share": float((margins < 0).mean())}
     yield Measurement(value=float(np.percentile(margins, 10)), n_blocks=len(margins), facts=facts)
@@ -110,7 +110,7 @@ def _require_homogeneous(model: nn.Module, inputs: object) -> None:
         generator = torch.Generator().manual_seed(0)
         x = map_tensors(inputs, lambda t: torch.randn(t.shape, generator=generator).to(t))
         doubled = map_tensors(x, lambda t: 2 * t)
-        once, twice = (prediction(forward(model, given)).double() for given in (x, doubled))
+        once, twice = (wide(prediction(forward(model, given))) for given in (x, doubled))
     finally:
         for bias, value in zip(biases, kept, strict=True):
             bias.copy_(value)
@@ -147,5 +147,5 @@ def path_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Meas
         _require_homogeneous(model, first.inputs)
         for parameter in model.parameters():
             parameter.square_()
-        total = prediction(forward(model, map_tensors(first.inputs, torch.ones_like))).double().sum()
+        total = wide(prediction(forward(model, map_tensors(first.inputs, torch.ones_like)))).sum()
     yield Measurement(value=math.sqrt(max(float(total), 0.0)), p="2")

@@ -17,6 +17,7 @@ from ..numerics.intervals import mean_and_stderr
 from ..numerics.tensors import as_real
 from ..problem.checks.substitutions import require_equal_forms
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from ..specs import SharpnessSpec
 from .engine.blockwise import over_groups
 from .engine.measurement import Measurement
@@ -32,7 +33,7 @@ def fisher_rao(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Mea
     del spec, seed
     problem.require_examples("the Fisher-Rao norm")
     problem.require_no_penalty("the Fisher-Rao norm", "leave one of them out")
-    squares = slopes(problem).double().square().cpu().numpy()
+    squares = wide(slopes(problem)).square().cpu().numpy()
     weights = shares(problem, _singles(problem))
     value, stderr = mean_and_stderr(squares, weights)
     report("Fisher-Rao norm", 1, 1)

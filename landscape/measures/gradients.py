@@ -11,6 +11,7 @@ from torch import Tensor
 from ..base.errors import UsageError
 from ..numerics.intervals import mean_and_stderr
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from ..specs import SharpnessSpec
 from .engine.blockwise import Group, over_groups
 from .engine.measurement import Measurement
@@ -20,7 +21,7 @@ from .engine.partition import partition
 def gradient_norm(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
     """‖∇L(w)‖₂ over all examples."""
     del spec, seed
-    yield Measurement(value=float(torch.linalg.vector_norm(problem.gradient().double())), p="2")
+    yield Measurement(value=float(torch.linalg.vector_norm(wide(problem.gradient()))), p="2")
 
 
 def gradient_variance(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[Measurement]:
@@ -38,7 +39,7 @@ def gradient_variance(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
         middle = problem.restrict_to_examples(np.concatenate(parts)).gradient()
 
         def distances(group: Group, centre: Tensor = centre, middle: Tensor = middle) -> Tensor:
-            return (group.losses_and_gradients(centre)[1] - middle).double().square().sum(1)
+            return wide(group.losses_and_gradients(centre)[1] - middle).square().sum(1)
 
         squares = torch.cat([v for _, v in over_groups(problem, parts, distances)]).cpu().numpy()
         correction = len(parts) / (len(parts) - 1)

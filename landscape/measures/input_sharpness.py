@@ -16,6 +16,7 @@ from ..numerics.intervals import mean_and_stderr
 from ..numerics.trees import row_count, take_rows
 from ..problem.forward import forward
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from ..specs import SharpnessSpec
 from .engine.measurement import Measurement
 from .engine.norm_ball import NormBall
@@ -34,7 +35,7 @@ def input_sharpness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterato
     weights = shares(problem, [np.array([i]) for i in range(problem.n_examples)])
     for rho in spec.rho or (0.01,):
         rises = problem.per_example(partial(_rises, problem, NormBall(rho, spec.p), steps))
-        value, stderr = mean_and_stderr(rises.double().cpu(), weights)
+        value, stderr = mean_and_stderr(wide(rises).cpu(), weights)
         facts = {"relative_radius": rho}
         yield Measurement(
             value=value, stderr=stderr, n_blocks=problem.n_examples, rho=rho, p=spec.p, adaptive=False, facts=facts
@@ -57,7 +58,7 @@ def _rises(problem: Problem, ball: NormBall, steps: int, batch: Batch) -> Tensor
         if gradient is None:
             what = "no gradient reaches the inputs: the forward detaches, rounds or indexes by them"
             raise UsageError(what, "`measure='input-sharpness'`", "leave it out")
-        return values.detach().double(), gradient.flatten(1)
+        return wide(values.detach()), gradient.flatten(1)
 
     d = torch.zeros_like(x.flatten(1))
     before, gradient = ask(d)

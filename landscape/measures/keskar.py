@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..base.progress import report
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from ..specs import SharpnessSpec
 from .engine.measurement import Measurement
 from .engine.noise import draws
@@ -39,7 +40,7 @@ def _measure(problem: Problem, spec: SharpnessSpec, basis: Tensor | None) -> Ite
 
     centre, before = problem.weights, float(problem.loss_tensor())
     inside = centre if basis is None else _least_squares(basis, centre)
-    reach = inside.abs().double().cpu().numpy() + 1
+    reach = wide(inside.abs()).cpu().numpy() + 1
 
     for eps in spec.rho or (1e-3,):
         best = before
@@ -52,7 +53,7 @@ def _measure(problem: Problem, spec: SharpnessSpec, basis: Tensor | None) -> Ite
                 loss, gradient = problem.loss_and_gradient()
             best = max(best, float(loss))
             slope = gradient if basis is None else basis.T @ gradient
-            return -float(loss), -slope.double().cpu().numpy()
+            return -float(loss), -wide(slope).cpu().numpy()
 
         bounds = np.stack([-eps * reach, eps * reach], axis=1)
         limit = {"maxiter": _ITERATIONS}
@@ -64,5 +65,5 @@ def _measure(problem: Problem, spec: SharpnessSpec, basis: Tensor | None) -> Ite
 
 def _least_squares(basis: Tensor, vector: Tensor) -> Tensor:
     """A⁺w, ``(columns,)``."""
-    solution: Tensor = torch.linalg.lstsq(basis.double(), vector.double()[:, None]).solution[:, 0]
+    solution: Tensor = torch.linalg.lstsq(wide(basis), wide(vector)[:, None]).solution[:, 0]
     return solution

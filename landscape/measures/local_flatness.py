@@ -13,6 +13,7 @@ import torch
 from ..base.progress import report
 from ..numerics.intervals import mean_and_stderr
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from ..specs import SharpnessSpec
 from .engine.measurement import Measurement
 from .engine.noise import draws
@@ -26,7 +27,7 @@ def local_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator
     """
     count = spec.draws or 100
     gammas = spec.rho or (0.5, 1.0, 2.0, 5.0)
-    before, norm = problem.loss_tensor(), float(torch.linalg.vector_norm(problem.weights.double()))
+    before, norm = problem.loss_tensor(), float(torch.linalg.vector_norm(wide(problem.weights)))
     rises = torch.zeros(len(gammas), count, dtype=torch.float64)
     for i, z in enumerate(draws(problem, count, seed, "local flatness")):
         unit = z / torch.linalg.vector_norm(z)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..base.progress import report
 from ..numerics.intervals import mean_and_stderr
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from ..specs import SharpnessSpec
 from .engine import norm_ball as ball
 from .engine.ascent import Climb, auto_pgd, one_step, projected_ascent
@@ -138,7 +139,7 @@ def _values(
         for rho, s in zip(rhos, found, strict=True):
             facts: dict[str, float] = {"last_block": len(last)}
             if scale is None:
-                facts["relative_radius"] = rho / float(torch.linalg.vector_norm(problem.weights.double()))
+                facts["relative_radius"] = rho / float(torch.linalg.vector_norm(wide(problem.weights)))
             yield Measurement(
                 value=s.value,
                 stderr=s.stderr,

@@ -19,6 +19,7 @@ from ..base.errors import UsageError
 from ..base.progress import report
 from ..numerics.intervals import mean_and_stderr
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from ..specs import SharpnessSpec
 from .engine.measurement import Measurement
 from .engine.noise import draws
@@ -79,7 +80,7 @@ def _search(problem: Problem, spec: SharpnessSpec, seed: int, *, magnitude_aware
     if not reached:
         facts["note"] = f"noise of sigma = {_HIGHEST:g} lowers the accuracy by only {drop:.3g}"
         return Measurement(value=None, n_blocks=count, facts=facts)
-    n, norm = problem.n_examples, float(torch.linalg.vector_norm(problem.weights.double()))
+    n, norm = problem.n_examples, float(torch.linalg.vector_norm(wide(problem.weights)))
     facts["flatness"] = math.sqrt(1 / sigma**2 / n)
     facts["bound"] = math.sqrt((norm**2 / (4 * sigma**2) + math.log(n / sigma) + 10) / n)
     slope = (drops(1.1 * sigma)[0] - drops(0.9 * sigma)[0]) / (0.2 * sigma)

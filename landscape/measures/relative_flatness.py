@@ -19,6 +19,7 @@ from ..base.errors import UsageError
 from ..base.progress import report
 from ..numerics.intervals import mean_and_stderr
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from ..specs import SharpnessSpec
 from .engine.measurement import Measurement
 from .engine.noise import signs
@@ -53,7 +54,7 @@ def relative_flatness(problem: Problem, spec: SharpnessSpec, seed: int) -> Itera
 
 def _left_factor(rows: Tensor) -> Tensor:
     """A with A Aᵀ = W Wᵀ and as few columns as W has rank, ``(outputs, rank)``."""
-    u, s, _ = torch.linalg.svd(rows.double(), full_matrices=False)
+    u, s, _ = torch.linalg.svd(wide(rows), full_matrices=False)
     kept = s > s.max() * max(rows.shape) * torch.finfo(rows.dtype).eps
     factor: Tensor = (u[:, kept] * s[kept]).to(rows.dtype)
     return factor
@@ -67,4 +68,4 @@ def _quadratic(problem: Problem, name: str, direction: Tensor) -> float:
             for k, shape in zip(problem.space.names, problem.space.shapes, strict=True)
         ]
     )
-    return float(vector.double() @ problem.hvp(vector).double())
+    return float(wide(vector) @ wide(problem.hvp(vector)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from ..specs import SharpnessSpec
 from .engine.measurement import Measurement
 from .engine.norm_ball import NormBall
@@ -20,7 +21,7 @@ def surrogate_gap(problem: Problem, spec: SharpnessSpec, seed: int) -> Iterator[
     """
     del seed
     before, gradient = problem.loss_and_gradient()
-    norm = float(torch.linalg.vector_norm(gradient.double()))
+    norm = float(torch.linalg.vector_norm(wide(gradient)))
     for rho in spec.rho or (0.05,):
         with problem.temporary_weights():
             problem.space.write(problem.weights + NormBall(rho).steepest(gradient[None])[0])

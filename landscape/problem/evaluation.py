@@ -22,6 +22,7 @@ from ..data.loss_values import (
 )
 from ..data.losses import Loss, LossFunction, causal_lm, cross_entropy, nll, prediction, token_cross_entropy
 from ..numerics.trees import divisible, leaves, row_count
+from ..runtime.devices import sums_on, wide
 from ..runtime.distributed import all_reduce_sum_, shard
 from ..runtime.random_state import preserved_random_state
 from .forward import forward
@@ -86,30 +87,31 @@ def batch_sums(loss: LossFunction, output: object, batch: Batch, n_domains: int)
         Shape ``(5, n_domains)``.
     """
     counts = batch.counts(n_domains)
-    sums = torch.zeros(QUANTITIES, n_domains, dtype=torch.float64, device=batch.domain.device)
+    domain = batch.domain.to(sums_on(batch.domain.device))
+    sums = torch.zeros(QUANTITIES, n_domains, dtype=torch.float64, device=domain.device)
     values = example_losses(loss, output, batch.targets)
     weights = example_weights(loss, batch.targets)
 
     def weighted(numbers: Tensor, by: Tensor | None) -> Tensor:
-        return numbers.double() if by is None else numbers.double() * by.double()
+        return wide(numbers) if by is None else wide(numbers) * wide(by)
 
     if values is None:
         present = batch.domain.unique().tolist()
         means = domain_means(loss, output, batch.targets, batch.domain, None, present)
-        sums[0, present] = means.double() * counts[present]
+        sums[0, present] = wide(means) * counts[present]
     else:
-        sums[0].index_add_(0, batch.domain, weighted(values, weights))
+        sums[0].index_add_(0, domain, weighted(values, weights))
     sums[2:] = counts
     right = correct(loss, output, batch.targets)
     if right is None:
         sums[1] = torch.nan
     else:
         trials = example_trials(loss, batch.targets)
-        sums[1].index_add_(0, batch.domain, weighted(right, trials))
+        sums[1].index_add_(0, domain, weighted(right, trials))
         if trials is not None:
-            sums[4] = torch.zeros_like(sums[4]).index_add_(0, batch.domain, trials.double())
+            sums[4] = torch.zeros_like(sums[4]).index_add_(0, domain, wide(trials))
     if weights is not None:
-        sums[2] = torch.zeros_like(sums[2]).index_add_(0, batch.domain, weights.double())
+        sums[2] = torch.zeros_like(sums[2]).index_add_(0, domain, wide(weights))
     return sums
 
 
@@ -167,7 +169,7 @@ def evaluate(
 
     Several processes share the examples.
     """
-    total = torch.zeros(QUANTITIES, len(examples.domain_names), dtype=torch.float64, device=device)
+    total = torch.zeros(QUANTITIES, len(examples.domain_names), dtype=torch.float64, device=sums_on(device))
     with torch.no_grad(), evaluation_mode(model), preserved_random_state():
         for raw in examples.batches(batch_size, shard(len(examples))):
             batch = raw.to(device, dtype)

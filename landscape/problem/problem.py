@@ -32,7 +32,7 @@ from ..data.objectives import Objective, name_of
 from ..numerics.norms import right_for_one_example
 from ..numerics.tensors import as_real
 from ..runtime.caller_context import computing
-from ..runtime.devices import floating_type, moved, pick_device
+from ..runtime.devices import check_precision, floating_type, moved, pick_device, wide
 from ..runtime.distributed import is_distributed, rank_and_world_size, require_equal
 from ..runtime.memory import free_memory
 from ..runtime.random_state import preserved_random_state
@@ -146,14 +146,14 @@ class Problem(PerExample):
         check_choice("product", product, PRODUCTS)
         check_number("weight_decay", weight_decay, least=0)
         check_number("logit_chunk", logit_chunk, least=1)
-        self.logit_chunk = logit_chunk
         refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
         network = unwrapped(model)
         whole = joined(network, loss, objective)
         require_usable(whole)
         self._identify(whole, "cross_entropy" if loss is None else loss)
-        self.loss_over, self.weight_decay = loss_over, float(weight_decay)
+        self.loss_over, self.weight_decay, self.logit_chunk = loss_over, float(weight_decay), logit_chunk
         where, kind = pick_device(device), floating_type(whole, dtype)
+        check_precision(where, kind)
         refuse_autocast(where)
         examples = self._examples_of(data)
         super().__init__(
@@ -309,7 +309,7 @@ class Problem(PerExample):
             raise UsageError(
                 "a penalty on weights is not known for a sharded model", "`weight_decay=`", "leave it out"
             )
-        squares = [as_real(p).double().square().sum() for p in own]
+        squares = [wide(as_real(p)).square().sum() for p in own]
         return self.weight_decay / 2 * torch.stack(squares).sum()
 
     if not TYPE_CHECKING:
@@ -507,7 +507,7 @@ class Problem(PerExample):
         sums = pass_sums(self.output, self.loss_function, batch, len(self.examples.domain_names))
         if self.loss_over == "batch":  # of one domain: it counts as one
             here = int(batch.domain[0])
-            sums[0, here] = mean_loss(self.loss_function, self.output(batch), batch.targets).double()
+            sums[0, here] = wide(mean_loss(self.loss_function, self.output(batch), batch.targets))
             sums[2, here] = 1
         return sums
 
@@ -531,7 +531,7 @@ class Problem(PerExample):
 
         def contribution(batch: Batch) -> list[Tensor]:
             loss = self.batch_sum(batch)
-            return [loss.detach().double(), self._flat_gradient(loss)]
+            return [wide(loss.detach()), self._flat_gradient(loss)]
 
         try:
             with torch.enable_grad():  # also inside `temporary_weights`
@@ -564,7 +564,7 @@ class Problem(PerExample):
     def loss_tensor(self) -> Tensor:
         """Mean loss at the current weights, shape ``()``, float64, on the device and without waiting for it."""
         with torch.no_grad():
-            return self._sum(lambda batch: [self.batch_sum(batch).double()])[0] / self.total_weight
+            return self._sum(lambda batch: [wide(self.batch_sum(batch))])[0] / self.total_weight
 
     @computing()
     def batch_loss(self, batch: Batch) -> Tensor:
@@ -622,7 +622,7 @@ class Problem(PerExample):
         if not np.isfinite(evaluation.loss):
             where = f"{self.n_examples} examples"
             if self.by_objective and (each := self.example_losses()) is not None:
-                where = f"first in {self.examples.name_of(int((~each.isfinite()).double().argmax()))}"
+                where = f"first in {self.examples.name_of(int(wide(~each.isfinite()).argmax()))}"
             raise NumericalError(f"the loss at the weights is {evaluation.loss}", where, "check weights and data")
         self.misused = misuse(self.loss_function, lambda: self.head(64).targets, evaluation)
         return evaluation

@@ -2,32 +2,100 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import UsageError
+from ..base.errors import UsageError, argument
 from .distributed import own_gpu
 from .shared_memory import refuse_shared_memory
 
+log = logging.getLogger(__name__)
+
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:i`` into a device that exists; several processes have one each.
+    """Turn ``auto``, ``cpu`` or an accelerator's name into a device that exists; several processes have one each.
+
+    Accelerators go by torch's names: ``cuda`` (AMD's cards too), ``mps``, ``xpu`` or whatever backend is installed,
+    each with ``:i`` for the i-th. ``auto`` is the accelerator that torch has, else the CPU.
 
     Raises:
-        UsageError: If CUDA is asked for and absent (the CPU is never taken silently), or has too few devices.
+        UsageError: If what is asked for is absent (the CPU is never taken silently), or has too few devices.
     """
+    own = accelerator()
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-        found = (
-            f"{torch.cuda.device_count()} CUDA device(s) found"
-            if torch.cuda.is_available()
-            else "CUDA is not available"
+        device = "cpu" if own is None else own
+        log.info(
+            "%s", f"device: {own}, the accelerator of this torch" if own else "device: cpu, torch finds no other"
         )
-        raise UsageError(f"{found}", f"`device={device!r}`", "use `device='cpu'`")
-    own = own_gpu(chosen.index) if chosen.type == "cuda" else None
-    return chosen if own is None else torch.device("cuda", own)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        fix = f"use {' or '.join(argument('device', d) for d in (own, 'cpu') if d)}"
+        raise UsageError(f"unknown device {device!r}", argument("device", str(device)), fix) from None
+    if chosen.type == "cpu":
+        return chosen
+    count = torch.accelerator.device_count() if chosen.type == own else 0
+    if (chosen.index or 0) >= count:
+        name = {"cuda": "CUDA"}.get(chosen.type, chosen.type)
+        found = f"{count} {name} device(s) found" if count else f"{name} is not available"
+        raise UsageError(found, argument("device", str(device)), "use `device='cpu'`")
+    index = own_gpu(chosen.index) if chosen.type == "cuda" else chosen.index
+    return chosen if index is None else torch.device(chosen.type, index)
+
+
+def accelerator() -> str | None:
+    """The type of the accelerator that is present, as torch names it."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return None if found is None else found.type
+
+
+@cache
+def has_float64(kind: str) -> bool:
+    """Whether devices of this type have double precision; Apple's do not. Tried once."""
+    try:
+        torch.zeros((), dtype=torch.float64, device=kind)
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+def sums_on(device: torch.device) -> torch.device:
+    """Where float64 sums of what a device computes are kept: there, or on the host where it has no float64."""
+    return device if has_float64(device.type) else torch.device("cpu")
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """A real tensor in float64, on the host if its device has none; the graph goes through."""
+    return tensor.to(sums_on(tensor.device), torch.float64)
+
+
+def sent(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor at a device, in a type; a copy to a device is not waited for.
+
+    CUDA and its like take ordinary memory aside before the call returns; Apple's may read it later, and the way back
+    must be waited for by whoever reads it.
+    """
+    late = tensor.device.type == "cpu" and device.type not in ("cpu", "mps")
+    return tensor.to(device, dtype, non_blocking=late)
+
+
+def widest(tensor: Tensor) -> Tensor:
+    """A real tensor in the widest type that its device has."""
+    return tensor.to(torch.float64 if has_float64(tensor.device.type) else torch.float32)
+
+
+def check_precision(device: torch.device, precision: torch.dtype) -> None:
+    """Refuse float64 on a device that has none.
+
+    Raises:
+        UsageError: If so.
+    """
+    if precision == torch.float64 and not has_float64(device.type):
+        fix = f"use {argument('dtype', 'float32')}, or {argument('device', 'cpu')}"
+        raise UsageError(f"{device.type} has no float64", argument("dtype", "float64"), fix)
 
 
 def floating_type(model: nn.Module, dtype: torch.dtype | str | None) -> torch.dtype:

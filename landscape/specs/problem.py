@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -72,7 +73,7 @@ class ProblemSpec(Spec):
     replay_seed: int | None = None
     """With --mode train: let dropout and the like draw the same random numbers in every pass."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:i."""
+    """auto, cpu, or an accelerator by torch's name: cuda, cuda:i, mps, xpu, ..."""
     dtype: str = "float32"
     """float32 or float64."""
     shard: Literal["fsdp"] | None = None
@@ -120,7 +121,8 @@ def _refuse_beside_objective(spec: ProblemSpec) -> None:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device name that is not ``auto``, ``cpu``, ``cuda`` or ``cuda:i``."""
-    kind, colon, index = device.partition(":")
-    if device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and colon and index.isdigit()):
-        raise UsageError(f"unknown device {device!r}", "`device=`", "use auto, cpu, cuda or cuda:i")
+    """Refuse what cannot be a device's name; whether there is such a device, torch says later."""
+    kind = device.partition(":")[0]
+    # Two words that people use and torch does not; any other may be the name of a backend that is installed.
+    if kind in ("gpu", "tpu") or not re.fullmatch(r"auto|cpu|(?!auto|cpu)[a-z][a-z0-9_]*(:\d+)?", device):
+        raise UsageError(f"unknown device {device!r}", "`device=`", "use auto, cpu, cuda or cuda:i, mps, xpu")

@@ -104,7 +104,7 @@ class RunOptions(Spec):
     init: str | None = None
     """Checkpoint with the initial weights."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:i."""
+    """auto, cpu, or an accelerator by torch's name: cuda, cuda:i, mps, xpu, ..."""
     dtype: str = "float32"
     """float32 or float64."""
     workers: int = 0

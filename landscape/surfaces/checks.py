@@ -10,6 +10,7 @@ import torch
 
 from ..numerics.tensors import as_real
 from ..problem.problem import Problem
+from ..runtime.devices import wide
 from .directions.direction import Direction
 from .directions.random import expected_cosine, filter_norm_error
 from .evaluate.batchnorm import batchnorm_layers
@@ -18,7 +19,7 @@ from .evaluate.evaluator import Evaluator
 
 def axis_checks(problem: Problem, directions: Sequence[Direction]) -> dict[str, object]:
     """Norms, angle, filter norms, and which parameters move, stay or are frozen."""
-    size = float(torch.linalg.vector_norm(problem.weights.double()))
+    size = float(torch.linalg.vector_norm(wide(problem.weights)))
     filters = [filter_norm_error(problem, d) for d in directions if d.kind == "filter"]
     moved = [any(bool(d.tensors[i].any()) for d in directions) for i in range(len(problem.space.names))]
     pair = directions[:2] if len(directions) == 2 else None

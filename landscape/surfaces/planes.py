@@ -18,6 +18,7 @@ from ..base.progress import report
 from ..problem.problem import Problem
 from ..problem.require import rows_shared_out
 from ..results.result import Result
+from ..runtime.devices import wide
 from ..specs import SurfaceSpec
 from .checks import statistics_checks
 from .directions.direction import Direction, centre_of, inner, named_tensors
@@ -46,8 +47,8 @@ def plane_axes(problem: Problem, second: Snapshot, third: Snapshot) -> list[Dire
     changes: list[dict[str, Tensor]] = []
     for snapshot in (second, third):
         weights, statistics = snapshot.load()
-        offsets.append([(w - c).double() for w, c in zip(weights, centre_of(problem), strict=True)])
-        changes.append({k: (statistics[k] - own[k]).double() for k in own})
+        offsets.append([wide(w - c) for w, c in zip(weights, centre_of(problem), strict=True)])
+        changes.append({k: wide(statistics[k] - own[k]) for k in own})
     (to_second, to_third), (change_second, change_third) = offsets, changes
     length = math.sqrt(inner(to_second, to_second))
     if length == 0:

@@ -38,7 +38,7 @@ from ..problem.evaluation import check_fit
 from ..problem.forward import forward
 from ..problem.problem import Problem
 from ..results.run import Run
-from ..runtime.devices import moved, pick_device, type_at
+from ..runtime.devices import check_precision, moved, pick_device, type_at
 from ..runtime.distributed import any_process, is_main_process, rank_and_world_size, require_equal, run_on_main
 from ..runtime.random_state import seed_everything
 from ..specs import TrainSpec
@@ -83,6 +83,7 @@ class Training:
         self.spec, self.run, self.stop = spec, run, stop
         self.loss = ingredients.loss_function
         self.device, self.dtype = pick_device(spec.device), torch_dtype(spec.dtype)
+        check_precision(self.device, self.dtype)
         self.seed = spec.seed[0]
         self.changes = changed(ingredients.splits, spec.to_dict(), spec.holdout, self.seed)
         splits = self.changes.splits
@@ -242,9 +243,10 @@ class Training:
         losses = BatchLosses(self.model, self.loss, batch, piece=piece, amp=self.spec.amp, **shared)
         probes = self._probes(losses, lr)
         try:
-            loss = float(self.optimizer.step(losses))
+            found = self.optimizer.step(losses)
         except NumericalError as error:
             raise self._diverged(error.what) from error
+        loss, by_domain = losses.read(found) if self.examples.domains else (float(found), {})
         share_buffers(self.model, len(batch.batch) if shared.get("counted", True) else 0)
         self.gradient_evaluations += self.optimizer.gradient_evaluations
         if self.optimizer.step_was_skipped:
@@ -257,7 +259,7 @@ class Training:
             "epoch": round((self.step + 1) / self.order.per_epoch, 6),
             "loss": _finite(loss),
             "lr": lr,
-            "domains": {names[i]: _finite(v) for i, v in losses.first().items()} if self.examples.domains else None,
+            "domains": {names[i]: _finite(v) for i, v in by_domain.items()} if self.examples.domains else None,
             "gradient_evaluations": self.gradient_evaluations,
         }
         if probes:

@@ -24,6 +24,7 @@ from ..optim.core.passes import RandomState, frozen_running_statistics
 from ..optim.disam import climb_weights
 from ..problem.problem import Problem
 from ..registry import PROBES
+from ..runtime.devices import wide
 from ..specs import HessianSpec
 from .steps import BatchLosses
 
@@ -200,9 +201,9 @@ def domain_weights(point: AscentPoint) -> dict[str, float]:
 def domain_variance(point: AscentPoint) -> dict[str, float]:
     """Variance of the domain losses (uniform, ddof 0) at w and after SAM's climb."""
     _, g = point.gradient()
-    before = point.domain_losses().double().var(correction=0)
+    before = wide(point.domain_losses()).var(correction=0)
     with point.at(point.climb(g)):
-        after = point.domain_losses().double().var(correction=0)
+        after = wide(point.domain_losses()).var(correction=0)
     return {"before": float(before), "after": float(after)}
 
 

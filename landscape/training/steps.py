@@ -17,6 +17,7 @@ from ..data.losses import LossFunction
 from ..numerics.trees import divisible
 from ..optim.core.closures import BatchLoss, MicroBatches
 from ..problem.forward import forward
+from ..runtime.devices import widest
 from ..runtime.distributed import all_reduce_sum_
 from .augment import MixupBatch
 
@@ -57,7 +58,7 @@ class BatchLosses:
         self._parts = [batch.piece(s, min(s + (piece or n), n)) if piece else batch for s in starts]
         self._weights = [example_weights(loss, p.batch.targets) for p in self._parts]
         self._members = [
-            torch.stack([p.batch.domain == i for i in self.present]).double() * counted * (1.0 if w is None else w)
+            widest(torch.stack([p.batch.domain == i for i in self.present])) * counted * (1.0 if w is None else w)
             for p, w in zip(self._parts, self._weights, strict=True)
         ]
         self._sizes = [
@@ -96,7 +97,7 @@ class BatchLosses:
             all_reduce_sum_(tensors)
 
     def domain_counts(self) -> Tensor:
-        """What each domain weighs in the batch of all processes, shape ``(M,)``, float64."""
+        """What each domain weighs in the batch of all processes, shape ``(M,)``; float64 where the device has it."""
         counts = torch.stack([members.sum(1) for members in self._members]).sum(0)
         self.add_up([counts])
         return counts
@@ -106,6 +107,13 @@ class BatchLosses:
         if self._first is None:
             return {}
         return dict(zip(self.present, self._merged(self._first).tolist(), strict=True))
+
+    def read(self, loss: Tensor) -> tuple[float, dict[int, float]]:
+        """A step's loss and `first`, as numbers; the device is waited for once."""
+        if self._first is None:
+            return float(loss), {}
+        mean, *domains = torch.cat([loss.detach().reshape(1), self._merged(self._first)]).tolist()
+        return mean, dict(zip(self.present, domains, strict=True))
 
     def _piece(self, k: int) -> Callable[[], BatchLoss]:
         def call() -> BatchLoss:

@@ -148,7 +148,7 @@ def distances(device: str) -> Iterator[dict[str, Any]]:
 
 def distance(a: Any, b: Any) -> float:
     """Largest difference relative to the largest entry; infinite where one is no number and the other is."""
-    x, y = (np.asarray(t.double().cpu() if isinstance(t, torch.Tensor) else t, dtype=float) for t in (a, b))
+    x, y = (np.asarray(t.cpu().double() if isinstance(t, torch.Tensor) else t, dtype=float) for t in (a, b))
     if x.shape != y.shape or (np.isfinite(x) != np.isfinite(y)).any():
         return float("inf")
     return float(np.abs(np.nan_to_num(x - y)).max() / max(np.abs(np.nan_to_num(x)).max(), 1e-300))

@@ -414,11 +414,12 @@ def test_products_of_saturated_probabilities_are_said_to_be_rounded():
         best = model(x).topk(2).values
         x = x[best[:, 0] - best[:, 1] > 0.1]
         labels = model(x).argmax(1)
-        model[2].weight.mul_(100)
-        model[2].bias.mul_(100)
+        # At 100 the largest eigenvalue is off by 3e-4, which the tolerance allows; here by a third.
+        model[2].weight.mul_(200)
+        model[2].bias.mul_(200)
     with pytest.raises(NumericalError, match=r"they are rounded: .* use `dtype='float64'`"):
         hessian(Problem(model, (x, labels), device="cpu"), top=1)
-    assert hessian(Problem(model, (x, labels), device="cpu", dtype="float64"), top=1)["symmetry_error"] < 1e-9
+    assert hessian(Problem(model, (x, labels), device="cpu", dtype="float64"), top=1)["symmetry_error"] < 1e-6
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

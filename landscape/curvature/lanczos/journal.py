@@ -29,6 +29,7 @@ from ...base.files import make_folder, remove_stale_temporaries, stable_hash
 from ...problem.by_differences.differences import Differences, Measured
 from ...problem.problem import Problem
 from ...results.identity import ALGORITHMS, bits
+from ...runtime.devices import wide
 from ...weights.weights import save_tensors
 from ..operators import Operator
 
@@ -194,7 +195,7 @@ def _sample(vector: Tensor) -> Tensor:
     """Some entries of a vector and its sum, float64; not waited for."""
     n = len(vector)
     places = torch.arange(0, n, max(1, n // _SAMPLE), device=vector.device)
-    return torch.cat([vector[places].double(), vector.double().sum().reshape(1)])
+    return torch.cat([wide(vector[places]), wide(vector).sum().reshape(1)])
 
 
 def _free_bytes(folder: Path) -> int:

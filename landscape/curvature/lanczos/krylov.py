@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...base.errors import NumericalError
+from ...runtime.devices import wide
 from ...sharding.vectors import like, own_part
 from .subspace import Subspace
 
@@ -81,9 +82,9 @@ class Krylov:
         self.skew, self.largest = np.zeros(3), 0.0
         self._known: Tensor | None = None
         for i in range(self.block):
-            self.basis[i] = self._unit(start[i].double(), i)
+            self.basis[i] = self._unit(wide(start[i]), i)
         if first_image is not None:
-            self._known = first_image.double() / torch.linalg.vector_norm(start[0].double())
+            self._known = wide(first_image) / torch.linalg.vector_norm(wide(start[0]))
 
     @property
     def full(self) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...base.errors import DataError, UsageError
 from ...problem.problem import Problem
 from ...results.result import Result
+from ...runtime.devices import wide
 
 
 def stored_start(path: str, problem: Problem) -> Tensor:
@@ -46,7 +47,7 @@ def stored_start(path: str, problem: Problem) -> Tensor:
                 f"`warm_start={path!r}`",
                 "name a result of the same network and the same `params=`",
             )
-        total += torch.cat([p.reshape(-1).double() for p in parts if p is not None])
+        total += torch.cat([wide(p.reshape(-1)) for p in parts if p is not None])
     if not bool(torch.isfinite(total).all()) or float(torch.linalg.vector_norm(total)) == 0:
         raise DataError("its eigenvectors are not finite, or there is none", str(file), "compute it again")
     return total

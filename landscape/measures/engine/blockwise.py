@@ -30,6 +30,7 @@ from ...numerics.trees import map_tensors
 from ...problem.forward import forward
 from ...problem.problem import Problem
 from ...problem.with_loss import WithLoss
+from ...runtime.devices import wide
 from ...runtime.distributed import all_gather_rows, is_distributed, no_sharding, rank_and_world_size, shard
 from ...runtime.precision import full_precision
 from ...sharding.vectors import same_memory
@@ -111,7 +112,7 @@ class Stacked:
         """See `Group`."""
         with torch.no_grad(), full_precision(self.problem.device):
             values: Tensor = vmap(self._loss, (0, 0, 0))(points, self.inputs, self.targets)
-        return values.double()
+        return wide(values)
 
     def losses_and_gradients(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """See `Group`."""
@@ -119,7 +120,7 @@ class Stacked:
         call = vmap(grad_and_value(self._loss), (None if shared else 0, 0, 0))
         with full_precision(self.problem.device):
             gradients, values = call(points[0] if shared else points, self.inputs, self.targets)
-        return values.detach().double(), gradients.detach()
+        return wide(values.detach()), gradients.detach()
 
     def _loss(self, point: Tensor, inputs: object, targets: object) -> Tensor:
         parameters = dict(zip(self.problem.space.names, self.problem.space.own(point), strict=True))

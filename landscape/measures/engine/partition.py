@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...base.errors import UsageError
 from ...data.examples import Indices
 from ...problem.problem import Problem
+from ...runtime.devices import wide
 
 _RULE = (
     "one seeded order, {}, cut into blocks of m; "
@@ -68,7 +69,7 @@ def shares(problem: Problem, parts: list[Indices]) -> NDArray[np.float64]:
     if problem.loss_over == "batch":
         return np.full(len(parts), 1 / len(parts))
     weights = problem.example_weights()
-    each = np.ones(problem.n_examples) if weights is None else weights.double().cpu().numpy()
+    each = np.ones(problem.n_examples) if weights is None else wide(weights).cpu().numpy()
     found: NDArray[np.float64] = np.array([float(each[part].sum()) for part in parts])
     return np.asarray(found / found.sum())
 

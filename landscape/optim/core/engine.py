@@ -367,7 +367,10 @@ class ERM(Wrapper):
 
     def _seen(self, norm: Tensor) -> Tensor:
         # One check per step instead of one per pass: on a GPU each would wait for the device.
-        self._checked = self._checked.to(norm.device) + norm * 0
+        kept = self._checked
+        if kept.device.type != "cpu":  # a number of the host's meets any device without being waited for
+            kept = kept.to(norm.device)
+        self._checked = kept + norm * 0
         return norm
 
     def _proceed(self) -> bool:

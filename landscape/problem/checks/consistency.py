@@ -18,6 +18,7 @@ from ...data.examples import Batch, Indices
 from ...data.loss_values import batch_weight, mean_loss
 from ...data.ready import Ready, doubled
 from ...numerics.trees import divisible, leaves, map_kept, row_count, take_rows
+from ...runtime.devices import widest
 from ...runtime.precision import full_precision
 from ...runtime.random_state import preserved_random_state
 from ..fingerprint import state_fingerprint
@@ -203,7 +204,7 @@ def _losses(problem: Problem, outputs: object, targets: object, parts: Sequence[
         return mean_loss(problem.loss_function, o, t), _weight(problem, t)
 
     def exact(tensor: Tensor) -> Tensor:
-        return tensor.double() if tensor.is_floating_point() else tensor
+        return widest(tensor) if tensor.is_floating_point() else tensor
 
     try:
         found = [of(exact, p) for p in (None, *parts)]
@@ -247,8 +248,8 @@ def _mixed(tensor: Tensor) -> Tensor:
     """Each row between itself and the next, another one at another place: within the range of the outputs."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return tensor
-    share = torch.linspace(0.1, 0.9, len(tensor), dtype=torch.float64, device=tensor.device)
-    share = share.to(tensor.abs().dtype).view(-1, *[1] * (tensor.ndim - 1))
+    share = torch.linspace(0.1, 0.9, len(tensor), dtype=torch.float64)
+    share = share.to(tensor.device, tensor.abs().dtype).view(-1, *[1] * (tensor.ndim - 1))
     return share * tensor + (1 - share) * tensor.roll(1, 0)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import LandscapeError
+from ...runtime.devices import wide
 from ...runtime.distributed import no_sharding
 from ...sharding.vectors import own_part
 from .local_loss import LocalPoint, near, too_large
@@ -304,7 +305,7 @@ def _compare(
 
 
 def _norm(parts: Sequence[Tensor]) -> float:
-    return float(torch.stack([torch.linalg.vector_norm(p) for p in parts]).double().norm())
+    return float(wide(torch.stack([torch.linalg.vector_norm(p) for p in parts])).norm())
 
 
 def _gap(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

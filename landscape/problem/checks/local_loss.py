@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...autograd.second_derivatives import custom_functions
 from ...numerics.trees import leaves
+from ...runtime.devices import wide
 from ...runtime.distributed import any_process
 from ...runtime.memory import free_memory
 from ...runtime.precision import full_precision
@@ -44,7 +45,7 @@ class LocalPoint:
         self.tensors: list[Tensor] = list(problem.space.tensors)
         self.batch = problem.examples.batch(positions).to(problem.device, dtype)
         self.examples, self.batch_dtype = len(positions), dtype
-        self._generator = generator = torch.Generator(problem.device).manual_seed(0)
+        self._generator = generator = torch.Generator().manual_seed(0)  # on the CPU: devices agree
         self.sizes = _sizes(problem.space.whole_from_own(self.tensors))
 
         def drawn() -> list[Tensor]:
@@ -52,7 +53,7 @@ class LocalPoint:
                 vector = problem.space.draws(problem.device).normal(generator).to(dtype)
                 return [d * s for d, s in zip(problem.space.own(vector), self.sizes, strict=True)]
             return [
-                torch.randn(t.shape, generator=generator, dtype=t.dtype, device=t.device) * s
+                torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) * s
                 for t, s in zip(self.tensors, self.sizes, strict=True)
             ]
 
@@ -77,7 +78,7 @@ class LocalPoint:
                 d.mul_(s.sign())
             return
         for d in self.direction:
-            signs = torch.randint(0, 2, d.shape, generator=self._generator, device=d.device)
+            signs = torch.randint(0, 2, d.shape, generator=self._generator).to(d.device)
             d.mul_(2 * signs - 1)
 
     def loss(self) -> Tensor:
@@ -187,7 +188,7 @@ def elsewhere(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 def _sizes(tensors: Sequence[Tensor]) -> list[float]:
     """Root mean square of each parameter; of all together where one is zero, and 1 where all are."""
-    sums = [t.detach().abs().square().sum().double() for t in tensors]
+    sums = [wide(t.detach().abs().square().sum()) for t in tensors]
     squares = torch.stack(sums).tolist()
     counts = [max(1, t.numel()) for t in tensors]
     whole = math.sqrt(sum(squares) / sum(counts)) or 1.0

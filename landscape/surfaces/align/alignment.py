@@ -18,6 +18,7 @@ from torch import Tensor
 from ...base.errors import NumericalError, UsageError
 from ...base.progress import report
 from ...problem.problem import Problem
+from ...runtime.devices import wide
 from ..evaluate.batchnorm import preserved_statistics, running_statistics
 from .channels import Units, exchangeable_units
 
@@ -97,7 +98,7 @@ def _best_order(group: Units, target: Mapping[str, Tensor], moved: Mapping[str, 
 
 def _by_unit(tensor: Tensor, dimension: int, indices: Tensor) -> Tensor:
     """The slices of a tensor that belong to each unit, ``(units, numbers)``, float64."""
-    chosen = tensor.detach().double().movedim(dimension, 0)[indices.to(tensor.device)]
+    chosen = wide(tensor.detach()).movedim(dimension, 0)[indices.to(tensor.device)]
     return chosen.reshape(len(indices), -1)
 
 
@@ -111,7 +112,7 @@ def _permute(group: Units, order: Tensor, moved: dict[str, Tensor]) -> None:
 
 
 def _distance(target: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    return math.sqrt(sum(float((target[k].double() - other[k].double()).square().sum()) for k in target))
+    return math.sqrt(sum(float((wide(target[k]) - wide(other[k])).square().sum()) for k in target))
 
 
 def _change_of_loss(problem: Problem, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ...base.errors import NumericalError
 from ...numerics.ascent import ascent_step
 from ...problem.problem import Problem
+from ...runtime.devices import wide
 from .direction import Direction, centre_of
 
 _ETA = 0.01
@@ -61,7 +62,7 @@ def _gradient(problem: Problem, kind: str) -> tuple[list[Tensor], float]:
         NumericalError: If it is zero or not finite: it has no direction then.
     """
     gradient = problem.gradient()
-    norm = float(torch.linalg.vector_norm(gradient.double()))
+    norm = float(torch.linalg.vector_norm(wide(gradient)))
     if not 0 < norm < float("inf"):
         raise NumericalError(
             f"the gradient's norm is {norm}, so {kind} is no direction", "`direction=`", "use another"

@@ -21,6 +21,7 @@ from torch import Tensor
 from ...base.errors import DataError, NumericalError
 from ...numerics.tensors import as_real
 from ...problem.problem import Problem
+from ...runtime.devices import wide
 from ...sharding.parts import cut
 from ...weights.checkpoint import read_weights
 
@@ -80,9 +81,7 @@ class Direction:
 def inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     """Inner product of two lists of tensors, summed in float64."""
     return float(
-        torch.stack(
-            [(a.detach().double() * b.detach().double()).sum() for a, b in zip(first, second, strict=True)]
-        ).sum()
+        torch.stack([(wide(a.detach()) * wide(b.detach())).sum() for a, b in zip(first, second, strict=True)]).sum()
     )
 
 

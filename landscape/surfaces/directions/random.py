@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...base.errors import UsageError
 from ...problem.problem import Problem
+from ...runtime.devices import wide
 from ...sharding.parts import Part, cut
 from .direction import Direction, centre_of
 
@@ -39,7 +40,7 @@ def draw(problem: Problem, kind: str, seed: int, axis: int, one_dimensional: str
     transposed = _transposed_weights(problem.model)
     drawn: list[Tensor] = []
     for name, tensor, dimensions in _parameters(problem):
-        weight = tensor.double().cpu()
+        weight = wide(tensor).cpu()
         noise = cut(_noise(tensor.shape, seed, axis, name), weight)
         if dimensions <= 1:
             noise = _of_one_dimension(noise, weight, one_dimensional)
@@ -50,7 +51,7 @@ def draw(problem: Problem, kind: str, seed: int, axis: int, one_dimensional: str
         drawn.append(noise)
     if kind in ("model", "unit"):
         length = math.sqrt(sum(float(t.square().sum()) for t in drawn))
-        moved = [float(w.double().square().sum()) for w, d in _moved(problem, drawn) if d.any()]
+        moved = [float(wide(w).square().sum()) for w, d in _moved(problem, drawn) if d.any()]
         target = math.sqrt(sum(moved)) if kind == "model" else 1.0
         drawn = [t * (target / length) if length > 0 else t for t in drawn]
     found = [t.to(problem.device, problem.dtype) for t in drawn]
@@ -89,8 +90,8 @@ def filter_norm_error(problem: Problem, direction: Direction) -> float:
     worst = 0.0
     for (name, weight, dimensions), moved in zip(_parameters(problem), direction.tensors, strict=True):
         if dimensions > 1:
-            wanted, found = (_filter_norms(t.double(), transposed.get(name, 0)) for t in (weight, moved))
-            gap = torch.where(wanted > 0, (found / wanted.clamp_min(1e-300) - 1).abs(), (found > 0).double())
+            wanted, found = (_filter_norms(wide(t), transposed.get(name, 0)) for t in (weight, moved))
+            gap = torch.where(wanted > 0, (found / wanted.clamp_min(1e-300) - 1).abs(), wide(found > 0))
             worst = max(worst, float(gap.max()))
     return worst
 
@@ -105,7 +106,7 @@ def expected_cosine(problem: Problem, kind: str) -> float | None:
     blocks: list[tuple[Tensor, float]] = []
     for name, weight, dimensions in _parameters(problem):
         if dimensions > 1:
-            norms = _filter_norms(weight.double(), transposed.get(name, 0)).reshape(-1)
+            norms = _filter_norms(wide(weight), transposed.get(name, 0)).reshape(-1)
             squares = norms.square() if kind == "filter" else norms.square().sum().reshape(1)
             blocks.append((squares, weight.numel() / len(squares)))
     if not blocks or kind not in ("filter", "layer", "model", "unit", "gaussian"):

@@ -20,6 +20,7 @@ from torch import Tensor
 from ...base.errors import UsageError
 from ...base.progress import report
 from ...problem.problem import Problem
+from ...runtime.devices import wide
 from .direction import Direction, centre_of, inner
 from .snapshots import Snapshot
 
@@ -70,7 +71,7 @@ def components(problem: Problem, runs: Sequence[Sequence[Snapshot]], count: int)
         [torch.zeros_like(t, dtype=torch.float64) for t in centre_of(problem)] for _ in range(count)
     ]
     for t, snapshot in enumerate(snapshots):
-        row = [o.double() for o in offsets(problem, [snapshot])[0]]
+        row = [wide(o) for o in offsets(problem, [snapshot])[0]]
         for k, direction in enumerate(found):
             torch._foreach_add_(direction, row, alpha=float(vectors[t, k] / np.sqrt(values[k])))
     directions = []
@@ -95,10 +96,10 @@ def project(problem: Problem, snapshot: Snapshot, axes: Sequence[Direction]) -> 
     Returns:
         Coordinates in units of the axes (least squares), the distance to the plane, and the distance from the origin.
     """
-    row = [o.double() for o in offsets(problem, [snapshot])[0]]
+    row = [wide(o) for o in offsets(problem, [snapshot])[0]]
     matrix = np.array([[a.dot(b) for b in axes] for a in axes])
     coordinates = np.linalg.solve(matrix, np.array([inner(a.tensors, row) for a in axes]))
     rest = [r.clone() for r in row]
     for x, axis in zip(coordinates, axes, strict=True):
-        torch._foreach_add_(rest, [t.double() for t in axis.tensors], alpha=-float(x))
+        torch._foreach_add_(rest, [wide(t) for t in axis.tensors], alpha=-float(x))
     return [float(x) for x in coordinates], float(np.sqrt(inner(rest, rest))), float(np.sqrt(inner(row, row)))
