@@ -80,12 +80,12 @@ def test_loss_gradient_and_products_are_those_of_the_real_numbers(name: str):
     vector = torch.randn(ours.n_parameters, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for problem in (ours, twin):
         torch.testing.assert_close(problem.hvp(vector), matrix @ vector, rtol=1e-9, atol=1e-11)
-    found = hessian(ours, top=3, bottom=1, tol=1e-6)
+    found = hessian(ours, top=3, bottom=1, tol=1e-7)
     values = torch.linalg.eigvalsh(matrix).flip(0)
     scale = float(values.abs().max())  # a pair is converged to a share of it
     np.testing.assert_allclose(found["eigenvalues"], values[:3], rtol=0, atol=1e-10 * scale)
     np.testing.assert_allclose(found["smallest"], values[-1:], rtol=0, atol=1e-10 * scale)
-    assert_same(found, hessian(twin, top=3, bottom=1, tol=1e-6))
+    assert_same(found, hessian(twin, top=3, bottom=1, tol=1e-7))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
