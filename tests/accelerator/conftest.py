@@ -1,7 +1,7 @@
 """Tests of this folder run where torch can have a device written in Python, on it, and say elsewhere why not.
 
-Once there is another device autograd starts threads, and no process that has them can fork: so `tests/test_accelerator.py`
-runs these files in processes of their own, in which ``PRETEND_DEVICE`` is set, and elsewhere they are not collected.
+Once there is another device autograd starts threads, and no process that has them can fork: so `test_accelerator.py`
+above runs these files in processes of their own, where ``PRETEND_DEVICE`` is set; elsewhere they are not collected.
 """
 
 from __future__ import annotations
