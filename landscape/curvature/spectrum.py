@@ -106,7 +106,7 @@ def analyze_spectrum(
         seed=seed,
         max_products=spec.max_products or max(200, 20 * (spec.top + spec.bottom)),
         device=device,
-        block=1 if problem.in_pieces else spec.block,  # blocks of whole vectors are decomposed
+        block=spec.block,
         basis_limit=limit,
         keep_images=images,
         start=start,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...autograd.second_derivatives import NoSecondDerivative
-from ...base.errors import NumericalError, is_out_of_memory
+from ...base.errors import NumericalError, UsageError, is_out_of_memory
 from ...runtime.distributed import is_distributed, no_sharding
 from ...runtime.precision import full_precision
 from ..checks.derivatives import derivatives
@@ -54,7 +54,11 @@ class EitherProducts:
         self.exact = Products(problem, build, memory=memory)
         self.differences: Differences | None = None
         self._quotient = quotient or OfGradients()
-        self._settled = problem.product == "exact"  # nothing is left to be found out
+        if problem.in_pieces and problem.product == "difference":
+            fix = "drop `product=`: products of a sharded model are exact"
+            raise UsageError("steps of whole vectors are measured", "`product='difference'` of a sharded model", fix)
+        # Nothing is left to be found out; of a sharded model no process could by itself.
+        self._settled = problem.product == "exact" or problem.in_pieces
         known = problem.precisions.reasons.get(self._key)
         if problem.product == "difference":
             self._differ("asked for")
