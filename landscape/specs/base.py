@@ -6,12 +6,12 @@ import math
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from ..base.errors import UsageError, argument
 from ..base.files import stable_hash
-from ..base.names import unknown_name
+from ..base.names import enumerated, unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Spec:
             where: What is being read, for messages.
 
         Raises:
-            UsageError: If a key is unknown or a value has the wrong type; names the key.
+            UsageError: If a key is unknown, missing or has a value of the wrong type; names the key.
         """
         hints = get_type_hints(cls, include_extras=False)
         known = [f.name for f in fields(cls)]
@@ -98,6 +98,9 @@ class Spec:
             if not _fits(taken, hints[name]):
                 raise UsageError(f"{raw} = {value!r} has the wrong type", where, f"expected {_describe(hints[name])}")
             values[name] = taken
+        asked = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+        if missing := [name for name in asked if name not in values]:
+            raise UsageError(f"{enumerated(missing)} not given", where, f"write {enumerated(asked)}")
         return cls(**values)
 
 

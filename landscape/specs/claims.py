@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -44,7 +45,7 @@ class ClaimSpec(Spec):
         where = f"the claim {self.says!r}"
         if self.margin:
             try:
-                allowed = float(self.margin.removesuffix("%")) > 0
+                allowed = 0 < float(self.margin.removesuffix("%")) < math.inf
             except ValueError:
                 allowed = False
             if not allowed:

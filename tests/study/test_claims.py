@@ -169,6 +169,8 @@ def test_a_claim_in_words():
         ({"expects": "higherr"}, "expects"),
         ({"margin": "-1"}, "margin"),
         ({"margin": "much"}, "margin"),
+        ({"margin": "inf"}, "margin"),
+        ({"margin": "nan%"}, "margin"),
         ({"expects": "equal"}, "without a margin"),
         ({"expects": "predicts", "margin": "0.1"}, "comparisons of methods"),
         ({"than": "sgd"}, "report.baseline"),
@@ -179,6 +181,14 @@ def test_what_makes_no_claim_is_refused(fields: dict[str, Any], told: str):
     whole = {"says": "it is", "of": "sam", "quantity": "q", "expects": "higher"}
     with pytest.raises(UsageError, match=told):
         claims_of({"claims": [{**whole, **fields}]}, "here.toml")
+
+
+@pytest.mark.parametrize("missing", ["says", "of", "quantity", "expects"])
+def test_what_a_claim_lacks_is_named(missing: str):
+    whole = {"says": "it is", "of": "sam", "quantity": "q", "expects": "higher"}
+    del whole[missing]
+    with pytest.raises(UsageError, match=f"{missing} not given"):
+        claims_of({"claims": [whole]}, "here.toml")
 
 
 @pytest.mark.parametrize("name", list(shipped()))
