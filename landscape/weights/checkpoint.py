@@ -16,6 +16,7 @@ from torch import Tensor
 from ..base.errors import DataError, NumericalError, UsageError
 from ..numerics.tensors import continuous
 from .checkpoint_folders import weight_files
+from .distributed_folders import INDEX, read_distributed
 from .networks import choose
 from .torch_files import read_torch
 from .weights import own_format, tensors_hash
@@ -29,7 +30,7 @@ class Weights:
 
     Attributes:
         tensors: By the names that stand in the file.
-        format: ``safetensors``, ``zip`` or ``pickle``.
+        format: ``safetensors``, ``zip`` or ``pickle``; of a folder with how many files.
         container: Keys under which the tensors were found (``"state_dict"``), or "".
         metadata: Text facts of a safetensors header.
         others: Where the file's other networks are.
@@ -52,7 +53,7 @@ class Weights:
 
 
 def read_weights(path: Path, key: str | None = None) -> Weights:
-    """Read the weights in a checkpoint file, or in a folder of Hugging Face or Lightning.
+    """Read the weights in a checkpoint file, or in a folder of Hugging Face, Lightning or distributed checkpoints.
 
     Args:
         path: The file or folder.
@@ -89,6 +90,12 @@ def _read_folder(folder: Path, key: str | None) -> Weights:
     files = weight_files(folder)
     if not files:
         raise UsageError("this folder holds no run and no weights", str(folder), "name a checkpoint file or a run")
+    if folder / INDEX in files:
+        found, replaced = read_distributed(folder, key)
+        for name, tensor in found.tensors.items():
+            _refuse_odd_tensor(name, tensor, folder)
+        kind = f"distributed, {len(files) - 1} files"
+        return Weights(found.tensors, kind, found.place, {}, found.others, replaced, found.left_out, key)
     tensors: dict[str, Tensor] = {}
     for file, names in files.items():
         weights = read_weights(file, key)

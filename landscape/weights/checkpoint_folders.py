@@ -1,4 +1,4 @@
-"""Which weight files a folder stands for: Hugging Face folders, sharded or not, and Lightning's."""
+"""Which weight files a folder stands for: those of Hugging Face, of torch.distributed and of Lightning."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..base.errors import DataError, UsageError
 from ..base.files import read_json
+from .distributed_folders import distributed_files, is_distributed_folder
 
 _HUGGING_FACE = (
     "model.safetensors",
@@ -22,8 +23,8 @@ _SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".th")
 def weight_files(folder: Path) -> dict[Path, list[str] | None]:
     """The files that hold a folder's weights.
 
-    Searched in this order: one Hugging Face file, the shards of a Hugging Face index, ``last.ckpt``, the only
-    checkpoint in it or in its ``checkpoints``.
+    Searched in this order: one Hugging Face file, the shards of a Hugging Face index, those of
+    ``torch.distributed.checkpoint``, ``last.ckpt``, the only checkpoint in it or in its ``checkpoints``.
 
     Returns:
         Each file with the names it must hold (None: whatever is in it); empty where there is none.
@@ -35,12 +36,8 @@ def weight_files(folder: Path) -> dict[Path, list[str] | None]:
     for name in _HUGGING_FACE:
         if (folder / name).is_file():
             return _shards(folder / name) if name.endswith(".index.json") else {folder / name: None}
-    if (folder / ".metadata").is_file() and list(folder.glob("*.distcp")):
-        raise DataError(
-            "this is a distributed checkpoint, whose index is a pickle",
-            str(folder),
-            "where it was made: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE.pt",
-        )
+    if is_distributed_folder(folder):
+        return dict.fromkeys(distributed_files(folder))
     for place in (folder, folder / "checkpoints"):
         found = sorted(p for p in place.glob("*") if p.suffix in _SUFFIXES and p.is_file())
         last = [p for p in found if p.name == "last.ckpt"] or found

@@ -40,7 +40,7 @@ _STORAGES: dict[str, torch.dtype] = {
         "ComplexDouble": torch.complex128,
     }.items()
 } | {"torch.storage.UntypedStorage": torch.uint8}
-_DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
 _DICTIONARIES = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
 _FACTORIES = frozenset(f"builtins.{name}" for name in ("list", "dict", "set", "int", "long", "float", "str", "bool"))
@@ -49,7 +49,7 @@ _SEQUENCES = frozenset({"torch.Size", "builtins.set", "builtins.frozenset"})
 _PLAIN = frozenset(
     {
         *_STORAGES,
-        *_DTYPES,
+        *DTYPES,
         *_DICTIONARIES,
         *_FACTORIES,
         *_SEQUENCES,
@@ -80,6 +80,13 @@ class Placeholder:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Record(Placeholder):
+    """What stands for an object whose class the reader asked for: not constructed either, but its states are kept."""
+
+    states: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Name(Placeholder):
     """A class or function by name, before anything is done with it."""
 
@@ -101,7 +108,7 @@ class Description:
 
     Attributes:
         content: Plain values, tensors and `Placeholder`. Sets are lists here, and entries of dictionaries under
-            anything but text, bytes, numbers and None are left out.
+            anything but text, bytes, numbers, None and records are left out.
         replaced: Names of the classes and functions that placeholders stand for, sorted.
         plain: Whether there is nothing in it that torch's own reader of plain weights would not expect.
         storages: Elements of every storage that it names and bytes of one, by key.
@@ -113,12 +120,13 @@ class Description:
     storages: dict[str, tuple[int, int]]
 
 
-def read_inertly(data: bytes | BinaryIO, elements: Elements) -> Description:
+def read_inertly(data: bytes | BinaryIO, elements: Elements, *, records: frozenset[str] = frozenset()) -> Description:
     """Read a pickle of any protocol without constructing what it names.
 
     Args:
         data: The pickle, or a file that stands at its beginning, and at its end afterwards.
         elements: Gives the storages that its tensors lie in.
+        records: Classes whose objects become `Record`, by name.
 
     Raises:
         Malformed: If it is no pickle, is cut off, has too many operations, or a tensor does not fit its storage.
@@ -129,7 +137,7 @@ def read_inertly(data: bytes | BinaryIO, elements: Elements) -> Description:
         >>> found.content
         {'lr': 0.1, 'root': Placeholder(name='pathlib.PurePosixPath')}
     """
-    machine = _Machine(elements)
+    machine = _Machine(elements, records)
     try:
         for count, (opcode, argument, _) in enumerate(
             pickletools.genops(io.BytesIO(data) if isinstance(data, bytes) else data)
@@ -148,6 +156,7 @@ def read_inertly(data: bytes | BinaryIO, elements: Elements) -> Description:
 @dataclass
 class _Machine:
     elements: Elements
+    records: frozenset[str]
     stack: list[Any] = field(default_factory=list)
     below: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
@@ -259,7 +268,9 @@ class _Machine:
         if isinstance(whole, dict):
             for key, value in zip(items[::2], items[1::2], strict=True):
                 # Hashes of other kinds of keys can be made to collide, and take as deep a recursion as they nest.
-                if isinstance(key, (str, bytes, float, type(None))) or (isinstance(key, int) and abs(key) < 2**63):
+                if isinstance(key, (str, bytes, float, type(None), Record)) or (
+                    isinstance(key, int) and abs(key) < 2**63
+                ):
                     whole[key] = value
                 else:
                     self.beyond = True
@@ -280,7 +291,7 @@ class _Machine:
 
     def _named(self, module: str, name: str) -> None:
         full = f"{_NEW_MODULES.get(module, module)}.{name}"
-        if full not in _PLAIN:
+        if full not in _PLAIN and full not in self.records:
             self.replaced.add(full)
         self.stack.append(_Name(full))
 
@@ -309,9 +320,11 @@ class _Machine:
         self._newobj()
 
     def _build(self) -> None:
-        """The state of an object is let go: there is no object."""
-        self.stack.pop()
-        if not isinstance(self.stack[-1], (Placeholder, Tensor, dict)):
+        """The state of an object is let go where it is no record: there is no object."""
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Record):
+            self.stack[-1].states.append(state)
+        elif not isinstance(self.stack[-1], (Placeholder, Tensor, dict)):
             raise Malformed("its pickle gives a state to what is no object")
 
     def _called(self, function: object, arguments: object) -> object:
@@ -321,6 +334,8 @@ class _Machine:
             return function
         name = function.name
         self.beyond |= not (name.startswith("torch._utils._rebuild") or name == "torch.Size") and bool(arguments)
+        if name in self.records:
+            return Record(name)
         if name in _DICTIONARIES:
             return {}
         if name in _SEQUENCES and len(arguments) == 1 and isinstance(arguments[0], (list, tuple)):
@@ -373,9 +388,9 @@ class _Machine:
         dtype = storage.dtype
         if rebuild == "tensor_v3":
             named = more.pop(0) if more else None
-            if not isinstance(named, _Name) or named.name not in _DTYPES:
+            if not isinstance(named, _Name) or named.name not in DTYPES:
                 return None
-            dtype = _DTYPES[named.name]
+            dtype = DTYPES[named.name]
         if any(more):  # conjugated or negated in name only
             return None
         count = storage.numel * storage.dtype.itemsize // dtype.itemsize

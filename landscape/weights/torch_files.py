@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import mmap
 import struct
@@ -9,7 +10,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -40,17 +41,12 @@ def read_torch(path: Path) -> tuple[Any, str, list[str]]:
     with open(path, "rb") as handle:
         kind = "zip" if zipfile.is_zipfile(path) or handle.read(2) == b"PK" else "pickle"
     if kind == "zip":
-        _check_zip(path)
+        _check_zip(path, path.stat().st_size, str(path))
     try:
-        described = _described(path) if kind == "zip" else read_legacy(path)
+        described = _described(path, _mapped(path)) if kind == "zip" else read_legacy(path)
     except (Malformed, UnicodeDecodeError) as error:
-        raise _unreadable(path, f": {error}") from error
-    if attacks := [name for name in described.replaced if name.startswith(_ATTACKS)]:
-        raise DataError(
-            f"unpickling it could run code that no checkpoint needs ({', '.join(map(shown, attacks[:5]))})",
-            str(path),
-            "do not use it, and tell where it came from",
-        )
+        raise _unreadable(str(path), f": {error}") from error
+    refuse_attacks(described, str(path))
     if kind == "zip" and described.plain:
         try:
             # weights_only is said here and not left to its default: an environment variable can turn the default
@@ -63,10 +59,40 @@ def read_torch(path: Path) -> tuple[Any, str, list[str]]:
     return described.content, kind, list(described.replaced)
 
 
-def _unreadable(path: Path, text: str) -> DataError:
+def read_torch_piece(data: bytearray, where: str) -> Any:
+    """What a zip file of ``torch.save`` holds that is part of another file; tensors are views of ``data``.
+
+    Raises:
+        DataError: As of `read_torch`.
+    """
+    file = io.BytesIO(data)
+    _check_zip(file, len(data), where)
+    try:
+        described = _described(file, data)
+    except (Malformed, UnicodeDecodeError) as error:
+        raise _unreadable(where, f": {error}") from error
+    refuse_attacks(described, where)
+    return described.content
+
+
+def refuse_attacks(described: Description, where: str) -> None:
+    """Refuse a pickle that names what runs commands.
+
+    Raises:
+        DataError: If it does.
+    """
+    if attacks := [name for name in described.replaced if name.startswith(_ATTACKS)]:
+        raise DataError(
+            f"unpickling it could run code that no checkpoint needs ({', '.join(map(shown, attacks[:5]))})",
+            where,
+            "do not use it, and tell where it came from",
+        )
+
+
+def _unreadable(where: str, text: str) -> DataError:
     return DataError(
         f"the checkpoint cannot be read as plain weights{text}",
-        str(path),
+        where,
         "it is truncated, damaged or no checkpoint; save the state_dict again where it was made",
     )
 
@@ -74,8 +100,8 @@ def _unreadable(path: Path, text: str) -> DataError:
 # -- zip ----------------------------------------------------------------------------------------------------------
 
 
-def _described(path: Path) -> Description:
-    with zipfile.ZipFile(path) as archive:
+def _described(file: Path | BinaryIO, content: mmap.mmap | bytearray) -> Description:
+    with zipfile.ZipFile(file) as archive:
         records = {r.filename: r for r in archive.infolist()}
         pickles = [n for n in records if n.count("/") == 1 and n.endswith("/data.pkl")]
         if len(pickles) != 1 or len(records) != len(archive.infolist()):
@@ -86,7 +112,7 @@ def _described(path: Path) -> Description:
         order = archive.read(f"{root}byteorder").decode() if f"{root}byteorder" in records else "little"
         if order != sys.byteorder:
             raise Malformed(f"it was written on a machine of another byte order ({order[:10]!r})")
-        return read_inertly(archive.read(pickles[0]), _records_as_tensors(path, root, records))
+        return read_inertly(archive.read(pickles[0]), _records_as_tensors(content, root, records))
 
 
 # What whoever pickled it did not do by accident. That it is refused protects other programs; here nothing would run.
@@ -96,10 +122,14 @@ _ATTACKS = (
 )
 
 
-def _records_as_tensors(path: Path, root: str, records: dict[str, zipfile.ZipInfo]) -> Elements:
-    """Views of the stored numbers: the file is mapped, and what is written there stays in memory."""
+def _mapped(path: Path) -> mmap.mmap:
+    """The file in memory; what is written there stays in memory."""
     with open(path, "rb") as handle:
-        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+        return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def _records_as_tensors(mapped: mmap.mmap | bytearray, root: str, records: dict[str, zipfile.ZipInfo]) -> Elements:
+    """Views of the stored numbers."""
     made: dict[tuple[str, torch.dtype, int], Tensor] = {}
     copies: dict[str, bytearray] = {}  # of records at odd places, each once
 
@@ -128,26 +158,24 @@ def _records_as_tensors(path: Path, root: str, records: dict[str, zipfile.ZipInf
     return elements
 
 
-def _check_zip(path: Path) -> None:
+def _check_zip(file: Path | BinaryIO, size: int, where: str) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             records = archive.infolist()
             for record in records:
                 if record.compress_type != zipfile.ZIP_STORED:
                     raise DataError(
                         f"record {record.filename!r} is compressed",
-                        str(path),
+                        where,
                         "save it with torch.save, which stores plainly",
                     )
-            total, size = sum(r.file_size for r in records), path.stat().st_size
+            total = sum(r.file_size for r in records)
             if total > size:
-                raise DataError(
-                    f"its records claim {total:,} bytes in a file of {size:,}", str(path), "do not use it"
-                )
+                raise DataError(f"its records claim {total:,} bytes in a file of {size:,}", where, "do not use it")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
         if isinstance(error, LandscapeError):
             raise
-        raise DataError("the checkpoint is truncated or damaged", str(path), "copy or save it again") from error
+        raise DataError("the checkpoint is truncated or damaged", where, "copy or save it again") from error
     if damaged is not None:
-        raise DataError(f"CRC mismatch in record {damaged!r}: its bytes changed", str(path), "copy or save it again")
+        raise DataError(f"CRC mismatch in record {damaged!r}: its bytes changed", where, "copy or save it again")
