@@ -90,17 +90,16 @@ def _outcome(argv: list[str]) -> int:
     """Run one command and turn what happens into an exit code."""
     say_anything()
     try:
-        with stopped_by_signals() as signals:
+        with stopped_by_signals(last_words=_several()) as signals:
             code = _run(argv)
             sys.stdout.flush()
             return code
     except BrokenPipeError:  # somebody piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         what = f"stopped by {signals[0]}" if signals else "stopped"
-        print(f"error: {what}: run the same command again, it computes only the rest", file=sys.stderr)
-        return 75
+        return _say(f"error: {what}: run the same command again, it computes only the rest", stop, 75)
     except SystemExit as stop:  # from --help
         return int(stop.code or 0)
     except _Shown as failure:
@@ -118,8 +117,13 @@ def _outcome(argv: list[str]) -> int:
 
 
 def _fail(error: Exception) -> int:
-    """Print the one line that says what happened, and return its exit code; of several processes one prints it."""
+    """Print the one line that says what happened, and return its exit code."""
     line, code = _in_words(error)
+    return _say(line, error, code)
+
+
+def _say(line: str, error: BaseException, code: int) -> int:
+    """Print a line, by one of several processes, and return the exit code."""
     if _several():
         from landscape.runtime.distributed import last_words
 

@@ -21,7 +21,7 @@ from ..results.identity import identity, key
 from ..results.provenance import weights_state
 from ..results.result import Result
 from ..results.target import Target
-from ..runtime.distributed import barrier, is_main_process, run_on_main
+from ..runtime.distributed import barrier, broadcast, is_main_process, run_on_main
 from ..runtime.random_state import preserved_random_state
 from ..specs import ProblemSpec, Spec
 
@@ -65,12 +65,13 @@ class Computation:
             NotConverged: With what there is, which is kept under another name.
         """
         found = identity(self.kind, self.problem, self.spec, self.problem_spec, self.others)
-        path = folder / f"{self.kind}-{key(self.kind, found)}.nc"
+        # Code of users may know its rank and so be another one in every process: the first one's names count.
+        path = folder / broadcast(f"{self.kind}-{key(self.kind, found)}.nc")
         if not force and run_on_main(lambda: is_stored(path, self.kind, found)):
             log.info("stored result, same weights, network, data and options: %s", path)
             return self._place(Result.load(path))
         made = {"identity": found, "origins": self._origins()}
-        store = folder / self.unfinished if self.unfinished else path.with_suffix(".rows")
+        store = folder / broadcast(self.unfinished) if self.unfinished else path.with_suffix(".rows")
         try:
             with preserved_random_state():
                 result = self.compute(store)

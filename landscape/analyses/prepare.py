@@ -13,7 +13,6 @@ from ..curvature.lanczos.journal import journal_name
 from ..problem.fingerprint import fingerprint
 from ..registry import MEASURES
 from ..results.target import Target
-from ..runtime.distributed import rank_and_world_size
 from ..specs import DomainsSpec, HessianSpec, ProblemSpec, SharpnessSpec
 from ..specs.analysis import OF_GRADIENTS
 from ..weights.checkpoint import read_weights
@@ -58,11 +57,10 @@ def _hessian(here: Opened, spec: HessianSpec) -> Computation:
     start = Path(spec.warm_start).with_suffix(".safetensors") if spec.warm_start else None
     unit = [spec.unit or "example"] if spec.operator in OF_GRADIENTS else []  # other numbers than before it
     matrix = " per ".join([spec.operator, *unit])
-    alone = rank_and_world_size()[1] == 1  # several processes keep no products
     return here.computation(
         "hessian",
         spec,
-        stores=alone,
+        stores=True,
         unfinished=journal_name(here.problem, matrix, spec.label_samples, here.problem_spec.seed),
         others=[
             content_hash(start) if start else None,

@@ -15,6 +15,7 @@ from ..problem.problem import Problem
 from ..problem.require import require_problem
 from ..results.result import Result
 from ..runtime.caller_context import computing
+from ..runtime.distributed import is_distributed
 from ..specs import HessianSpec
 from .lanczos.journal import Journal
 from .lanczos.warm_start import stored_start
@@ -75,7 +76,7 @@ def hessian(
     _check_wishes(problem, spec)
     started = time.perf_counter()
     start = stored_start(spec.warm_start, problem) if spec.warm_start else None
-    journal = Journal(store)
+    journal = Journal(store, alone=not (is_distributed() or problem.in_pieces))
 
     def part(name: str, problem: Problem, spec: HessianSpec = spec) -> dict[str, Any]:
         return _part(problem, spec, seed, journal, name).record

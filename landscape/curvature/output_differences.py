@@ -74,10 +74,9 @@ class OfOutputs:
         """The batch's part of the product, and of what its bend is the length of."""
         outputs = outputs_of(problem, batch)
         real = [as_real(t) for t in outputs.tensors]
-        nothing = torch.zeros(problem.n_parameters, dtype=torch.float64, device=problem.device)
         if not real:
-            return [nothing] * (2 if bend else 1)
-        b = self._b(problem, batch, first, outputs)
+            return [torch.zeros_like(problem.weights, dtype=torch.float64)] * (2 if bend else 1)
+        b = _nothing if batch.idle else self._b(problem, batch, first, outputs)
         middle = [t.detach().double() for t in real]
         along = [[(x - y) / (2 * step) for x, y in zip(ahead, behind, strict=True)]]
         if bend:
@@ -106,6 +105,11 @@ class OfOutputs:
             return _quotient_of_slopes(problem, batch, outputs, tangents)
 
         return apply
+
+
+def _nothing(tangents: Tangents) -> Tangents:
+    """B of a batch that takes part and does not count."""
+    return [t * 0 for t in tangents]
 
 
 def _quotient_of_slopes(problem: Problem, batch: Batch, outputs: Outputs, tangents: Tangents) -> Tangents:

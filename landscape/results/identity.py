@@ -85,8 +85,13 @@ def bits(problem: Problem) -> dict[str, Any]:
     """What the very bits of a pass depend on: parts of a computation that was stopped are never mixed with others."""
     import torch
 
+    from ..runtime.distributed import rank_and_world_size
+
+    # Sums over pieces round as the number of processes has it.
+    spread = {"processes": rank_and_world_size()[1]} if problem.in_pieces else {}
     return {
         **ingredients(problem),
+        **spread,
         "micro_batch": problem.batch_size,
         "device": str(problem.device),
         "threads": torch.get_num_threads(),

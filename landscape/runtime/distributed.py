@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..base import errors
-from ..base.errors import LandscapeError, ResourceError, UsageError
+from ..base.errors import Interrupted, LandscapeError, ResourceError, UsageError
 from ..base.files import jsonable
 
 T = TypeVar("T")
@@ -376,7 +376,8 @@ def last_words(line: str, error: BaseException, code: int) -> tuple[bool, int]:
     """Whether this process shall say the line that it ends with, and with which exit code it ends.
 
     Every error is said once, by the process that meets it first: an error that all processes meet by the first of
-    them, and a process that fails because another is gone says nothing and ends with the other's code.
+    them. A process that fails because another is gone, or that is stopped, says nothing if an error was said, and
+    else only if no other of these has.
     """
     if not launched():
         return True, code
@@ -386,8 +387,8 @@ def last_words(line: str, error: BaseException, code: int) -> tuple[bool, int]:
             os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=wait
         )
         job = f"landscape/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        if isinstance(error, OtherProcessFailed):
-            return _unless_said(store, f"{job}/failure", code)
+        if isinstance(error, (OtherProcessFailed, Interrupted, KeyboardInterrupt)):
+            return _unless_said(store, job, code, wait=isinstance(error, OtherProcessFailed))
         said = hashlib.sha256(line.encode()).hexdigest()
         store.set(f"{job}/failure", str(code))
         return store.add(f"{job}/{said}", 1) == 1, code
@@ -395,10 +396,15 @@ def last_words(line: str, error: BaseException, code: int) -> tuple[bool, int]:
         return True, code
 
 
-def _unless_said(store: Any, key: str, code: int) -> tuple[bool, int]:
+def _unless_said(store: Any, job: str, code: int, *, wait: bool) -> tuple[bool, int]:
+    """For what follows from something else: the death of another process, a signal to all of them."""
+    key = f"{job}/failure"
+    if not wait and not store.check([key]):
+        store.set(key, str(code))
+        return store.add(f"{job}/stopped", 1) == 1, code
     try:
         store.wait([key])
     except Exception:  # it was killed without a word
         store.set(key, str(code))
-        return True, code
+        return store.add(f"{job}/stopped", 1) == 1, code
     return False, int(store.get(key))

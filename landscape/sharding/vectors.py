@@ -338,6 +338,13 @@ def _any(func: Any, args: Any, kwargs: Any) -> Any:
     return _everywhere(_counted(args[0]).bool().sum()) > 0
 
 
+def _equal(func: Any, args: Any, kwargs: Any) -> bool:
+    a, b = args
+    if not (isinstance(a, Sharded) and isinstance(b, Sharded) and a.lay == b.lay):
+        raise _unequal("a plain one that it is compared with")
+    return bool(_everywhere(a.own.new_tensor(float(not torch.equal(a.own, b.own)))) == 0)
+
+
 def _largest(func: Any, args: Any, kwargs: Any) -> Any:
     own, sign = _counted(args[0]), -1 if func is aten.min.default else 1
     least = torch.finfo(own.dtype).min
@@ -393,6 +400,7 @@ _RULES: dict[Any, _Rule] = {
     aten.addmm_.default: _addmm_,
     **dict.fromkeys((aten.sum.default, aten.sum.dim_IntList), _sum),
     aten.linalg_vector_norm.default: _norm,
+    aten.equal.default: _equal,
     aten.all.default: _all,
     aten.any.default: _any,
     **dict.fromkeys((aten.max.default, aten.min.default), _largest),

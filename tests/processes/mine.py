@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from cases import domain_data, small_mlp
 from torch import Tensor, nn
 
+from landscape.curvature.lanczos import journal
 from landscape.problem.checks.consistency import FEW
 
 RANK = os.environ.get("RANK")
@@ -53,6 +54,19 @@ def one_is_killed_late(output: Tensor, target: Tensor) -> Tensor:
     global late  # noqa: PLW0603
     late += len(target) > FEW
     if RANK == "1" and late == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return F.cross_entropy(output, target, reduction="none")
+
+
+def counted(output: Tensor, target: Tensor) -> Tensor:
+    """A byte for each pass in a file of each process; the second one is killed at the pass that a file names."""
+    global late  # noqa: PLW0603
+    journal._SECONDS_BETWEEN_WRITES = journal._LARGEST_SHARE = 0  # every product is worth a file
+    late += len(target) > FEW
+    with open(f"passes-{RANK}", "ab") as file:
+        file.write(b"." * (len(target) > FEW))
+    named = Path("killed-at")  # and not the environment, whose values are part of what a loss is
+    if RANK == "1" and named.exists() and late == int(named.read_text()):
         os.kill(os.getpid(), signal.SIGKILL)
     return F.cross_entropy(output, target, reduction="none")
 

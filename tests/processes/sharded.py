@@ -17,6 +17,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "problem"))
+from random_networks import drawn
+
 import landscape
 from landscape import optim
 from landscape.problem.problem import Problem
@@ -103,21 +106,80 @@ def tensor_parallel() -> nn.Module:
     return parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
 
 
-def two_layers() -> nn.Module:
-    torch.manual_seed(5)
+def two_layers(seed: int = 5) -> nn.Module:
+    torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 3)).double()
 
 
 def parallel(problem: Problem) -> Any:
-    found = landscape.hessian(problem, top=2, trace=True, trace_rtol=0.3, tol=1e-7)
+    found = landscape.hessian(problem, top=2, bottom=1, trace=True, trace_rtol=0.3, density=True, tol=1e-7)
     slices = landscape.surface(problem, dim=1, points=3, direction=("filter",), range=0.5)
-    sharp = landscape.sharpness(problem, measure=("m-sharpness",), m=(11,))
-    keep = ("loss", "eigenvalues", "trace", "weights_hash", "gradient_norm", "converged")
+    sharp = landscape.sharpness(problem, measure=("m-sharpness", "average-case"), m=(11,), draws=3)
+    line = landscape.path(problem, FOLDER / "other-layers.safetensors", points=3)
+    keep = ("loss", "eigenvalues", "smallest", "trace", "density", "weights_hash", "gradient_norm", "converged")
     return {k: found[k] for k in keep} | {
         "slice": slices.data["loss"].values.tolist(),
         "filters": slices["filter_norm_error"],
-        "sharpness": sharp["measures"][0]["value"],
+        "sharpness": [row["value"] for row in sharp["measures"]],
+        "path": [line["loss"], line["barrier"], line["distance"]],
     }
+
+
+def differences(problem: Problem) -> Any:
+    """Of the Hessian, and of Gauss-Newton's matrix, each with its bars."""
+    found = {}
+    for kind in ("hessian", "ggn"):
+        made = landscape.hessian(problem, top=2, bottom=1, trace=True, trace_rtol=0.3, operator=kind, tol=1e-5)
+        product = made["product"]
+        found[kind] = [made["eigenvalues"], product["eigenvalue_errors"], made["trace"], product["by"]]
+    return found
+
+
+class Cube(torch.autograd.Function):
+    """Cubes, without a second derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> torch.Tensor:
+        return 3 * ctx.saved_tensors[0] ** 2 * slope
+
+
+class Cubes(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Cube.apply(x)
+
+
+def fallback() -> Any:
+    """What an operation without a second derivative gets by itself."""
+    model = two_layers()
+    model[1] = Cubes()
+    found = landscape.hessian(Problem(fully_shard(model), DATA_TP, batch_size=4), top=1, tol=1e-5)
+    model = two_layers()
+    model[1] = Cubes()
+    with no_sharding():
+        alone = landscape.hessian(Problem(model, DATA_TP, batch_size=4), top=1, tol=1e-5)
+    keep = ("by", "reason")
+    return [[f["eigenvalues"], *(f["product"][k] for k in keep)] for f in (alone, found)]
+
+
+def covered(seed: int) -> bool:
+    """Whether every bar covers the truth for a network at random that is held in pieces."""
+    net = drawn(seed)
+    problem = Problem(fully_shard(net.model), net.data, net.loss, product="difference",
+                      batch_size=net.options["batch_size"])  # fmt: skip
+    found = landscape.hessian(problem, top=2, bottom=1, allow_partial=True)
+    decay = net.options["weight_decay"]
+    exact = torch.linalg.eigvalsh(net.matrix) - decay  # the penalty is refused for a sharded model
+    return all(
+        float((exact - value).abs().min()) <= bar
+        for values, bars in (("eigenvalues", "eigenvalue_errors"), ("smallest", "smallest_errors"))
+        for value, bar in zip(found[values], found["product"][bars], strict=True)
+    )
 
 
 def largest_allocations() -> dict[str, Any]:
@@ -125,24 +187,46 @@ def largest_allocations() -> dict[str, Any]:
     found: dict[str, Any] = {}
     space._CHUNK = 1024  # of random numbers, drawn in stretches
 
-    def wide(seed: int = 3) -> nn.Module:
-        torch.manual_seed(seed)
-        return nn.Sequential(*[m for _ in range(8) for m in (nn.Linear(40, 40), nn.Tanh())], nn.Linear(40, 3))
-
     data = torch.randn(8, 40), torch.arange(8) % 3
     model = wide()
     for i in range(0, 17, 2):
         fully_shard(model[i])
     for name, network in (("whole", wide()), ("pieces", fully_shard(model))):
-        counter = Counter()
         with landscape.processes():
             problem = Problem(network, data)
-            with counter:
-                landscape.hessian(problem, top=2, trace=True, trace_rtol=0.5, max_products=30, allow_partial=True)
-                landscape.surface(problem, dim=1, points=3, direction=("filter",), range=0.5)
-                landscape.sharpness(problem, measure=("m-sharpness", "average-case"), m=(8,), draws=2)
-        found[name] = {"last": sorted(counter.last)[-3:], "peak": counter.peak}
+            by_differences = Problem(network, data, product="difference")
+            found[name] = {}
+            for analysis, ask in analyses(problem, by_differences).items():
+                with Counter() as counter:
+                    ask()
+                found[name][analysis] = {"last": sorted(counter.last)[-3:], "peak": counter.peak}
     return {**found, "n": problem.n_parameters}
+
+
+def analyses(problem: Problem, by_differences: Problem) -> dict[str, Callable[[], Any]]:
+    def spectrum(problem: Problem = problem, **wishes: Any) -> Callable[[], Any]:
+        return lambda: landscape.hessian(problem, max_products=30, allow_partial=True, **wishes)
+
+    def measure(name: str) -> Callable[[], Any]:
+        return lambda: landscape.sharpness(problem, measure=(name,), m=(8,), draws=2)
+
+    def slices(kind: str) -> Callable[[], Any]:
+        return lambda: landscape.surface(problem, dim=1, points=3, direction=(kind,), range=0.5)
+
+    names = ("m-sharpness", "asam-sharpness", "average-case", "average-case-adaptive", "gradient-norm")
+    other = FOLDER / "other-wide.safetensors"
+    return {
+        "top": spectrum(top=2),
+        "bottom": spectrum(top=1, bottom=1),
+        "trace": spectrum(top=1, trace=True, trace_rtol=0.5),
+        "density": spectrum(top=1, density=True),
+        "ggn": spectrum(top=1, operator="ggn"),
+        "differences": spectrum(by_differences, top=1),
+        **{name: measure(name) for name in names},
+        **{kind: slices(kind) for kind in ("filter", "layer", "gaussian", "grad", "eigvec:1")},
+        "plane": lambda: landscape.surface(problem, dim=2, points=3, direction=("filter", "filter"), range=0.5),
+        "path": lambda: landscape.path(problem, other, points=3),
+    }
 
 
 def optimizers() -> dict[str, float]:
@@ -191,6 +275,11 @@ def optimizers() -> dict[str, float]:
     }
 
 
+def wide(seed: int = 3) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(*[m for _ in range(8) for m in (nn.Linear(40, 40), nn.Tanh())], nn.Linear(40, 3))
+
+
 class Counter(TorchDispatchMode):
     """Lengths of the last dimensions of floating tensors that are made, and most bytes that were alive."""
 
@@ -234,6 +323,8 @@ def main() -> None:
     found: dict[str, Any] = {}
     if dist.get_rank() == 0:
         save_weights(FOLDER / "other.safetensors", Net(2))
+        save_weights(FOLDER / "other-layers.safetensors", two_layers(6))
+        save_weights(FOLDER / "other-wide.safetensors", wide(4))
     dist.barrier()
     names = sys.argv[2:] or list(ASKED)
     alone = Problem(Net(), DATA, batch_size=7)
@@ -246,8 +337,14 @@ def main() -> None:
             found[name] = ASKED[name](problem)
         whole_tp, pieces_tp = (Problem(m, DATA_TP, batch_size=4) for m in (two_layers(), tensor_parallel()))
         with no_sharding():
-            whole["tensor parallel"] = parallel(whole_tp)
+            whole["tensor parallel"] = whole["ddp"] = parallel(whole_tp)
         found["tensor parallel"] = parallel(pieces_tp)
+        found["ddp"] = parallel(Problem(nn.parallel.DistributedDataParallel(two_layers()), DATA_TP, batch_size=4))
+        with no_sharding():
+            whole["differences"] = differences(Problem(Net(), DATA, batch_size=7, product="difference"))
+        found["differences"] = differences(Problem(model, DATA, batch_size=7, product="difference"))
+        found["fallback"] = fallback()
+        found["covered"] = [covered(seed) for seed in range(6)]
     same = all(torch.equal(a, b.to_local()) for a, b in zip(before, model.parameters(), strict=True))
     (FOLDER / f"{dist.get_rank()}.json").write_text(
         json.dumps(

@@ -89,6 +89,42 @@ def test_sharded_by_the_command(weights: Path):
     assert not list((folder / "three").glob("*.nc"))
 
 
+def test_products_of_a_killed_job_are_taken_up(weights: Path):
+    """One of two is killed: one error, and the same command makes only the other products, to the same bits."""
+    folder = weights.parent
+    words = ("hessian", weights, *PLUGINS, "--shard", "fsdp", "--loss", f"{MINE}:counted", "--top", 2, "--trace",
+             "--tol", 1e-6, "--json")  # fmt: skip
+
+    def passes() -> int:
+        counts = [(folder / f"passes-{rank}").stat().st_size for rank in (0, 1)]
+        for rank in (0, 1):
+            (folder / f"passes-{rank}").unlink()
+        return counts[1]
+
+    done = landscape(*words, "--out", "whole", folder=folder)
+    assert done.returncode == 0, done.stderr
+    needed = passes()
+    (folder / "killed-at").write_text(str(needed // 2))
+    killed = landscape(*words, "--out", "stopped", folder=folder)
+    assert killed.returncode != 0
+    assert "SIGKILL" in killed.stderr
+    said = [line for line in killed.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1, killed.stderr
+    assert "lost each other" in said[0] or "stopped by SIGTERM" in said[0]
+    assert killed.stdout.count("\n") <= 1  # the error as an object
+    (store,) = (folder / "stopped").glob("*.products")
+    assert not list((folder / "stopped").glob("*.nc"))
+    passes()
+    (folder / "killed-at").unlink()
+    again = landscape(*words, "--out", "stopped", folder=folder)
+    assert again.returncode == 0, again.stderr
+    assert passes() < 0.7 * needed
+    assert not store.exists()
+    first, second = json.loads(done.stdout), json.loads(again.stdout)
+    for name in ("eigenvalues", "residuals", "trace", "hvp_count", "loss"):
+        assert second[name] == first[name], name
+
+
 def test_a_sharded_job_needs_processes(weights: Path):
     done = landscape("hessian", weights, *PLUGINS, "--shard", "fsdp", processes=1, folder=weights.parent)
     (line,) = errors(done)

@@ -54,8 +54,8 @@ def distance(one: Any, other: Any) -> float:
 
 def test_every_process_has_the_same_answers(found):
     assert [f.pop("place") for f in found] == [[0, 2], [1, 2]]
-    first = {**found[0], "curvature": None, "sharpness": None, "domains": None}
-    assert first == {**found[1], "curvature": None, "sharpness": None, "domains": None}
+    first = {**found[0], "curvature": None, "sharpness": None, "domains": None, "resumed": None}
+    assert first == {**found[1], "curvature": None, "sharpness": None, "domains": None, "resumed": None}
     for of in (lambda f: f["domains"], lambda f: f["curvature"]["whole"], lambda f: f["sharpness"]["m-sharpness"]):
         assert of(found[0])["together"] == of(found[1])["together"]
 
@@ -88,6 +88,18 @@ def test_eigenvalues_trace_and_density(found):
     for name in ("trace", "density", "data_hash"):
         assert distance(whole["one"][name], whole["together"][name]) < 1e-7, name
     assert distance(parts["one"]["subsamples"], parts["together"]["subsamples"]) < 1e-7
+
+
+def test_stored_products_are_taken_up(found):
+    """Each process stores its stretch of every product; all of it together makes the same bits."""
+    answer = found[0]["resumed"]
+    assert answer["stopped"] == "NotConverged"
+    assert answer["again"] == answer["whole"]
+    folders, before, after = answer["files"]
+    assert folders == ["process-1-of-2", "process-2-of-2"]
+    # Of these 6 products none is made and stored again.
+    assert before == 2 * 6
+    assert after == 2 * answer["whole"]["hvp_count"]
 
 
 def test_every_measure(found):

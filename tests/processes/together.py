@@ -14,7 +14,8 @@ from cases import domain_data, problem_of, small_mlp
 from torch import nn
 
 import landscape
-from landscape.base.errors import UsageError
+from landscape.base.errors import NumericalError, UsageError
+from landscape.curvature.lanczos import journal
 from landscape.curvature.operators import operator_of
 from landscape.problem.problem import Problem
 from landscape.runtime import distributed
@@ -98,6 +99,22 @@ def sharpness() -> dict[str, Any]:
 
 def domains() -> dict[str, Any]:
     return both(lambda: record_of(landscape.domains(made(), sharpness=True, curvature=True)))
+
+
+def resumed() -> dict[str, Any]:
+    """A run that goes on from what both processes have stored, beside one that was not stopped."""
+    journal._SECONDS_BETWEEN_WRITES = journal._LARGEST_SHARE = 0  # every product is worth a file
+    wishes: dict[str, Any] = {"top": 2, "bottom": 1, "tol": 1e-9}
+    found = {"whole": record_of(landscape.hessian(made(), **wishes))}
+    store = FOLDER / "products"
+    try:
+        landscape.hessian(made(), store=store, max_products=6, **wishes)
+    except NumericalError as error:
+        found["stopped"] = type(error).__name__
+    before = sorted(p.parent.name for p in store.glob("*/*.safetensors"))
+    found["again"] = record_of(landscape.hessian(made(), store=store, **wishes))
+    after = sorted(p.parent.name for p in store.glob("*/*.safetensors"))
+    return {**found, "files": [sorted(set(before)), len(before), len(after)]}
 
 
 def bits(result: Any) -> dict[str, str]:
@@ -191,6 +208,7 @@ def main() -> None:
             "few": both(lambda: basics(made().restrict_to_examples(np.array([5])))),
             "products": products(),
             "curvature": curvature(),
+            "resumed": resumed(),
             "sharpness": sharpness(),
             "domains": domains(),
             "surfaces": surfaces(),

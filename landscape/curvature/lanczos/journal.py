@@ -7,10 +7,14 @@ another budget, tolerance or number of pairs begins with the same products, and 
 
 A product is stored with a sample of the vector that it belongs to, and is used for no other vector. Files are
 written whole or not at all, in the pauses that long computations leave: never more than a twentieth of the time.
+
+Of several processes each stores its part of every product, in a folder of its own: its pieces where vectors are
+spread over them, else its stretch. A product is there if all have their parts of it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -30,6 +34,15 @@ from ...problem.by_differences.differences import Differences, Measured
 from ...problem.problem import Problem
 from ...results.identity import ALGORITHMS, bits
 from ...runtime.devices import wide
+from ...runtime.distributed import (
+    all_gather_bytes,
+    any_process,
+    is_distributed,
+    rank_and_world_size,
+    reduce_everywhere_,
+    shard,
+)
+from ...sharding.vectors import Sharded, own_part
 from ...weights.weights import save_tensors
 from ..operators import Operator
 
@@ -44,7 +57,8 @@ _SAMPLE = 64  # entries of a vector that tell it from any other
 
 def journal_name(problem: Problem, kind: str, label_samples: int, seed: int) -> str:
     """The folder's name, made of everything that decides the bits of the products."""
-    key = stable_hash([ALGORITHMS["hessian"], bits(problem), kind, label_samples, seed])
+    several = [rank_and_world_size()[1]] if is_distributed() else []  # whose sums round otherwise
+    key = stable_hash([ALGORITHMS["hessian"], bits(problem), kind, label_samples, seed, *several])
     return f"hessian-{key[:16]}.products"
 
 
@@ -53,25 +67,51 @@ class Journal:
 
     Args:
         folder: Where they are; it is made when the first are written. None: nothing is stored.
+        alone: This process computes by itself, whatever others do. Else all that compute together have a journal.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, *, alone: bool = False) -> None:
+        rank, world = rank_and_world_size()
+        self.folder = folder / f"process-{rank + 1}-of-{world}" if folder and world > 1 else folder
+        self._several = world > 1 and not alone
         self.found = 0
         self._where: dict[str, Path] = {}
         self._waiting: dict[str, Tensor] = {}
         self._written = time.monotonic()
         self._pause = _SECONDS_BETWEEN_WRITES
-        if folder is not None and folder.is_dir():
-            remove_stale_temporaries(folder)
-            self._read(folder)
+        if self.folder is not None and self.folder.is_dir():
+            remove_stale_temporaries(self.folder)
+            self._read(self.folder)
+        self._common = self._of_all() if folder is not None and self._several else set()
 
     def of(self, operator: Operator, part: str) -> Operator:
         """The operator with its products stored; ``part`` says which of the computation's operators it is."""
         return operator if self.folder is None else _Recorded(operator, self, part)
 
     def take(self, name: str, vector: Tensor) -> Tensor | None:
-        """The stored product of that name with that vector, if there is one."""
+        """The stored product of that name with that vector, if there is one; all processes ask for the same."""
+        if not self._several:
+            product = self._own(name, vector)
+        else:
+            own = self._own(name, vector) if name in self._common else None
+            if name not in self._common or any_process(own is None):
+                return None
+            assert own is not None
+            product = _together(own, vector)
+        if product is None:
+            return None
+        if not self.found:
+            log.info("going on with the products stored in %s", self.folder)
+        self.found += 1
+        return product
+
+    def _of_all(self) -> set[str]:
+        """Names of the products of which every process has its part."""
+        names = json.dumps(sorted(self._where)).encode()
+        return set.intersection(*(set(json.loads(found)) for found in all_gather_bytes(names)))
+
+    def _own(self, name: str, vector: Tensor) -> Tensor | None:
+        """This process's part of a product."""
         path = self._where.get(name)
         if path is None:
             return None
@@ -83,16 +123,11 @@ class Journal:
             log.warning("the stored products %s are damaged (%s) and are made again", path, error)
             self._where = {k: p for k, p in self._where.items() if p != path}
             return None
-        if not torch.equal(sample, _sample(vector).cpu()):
-            return None
-        if not self.found:
-            log.info("going on with the products stored in %s", self.folder)
-        self.found += 1
-        return product
+        return product if torch.equal(sample, _sample(vector).cpu()) else None
 
     def keep(self, name: str, vector: Tensor, product: Tensor) -> None:
         """Remember a product; write what has gathered once that takes little of the time."""
-        self._waiting[name] = product
+        self._waiting[name] = _part(product)
         self._waiting[f"{name} of"] = _sample(vector)
         since = time.monotonic() - self._written
         if since >= self._pause or sum(t.nbytes for t in self._waiting.values()) > _WAITING_BYTES:
@@ -191,8 +226,28 @@ class _Recorded(Operator):
         return self.inner.facts()
 
 
+def _part(vector: Tensor) -> Tensor:
+    """What this process stores of a vector ``(n,)``."""
+    if isinstance(vector, Sharded):
+        return vector.own
+    return vector[shard(len(vector))].clone() if is_distributed() else vector
+
+
+def _together(own: Tensor, like: Tensor) -> Tensor:
+    """The vector of which this process has stored ``own``."""
+    if isinstance(like, Sharded):
+        return Sharded(own.to(like.device), like.lay)
+    if not is_distributed():
+        return own
+    whole = torch.zeros(len(like), dtype=own.dtype)
+    whole[shard(len(like))] = own
+    reduce_everywhere_(whole)
+    return whole
+
+
 def _sample(vector: Tensor) -> Tensor:
-    """Some entries of a vector and its sum, float64; not waited for."""
+    """Some entries of a vector and its sum, float64; of one that is spread of this process's part. Not waited for."""
+    vector = own_part(vector)
     n = len(vector)
     places = torch.arange(0, n, max(1, n // _SAMPLE), device=vector.device)
     return torch.cat([wide(vector[places]), wide(vector).sum().reshape(1)])

@@ -25,8 +25,8 @@ from torch import Tensor
 from ...autograd.second_derivatives import missing_derivative
 from ...base.errors import LandscapeError
 from ...numerics.steps import SAFETY, Settled, settle, step_towards
-from ...runtime.memory import free_memory
-from ..checks.local_loss import elsewhere
+from ...sharding.vectors import own_part
+from ..checks.local_loss import elsewhere, too_large
 from ..passes import refuse_autocast
 
 if TYPE_CHECKING:
@@ -375,7 +375,7 @@ def _runs_in_double(problem: Problem) -> bool:
     """Whether differences can be taken in float64, of the same function."""
     if problem.replay_seed is not None:  # random numbers of another type are others
         return False
-    if _VECTORS * problem.n_parameters * 8 > free_memory(problem.device) / 2:
+    if too_large(problem, _VECTORS * own_part(problem.weights).numel() * 8):
         return False
     try:
         with in_float64(problem) as double, torch.enable_grad():

@@ -7,15 +7,17 @@ good: all products of a problem are of one kind. Whatever has a gradient has pro
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ...autograd.second_derivatives import NoSecondDerivative
-from ...base.errors import NumericalError, UsageError, is_out_of_memory
-from ...runtime.distributed import is_distributed, no_sharding
+from ...base.errors import NumericalError, ResourceError, is_out_of_memory
+from ...runtime.distributed import OtherProcessFailed, is_distributed, no_sharding
 from ...runtime.precision import full_precision
+from ...sharding.assembly import regathering
 from ..checks.derivatives import derivatives
 from ..products import Build, Products, hessian_of_batch
 from .differences import Differences, Measured, OfGradients, Quotient
@@ -54,11 +56,7 @@ class EitherProducts:
         self.exact = Products(problem, build, memory=memory)
         self.differences: Differences | None = None
         self._quotient = quotient or OfGradients()
-        if problem.in_pieces and problem.product == "difference":
-            fix = "drop `product=`: products of a sharded model are exact"
-            raise UsageError("steps of whole vectors are measured", "`product='difference'` of a sharded model", fix)
-        # Nothing is left to be found out; of a sharded model no process could by itself.
-        self._settled = problem.product == "exact" or problem.in_pieces
+        self._settled = problem.product == "exact"  # nothing is left to be found out
         known = problem.precisions.reasons.get(self._key)
         if problem.product == "difference":
             self._differ("asked for")
@@ -82,7 +80,7 @@ class EitherProducts:
             found = self.exact(vector)
             self._require_right()
         except (NoSecondDerivative, RuntimeError) as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or isinstance(error, ResourceError):
                 raise
             return self._instead(vector, error)
         self._settled = True
@@ -94,11 +92,15 @@ class EitherProducts:
             return
         problem = self.problem
         batch = problem.head(problem.batch_size if problem.fixed_batches else _FEW)
-        ones = problem.space.own(torch.ones(problem.n_parameters, dtype=problem.dtype, device=problem.device))
+        ones = problem.space.own(torch.ones_like(problem.weights))
+        around = regathering() if problem.in_pieces else nullcontext()  # all processes do this together
         try:
             with no_sharding(), torch.enable_grad(), full_precision(problem.device):
-                self.exact.build(problem, batch, 0)(ones, False)
+                with around:
+                    self.exact.build(problem, batch, 0)(ones, False)
                 self._require_right()
+        except OtherProcessFailed:
+            raise
         except (NoSecondDerivative, RuntimeError) as error:
             if not is_out_of_memory(error):
                 self._differ(_said(error))
