@@ -208,7 +208,9 @@ def analyses(problem: Problem, by_differences: Problem) -> dict[str, Callable[[]
         return lambda: landscape.hessian(problem, max_products=30, allow_partial=True, **wishes)
 
     def measure(name: str) -> Callable[[], Any]:
-        return lambda: landscape.sharpness(problem, measure=(name,), m=(8,), draws=2)
+        wishes: dict[str, Any] = {"m": (8,)} if name.endswith("-sharpness") else {}
+        wishes |= {"draws": 2} if name.startswith("average") else {}
+        return lambda: landscape.sharpness(problem, measure=(name,), **wishes)
 
     def slices(kind: str) -> Callable[[], Any]:
         return lambda: landscape.surface(problem, dim=1, points=3, direction=(kind,), range=0.5)
