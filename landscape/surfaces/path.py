@@ -112,7 +112,9 @@ def path(
             return walker.at_weights(here, between).cpu().numpy()
 
         names = [f"t{i:04d}" for i in range(len(t))]
-        sums = np.stack(rows.until_interrupted(lambda: rows.compute("path", names, point)))
+        sums = np.stack(
+            rows.until_interrupted(lambda: rows.compute("path", names, lambda few: [point(i) for i in few]))
+        )
         checks = statistics_checks(walker)
     variables, coordinates = point_metrics(problem, sums, ("t",), _METRICS)
     loss = variables["loss"][1]

@@ -140,6 +140,7 @@ def plane(
     record |= {
         **checks,
         "plane": "through three checkpoints" if spec.plane else "of trajectories",
+        "passes": walker.choice._asdict(),
         "restored": state_of(problem) == before,
         "checkpoints": [dict(s.facts) for s in snapshots],
         "same_start": _same_start(runs),

@@ -22,8 +22,8 @@ from .directions.parse import direction_of, directions_of
 from .evaluate.assemble import PlanePasses, picture
 from .evaluate.auto_range import Reach, chance_loss, find_reach
 from .evaluate.batchnorm import calibrating
-from .evaluate.evaluator import Evaluator, evaluating, state_of, statistics_policy
-from .evaluate.grid import axis_values, grid_passes
+from .evaluate.evaluator import Evaluator, Move, evaluating, state_of, statistics_policy
+from .evaluate.grid import axis_values, grid_passes, settle
 from .evaluate.row_cache import RowCache, cache_key
 
 
@@ -109,6 +109,7 @@ def surface(
     record |= {
         **checks,
         "derivatives": compared,
+        "passes": walker.choice._asdict(),
         "restored": state_of(problem) == before,
         "range": lengths,
         "range_search": [r.record() for r in reaches] if reaches else None,
@@ -168,13 +169,18 @@ def _evaluate(
     if spec.dim == 1:
         x = axis_values(spec.points, lengths[0])
 
+        def places(direction: Direction) -> list[list[Move]]:
+            return [[(float(step), direction)] for step in x]
+
         def line(direction: Direction) -> Any:
-            return walker.over([[(float(step), direction)] for step in x])
+            return walker.over(places(direction))
+
+        settle(walker, rows, places(axes[0]), len(x), len(x) * spec.repeats)
 
         if spec.repeats == 1:
-            return PlanePasses(("x",), {"x": x}, rows.compute("slice", ["slice"], lambda _: line(axes[0]))[0])
+            return PlanePasses(("x",), {"x": x}, rows.compute("slice", ["slice"], lambda _: [line(axes[0])])[0])
         names = [f"slice{r:04d}" for r in range(spec.repeats)]
-        lines = rows.compute("slices", names, lambda r: line(_drawn(walker.problem, spec, seed, r)))
+        lines = rows.compute("slices", names, lambda few: [line(_drawn(walker.problem, spec, seed, r)) for r in few])
         return PlanePasses(("repeat", "x"), {"x": x}, np.stack(lines))
     size = 2 * spec.points - 1 if spec.adaptive_grid else spec.points
     x, y = (axis_values(size, length) for length in lengths)

@@ -121,19 +121,19 @@ def test_metrics_of_the_test_split_and_special_axes(landscape, runs: Path) -> No
 
 def test_an_interrupted_surface_goes_on(landscape, runs: Path, monkeypatch) -> None:
     from landscape.surfaces.evaluate import row_cache as rows
-    from landscape.surfaces.evaluate.accumulator import Tally
+    from landscape.surfaces.evaluate.evaluator import Evaluator
 
     words = ("surface", runs / "sam-seed0", "--points", 9, *SMALL)
-    plain, calls = Tally.look, []
+    plain, calls = Evaluator.over, []
 
-    def look(self):
-        calls.append(1)
-        if len(calls) == 60:
+    def over(self, places):
+        calls.extend(places)
+        if len(calls) == 54 + len(places):
             raise KeyboardInterrupt
-        plain(self)
+        return plain(self, places)
 
     monkeypatch.setattr(rows, "_SECONDS_BETWEEN_WRITES", 0)
-    monkeypatch.setattr(Tally, "look", look)
+    monkeypatch.setattr(Evaluator, "over", over)
     stopped = landscape(*words)
     assert stopped.code == 75
     assert "run the same command again" in stopped.error

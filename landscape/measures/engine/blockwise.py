@@ -162,7 +162,7 @@ def groups(problem: Problem, parts: Sequence[Indices], way: str | None = None) -
         return
     m = len(parts[0])
     even = [p for p in parts if len(p) == m]
-    kind, forward_bytes = _kind(problem), _work_of_one(problem).nbytes * m
+    kind, forward_bytes = _kind(problem), work_of_one(problem).nbytes * m
     many = max(_LEAST, min(_ROW_BYTES[kind] // problem.weights.nbytes, _FORWARD_BYTES[kind] // forward_bytes))
     for start in range(0, len(even), many):
         yield Stacked(problem, even[start : start + many])
@@ -184,7 +184,7 @@ def rule(problem: Problem, parts: Sequence[Indices]) -> str:
         return "loop"
     if len(parts) < 2 or m > problem.batch_size or problem.weights.nbytes > _ROW_BYTES[_kind(problem)]:
         return "loop"
-    work = _work_of_one(problem)
+    work = work_of_one(problem)
     if work.operations * m > STACK_BELOW[_kind(problem)] * work.calls:
         return "loop"
     if problem.model not in _STACKABLE:
@@ -192,7 +192,8 @@ def rule(problem: Problem, parts: Sequence[Indices]) -> str:
     return "stack" if _STACKABLE[problem.model] else "loop"
 
 
-def _work_of_one(problem: Problem) -> Flops:
+def work_of_one(problem: Problem) -> Flops:
+    """The work of one example's forward pass, counted once for a network."""
     if problem.model not in _WORK:
         _WORK[problem.model] = forward_work(problem, np.arange(1))
     return _WORK[problem.model]

@@ -11,11 +11,13 @@ import functools
 import torch
 from torch import Tensor
 
+from ...base.errors import is_out_of_memory
 from ...data.examples import Batch
 from ...data.losses import Loss, prediction
 from ...problem.evaluation import QUANTITIES, batch_sums
 from ...problem.forward import forward
 from ...problem.problem import Problem
+from .stacked import outputs_at, penalties_at
 
 _BYTES = 2**20  # of outputs that wait
 
@@ -30,8 +32,8 @@ class Tally:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         # A loss of the user's may look at all that it is given together; in train mode a batch is seen as it is.
-        self._together = isinstance(problem.loss_function, Loss) and problem.mode != "train"
-        self._together &= not problem.in_pieces  # whose processes share the examples of every pass
+        self.together = isinstance(problem.loss_function, Loss) and problem.mode != "train"
+        self.together &= not problem.in_pieces  # whose processes share the examples of every pass
         self._room: Tensor | None = None  # for outputs, (passes, n, ...)
         self._labels: list[tuple[Tensor, Tensor]] = []  # targets and domains, by micro-batch of the first pass
         self._waiting = 0
@@ -40,18 +42,18 @@ class Tally:
 
     def look(self) -> None:
         """One pass at the current weights, without waiting for the device."""
-        if not self._together:
+        if not self.together:
             self._sums.append(self.problem.sums()[None])
             return
         known = len(self._labels)
         try:
-            self._together = self._pass()
+            self.together = self._pass()
         except (RuntimeError, MemoryError) as error:
             self.problem.shrink_after(error)
             del self._labels[known:]
             self.look()
             return
-        if not self._together:
+        if not self.together:
             self.look()
             return
         self._waiting += 1
@@ -60,6 +62,38 @@ class Tally:
         assert self._room is not None
         if self._waiting == len(self._room):
             self._reduce()
+
+    @property
+    def room(self) -> int:
+        """How many passes can wait; known after the first."""
+        return 0 if self._room is None else len(self._room)
+
+    def look_at(self, points: Tensor) -> None:
+        """Passes at the rows of ``points`` ``(passes, n_parameters)``, at most `room`, made in one."""
+        assert self._room is not None
+        if self._waiting + len(points) > self.room:
+            self._reduce()
+        rows, start = slice(self._waiting, self._waiting + len(points)), 0
+        try:
+            for batch in self.problem.batches():
+                self._room[rows, start : start + len(batch)] = outputs_at(self.problem, points, batch)
+                start += len(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(points) == 1:
+                self._reduce()  # the sums of what waits are those of the micro-batches of before
+                self.problem.shrink_after(error)
+            for part in points.chunk(2):
+                self.look_at(part)
+            return
+        self._waiting += len(points)
+        if self.problem.weight_decay:
+            self._penalties += penalties_at(self.problem, points).unbind()
+
+    def forget(self) -> None:
+        """Drop the passes that wait."""
+        self._waiting, self._penalties = 0, []
 
     def _pass(self) -> bool:
         """Put the outputs of a pass into their place; False where they are too many numbers to wait."""

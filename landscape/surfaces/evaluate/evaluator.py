@@ -17,6 +17,7 @@ from ...weights.weights import weights_hash
 from ..directions.direction import Direction, centre_of
 from .accumulator import Tally
 from .batchnorm import batchnorm_layers, preserved_statistics, recalibrate, running_statistics
+from .stacked import Choice
 
 Move = tuple[float, Direction]
 
@@ -42,7 +43,10 @@ class Evaluator:
         self.live = running_statistics(problem.model)
         self.statistics: Mapping[str, Tensor] = {}
         self.forwards = 0
-        self._tallies = [Tally(p) for p in (problem, test) if p is not None]
+        self.problems = [p for p in (problem, test) if p is not None]
+        self._tallies = [Tally(p) for p in self.problems]
+        self._vectors: dict[int, tuple[Direction, Tensor]] = {}
+        self.choice = Choice(1, "not asked yet")
         if policy == "recalibrate" and training is None and batchnorm_layers(problem.model):
             what = "there are no examples to estimate statistics from"
             raise UsageError(what, "bn='recalibrate'", "pass training=...")
@@ -54,9 +58,43 @@ class Evaluator:
 
     def over(self, places: Iterable[Sequence[Move]]) -> Any:
         """The same at many places, ``(places, 5, columns)``; the device is waited for once, at the end."""
+        places, many = list(places), self.choice.at_once
+        if many == 1:
+            return self.singly(places).cpu().numpy()
+        parts = [self.stacked(places[i : i + many]) for i in range(0, len(places), many)]
+        return torch.cat(parts).cpu().numpy()
+
+    def singly(self, places: Sequence[Sequence[Move]]) -> Tensor:
+        """The same, ``(places, 5, columns)`` on the device, point by point."""
         for moves in places:
             self._go(moves)
-        return self._sums().cpu().numpy()
+        return self._sums()
+
+    def stacked(self, places: Sequence[Sequence[Move]]) -> Tensor:
+        """The same in one pass; see `landscape.surfaces.evaluate.stacked`."""
+        points = self.problem.weights.repeat(len(places), 1)
+        for row, moves in zip(points, places, strict=True):
+            for step, direction in moves:
+                row.add_(self._flat(direction), alpha=step)
+        self.forwards += len(places)
+        for tally in self._tallies:
+            tally.look_at(points)
+        return self._sums()
+
+    def forget(self) -> None:
+        """Drop the passes whose sums were not asked for."""
+        for tally in self._tallies:
+            tally.forget()
+
+    @property
+    def reduced_together(self) -> bool:
+        """Whether the outputs of several passes may be reduced in one go."""
+        return all(tally.together for tally in self._tallies)
+
+    @property
+    def room(self) -> int:
+        """How many passes can wait to be reduced."""
+        return min(tally.room for tally in self._tallies)
 
     def at_weights(self, weights: Sequence[Tensor], statistics: Mapping[str, Tensor] | None = None) -> Tensor:
         """The same at given weights, bit for bit, under ``statistics`` where the policy asks for any."""
@@ -87,6 +125,14 @@ class Evaluator:
         if self.policy == "interpolate":
             self._interpolate(moves)
         self._look()
+
+    def _flat(self, direction: Direction) -> Tensor:
+        """A direction as one vector; those of the last plane are kept."""
+        known = self._vectors.get(id(direction))
+        if known is None or known[0] is not direction:
+            known = direction, self.problem.space.flatten(direction.tensors)
+            self._vectors = dict([*self._vectors.items(), (id(direction), known)][-2:])
+        return known[1]
 
     def _look(self) -> None:
         self.forwards += 1

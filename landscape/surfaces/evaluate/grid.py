@@ -13,6 +13,9 @@ from . import adaptive
 from .assemble import PlanePasses
 from .evaluator import Evaluator, Move
 from .row_cache import RowCache
+from .stacked import Choice, choose
+
+_PARTS = 6  # stacked passes that a plane has at least
 
 
 def axis_values(points: int, reach: float) -> Any:
@@ -29,6 +32,23 @@ def covering_values(points: int, places: Any, margin: float = 0.2) -> Any:
     low, high = float(np.min(places)), float(np.max(places))
     extent = (high - low) or 1.0
     return np.linspace(low - margin * extent, high + margin * extent, points)
+
+
+def settle(walker: Evaluator, rows: RowCache, places: Sequence[Sequence[Move]], in_row: int, in_all: int) -> None:
+    """Choose how many points are evaluated in one pass, once for all rows: see `landscape.surfaces.evaluate.stacked`.
+
+    Args:
+        walker: Evaluates.
+        rows: Remembers the choice; rows that are there already without one were made point by point.
+        places: The points of the first rows, as many as are taken in one go at most.
+        in_row: How many points a row has.
+        in_all: How many points there are.
+    """
+
+    def made() -> list[Any]:
+        return [1, "so were the stored rows"] if len(rows) else list(choose(walker, places, in_row, in_all))
+
+    walker.choice = Choice(*rows.remembered("passes", made))
 
 
 def grid_passes(
@@ -49,17 +69,26 @@ def grid_passes(
     def place(row: int, column: int) -> list[Move]:
         return [(float(y[row]), axes[1]), (float(x[column]), axes[0])]
 
+    def block(few: Sequence[int]) -> Any:
+        found = walker.over([place(j, i) for j in few for i in range(len(x))])
+        return found.reshape(len(few), len(x), *found.shape[1:])
+
     if not spec.adaptive_grid:
+        some = [place(j, i) for j in range(max(1, len(y) // _PARTS)) for i in range(len(x))]
+        settle(walker, rows, some, len(x), len(x) * len(y))
         names = [f"y{j:04d}" for j in range(len(y))]
-        made = rows.compute("surface", names, lambda j: walker.over([place(j, i) for i in range(len(x))]))
-        return PlanePasses(dims, axis, np.stack(made))
+        at_once = max(1, walker.choice.at_once // len(x))
+        return PlanePasses(dims, axis, np.stack(rows.compute("surface", names, block, at_once)))
+    settle(
+        walker, rows, [place(0, 2 * i) for i in range(spec.points)], spec.points, int(spec.points**2 * adaptive.SHARE)
+    )
 
     def evaluate(round_name: str, places: Any) -> Any:
         parts = max(-(-len(places) // spec.points), min(rows.world, len(places)))
         chunks = np.array_split(places, parts)
 
-        def chunk(i: int) -> Any:
-            return walker.over([place(r, c) for r, c in chunks[i]])
+        def chunk(few: Sequence[int]) -> Any:
+            return [walker.over([place(r, c) for r, c in chunks[i]]) for i in few]
 
         names = [f"{round_name}-{i:04d}of{parts}" for i in range(parts)]
         return np.concatenate(rows.compute(f"surface, {round_name}", names, chunk))

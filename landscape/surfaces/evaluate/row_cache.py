@@ -79,8 +79,10 @@ class RowCache:
         """How many rows were there already, or came from other processes."""
         return len(self._done) - self.computed
 
-    def compute(self, task: str, names: list[str], row: Callable[[int], Any]) -> list[Any]:
-        """All rows called ``names``; ``row(i)`` makes the array of one that is missing.
+    def compute(
+        self, task: str, names: list[str], made: Callable[[list[int]], Sequence[Any]], at_once: int = 1
+    ) -> list[Any]:
+        """All rows called ``names``; ``made`` gives the arrays of ``at_once`` that are missing, by their places.
 
         Several processes take every so many-th of those that are missing.
         """
@@ -89,12 +91,14 @@ class RowCache:
         known = len(names) - len(missing)
         report(task, known, len(names))
         try:
-            for k, i in enumerate(own, 1):
-                if self.together or names[i] not in self._done:
-                    self._done[names[i]] = self._pending[names[i]] = row(i)
-                    self.computed += 1
+            for k in range(0, len(own), at_once):
+                few = own[k : k + at_once]
+                if self.together or any(names[i] not in self._done for i in few):
+                    for i, row in zip(few, made(few), strict=True):
+                        self._done[names[i]] = self._pending[names[i]] = row
+                        self.computed += 1
                     self._write()
-                report(task, min(known + k * self.world, len(names)), len(names))
+                report(task, min(known + (k + len(few)) * self.world, len(names)), len(names))
         finally:  # also when stopped by Ctrl-C or an error
             self._write(everything=True)
         mine = set(range(len(names))) - set(missing) | set(own) if is_main_process() else own
@@ -102,6 +106,20 @@ class RowCache:
             mine = []
         self._exchange([names[i] for i in mine])
         return [self._done[n] for n in names]
+
+    def remembered(self, name: str, make: Callable[[], Any]) -> Any:
+        """A choice that the bits of rows depend on: made once for all processes, and stored beside the rows."""
+        file = None if self.folder is None else self.folder / f"{name}.json"
+
+        def ask() -> Any:
+            if file is not None and file.is_file():
+                return read_json(file)
+            found = make()
+            if file is not None:
+                write_json(file, found)
+            return found
+
+        return run_on_main(ask)
 
     def _exchange(self, mine: Iterable[str]) -> None:
         """Give rows to the other processes, and take theirs."""
