@@ -29,7 +29,7 @@ from landscape.figures.draw.words import apart
 from landscape.figures.render import fitting
 from landscape.report.study_tables import tables
 from landscape.specs.study import Experiment
-from landscape.study.claims import ANSWERS, NOT_TESTED, numbers
+from landscape.study.claims import ANSWERS, CANNOT_TELL, NOT_TESTED, numbers, summary
 from landscape.study.shipped import find, shipped
 
 HERE = Path(__file__).resolve().parent
@@ -177,15 +177,41 @@ def claims() -> str:
     return "\n".join(lines)
 
 
+OPENING = """\
+# Gallery
+
+Made by `python gallery/render.py`; each folder holds how to make it anew. First what every study that is installed
+with the package decided, by [the rule of the claims](claims.md), where each answer has its numbers; then all stories.
+*Tiny* is the study in miniature: it shows that the study runs, on data where little can be told.
+
+| study | models | decided | cannot tell |
+|---|---|---|---|
+"""
+
+
+def decided() -> Iterator[str]:
+    """A row for every study that is installed: of how many models it is told, or why not, and what it decided."""
+    told = {s.name: s.stored()[0].record for s in stories() if "study" in s.settings()}
+    with open(HERE / "not-run.toml", "rb") as file:
+        why = tomllib.load(file)
+    for name, claims in answered().items():
+        by_words: dict[str, list[dict[str, Any]]] = {}
+        for row in claims:
+            by_words.setdefault(row["says"], []).append(row)
+        record = told.get(name)
+        if record is None or not record.get("claims"):
+            yield f"| {name} | not run: {why[name]} | | |"
+            continue
+        found = {k: summary(rows) for k, rows in by_words.items()}
+        open_ = [k for k, said in found.items() if said in (CANNOT_TELL, NOT_TESTED)]
+        models = f"{len(record['models'])} of {record['planned']}" + (", tiny" if record["size"] == "tiny" else "")
+        clear = "; ".join(f"{k}: *{said}*" for k, said in found.items() if k not in open_)
+        yield f"| [{name}]({name}/) | {models} | {clear} | {len(open_)} of {len(found)} |"
+
+
 def index() -> str:
-    """The page of all stories: a picture and the first sentence of each."""
-    lines = [
-        "# Gallery",
-        "",
-        "Made by `python gallery/render.py`; each folder holds how to make it anew.",
-        "[What was asked of the three papers, and what the answer is](claims.md), is one table.",
-        "",
-    ]
+    """The page of all stories: what was decided, then a picture and the first sentence of each."""
+    lines = [*OPENING.splitlines(), *decided(), ""]
     for story in stories():
         title, _, text = (story.folder / "README.md").read_text(encoding="utf-8").partition("\n")
         paragraph = text.strip().split("\n\n")[0]
