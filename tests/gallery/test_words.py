@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
+import runpy
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from landscape import Result
 from landscape.study.shipped import shipped
 
 GALLERY = Path(__file__).resolve().parents[2] / "gallery"
@@ -114,3 +116,16 @@ def test_every_shipped_study_is_told_or_said_not_to_be():
     assert told | {*why} == {*shipped()}
     assert not told & {*why}
     assert all(len(reason) > 10 for reason in why.values())
+
+
+def test_a_restated_study_has_the_answers_of_the_study_itself():
+    """From the stored numbers alone come the statistics that were computed from all records of the runs."""
+    restated = runpy.run_path(str(GALLERY / "restate.py"))["restated"]
+    (file,) = (GALLERY / "pooled-or-per-domain" / "results").glob("*.nc")
+    stored = Result.load(file)
+    again = restated(stored)
+    assert len(again.record["claims"]) == len(stored.record["claims"])
+    for ours, theirs in zip(again.record["claims"], stored.record["claims"], strict=True):
+        assert ours == pytest.approx(theirs)
+    for ours, theirs in zip(again.record["comparison"]["pairs"], stored.record["comparison"]["pairs"], strict=True):
+        assert (ours["verdict"], ours["p_holm"]) == (theirs["verdict"], pytest.approx(theirs["p_holm"]))
