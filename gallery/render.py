@@ -29,7 +29,7 @@ from landscape.figures.draw.words import apart
 from landscape.figures.render import fitting
 from landscape.report.study_tables import tables
 from landscape.specs.study import Experiment
-from landscape.study.claims import ANSWERS, NOT_TESTED, numbers
+from landscape.study.claims import ANSWERS, CANNOT_TELL, NOT_TESTED, numbers, summary
 from landscape.study.shipped import find, shipped
 
 HERE = Path(__file__).resolve().parent
@@ -124,8 +124,7 @@ Written by `python gallery/render.py` from the stored results of the studies tha
 rule for all: a difference *shows* (or shows the opposite) if its p-value, corrected for all tests of its study, is
 below 0.05 and its 95 % interval excludes 0. It is refuted (*no difference that matters*) if the whole interval lies
 within a margin that was written down before the run. All else is *cannot tell*, and most of it is: small networks,
-small test sets. *Earlier* is what was computed before claims had margins: its story tells it. Nothing here is
-about networks or data other than those of the studies. What is
+small test sets. Nothing here is about networks or data other than those of the studies. What is
 [not asked here, and why](not-asked.md), is another page.
 """
 PAPERS = {"2010.01412": "SAM", "2303.10353": "SAGM", "2405.18861": "DISAM"}
@@ -133,15 +132,18 @@ PAPERS = {"2010.01412": "SAM", "2303.10353": "SAGM", "2405.18861": "DISAM"}
 
 def answered() -> dict[str, list[dict[str, Any]]]:
     """The claims of every study that is installed, by its name: with answers where the gallery holds its result."""
-    told = {s.name: s.stored()[0].record.get("claims") for s in stories() if "study" in s.settings()}
-    return {
-        name: told.get(name) or [*_unanswered(name, "earlier" if name in told else NOT_TESTED)] for name in shipped()
-    }
+    records = told()
+    return {name: records[name]["claims"] if name in records else [*_unanswered(name)] for name in shipped()}
 
 
-def _unanswered(name: str, why: str) -> Iterator[dict[str, Any]]:
+def told() -> dict[str, dict[str, Any]]:
+    """The record of every study that the gallery holds, by its name."""
+    return {s.name: s.stored()[0].record for s in stories() if "study" in s.settings()}
+
+
+def _unanswered(name: str) -> Iterator[dict[str, Any]]:
     for claim in Experiment.read(find(name)).claims:
-        yield {**asdict(claim), "at": "", "answer": why, "difference": None, "note": None}
+        yield {**asdict(claim), "at": "", "answer": NOT_TESTED, "difference": None, "note": None}
 
 
 def _at_what_differs(asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -162,7 +164,7 @@ def claims() -> str:
             for row in _at_what_differs(asked)
             if next((k for k in PAPERS if k in row["source"]), "") == key
         ]
-        counts = {a: sum(r["answer"] == a for _, r in rows) for a in (*ANSWERS, "earlier")}
+        counts = {a: sum(r["answer"] == a for _, r in rows) for a in ANSWERS}
         said = ", ".join(f"{n} {a}" for a, n in counts.items() if n)
         lines += [f"## {name}{f' (arXiv {key})' if key else ''}", "", f"{len(rows)} answers: {said}.", ""]
         lines += ["| claim | answer | numbers | study |", "|---|---|---|---|"]
@@ -177,15 +179,41 @@ def claims() -> str:
     return "\n".join(lines)
 
 
+OPENING = """\
+# Gallery
+
+Made by `python gallery/render.py`; each folder holds how to make it anew. First what every study that is installed
+with the package decided, by [the rule of the claims](claims.md), where each answer has its numbers; then all stories.
+*Tiny* is the study in miniature: it shows that the study runs, on data where little can be told.
+
+| study | models | decided | cannot tell |
+|---|---|---|---|
+"""
+
+
+def decided() -> Iterator[str]:
+    """A row for every study that is installed: of how many models it is told, or why not, and what it decided."""
+    records = told()
+    with open(HERE / "not-run.toml", "rb") as file:
+        why = tomllib.load(file)
+    for name, claims in answered().items():
+        by_words: dict[str, list[dict[str, Any]]] = {}
+        for row in claims:
+            by_words.setdefault(row["says"], []).append(row)
+        record = records.get(name)
+        if record is None:
+            yield f"| {name} | not run: {why[name]} | | |"
+            continue
+        found = {k: summary(rows) for k, rows in by_words.items()}
+        open_ = [k for k, said in found.items() if said in (CANNOT_TELL, NOT_TESTED)]
+        models = f"{len(record['models'])} of {record['planned']}" + (", tiny" if record["size"] == "tiny" else "")
+        clear = "; ".join(f"{k}: *{said}*" for k, said in found.items() if k not in open_)
+        yield f"| [{name}]({name}/) | {models} | {clear} | {len(open_)} of {len(found)} |"
+
+
 def index() -> str:
-    """The page of all stories: a picture and the first sentence of each."""
-    lines = [
-        "# Gallery",
-        "",
-        "Made by `python gallery/render.py`; each folder holds how to make it anew.",
-        "[What was asked of the three papers, and what the answer is](claims.md), is one table.",
-        "",
-    ]
+    """The page of all stories: what was decided, then a picture and the first sentence of each."""
+    lines = [*OPENING.splitlines(), *decided(), ""]
     for story in stories():
         title, _, text = (story.folder / "README.md").read_text(encoding="utf-8").partition("\n")
         paragraph = text.strip().split("\n\n")[0]
