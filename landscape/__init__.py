@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from .specs import TrainSpec as TrainSpec
     from .surfaces.path import path as path
     from .surfaces.surface import surface as surface
+    from .training.events import scalars as scalars
 
 _WHERE = {
     # what is looked at
@@ -88,6 +89,7 @@ _WHERE = {
     # training
     "train": "api",
     "record": "integrations.record",
+    "scalars": "training.events",
     "run_study": "api",
     "ERM": "optim",
     "SAM": "optim",

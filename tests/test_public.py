@@ -12,7 +12,7 @@ PUBLIC = """
     ASAM BatchLoss DISAM DISAMGSAM DISAMSAGM DataError DomainsSpec ERM EntropySGD Examples FSAM GSAM HessianSpec
     Interrupted LandscapeError LookSAM MicroBatches NumericalError PathSpec Problem ProblemSpec ResourceError Result
     Run SAGM SAM SWA SWAD SharpnessSpec SurfaceSpec TrainSpec USAM UsageError VREx WSAM analyze domains hessian
-    keep_freed_memory open path processes record render reporting run_study sharpness summarize surface
+    keep_freed_memory open path processes record render reporting run_study scalars sharpness summarize surface
     train training_result write_report
 """
 OPTIM = """

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from ..numerics.tensors import continuous
+from .functional import called_with
 from .substitutes import twice_differentiable
 
 Run = Callable[..., tuple[Tensor, ...]]
@@ -72,7 +72,7 @@ class _Recomputing:
             try:
                 with twice_differentiable(set()):
                     parameters = dict(zip(names, tensors[len(places) :], strict=True))
-                    output = functional_call(self.block, parameters, inner_args, inner_kwargs)
+                    output = called_with(self.block, parameters, inner_args, inner_kwargs)
             finally:
                 self.block.forward = self
             leaves, structure = pytree.tree_flatten(output)

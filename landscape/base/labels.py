@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.I)  # of Windows, in every folder
+_METRIC = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_. -]{0,98}[A-Za-z0-9_-])?")
 _MOST = 100  # letters, for prefixes and suffixes to fit into what file systems allow
 _KEPT = 40
 _FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # also in their full width, which spreadsheets take for the same
@@ -36,6 +37,23 @@ def file_names(labels: Iterable[object]) -> dict[str, str]:
     texts = list(dict.fromkeys(map(str, labels)))
     alike = Counter(file_name(t).casefold() for t in texts)
     return {t: file_name(t) if alike[file_name(t).casefold()] == 1 else _hashed(t) for t in texts}
+
+
+def metric_name(label: object) -> str:
+    """A label as a part of the name of a number in TensorBoard, Weights & Biases and MLflow, in each the same.
+
+    Letters, digits, spaces and ``_.-`` stay as they are, which is what all of them take. Anything else becomes ``_``,
+    and eight digits of a hash of the label tell apart what would be alike.
+
+    Example:
+        >>> metric_name("sketch"), metric_name("rot 15°")
+        ('sketch', 'rot 15_-eb4d7b1a')
+    """
+    text = str(label)
+    if _METRIC.fullmatch(text):
+        return text
+    digits = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{re.sub('[^A-Za-z0-9_. -]', '_', text)[:_KEPT].strip(' .')}-{digits}"
 
 
 def _hashed(text: str) -> str:

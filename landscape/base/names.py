@@ -59,10 +59,12 @@ class Registry(Mapping[str, Entry]):
     Args:
         kind: What is registered, in the singular; used in messages.
         entries: The entries, in the order in which they are listed.
+        sums: ``module:object`` that makes one of several (see `landscape.base.terms`), where that means something.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, Entry], *, sums: str | None = None) -> None:
         self.kind = kind
+        self.sums = None if sums is None else Entry(sums, f"a weighted sum of {kind}es")
         self._own = dict(entries)
 
     @property

@@ -29,6 +29,7 @@ from .errors import LandscapeError, UsageError, argument
 from .files import read_json, stable_hash, write_json
 from .names import Registry, unknown_name
 from .process_state import one_at_a_time
+from .terms import Term, terms, text_of
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
     """
     if name in registry:
         return Plugin(registry.load(name), name, {"name": name})
+    if registry.sums is not None and (parts := terms(name)) is not None:
+        return _sum(registry, parts, from_record=from_record, trust=trust)
     family = registry.family(name)
     if family is not None:
         prefix, _, rest = name.partition(":")
@@ -109,12 +112,36 @@ def resolve(name: str, registry: Registry, *, from_record: bool = False, trust: 
     return Plugin(call, absolute, record, tuple(files), libraries)
 
 
+def _sum(registry: Registry, parts: list[Term], *, from_record: bool, trust: bool) -> Plugin:
+    """A weighted sum of what `resolve` finds."""
+    assert registry.sums is not None
+
+    def found(part: Term) -> Plugin | None:
+        return None if part.name is None else resolve(part.name, registry, from_record=from_record, trust=trust)
+
+    plugins = [found(p) for p in parts]
+    name = text_of([p if q is None else p._replace(name=q.name) for p, q in zip(parts, plugins, strict=True)])
+    call = registry.sums.load()(
+        {p.of: p.weight if q is None else (p.weight, q.call) for p, q in zip(parts, plugins, strict=True)}
+    )
+    known = [q for q in plugins if q is not None]
+    record = {"name": name}
+    if any(q.files for q in known):
+        record["code"] = stable_hash([q.record.get("code", q.name) for q in known])
+    files = dict(f for q in known for f in q.files)
+    libraries = {k: v for q in known for k, v in q.libraries.items()}
+    return Plugin(call, name, record, tuple(files.items()), libraries)
+
+
 def named(name: str, registry: Registry) -> dict[str, str]:
     """What a ``run.json`` keeps of a name that the user gives, found without importing anything.
 
     Code of the user's is remembered as named by them. Arguments and errors as of `resolve`; that a file has the
     callable shows when it is imported.
     """
+    if name not in registry and registry.sums is not None and (parts := terms(name)) is not None:
+        known = [p if p.name is None else p._replace(name=named(p.name, registry)["name"]) for p in parts]
+        return {"name": text_of(known)}
     if name in registry or registry.family(name) is not None:
         family = registry.family(name)
         prefix, _, rest = name.partition(":")

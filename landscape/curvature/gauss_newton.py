@@ -27,8 +27,9 @@ from ..data.losses import IGNORED, LossFunction, class_numbers
 from ..numerics.tensors import as_real
 from ..problem.problem import Problem
 from ..problem.products import Apply, zero
+from ..problem.weighted_losses import WeightedLosses
 from ..runtime.devices import sent, widest
-from .likelihoods import Likelihood, likelihood_of
+from .likelihoods import Likelihood, likelihood_of, require_natural_parts
 from .outputs import Outputs, outputs_of
 
 Tangents = list[Tensor]
@@ -156,6 +157,9 @@ def fisher(problem: Problem) -> Factor:
     Raises:
         UsageError: If the loss is no likelihood that is known here.
     """
+    if isinstance(problem.loss_function, WeightedLosses):
+        require_natural_parts(problem.loss_function)
+        return loss_hessian
     likelihood = likelihood_of(problem)
     if likelihood.name == "nll":
         return _one(functools.partial(_nll_fisher, likelihood))

@@ -11,6 +11,7 @@ from torch import nn
 from ..base.errors import UsageError
 from ..data.losses import IGNORED, Loss, LossFunction, as_loss
 from ..problem.problem import Problem
+from ..problem.weighted_losses import WeightedLosses
 from ..registry import LOSSES
 
 NATURAL = ("cross_entropy", "token_cross_entropy", "causal_lm", "mse", "bce_with_logits")
@@ -38,6 +39,24 @@ class Likelihood:
     name: str
     loss: LossFunction
     ignored: int
+
+
+def require_natural_parts(loss: WeightedLosses) -> None:
+    """Refuse a sum that is no negative log-likelihood of independent labels whose Fisher is Gauss-Newton's matrix.
+
+    The weight of a squared error is another variance; p(y) to the power of a weight is no distribution over y.
+
+    Raises:
+        UsageError: Naming the first part.
+    """
+    for part in loss.parts:
+        name = part.of if part.name is None else part.name
+        if name not in NATURAL or (name != "mse" and part.weight != 1) or part.weight <= 0:
+            raise UsageError(
+                f"{part.of}={part.weight:g}*{name} is no likelihood known here",
+                "`operator=`",
+                f"use ggn or empirical-fisher; or {', '.join(NATURAL)}, all but mse with weight 1",
+            )
 
 
 def likelihood_of(problem: Problem) -> Likelihood:

@@ -17,6 +17,7 @@ from ..data.losses import Loss, causal_lm, cross_entropy, prediction, token_cros
 from ..numerics.tensors import continuous
 from ..numerics.trees import map_kept
 from ..problem.problem import Problem
+from ..problem.weighted_losses import WeightedLosses
 from ..problem.with_loss import PREFIX, WithLoss, WithObjective
 
 _OF_LOGITS = (causal_lm, cross_entropy, token_cross_entropy)
@@ -63,6 +64,12 @@ def outputs_of(problem: Problem, batch: Batch, *, by_parts: bool = False) -> Out
     if isinstance(problem.model, WithObjective):
         return _of_objective(problem, batch)
     loss, returned, targets = problem.loss_function, problem.output(batch), batch.targets
+    if isinstance(loss, WeightedLosses) and (own := loss.computed_by(returned)):
+        raise UsageError(
+            f"the network returns losses ({', '.join(own)}), and no outputs that the matrix could be of",
+            "`operator=`",
+            "use `operator='hessian'`, or let it return outputs and name their losses: `loss={'kind': (0.3, 'mse')}`",
+        )
     weight = batch_weight(loss, targets)
     if isinstance(loss, Loss) or isinstance(returned, Tensor):
         output = prediction(returned)

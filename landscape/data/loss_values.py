@@ -31,7 +31,7 @@ def example_losses(loss: LossFunction, output: object, target: object) -> Tensor
     Raises:
         DataError: If a target is out of range, or the result has another length.
     """
-    values = _call(loss, output, target)
+    values = losses_or_mean(loss, output, target)
     return None if values.ndim == 0 else _per_example(values)
 
 
@@ -106,7 +106,7 @@ def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
 
 def mean_loss(loss: LossFunction, output: object, target: object) -> Tensor:
     """Mean loss over the examples, shape ``()``."""
-    values = _call(loss, output, target)
+    values = losses_or_mean(loss, output, target)
     return values if values.ndim == 0 else weighted_mean(_per_example(values), example_weights(loss, target))
 
 
@@ -115,7 +115,13 @@ def _versions(output: object) -> list[int]:
     return [t._version for t in leaves(output) if not t.is_inference()]
 
 
-def _call(loss: LossFunction, output: object, target: Any) -> Tensor:
+def losses_or_mean(loss: LossFunction, output: object, target: Any) -> Tensor:
+    """What a loss returns: losses of the examples ``(n, ...)``, or their mean ``()``.
+
+    Raises:
+        DataError: If it is something else, or the targets do not fit.
+        UsageError: If the loss writes into the outputs.
+    """
     written = _versions(output)
     try:
         values = loss(output, target)

@@ -13,6 +13,7 @@ from ..base.files import jsonable, stable_hash
 from ..base.plugins import named
 from ..data.losses import Loss, as_loss
 from ..optim.core.engine import ERM
+from ..problem.weighted_losses import WeightedLosses, weighted
 from ..registry import DATA, LOSSES, MODELS, OPTIMIZERS
 
 _BASES = {torch.optim.SGD: "sgd", torch.optim.Adam: "adam", torch.optim.AdamW: "adamw"}
@@ -80,6 +81,9 @@ def loss_record(loss: Any) -> dict[str, str] | None:
     """The name under which a loss can be found again; None for a callable that has none."""
     if isinstance(loss, str):
         return named(loss, LOSSES)
+    loss = weighted(loss)
+    if isinstance(loss, WeightedLosses):
+        return {"name": loss.__name__} if loss.registered else None
     if isinstance(loss, nn.Module):
         default = type(loss)() if type(loss) in _MODULES else None
         same = default is not None and all(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -22,7 +21,7 @@ from ..runtime.caller_context import computing
 from ..runtime.devices import floating_type, moved
 from ..runtime.distributed import no_sharding
 from ..training.augment import MixupBatch
-from ..training.probes import AscentPoint, take, top_eigenvalues
+from ..training.probes import AscentPoint, sharpness_in_blocks, take, top_eigenvalues, with_domain_names
 from ..training.steps import BatchLosses
 
 Apart = Callable[[nn.Module], AbstractContextManager[None]]
@@ -59,19 +58,22 @@ class Probing:
             kind = floating_type(own, None)
             moved(own, device, kind)
             batch = examples.batch(np.arange(len(examples))).to(device, kind)
+            rho = settings.get("rho") or 0.05
+
+            def problem() -> Problem:
+                return Problem(own, examples, self.loss, device=device, dtype=kind)
+
             point = AscentPoint(
                 BatchLosses(own, self.loss, MixupBatch(batch)),
                 [p for p in own.parameters() if p.requires_grad],
-                rho=settings.get("rho") or 0.05,
+                rho=rho,
                 lam=settings.get("lam") or 0.1,
                 lr=settings.get("lr") or 0.0,
-                eigenvalues=functools.partial(self._eigenvalues, own, examples, device, kind),
+                eigenvalues=lambda: top_eigenvalues(problem()),
                 random=RandomState.now(),
+                sharpness=lambda: sharpness_in_blocks(problem(), rho),
             )
-            taken = take(names, point)
-        if "domain-weights" in taken:
-            taken["domain-weights"] = {examples.domain_names[int(i)]: v for i, v in taken["domain-weights"].items()}
-        return taken
+            return with_domain_names(take(names, point), examples.domain_names)
 
     def _copy(self, network: nn.Module, examples: Examples) -> nn.Module:
         with self.apart(network):
@@ -81,11 +83,6 @@ class Probing:
             if "_original_forward" in module.__dict__:
                 module.__dict__.pop("forward", None)
         return own
-
-    def _eigenvalues(
-        self, own: nn.Module, examples: Examples, device: torch.device, kind: torch.dtype
-    ) -> list[float]:
-        return top_eigenvalues(Problem(own, examples, self.loss, device=device, dtype=kind))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..base.errors import UsageError
 from ..base.files import jsonable
 from ..base.plugins import resolve
+from ..problem.weighted_losses import weighted
 from ..problem.wrappers import unwrapped
 from ..registry import LOSSES
 from ..results.run import Run
@@ -85,7 +86,7 @@ class Recorder:
         self.steps_per_epoch, self._start, self._log_row = steps_per_epoch, start, log
         self._every = steps_between(every, steps_per_epoch)
         self._in_epochs = bool(every) and str(every).rstrip("s").endswith("epoch")
-        known = resolve(loss, LOSSES).call if isinstance(loss, str) else loss
+        known = resolve(loss, LOSSES).call if isinstance(loss, str) else weighted(loss)
         self._probes = DueProbes(self.run, (probe,) if isinstance(probe, str) else probe, batch, known, apart)
         names = names_record(model_name, data, loss)
         key_values(model_arg, "model_arg")

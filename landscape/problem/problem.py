@@ -55,6 +55,7 @@ from .passes import out_of_memory_at_last, refuse_autocast
 from .per_example import PerExample
 from .products import require_finite
 from .stale_caches import forget_kept_values
+from .weighted_losses import weighted
 from .with_loss import WithLoss, WithObjective, plain_network
 from .wrappers import unwrapped
 
@@ -73,7 +74,9 @@ class Problem(PerExample):
             names to either, or `Examples`. Read once, so random augmentation is frozen. With an objective: ready-made
             batches of any kind, a loader or a sequence of them, or a mapping from domain names to such.
         loss: Registered name, or a callable ``(output, target)`` giving per-example losses ``(n,)`` or their mean.
-            Parameters of a module are part of the point, under ``loss.NAME``. None: ``cross_entropy``.
+            Parameters of a module are part of the point, under ``loss.NAME``. A mapping from the names of several
+            outputs to a loss, a weight and a loss, or a weight (of an output that is a loss itself): their sum, as
+            ``{"kind": "cross_entropy", "size": (0.3, "mse")}``. None: ``cross_entropy``.
         params: Regular expression; only matching parameters move, the others are constants.
         loss_over: ``example``: the mean loss is over examples, and a loss that is no such mean is refused. ``batch``:
             it is over fixed batches of ``batch_size`` examples of one domain each, in the recorded order, so that
@@ -123,7 +126,7 @@ class Problem(PerExample):
         self,
         model: nn.Module,
         data: object,
-        loss: str | LossFunction | None = None,
+        loss: str | LossFunction | Mapping[str, Any] | None = None,
         *,
         params: str | None = None,
         batch_size: int | None = None,
@@ -147,10 +150,10 @@ class Problem(PerExample):
         check_number("weight_decay", weight_decay, least=0)
         check_number("logit_chunk", logit_chunk, least=1)
         refuse_beside_objective(objective, loss=loss, batch_size=batch_size, loss_over=loss_over)
-        network = unwrapped(model)
-        whole = joined(network, loss, objective)
+        network, made_by = unwrapped(model), weighted(loss)
+        whole = joined(network, made_by, objective)
         require_usable(whole)
-        self._identify(whole, "cross_entropy" if loss is None else loss)
+        self._identify(whole, "cross_entropy" if loss is None else made_by)
         self.loss_over, self.weight_decay, self.logit_chunk = loss_over, float(weight_decay), logit_chunk
         where, kind = pick_device(device), floating_type(whole, dtype)
         check_precision(where, kind)

@@ -22,4 +22,5 @@ LOSSES = Registry(
             "landscape.data.losses:token_cross_entropy", "cross-entropy of logits (n, tokens, classes), -100 ignored"
         ),
     },
+    sums="landscape.problem.weighted_losses:WeightedLosses",
 )

@@ -55,12 +55,22 @@ PROBES = Registry(
             "1 forward pass",
             "arXiv 2405.18861, Eq. 8",
         ),
+        "domain-losses": _entry(
+            "domain_losses", "mean loss of each domain", "L_i", "1 forward pass", "arXiv 2405.18861, section 3"
+        ),
         "domain-variance": _entry(
             "domain_variance",
             "variance of the domain losses, at w and at SAM's point",
             "(1/M) Σ (L_i − mean L)²",
             "1 gradient and 2 forward passes",
             "arXiv 2405.18861, figure 1b",
+        ),
+        "m-sharpness": _entry(
+            "m_sharpness",
+            "mean rise of the loss of blocks of 1 and of 16 examples that climb by rho, in eval mode",
+            "Σ_k (|B_k|/n) [L_k(w + rho ∇L_k/‖∇L_k‖) − L_k(w)]",
+            "2 gradients per example",
+            "arXiv 2010.01412, section 4.1",
         ),
         "eigenvalues": _entry(
             "eigenvalues",

@@ -51,7 +51,7 @@ from .augment import MixupBatch, augment
 from .batches import BalancedOrder, BatchOrder, RankShard, batches
 from .evaluation import Scorer
 from .events import FOLDER, scalars
-from .probes import AscentPoint, take, top_eigenvalues
+from .probes import AscentPoint, sharpness_in_blocks, take, top_eigenvalues, with_domain_names
 from .replicas import share_buffers
 from .setup import TrainingInputs, batch_size, method_settings, piece_size, seen_positions, torch_dtype
 from .signals import StopFlag
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 _STATE_EVERY_SECONDS = 20.0
 _EVALUATIONS = 50  # at most about this many passes over all data per run
-_PROBE_EXAMPLES = 512  # of the training set, for the eigenvalues probe
+_PROBE_EXAMPLES = 512  # of the training set, for the probes eigenvalues and m-sharpness
 _SWA_START = 0.75  # share of the training before averaging (arXiv 1803.05407 averages the last quarter)
 
 
@@ -296,27 +296,22 @@ class Training:
         due = [name for name, every in map(probe, self.spec.probe) if self.step % every == 0]
         if not due:
             return {}
+        rho = self.settings.get("rho") or 0.05
         point = AscentPoint(
             losses,
             [p for p in self.model.parameters() if p.requires_grad],
-            rho=self.settings.get("rho") or 0.05,
+            rho=rho,
             lam=self.settings.get("lam") or 0.1,
             lr=lr,
-            eigenvalues=self._eigenvalues,
+            eigenvalues=lambda: top_eigenvalues(self._probed()),
             random=RandomState.now(),
+            sharpness=lambda: sharpness_in_blocks(self._probed(), rho),
         )
-        taken = take(due, point)
-        if "domain-weights" in taken:
-            names = self.examples.domain_names
-            taken["domain-weights"] = {names[int(i)]: v for i, v in taken["domain-weights"].items()}
-        return taken
+        return with_domain_names(take(due, point), self.examples.domain_names)
 
-    def _eigenvalues(self) -> list[float]:
-        count = min(_PROBE_EXAMPLES, len(self.examples))
-        problem = Problem(
-            self.model, self.examples.subset(count, 0), self.loss, device=self.device, dtype=self.spec.dtype
-        )
-        return top_eigenvalues(problem)
+    def _probed(self) -> Problem:
+        examples = self.examples.subset(min(_PROBE_EXAMPLES, len(self.examples)), 0)
+        return Problem(self.model, examples, self.loss, device=self.device, dtype=self.spec.dtype)
 
     def _note_negative_weights(self, line: dict[str, Any]) -> None:
         weights = getattr(self.optimizer, "climb_weights", None)

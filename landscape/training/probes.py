@@ -7,7 +7,7 @@ same for every optimizer, and a run with probes ends where it ends without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..autograd.substitutes import twice_differentiable
 from ..curvature.hessian import hessian
+from ..measures.sharpness import sharpness
 from ..numerics.ascent import ascent_step, global_norm
 from ..numerics.tensors import as_real
 from ..optim.core.inner_product import inner
@@ -25,10 +26,12 @@ from ..optim.disam import climb_weights
 from ..problem.problem import Problem
 from ..registry import PROBES
 from ..runtime.devices import wide
-from ..specs import HessianSpec
+from ..specs import HessianSpec, SharpnessSpec
 from .steps import BatchLosses
 
 _INNER_STEPS = 20
+_BLOCKS = (1, 16)  # examples that climb together
+_BY_DOMAIN = ("domain-losses", "domain-weights")
 
 
 @dataclass
@@ -43,6 +46,7 @@ class AscentPoint:
         lr: Learning rate of the step.
         eigenvalues: Gives the top eigenvalues of the training loss at these weights, descending.
         random: The random numbers of the step.
+        sharpness: Gives the m-sharpness of the training loss at these weights, by ``m_M``.
     """
 
     losses: BatchLosses
@@ -52,6 +56,7 @@ class AscentPoint:
     lr: float
     eigenvalues: Callable[[], list[float]]
     random: RandomState
+    sharpness: Callable[[], dict[str, float]] = dict
 
     def gradient(self) -> tuple[Tensor, list[Tensor]]:
         """Mean loss and its gradient at the present weights; of a complex weight that of its real numbers."""
@@ -198,6 +203,11 @@ def domain_weights(point: AscentPoint) -> dict[str, float]:
     return {str(i): float(b) for i, b in zip(point.losses.present, beta.tolist(), strict=True)}
 
 
+def domain_losses(point: AscentPoint) -> dict[str, float]:
+    """Mean loss of each domain at w, by its index."""
+    return {str(i): v for i, v in zip(point.losses.present, point.domain_losses().tolist(), strict=True)}
+
+
 def domain_variance(point: AscentPoint) -> dict[str, float]:
     """Variance of the domain losses (uniform, ddof 0) at w and after SAM's climb."""
     _, g = point.gradient()
@@ -219,6 +229,26 @@ def top_eigenvalues(problem: Problem) -> list[float]:
     top = min(5, problem.n_parameters - 1)
     found: list[float] = hessian(problem, HessianSpec(top=top, allow_partial=True)).record["eigenvalues"]
     return found
+
+
+def m_sharpness(point: AscentPoint) -> dict[str, float]:
+    """Mean rise of the loss of blocks of m examples that each climb by rho, in eval mode (arXiv 2010.01412, 4.1)."""
+    return point.sharpness()
+
+
+def sharpness_in_blocks(problem: Problem, rho: float) -> dict[str, float]:
+    """What the probe ``m-sharpness`` shows of a problem, by ``m_M``; M is at most the number of examples."""
+    m = tuple(sorted({min(m, problem.n_examples) for m in _BLOCKS}))
+    rows = sharpness(problem, SharpnessSpec(m=m, rho=(rho,)))["measures"]
+    return {f"m_{row['m']}": row["value"] for row in rows}
+
+
+def with_domain_names(taken: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What `take` gives, its domains by name in place of their indices."""
+    return {
+        probe: {names[int(i)]: v for i, v in values.items()} if probe in _BY_DOMAIN else values
+        for probe, values in taken.items()
+    }
 
 
 def take(names: list[str], point: AscentPoint) -> dict[str, Any]:

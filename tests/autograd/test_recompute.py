@@ -182,3 +182,31 @@ def test_nothing_is_computed_under_autocast():
         with torch.autocast("cpu", torch.bfloat16), pytest.raises(UsageError, match="outside the autocast block"):
             ask()
         ask()
+
+
+class Aliased(nn.Module):
+    """A block that calls its layer by a second name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 5)
+        self.again = self.layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.again(x))
+
+
+def test_blocks_that_name_a_layer_twice_are_recomputed():
+    torch.manual_seed(0)
+    model = nn.Sequential(Aliased(), Aliased(), nn.Linear(5, 3)).double()
+    plain, (x, y) = copy.deepcopy(model), domain_data((6,))["art"]
+    own = model[0].layer.weight
+    assert recompute_blocks(model) == 3
+    v = [torch.ones_like(p) for p in model.parameters()]
+    found = []
+    for network in (plain, model):
+        loss = nn.functional.cross_entropy(network(x), y)
+        slopes = torch.autograd.grad(loss, list(network.parameters()), create_graph=True)
+        found.append(torch.autograd.grad(slopes, list(network.parameters()), v))
+    torch.testing.assert_close(found[0], found[1])
+    assert model[0].layer.weight is own

@@ -207,3 +207,27 @@ def test_what_vmap_does_badly_is_looped_without_a_word(make: type[nn.Module]):
         found = block_sharpness(problem, [NormBall(0.1)], m=1)[0]
     assert not said
     assert found == block_sharpness(problem, [NormBall(0.1)], m=1, way="loop")[0]
+
+
+class Named(nn.Module):
+    """One layer under two names, and a weight that two layers share: of both torch makes too little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.head, self.middle.weight = self.last, self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.middle(torch.tanh(self.first(x)))))
+
+
+def test_a_layer_with_two_names_is_stacked_and_has_its_weights_afterwards():
+    torch.manual_seed(0)
+    problem = problem_of(Named().double(), domain_data((22,))["art"])
+    before = problem.gradient()
+    parts = partition(problem, 1, 0)
+    assert rule(problem, parts) == "stack"
+    (found,) = block_sharpness(problem, [NormBall(0.1)], m=1)
+    assert torch.equal(problem.gradient(), before)
+    (expected,) = block_sharpness(problem, [NormBall(0.1)], m=1, way="loop")
+    assert found.value == pytest.approx(expected.value, rel=1e-10)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from landscape.data.examples import Batch
 from landscape.optim.core.passes import RandomState
+from landscape.problem.problem import Problem
 from landscape.training.augment import MixupBatch
-from landscape.training.probes import PROBES, AscentPoint, take
+from landscape.training.probes import PROBES, AscentPoint, sharpness_in_blocks, take, with_domain_names
 from landscape.training.steps import BatchLosses
 
 RHO = 0.2
@@ -114,6 +115,35 @@ def test_eigenvalues_and_their_ratio(point: AscentPoint):
     assert take(["eigenvalues"], point)["eigenvalues"]["ratio"] == 4.0
 
 
+def test_m_sharpness_is_that_of_blocks_that_climb_alone():
+    """One example per block, by its own gradient in plain autograd; and domains' losses by name."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    x, y = torch.randn(12, 4).double(), torch.arange(12) % 3
+    problem = Problem(model, (x, y), "cross_entropy", device="cpu")
+    found = sharpness_in_blocks(problem, RHO)
+    assert list(found) == ["m_1", "m_12"]  # there are no 16
+    rises = []
+    for i in range(12):
+        w = {k: p.detach().clone().requires_grad_() for k, p in model.named_parameters()}
+
+        def loss(w: dict[str, Tensor], i: int = i) -> Tensor:
+            return F.cross_entropy(torch.func.functional_call(model, w, (x[i : i + 1],)), y[i : i + 1])
+
+        g = torch.autograd.grad(loss(w), list(w.values()))
+        norm = torch.cat([t.reshape(-1) for t in g]).norm()
+        there = {k: v + RHO * t / norm for (k, v), t in zip(w.items(), g, strict=True)}
+        rises.append(float((loss(there) - loss(w)).detach()))
+    assert found["m_1"] == pytest.approx(np.mean(rises), rel=1e-8)
+
+
+def test_domains_have_their_names(point: AscentPoint):
+    taken = with_domain_names(take(["domain-losses", "domain-variance"], point), ["a", "b", "c"])
+    assert list(taken["domain-losses"]) == ["a", "b", "c"]
+    variance = np.var(list(taken["domain-losses"].values()))
+    assert taken["domain-variance"]["before"] == pytest.approx(variance, rel=1e-9)
+
+
 def test_probes_leave_no_trace(train):
     """Bit for bit the same weights with every probe at every step, under dropout and batch normalisation."""
     names = tuple(f"{name}@every=1" for name in PROBES)
@@ -124,7 +154,7 @@ def test_probes_leave_no_trace(train):
     lines = [line["probes"] for line in probed.metrics() if "probes" in line]
     assert len(lines) == 4
     assert set(lines[0]) == set(PROBES)
-    assert set(lines[0]["domain-weights"]) == {"a", "b", "c"}
+    assert set(lines[0]["domain-weights"]) == set(lines[0]["domain-losses"]) == {"a", "b", "c"}
     assert lines[0]["eigenvalues"]["lambda_1"] >= lines[0]["eigenvalues"]["lambda_5"]
     assert plain.record["gradient_evaluations"] == probed.record["gradient_evaluations"]
 

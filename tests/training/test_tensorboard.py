@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import posixpath
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+import landscape
 from landscape.api import train
 from landscape.base.errors import UsageError
 
@@ -42,6 +46,20 @@ def test_event_files_hold_what_the_run_logged_and_its_figures(tmp_path: Path):
     picture = found.Images("figures/training")[0]
     assert picture.encoded_image_string.startswith(b"\x89PNG")
     assert picture.width == 600
+
+
+def test_numbers_of_a_row_have_names_that_every_logger_takes():
+    """Letters, digits and ``_/. -``: what MLflow and Weights & Biases take; equal only where labels are."""
+    values = {
+        "val_loss": 1.0,
+        "domains": {"rot 15\u00b0": {"loss": 2.0}, "rot 15'": {"loss": 3.0}, "..": {"loss": 4.0}},
+    }
+    row = {"step": 3, "loss": math.nan, "domains": {"a/b": 0.5, "a.b": 0.25}, "evaluation": values, "probes": None}
+    row["note"] = "text"
+    found = landscape.scalars(row)
+    assert sorted(found.values()) == [0.25, 0.5, 1.0, 2.0, 3.0, 4.0]
+    assert {"batch/domain/a.b", "evaluation/val_loss"} <= set(found)
+    assert all(re.fullmatch(r"[A-Za-z0-9_/. -]+", name) and posixpath.normpath(name) == name for name in found)
 
 
 def test_event_files_change_nothing_else(tmp_path: Path):

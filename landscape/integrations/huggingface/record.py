@@ -15,6 +15,7 @@ from ...training.events import scalars
 from ..recorded_batch import own_loss
 from ..recorder import Recorder
 from ..told import held_out, require_known
+from .loggers import tell
 
 _TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "described", "checkpoint")
 
@@ -32,7 +33,7 @@ class LandscapeCallback(TrainerCallback):
 
     Args:
         run: The folder.
-        trainer: Its loggers get the same numbers, under the names of ``landscape train --tensorboard``:
+        trainer: What it reports to gets the same numbers, under the names that `landscape.scalars` gives:
             ``trainer.add_callback(LandscapeCallback(run, trainer=trainer))``.
         **options: ``batch``, ``loss``, ``every``, ``probe``, ``model_name``, ``model_arg``, ``data``, ``data_arg``,
             ``seed``, ``log`` and ``force`` as of `landscape.record`. Probes look at the first examples of the
@@ -96,7 +97,8 @@ class LandscapeCallback(TrainerCallback):
             if self._trainer is not None and not self._telling:
                 self._telling, due = True, control.should_log
                 try:
-                    self._trainer.log({k: v for k, v in scalars(row).items() if v is not None and k != "epoch"})
+                    numbers = {k: v for k, v in scalars(row).items() if k != "epoch"}  # which the Trainer says itself
+                    tell(self._trainer, numbers, row["step"])
                 finally:  # the Trainer takes any log for the one that was due
                     self._telling, control.should_log = False, due
 

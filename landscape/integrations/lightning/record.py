@@ -27,7 +27,7 @@ _IN_ITS_WAY = ("training_step", "optimizer_step", "log")  # what callbacks put o
 class Landscape(Callback):
     """Records a training of Lightning's Trainer into a run folder, with probes; the training computes the same bits.
 
-    Numbers go to the Trainer's loggers, too, under the names of ``landscape train --tensorboard``. What the module
+    Numbers go to the Trainer's loggers, too, under the names that `landscape.scalars` gives. What the module
     logs of held-out examples (``val_loss``, ``val_acc``, ``test_...``) becomes the run's evaluation. Domains' losses
     are recorded if ``training_step`` returns ``{"loss": ..., "domains": {name: loss}}``.
 
@@ -97,9 +97,8 @@ class Landscape(Callback):
             if log is not None:
                 log(row)
             if "loss" not in row or row.get("probes") or row["step"] % trainer.log_every_n_steps == 0:
-                numbers = {k: v for k, v in scalars(row).items() if v is not None}
                 for logger in trainer.loggers:
-                    logger.log_metrics(numbers, step=row["step"])
+                    logger.log_metrics(scalars(row), step=row["step"])
 
         recorder = Recorder(
             _network(pl_module, self._network),

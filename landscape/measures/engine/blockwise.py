@@ -19,8 +19,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 
+from ...autograd.functional import called_with
 from ...base.errors import LandscapeError, is_out_of_memory
 from ...base.process_state import one_at_a_time
 from ...base.progress import report
@@ -132,7 +133,7 @@ class Stacked:
 def output_at(problem: Problem, tensors: Mapping[str, Tensor], inputs: object) -> object:
     """The network's output with the parameters called so, as a function that ``torch.func`` can transform."""
     named = {f"model.{k}": v for k, v in tensors.items()}
-    return functional_call(_Forward(problem.model), named, (inputs,))
+    return called_with(_Forward(problem.model), named, (inputs,))
 
 
 class _Forward(torch.nn.Module):
