@@ -58,7 +58,7 @@ def show(result: Result, screen: Screen) -> None:
     )
     if r["layers"]:
         screen.table(
-            ["layer", "parameters", "lambda_1", "residual", "lambda_min", "trace"],
+            [r.get("group_by") or "layer", "parameters", "lambda_1", "residual", "lambda_min", "trace"],
             [_layer(name, d) for name, d in r["layers"].items()],
         )
     for name, d in (r["cross_check"] or {}).items():

@@ -15,7 +15,7 @@ torch's own to rounding. Without the terms in s it is the Gauss-Newton matrix of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 IGNORED = -100
+
+
+class Counted(NamedTuple):
+    """How positions are counted.
+
+    Attributes:
+        ignored: The target that counts for nothing.
+        chunk: Positions at once.
+        gauss_newton: Leave out of the second derivative what the slope of the loss multiplies.
+    """
+
+    ignored: int
+    chunk: int
+    gauss_newton: bool = False
 
 
 def _pieces(positions: int, chunk: int) -> Iterator[slice]:
@@ -52,30 +66,19 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         h, W, b: Hidden states, weight and bias (or None).
         target: Class numbers ``(N,)``.
         weight: Of classes ``(V,)``, or None.
-        ignored: The target that counts for nothing.
-        chunk: Positions at once.
-        gauss_newton: Leave out of the second derivative what the slope of the loss multiplies.
+        how: See `Counted`.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        h: Tensor,
-        W: Tensor,
-        b: Tensor | None,
-        target: Tensor,
-        weight: Tensor | None,
-        ignored: int,
-        chunk: int,
-        gauss_newton: bool,
-    ) -> Tensor:
+    def forward(ctx: Any, h: Tensor, *others: Any) -> Tensor:
         """The losses."""
+        W, b, target, weight, how = others
         ctx.save_for_backward(h, W, b, target, weight)
-        ctx.rest = ignored, chunk, gauss_newton
+        ctx.how = how
         losses = h.new_empty(len(h))
-        for at in _pieces(len(h), chunk):
+        for at in _pieces(len(h), how.chunk):
             z = F.linear(h[at], W, b)
-            losses[at] = F.cross_entropy(z, target[at], weight, ignore_index=ignored, reduction="none")
+            losses[at] = F.cross_entropy(z, target[at], weight, ignore_index=how.ignored, reduction="none")
         return losses
 
     @staticmethod
@@ -83,34 +86,24 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         """Their gradient, in `_Gradient`."""
         h, W, b, target, weight = ctx.saved_tensors
         apply: Any = _Gradient.apply
-        found = apply(slopes[0], h, W, b, target, weight, *ctx.rest)
-        return *found, None, None, None, None, None
+        found = apply(slopes[0], h, W, b, target, weight, ctx.how)
+        return *found, None, None, None
 
 
 class _Gradient(torch.autograd.Function):
     """The gradient of Σ g·loss with respect to h, W and b, differentiable once more."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        g: Tensor,
-        h: Tensor,
-        W: Tensor,
-        b: Tensor | None,
-        target: Tensor,
-        weight: Tensor | None,
-        ignored: int,
-        chunk: int,
-        gauss_newton: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(ctx: Any, g: Tensor, h: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        W, b, target, weight, how = others
         ctx.save_for_backward(g, h, W, b, target, weight)
-        ctx.rest = ignored, chunk, gauss_newton
+        ctx.how = how
         ctx.set_materialize_grads(False)
-        each = g * scale(target, weight, ignored).to(g)
+        each = g * scale(target, weight, how.ignored).to(g)
         of_h, of_w = torch.empty_like(h), torch.zeros_like(W)
         of_b = None if b is None else torch.zeros_like(b)
-        for at in _pieces(len(h), chunk):
-            _, s = _slope(F.linear(h[at], W, b), target[at], each[at], ignored)
+        for at in _pieces(len(h), how.chunk):
+            _, s = _slope(F.linear(h[at], W, b), target[at], each[at], how.ignored)
             of_h[at] = s @ W
             of_w.addmm_(s.t(), h[at])
             if of_b is not None:
@@ -121,14 +114,14 @@ class _Gradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, u: Tensor | None, big_u: Tensor | None, c: Tensor | None) -> Any:
         g, h, W, b, target, weight = ctx.saved_tensors
-        ignored, chunk, gauss_newton = ctx.rest
-        own = scale(target, weight, ignored).to(g)
+        how: Counted = ctx.how
+        own = scale(target, weight, how.ignored).to(g)
         of_g, of_h, of_w = torch.zeros_like(g), torch.zeros_like(h), torch.zeros_like(W)
         of_b = None if b is None else torch.zeros_like(b)
         if u is None and big_u is None and c is None:
-            return of_g, of_h, of_w, of_b, None, None, None, None, None
-        for at in _pieces(len(h), chunk):
-            p, s = _slope(F.linear(h[at], W, b), target[at], own[at], ignored)
+            return of_g, of_h, of_w, of_b, None, None, None
+        for at in _pieces(len(h), how.chunk):
+            p, s = _slope(F.linear(h[at], W, b), target[at], own[at], how.ignored)
             t = torch.zeros_like(p) if c is None else c.expand_as(p).clone()
             if u is not None:
                 t.addmm_(u[at], W.t())
@@ -141,10 +134,10 @@ class _Gradient(torch.autograd.Function):
             of_w.addmm_(r.t(), h[at])
             if of_b is not None:
                 of_b += r.sum(0)
-            if not gauss_newton:
+            if not how.gauss_newton:
                 s.mul_(g[at, None])
                 if big_u is not None:
                     of_h[at] += s @ big_u
                 if u is not None:
                     of_w.addmm_(s.t(), u[at])
-        return of_g, of_h, of_w, of_b, None, None, None, None, None
+        return of_g, of_h, of_w, of_b, None, None, None

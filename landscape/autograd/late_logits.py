@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from ..base.errors import NumericalError
-from .chunked_cross_entropy import IGNORED, ChunkedCrossEntropy, scale
+from .chunked_cross_entropy import IGNORED, ChunkedCrossEntropy, Counted, scale
 
 NAME = "cross_entropy in chunks"
 
@@ -139,7 +139,7 @@ def _cross_entropy(
     input.used.add(NAME)
     hidden = input.hidden.reshape(-1, input.hidden.shape[-1])
     apply: Any = ChunkedCrossEntropy.apply
-    losses = apply(hidden, *input.head, flat, weight, ignore_index, input.at_once, input.only_chunks)
+    losses = apply(hidden, *input.head, flat, weight, Counted(ignore_index, input.at_once, input.only_chunks))
     if reduction == "none":
         return losses.reshape(target.shape)
     total = losses.sum()

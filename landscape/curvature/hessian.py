@@ -20,6 +20,7 @@ from ..specs import HessianSpec
 from .lanczos.journal import Journal
 from .lanczos.warm_start import stored_start
 from .operators import Operator, operator_of
+from .parameter_groups import parameter_groups
 from .product_errors import way_out
 from .second_opinion import cross_check
 from .spectrum import CurvatureReport, analyze_spectrum
@@ -61,7 +62,8 @@ def hessian(
     Raises:
         NotConverged: If a pair missed the tolerance within the budget, unless ``allow_partial``.
         NumericalError: If the loss is not finite or changes from pass to pass, or the products are not symmetric.
-        UsageError: If as many pairs are asked for as there are parameters, or more subsets than examples.
+        UsageError: If as many pairs are asked for as there are parameters, more subsets than examples, or blocks of a
+            network that repeats none.
 
     Example:
         >>> import torch, landscape
@@ -74,6 +76,7 @@ def hessian(
     require_problem(problem, "hessian")
     spec = spec or HessianSpec.from_options(**options)
     _check_wishes(problem, spec)
+    groups = parameter_groups(problem.model, problem.space.names, spec.grouping) if spec.grouping else None
     started = time.perf_counter()
     start = stored_start(spec.warm_start, problem) if spec.warm_start else None
     journal = Journal(store, alone=not (is_distributed() or problem.in_pieces))
@@ -95,8 +98,8 @@ def hessian(
             else None
         )
         layers = (
-            {n: part(f"layer {n}", problem.restrict_to_parameters(names)) for n, names in _layers(problem).items()}
-            if spec.per_layer
+            {n: part(f"layer {n}", problem.restrict_to_parameters(names)) for n, names in groups.items()}
+            if groups
             else None
         )
         subsamples = _subsamples(problem, spec, seed, part) if spec.subsamples else None
@@ -110,6 +113,7 @@ def hessian(
         "unused_parameters": problem.unused_parameters(),
         "domains": domains,
         "layers": layers,
+        "group_by": spec.grouping,
         "subsamples": subsamples,
         "cross_check": opinions or None,
         "seed": seed,
@@ -152,15 +156,6 @@ def _part(problem: Problem, spec: HessianSpec, seed: int, journal: Journal, name
     fitting = spec.with_(top=min(spec.top, n), bottom=min(spec.bottom, n))
     with journal.of(_operator(problem, spec, seed), name) as operator:
         return analyze_spectrum(problem, operator, fitting, seed, start=None, check=False)
-
-
-def _layers(problem: Problem) -> dict[str, list[str]]:
-    """Parameters by the module that holds them."""
-    groups: dict[str, list[str]] = {}
-    for name in problem.space.names:
-        module = name.split(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
-        groups.setdefault(module or name, []).append(name)
-    return groups
 
 
 def _subsamples(

@@ -15,6 +15,7 @@ OF_GRADIENTS = ("empirical-fisher", "gradient-covariance")
 UNITS = ("example", "prediction")
 TRACE_METHODS = ("hutchinson", "hutch++", "xtrace")
 CROSS_CHECKS = ("pyhessian", "curvlinops")
+GROUPINGS = ("block", "module", "kind")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class HessianSpec(Spec):
     """Eigenvalues, trace and density of a curvature matrix of the mean loss."""
 
     _not_in_key: ClassVar[Mapping[str, str]] = {"memory": "where graphs and the basis are kept while computing"}
-    _later: ClassVar[frozenset[str]] = frozenset({"unit"})
+    _later: ClassVar[frozenset[str]] = frozenset({"unit", "group_by"})
 
     top: int = 5
     """How many of the algebraically largest eigenvalues."""
@@ -50,6 +51,9 @@ class HessianSpec(Spec):
     """Estimate the diagonal, stored beside the eigenvectors."""
     per_layer: bool = False
     """Repeat for the parameters of each layer alone (the diagonal blocks)."""
+    group_by: Literal["block", "module", "kind"] | None = None
+    """Which parameters make a layer: each repeated block (of a transformer, or a stage of a ResNet), each module (as
+    --per-layer alone), or all of a kind (attention, MLP, embedding, norm, ...). It implies --per-layer."""
     subsamples: int | None = None
     """Repeat on K disjoint subsets of the examples and show the spread (at least 2)."""
     warm_start: str | None = None
@@ -81,6 +85,8 @@ class HessianSpec(Spec):
         check_number("trace_rtol", self.trace_rtol, above=0, most=1)
         check_choice("trace_method", self.trace_method, TRACE_METHODS)
         check_number("subsamples", self.subsamples, least=2)
+        if self.group_by is not None:
+            check_choice("group_by", self.group_by, GROUPINGS)
         for name in self.cross_check:
             check_choice("cross_check", name, CROSS_CHECKS)
         if self.cross_check and self.operator != "hessian":
@@ -90,6 +96,11 @@ class HessianSpec(Spec):
         check_number("block", self.block, least=1)
         check_number("max_products", self.max_products, least=1)
         check_number("memory", self.memory, above=0)
+
+    @property
+    def grouping(self) -> str | None:
+        """How parameters are grouped, or None where groups are not asked for."""
+        return self.group_by or ("module" if self.per_layer else None)
 
 
 @dataclass(frozen=True, kw_only=True)

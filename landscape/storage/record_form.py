@@ -116,10 +116,12 @@ class DensityRecord(TypedDict, total=False):
 class SpectrumRecord(TypedDict, total=False):
     """The spectrum of one domain or layer."""
 
+    n_parameters: int | None
     eigenvalues: Numbers
     residuals: Numbers
     converged: list[bool | None] | None
     trace: TraceRecord | None
+    density: DensityRecord | None
 
 
 class HessianRecord(CommonRecord, total=False):
@@ -138,6 +140,7 @@ class HessianRecord(CommonRecord, total=False):
     density: DensityRecord | None
     domains: dict[str, SpectrumRecord] | None
     layers: dict[str, SpectrumRecord] | None
+    group_by: str | None
 
 
 class MeasureRecord(TypedDict, total=False):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import landscape
-from landscape.autograd.chunked_cross_entropy import ChunkedCrossEntropy
+from landscape.autograd.chunked_cross_entropy import ChunkedCrossEntropy, Counted
 from landscape.autograd.late_logits import NAME, Logits, deferred
 from landscape.curvature.operators import operator_of
 from landscape.problem.problem import Problem
@@ -83,7 +83,7 @@ def test_first_and_second_derivatives_are_those_of_differences(chunk: int, weigh
     classes = torch.rand(5, dtype=torch.float64) if weighted else None
 
     def ours(h: Tensor, weight: Tensor, bias: Tensor) -> Any:
-        return ChunkedCrossEntropy.apply(h, weight, bias, target, classes, -100, chunk, False)
+        return ChunkedCrossEntropy.apply(h, weight, bias, target, classes, Counted(-100, chunk))
 
     plain = F.cross_entropy(F.linear(h, weight, bias), target, classes, reduction="none")
     torch.testing.assert_close(ours(h, weight, bias), plain, rtol=1e-14, atol=1e-14)
