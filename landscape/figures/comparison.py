@@ -11,7 +11,8 @@ import numpy as np
 from ..base.digits import ratio, signed
 from ..results.result import Result
 from .course.measured import FIELDS, Field, Seeds, measurements
-from .draw.method_styles import ERM, name
+from .draw.method_styles import is_plain, name
+from .draw.series import runs_apart
 
 _FLATNESS = ("lambda_max", "m_sharpness", "domain_loss_variance")
 _ACCURACY = ("unseen_accuracy", "test_accuracy")
@@ -37,10 +38,11 @@ def comparison(
         Sentences: per method the flatness measures as ratios and the accuracies as differences, each with the
         number of seeds that agree; then what the number of seeds allows to conclude.
     """
+    results = runs_apart(results)
     found = measurements(results)
     labels = [str(row["label"]) for row in rows]
-    baselines = [label for label in ERM if label in labels]
-    others = [label for label in labels if label not in ERM]
+    baselines = [label for label in labels if is_plain(label)]
+    others = [label for label in labels if not is_plain(label)]
     if not others:
         return ["There is nothing to compare: no method other than plain training (ERM) among the results."]
     if not baselines:
@@ -50,6 +52,9 @@ def comparison(
     fields = {f.name: f for f in FIELDS}
     for label in others:
         baseline = _base(label, results, baselines)
+        if baseline is None:
+            sentences.append(f"{name(label)}: cannot tell, there is no ERM baseline of its network and data.")
+            continue
         for key in quantities:
             mine, its = found[key].get(label, {}), found[key].get(baseline, {})
             if not mine or not its:
@@ -93,14 +98,16 @@ class _Pair:
         return self.mine - self.its
 
 
-def _base(label: str, results: Sequence[Result], baselines: Sequence[str]) -> str:
-    """The ERM method that ``label`` steps with, if its result is there; else the first one."""
+def _base(label: str, results: Sequence[Result], baselines: Sequence[str]) -> str | None:
+    """The ERM method that ``label`` steps with, else the first one there is; of the same network and data."""
+    apart = label.partition(" (")[1:]
+    alike = [b for b in baselines if b.partition(" (")[1:] == apart]
     for result in results:
         if result.label == label:
             base = (result.record.get("run") or {}).get("base") or (result.record.get("spec") or {}).get("base")
-            if base in baselines:
-                return str(base)
-    return baselines[0]
+            if f"{base}{''.join(apart)}" in alike:
+                return f"{base}{''.join(apart)}"
+    return alike[0] if alike else None
 
 
 def _pair(mine: Seeds, its: Seeds) -> _Pair | str:

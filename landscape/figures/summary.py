@@ -12,13 +12,14 @@ from ..results.result import Result
 from .comparison import comparison, verdict
 from .course.measured import FIELDS, Field, common_cell, measurements, member_of
 from .draw.method_styles import name, ordered
+from .draw.series import runs_apart
 from .draw.tables import latex_text, to_csv
 
 __all__ = ["cell_text", "comparison", "summarize", "summary_csv", "summary_latex", "verdict"]
 
 
 def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One row per label, in legend order.
+    """One row per label, in legend order; runs of other networks or data have labels of their own.
 
     Returns:
         ``label``, ``name``, ``n_seeds``; per field of `landscape.figures.course.measured.FIELDS` its ``_mean`` over
@@ -34,6 +35,7 @@ def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
         >>> row["lambda_max_mean"] > 0
         True
     """
+    results = runs_apart(results)
     found = measurements(results)
     cell = common_cell([r for r in results if r.kind == "sharpness"])
     members: dict[str, set[Any]] = {label: set() for label in ordered(r.label for r in results)}

@@ -55,12 +55,18 @@ def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The fields of `TrainSpec` that its first group tells: ``lr``, ``momentum``, ``rho`` and the like."""
     group = optimizer.param_groups[0] if optimizer.param_groups else {}
     named_like_flags = ("momentum", "weight_decay", "rho", "alpha", "lam", "eta", "sigma", "gamma")
-    found: dict[str, Any] = {
-        k: _number(group[k]) for k in ("lr", *named_like_flags) if _number(group.get(k)) is not None
-    }
+    told = {k: _number(group.get(k, getattr(optimizer, k, None))) for k in ("lr", *named_like_flags)}
+    found: dict[str, Any] = {k: v for k, v in told.items() if v is not None}
     if isinstance(optimizer, ERM) and type(optimizer) is not ERM:
         found["base"] = _base_name(optimizer.base)
     return found
+
+
+def settings_as_made(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """As `optimizer_settings`, with the learning rate that the schedules, a warm-up for example, start from."""
+    found = optimizer_settings(optimizer)
+    initial = _number(optimizer.param_groups[0].get("initial_lr")) if optimizer.param_groups else None
+    return found if initial is None else {**found, "lr": initial}
 
 
 def optimizer_record(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -104,6 +110,16 @@ def names_record(model: str | None, data: str | None, loss: Any) -> dict[str, di
         "loss": None if loss is None else loss_record(loss),
     }
     return {k: v for k, v in found.items() if v}
+
+
+def network_form(network: nn.Module) -> str:
+    """A hash of the names, shapes and types of its parameters."""
+    return stable_hash([[n, list(p.shape), str(p.dtype)] for n, p in network.named_parameters()])
+
+
+def network_words(network: nn.Module) -> str:
+    """Its class and size."""
+    return f"{type(network).__name__} of {sum(p.numel() for p in network.parameters()):,} parameters"
 
 
 def same_loop(network: nn.Module, optimizer: torch.optim.Optimizer, names: Mapping[str, Any]) -> str:

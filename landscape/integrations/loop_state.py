@@ -43,15 +43,15 @@ def save_loop(path: Path, network: nn.Module, stateful: Sequence[Any], moment: M
     Args:
         path: The file.
         network: Its parameters are kept as they are now.
-        stateful: Optimizer, schedules and what else has a ``state_dict``, as they are now.
+        stateful: Optimizer, schedules, generators and what else has a ``state_dict``, as they are now.
         moment: Everything else.
     """
     state = {
         "version": 1,
         "counts": moment.counts,
         "tensors": {**{k: p.detach() for k, p in network.named_parameters()}, **moment.buffers},
-        "stateful": [s.state_dict() for s in stateful],
-        "random": _written(moment.random),
+        "stateful": [state_of(s) for s in stateful],
+        "random": written(moment.random),
     }
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
@@ -72,12 +72,17 @@ def load_loop(path: Path, network: nn.Module, stateful: Sequence[Any]) -> tuple[
             for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
                 tensor.copy_(state["tensors"][name])
         for one, kept in zip(stateful, state["stateful"], strict=True):
-            one.load_state_dict(kept)
+            one.set_state(kept) if isinstance(one, torch.Generator) else one.load_state_dict(kept)
         counts: dict[str, Any] = state["counts"]
-        return counts, _read(state["random"])
+        return counts, read_random(state["random"])
     except Exception as error:
         fix = "start anew with force=True; `restore` lists what it was begun with"
         raise DataError(f"the resume state is damaged or of another loop ({error})", str(path), fix) from error
+
+
+def state_of(stateful: Any) -> Any:
+    """Of an object with a ``state_dict``, or of a generator of random numbers."""
+    return stateful.get_state() if isinstance(stateful, torch.Generator) else stateful.state_dict()
 
 
 _LAST = 2  # the process that writes the state may be one save behind
@@ -86,7 +91,7 @@ _LAST = 2  # the process that writes the state may be one save behind
 def save_random(path: Path, moment: Moment) -> None:
     """Keep the generators of a process that does not write the state, under the steps that are made."""
     kept = dict(list(_kept_random(path).items())[-(_LAST - 1) :])
-    kept[int(moment.counts["steps"])] = _written(moment.random)
+    kept[int(moment.counts["steps"])] = written(moment.random)
     with atomic_path(path) as temporary:
         torch.save(kept, temporary)
 
@@ -94,7 +99,7 @@ def save_random(path: Path, moment: Moment) -> None:
 def load_random(path: Path, steps: int) -> RandomState | None:
     """What `save_random` has kept for so many steps; None if it has not."""
     kept = _kept_random(path).get(steps)
-    return None if kept is None else _read(kept)
+    return None if kept is None else read_random(kept)
 
 
 def _kept_random(path: Path) -> dict[int, Any]:
@@ -105,7 +110,8 @@ def _kept_random(path: Path) -> dict[int, Any]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _written(random: RandomState) -> dict[str, Any]:
+def written(random: RandomState) -> dict[str, Any]:
+    """Random states as tensors and plain values, which loading executes nothing for."""
     name, keys, *rest = random.numpy
     return {
         "torch": {str(device): value for device, value in random.states.items()},
@@ -114,7 +120,8 @@ def _written(random: RandomState) -> dict[str, Any]:
     }
 
 
-def _read(kept: dict[str, Any]) -> RandomState:
+def read_random(kept: dict[str, Any]) -> RandomState:
+    """What `written` has made; states of devices that are not here are left out."""
     here = RandomState.now().states
     states = {torch.device(k): v for k, v in kept["torch"].items()}
     name, keys, *rest = kept["numpy"]

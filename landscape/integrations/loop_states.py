@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from ..base.errors import UsageError
 from ..optim.core.engine import ERM
 from .described import optimizer_settings
-from .loop_state import Moment, load_loop, load_random, save_loop, save_random
+from .loop_state import Moment, load_loop, load_random, save_loop, save_random, state_of
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class LoopStates:
         run: The folder.
         network: The network.
         optimizer: Its optimizer, ours or torch's.
-        restore: What else has a ``state_dict``.
+        restore: What else has a ``state_dict``, and generators.
         process: Rank of this process; the first one writes, others their random numbers alone.
     """
 
@@ -63,7 +63,7 @@ class LoopStates:
 
     def attach(self, *, settles: bool) -> None:
         """Watch for steps of the optimizer; ``settles``: as the loop does not restore itself."""
-        self._at_start = [_described(one.state_dict()) for one in self._restore] if settles else None
+        self._at_start = [_described(state_of(one)) for one in self._restore] if settles else None
         self._handle = register_optimizer_step_pre_hook(self._step_begins)
         if isinstance(self._optimizer, ERM):
             self._optimizer.by_hand.begins = self._passes_begin
@@ -148,7 +148,7 @@ class LoopStates:
         if self.in_turns:
             return
         before, self._at_start = self._at_start, None
-        if before is not None and before != [_described(one.state_dict()) for one in self._restore]:
+        if before is not None and before != [_described(state_of(one)) for one in self._restore]:
             raise UsageError(
                 "an object of restore= moves on before the step of the optimizer; after a kill it would be one ahead",
                 str(self._folder.parent),

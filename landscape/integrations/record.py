@@ -61,7 +61,8 @@ def record(
         probe: Names as of ``landscape train --probe``: ``"eigenvalues@every=100"``. A row has the values at the
             weights before its step.
         steps_per_epoch: Steps of the optimizer in an epoch.
-        restore: Further objects with a ``state_dict`` that the loop goes on with: schedulers, a ``GradScaler``.
+        restore: What else the loop goes on with: schedulers, a ``GradScaler`` and other objects with a
+            ``state_dict``, and each ``torch.Generator`` of its own, as that of a ``DataLoader``.
         start: The loop has restored everything itself and stands after this many steps; nothing is restored.
         model_name: Where commands find the network: a registered name, ``file.py:callable``, ``pkg.module:callable``.
         model_arg: ``k=v`` arguments of it.

@@ -22,7 +22,7 @@ from ..registry import LOSSES
 from ..results.run import Run
 from ..specs import key_values
 from ..weights.weights import save_weights, weights_hash
-from .described import inner_optimizer, names_record, optimizer_name
+from .described import inner_optimizer, names_record, optimizer_name, settings_as_made
 from .due_probes import DueProbes
 from .loop_states import LoopStates
 from .opening import Opening
@@ -47,6 +47,7 @@ class Recorder:
         facts: Of the loop, for the spec: ``batch_size`` and the like.
         described: Of the loop, for the record.
         checkpoint: What a loop that restores itself could go on from.
+        made: Settings of its optimizer before that, as of `settings_as_made`.
         **options: All others as of `record`.
 
     Attributes:
@@ -79,6 +80,7 @@ class Recorder:
         facts: Mapping[str, Any] | None = None,
         described: Mapping[str, Any] | None = None,
         checkpoint: Path | None = None,
+        made: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.steps, self.seconds = Run(run), 0, 0.0
         optimizer = inner_optimizer(optimizer)
@@ -102,7 +104,14 @@ class Recorder:
             **(facts or {}),
         }
         about = {"loop": loop, "steps_per_epoch": steps_per_epoch, **(described or {})}
-        self._opening = Opening(self.run, self.network, optimizer, names, spec, about, start, checkpoint, force)
+        made = settings_as_made(optimizer) if made is None and start is None else made
+        told = {"seed": seed, **about, **(facts or {})}
+        equal = tuple(
+            k for k in ("steps_per_epoch", "batch_size", "seed", "learning_rate") if told.get(k) is not None
+        )
+        self._opening = Opening(
+            self.run, self.network, optimizer, names, spec, about, start, checkpoint, force, made, equal
+        )
         process = rank()
         self._writes = process == 0
         self._states = LoopStates(self.run.path / "state", self.network, optimizer, restore, process)

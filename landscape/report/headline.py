@@ -8,7 +8,7 @@ from typing import Any
 
 from ..base.digits import ratio, signed
 from ..figures.course.measured import FIELDS, Field
-from ..figures.draw.method_styles import ERM
+from ..figures.draw.method_styles import is_plain
 from ..figures.summary import cell_text
 
 _ASKED = (("lambda_max",), ("m_sharpness",), ("unseen_accuracy", "test_accuracy", "train_loss"))
@@ -38,12 +38,13 @@ def tiles(rows: Sequence[Mapping[str, Any]]) -> list[Tile]:
         rows: From `landscape.figures.summary.summarize`. Of several methods beside plain training the one with the
             lowest largest eigenvalue is told, since that is whose generalization is asked about.
     """
-    base = next((r for label in ERM for r in rows if r["label"] == label), None)
-    others = [r for r in rows if str(r["label"]).removesuffix("-2x") not in ERM]
+    plain = [r for r in rows if is_plain(str(r["label"]))]
+    others = [r for r in rows if not is_plain(str(r["label"]).replace("-2x", "", 1))]
     known = [r for r in others if r["lambda_max_mean"] is not None] or others
     told = min(known, key=lambda r: (r["lambda_max_mean"] is None, r["lambda_max_mean"] or 0.0), default=None)
+    base = next((r for r in plain if told and _apart(r) == _apart(told)), None)
     if told is None:
-        told, base = base or (rows[0] if rows else None), None
+        told = next(iter([*plain, *rows]), None)
     if told is None:
         return []
     found = []
@@ -53,6 +54,11 @@ def tiles(rows: Sequence[Mapping[str, Any]]) -> list[Tile]:
                 found.append(_tile(_FIELDS[name], told, base))
                 break
     return found
+
+
+def _apart(row: Mapping[str, Any]) -> str:
+    """Of which network and data a row is, where there are several."""
+    return str(row["label"]).partition(" (")[2]
 
 
 def _tile(field: Field, told: Mapping[str, Any], base: Mapping[str, Any] | None) -> Tile:

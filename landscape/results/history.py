@@ -11,7 +11,7 @@ from ..storage.record_form import LoggedRecord
 from ..storage.stored_form import require_fields
 from .result import Result
 from .run import Run
-from .target import arm
+from .target import arm, made_of
 
 
 def training_result(run: Run) -> Result:
@@ -82,6 +82,7 @@ def _result(run: Run, lines: list[dict[str, Any]]) -> Result:
         "optimizer": arm(spec),
         "seed": spec["seed"][0],
         "step": record.get("steps"),
+        **made_of(record),
     }
     return Result(
         "training",

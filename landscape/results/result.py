@@ -95,6 +95,8 @@ class Result:
     def label(self) -> str:
         """The name under which figures show it: the optimizer of its run, or the name of its file."""
         run = self.record.get("run") or {}
+        if run.get("optimizer") and run.get("apart"):  # what figures tell it from others by
+            return f"{run['optimizer']} ({run['apart']})"
         return str(
             run.get("optimizer") or self.record.get("label") or Path(str(self.record.get("target") or self.kind)).name
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ class Target:
         """
         if self.run is None:
             return None
-        spec = self.run.spec
+        record = self.run.record
+        spec = record["spec"]
         if not (spec.get("optimizer") and spec.get("seed")):
             raise DataError(
                 "run.json does not say its optimizer and seed", str(self.run.path / "run.json"), "restore it"
@@ -68,6 +69,7 @@ class Target:
             "epoch": logged.get("epoch"),
             "lr_at_step": logged.get("lr"),
             **{k: spec.get(k) for k in _SETTINGS},
+            **made_of(record),
         }
 
 
@@ -75,6 +77,27 @@ _SETTINGS = (
     *("lr", "momentum", "weight_decay", "base", "average", "batch_size", "rho", "alpha", "lam", "gamma"),
     *("adaptive", "p", "m", "ascent_steps", "order", "weight_decay_in_perturbation"),
 )
+
+
+def made_of(record: Mapping[str, Any]) -> dict[str, str | None]:
+    """Which network was trained on which data: runs that differ in one of them are no two seeds of one method.
+
+    Args:
+        record: A ``run.json``. A loop of the user's may not say how its network is called, but has its class.
+    """
+    spec, loop = record["spec"], record.get("recorder") or {}
+    network = spec.get("model")
+    if not network and loop.get("network"):
+        network = f"{str(loop['network']).rpartition('.')[2]} of {loop.get('parameters')} parameters"
+    return {
+        "network": _with_arguments(network, spec.get("model_arg")),
+        "data": _with_arguments(spec.get("data"), spec.get("data_arg")),
+    }
+
+
+def _with_arguments(name: str | None, arguments: Sequence[str] | None) -> str | None:
+    told = [a for a in arguments or () if not a.startswith("seed=")]
+    return " ".join([name, *told]) if name else None
 
 
 def arm(spec: Mapping[str, Any]) -> str:

@@ -41,6 +41,8 @@ class RunRecord(TypedDict, total=False):
     ascent_steps: Number
     order: Number
     weight_decay_in_perturbation: bool | None
+    network: str | None
+    data: str | None
 
 
 class OriginsRecord(TypedDict, total=False):
@@ -418,6 +420,13 @@ class IngredientsRecord(TypedDict, total=False):
     data_hash: dict[str, Any] | str | None
 
 
+class RecorderRecord(TypedDict, total=False):
+    """What a recorded loop says of itself."""
+
+    network: str | None
+    parameters: Whole
+
+
 class FolderRecord(TypedDict, total=False):
     """A run.json."""
 
@@ -426,6 +435,7 @@ class FolderRecord(TypedDict, total=False):
     steps: Whole
     final: FinalRecord | None
     ingredients: IngredientsRecord | None
+    recorder: RecorderRecord | None
     weights_hash: str | None
     versions: dict[str, str | None] | None
     origins: OriginsRecord | None

@@ -9,11 +9,13 @@ import pytest
 from matplotlib.colors import to_hex
 
 from figures import made
+from landscape.figures.comparison import comparison
 from landscape.figures.draw.drawing import Drawing
 from landscape.figures.draw.method_styles import FIXED
-from landscape.figures.draw.series import by_label, named_apart
+from landscape.figures.draw.series import by_label, named_apart, runs_apart
 from landscape.figures.draw.style import Style
 from landscape.figures.render import fitting
+from landscape.figures.summary import summarize
 from landscape.registry import FIGURES
 from landscape.results.result import Result
 
@@ -89,3 +91,84 @@ def test_foreign_surfaces_of_one_name(tmp_path: Path):
         results.append(result)
     drawing = draw("contour", results)
     assert {row["label"] for row in drawing.rows} == {"vgg/model.h5", "resnet/model.h5"}
+
+
+def of(network: str | None, data: str | None, label: str, seed: int, top: float) -> Result:
+    result = made.hessian(label, seed, top)
+    result.record["run"] |= {"path": f"/runs/{network}-{data}-{label}-{seed}", "network": network, "data": data}
+    return result
+
+
+def means(drawing: Drawing) -> dict[str, float]:
+    return {row["label"]: row["eigenvalue"] for row in drawing.rows if row["seed"] == "mean" and row["rank"] == 1}
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_runs_of_other_networks_are_not_seeds_of_one_method(seeds: tuple[int, int]):
+    """Of one seed one of them was lost, with a note that it was the same run; of two seeds their mean was drawn."""
+    results = [of(n, "d", "sam", seed, top) for n, seed, top in zip(("mlp", "vit"), seeds, (2.0, 8.0), strict=True)]
+    drawing = draw("eigenvalues", results)
+    assert means(drawing) == {"sam (network=mlp)": 2.0, "sam (network=vit)": 8.0}
+    assert not [note for note in drawing.notes if "not drawn" in note]
+    (legend,) = drawing.figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["SAM (network mlp) (1 seed)", "SAM (network vit) (1 seed)"]
+    assert [(r["name"], r["lambda_max_mean"]) for r in summarize(results)] == [
+        ("SAM (network=mlp)", 2.0),
+        ("SAM (network=vit)", 8.0),
+    ]
+    assert [r.label for r in results] == ["sam", "sam"]  # the caller's results stay what they are
+
+
+@pytest.mark.parametrize(
+    ("made_of", "labels"),
+    [
+        ([("mlp", "a"), ("mlp", "a")], ["sam"]),
+        ([("mlp", "a"), (None, None)], ["sam"]),
+        ([("mlp", "a"), ("mlp", "b")], ["sam (data=a)", "sam (data=b)"]),
+        ([("mlp", "a"), ("vit", "b")], ["sam (network=mlp)", "sam (network=vit)"]),
+        (
+            [("mlp", "a"), ("mlp", "b"), ("vit", "a")],
+            ["sam (network=mlp, data=a)", "sam (network=mlp, data=b)", "sam (network=vit, data=a)"],
+        ),
+        ([("/x/a.py:net", "d"), ("/x/b.py:net", "d")], ["sam (network=a)", "sam (network=b)"]),
+        ([("/x/a.py:net w=1", "d"), ("/x/a.py:net w=2", "d")], ["sam (network=a w=1)", "sam (network=a w=2)"]),
+        ([("/x/a.py:net", "d"), ("/x/a.py:big", "d")], ["sam (network=a:big)", "sam (network=a:net)"]),
+        ([("/x/a.py:net", "d"), ("/y/a.py:net", "d")], ["sam (network=/x/a:net)", "sam (network=/y/a:net)"]),
+    ],
+)
+def test_what_tells_runs_apart(made_of: list[tuple[str | None, str | None]], labels: list[str]):
+    results = [of(*kind, "sam", seed, 1.0 + seed) for seed, kind in enumerate(made_of)]
+    groups, _ = by_label(results)
+    assert list(groups) == labels
+    assert sum(map(len, groups.values())) == len(results)
+    assert [r.label for r in runs_apart(runs_apart(results))] == [r.label for r in runs_apart(results)]
+
+
+def test_a_run_has_one_label_whatever_its_results_say():
+    known, other = of("mlp", "a", "sam", 0, 2.0), of("vit", "a", "sam", 0, 8.0)
+    silent = made.sharpness("sam", 0)
+    silent.record["run"] |= {"path": known.record["run"]["path"]}
+    assert [r.label for r in runs_apart([silent, known, other])] == [
+        "sam (network=mlp)",
+        "sam (network=mlp)",
+        "sam (network=vit)",
+    ]
+
+
+def test_methods_are_compared_on_the_same_network():
+    """SAM's eigenvalue is half of SGD's on each network; across them it would be twenty times as large."""
+    results = [
+        of(network, "d", label, seed, top)
+        for network, scale in (("mlp", 1.0), ("vit", 40.0))
+        for label, top in (("sgd", scale), ("sam", scale / 2))
+        for seed in (0, 1)
+    ]
+    told = [s for s in comparison(summarize(results), results) if "times" in s]
+    assert [s.partition(" (2 of 2")[0] for s in told] == [
+        f"SAM (network={n})'s λ_max is 0.50 times SGD (network={n})'s" for n in ("mlp", "vit")
+    ]
+    alone = [r for r in results if (r.record["run"]["network"], r.label) != ("vit", "sgd")]
+    assert any(
+        s.startswith("SAM (network=vit): cannot tell, there is no ERM baseline")
+        for s in comparison(summarize(alone), alone)
+    )

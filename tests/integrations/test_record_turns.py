@@ -15,6 +15,8 @@ from torch import nn
 
 import landscape
 from landscape.base.errors import UsageError
+from landscape.integrations.loop_state import state_of
+from landscape.integrations.loop_states import _described
 from landscape.integrations.recorder import Recorder
 
 from .test_record import begun, examples, traces
@@ -160,6 +162,25 @@ def sam_in_two_calls(recorder: Recorder, model: nn.Module, optimizer: Any, resto
         here("scheduled")
 
 
+def shuffled_by_a_generator(
+    recorder: Recorder, model: nn.Module, optimizer: Any, restore: list[Any], here: Here
+) -> None:
+    """A loader whose order is drawn by a generator of its own, which nothing global restores."""
+    schedule, order = restore
+    loader = torch.utils.data.DataLoader(torch.arange(24), 8, shuffle=True, generator=order)
+    for _ in recorder.until(epochs=EPOCHS):
+        for rows in loader:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(examples()[0][rows]), examples()[1][rows])
+            loss.backward()
+            optimizer.step()
+            here("stepped")
+            recorder.step(loss)
+            here("recorded")
+        schedule.step()
+        here("scheduled")
+
+
 LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
     "epochs in turns": (epochs_in_turns, {"every": "1epochs", "steps_per_epoch": PER_EPOCH}),
     "epochs in turns, states in steps": (epochs_in_turns, {"every": 2}),
@@ -169,6 +190,7 @@ LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
     "steps of their own": (steps_of_their_own, {"every": 1}),
     "accumulated and scaled": (accumulated_and_scaled, {"every": 1}),
     "scaled, of their own": (scaled_of_their_own, {"every": 1}),
+    "shuffled by a generator": (shuffled_by_a_generator, {"every": 2}),
     "two calls": (sam_in_two_calls, {"every": 1}),
 }
 
@@ -182,12 +204,14 @@ def called(loop: str, folder: Path, here: Here) -> tuple[Any, list[float]]:
     restore = [schedule_of(optimizer)]
     if "scaled" in loop:
         restore.append(torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2))
+    if "generator" in loop:
+        restore.append(torch.Generator().manual_seed(5))
     with landscape.record(model, optimizer, folder, restore=restore, **options) as recorder:
         run(recorder, model, optimizer, restore, here)
     rates = [r["lr"] for r in recorder.run.metrics() if r.get("lr") is not None]
     made = traces(model, optimizer)
     del made["grad"]  # a script that finds all steps made computes none
-    return {**made, "restored": [r.state_dict() for r in restore]}, rates
+    return {**made, "restored": [_described(state_of(r)) for r in restore]}, rates
 
 
 def killed(loop: str, folder: Path, at: int) -> bool:

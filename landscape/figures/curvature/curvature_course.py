@@ -10,6 +10,7 @@ import numpy as np
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
+from ..draw.series import runs_apart
 from ..draw.style import Style, hide_unused
 from ..draw.text import safe
 from ..draw.ticks import logarithmic
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class _Course(Want):
     def of(self, results: Sequence[Result], figure: str) -> list[Result]:
         fit = super().of(results, figure)
-        places = {(r.label, _step(r)) for r in fit}
+        places = {(r.label, _step(r)) for r in runs_apart(fit)}
         return fit if len(places) > len({label for label, _ in places}) else super().of([], figure)
 
 
@@ -41,7 +42,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     the mean over seeds, a dot one checkpoint of one seed; a cross did not converge.
     """
     lines: dict[str, dict[int, list[Result]]] = {}
-    for r in results:
+    for r in runs_apart(results):
         lines.setdefault(r.label, {}).setdefault(_step(r), []).append(r)
     across = style.across(len(QUANTITIES), 13)
     stacked = -(-len(QUANTITIES) // across)

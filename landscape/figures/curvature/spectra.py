@@ -11,6 +11,7 @@ from ...base.arrays import Floats
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import looks
+from ..draw.series import runs_apart
 from ..draw.style import HIGHEST, Style
 from ..draw.text import safe
 from ..draw.ticks import logarithmic, number_text
@@ -95,7 +96,7 @@ def _panels(results: Sequence[Result]) -> tuple[dict[str, dict[Any, Result]], li
     """Results by label and step; of several seeds the lowest is shown."""
     table: dict[str, dict[Any, Result]] = {}
     left = 0
-    for r in sorted(results, key=lambda r: (r.seed is None, r.seed or 0, str(r.record.get("target")))):
+    for r in sorted(runs_apart(results), key=lambda r: (r.seed is None, r.seed or 0, str(r.record.get("target")))):
         place = (r.record.get("run") or {}).get("step") or 0
         row = table.setdefault(r.label, {})
         left += place in row

@@ -90,6 +90,13 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     return {k: FIXED.get(k) or free[k] for k in labels}
 
 
+def is_plain(label: str) -> bool:
+    """Whether it is plain training (ERM), on whatever network and data."""
+    head, bracket, apart = label.partition(" (")
+    return head in ERM and (not bracket or "=" in apart)
+
+
 def name(label: str) -> str:
     """The name that readers know an optimizer by (``sgd`` is SGD); other labels are their own names."""
-    return NAMES.get(label, label)
+    head, bracket, apart = label.partition(" (")
+    return NAMES.get(label) or (NAMES[head] + bracket + apart if head in NAMES else label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -24,8 +25,9 @@ def by_label(results: Sequence[Result]) -> tuple[Groups, list[str]]:
     """Results by label in legend order, one per training seed, and notes on what was left out.
 
     Of several results of one run the one on most examples is taken, then the one of the latest step, so that
-    no run counts twice in a mean.
+    no run counts twice in a mean. Runs of other networks or data have labels of their own (`runs_apart`).
     """
+    results = runs_apart(results)
     groups: dict[str, dict[Any, Result]] = {}
     for result in sorted(results, key=_rank):
         member = (
@@ -36,7 +38,11 @@ def by_label(results: Sequence[Result]) -> tuple[Groups, list[str]]:
         groups.setdefault(result.label, {})[member] = result
     chosen: Groups = {label: sorted(groups[label].values(), key=_by_seed) for label in ordered(groups)}
     kept = sum(map(len, chosen.values()))
-    notes = [f"{len(results) - kept} further result(s) of the same runs are not drawn"] if kept < len(results) else []
+    notes = (
+        [f"{len(results) - kept} further result(s) of the same methods and seeds are not drawn"]
+        if kept < len(results)
+        else []
+    )
     if len({r.record.get("data_hash") for members in chosen.values() for r in members}) > 1:
         notes.append("not all results were computed on the same examples")
     return chosen, notes
@@ -61,6 +67,58 @@ def named_apart(results: Sequence[Result]) -> list[Result]:
         if own is not None:
             found[-1].record = {**result.record, "label": own}
     return found
+
+
+def runs_apart(results: Sequence[Result]) -> list[Result]:
+    """The results, with other labels for runs of one method on different networks or data.
+
+    Two networks that SAM has trained are no two seeds of it: their mean belongs to nobody, and of one seed there are
+    two. Runs that do not say what they are of stay together with those that do.
+    """
+    runs: dict[str, dict[str, dict[str, str]]] = {}
+    for result in results:
+        run = result.record.get("run") or {}
+        if run.get("optimizer"):
+            made = runs.setdefault(result.label, {}).setdefault(_training(result), {})
+            made |= {what: run[what] for what in ("network", "data") if run.get(what)}
+    apart = {(label, path): text for label, made in runs.items() for path, text in _apart(made).items()}
+    found = []
+    for result in results:
+        text = apart.get((result.label, _training(result)))
+        found.append(result if text is None else copy(result))
+        if text is not None:
+            found[-1].record = {**result.record, "run": {**result.record["run"], "apart": text}}
+    return found
+
+
+def _training(result: Result) -> str:
+    return str((result.record.get("run") or {}).get("path") or result.record.get("target"))
+
+
+def _apart(runs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """For each run by its folder what no other kind of run has: its network, if that is enough, its data, or both."""
+    kinds = {(made.get("network"), made.get("data")) for made in runs.values()}
+    words = {}
+    for place, what in enumerate(("network", "data")):
+        said = sorted({name for kind in kinds if (name := kind[place]) is not None})
+        words[what] = _shortened(said) if len(said) > 1 else {}
+    used = next((what for what, short in words.items() if len(short) == len(kinds)), None)
+    found = {}
+    for path, made in runs.items():
+        told = [f"{w}={words[w][made[w]]}" for w in made if made[w] in words[w] and used in (None, w)]
+        if told:
+            found[path] = ", ".join(told)
+    return found
+
+
+def _shortened(names: Sequence[str]) -> dict[str, str]:
+    """Names, without the folders of files and the callables in them, as far as they still differ."""
+    files = [re.fullmatch(r"(.*?)([^/\\]*)\.py:(\w+)(.*)", name) for name in names]
+    for form in (r"\2\4", r"\2:\3\4", r"\1\2:\3\4"):
+        short = [name if file is None else file.expand(form) for name, file in zip(names, files, strict=True)]
+        if len(set(short)) == len(names):
+            return dict(zip(names, short, strict=True))
+    return dict(zip(names, names, strict=True))
 
 
 def _labelled(result: Result) -> bool:

@@ -11,13 +11,17 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ...base.errors import UsageError
 from ...optim.core.passes import RandomState
+from ...problem.wrappers import unwrapped
+from ...results.run import Run
 from ...training.events import scalars
+from ..described import inner_optimizer, settings_as_made
+from ..opening import require_same_network, require_same_optimizer
 from ..recorded_batch import own_loss
 from ..recorder import Recorder
 from ..told import held_out, require_known
 from .loggers import tell
 
-_TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "described", "checkpoint")
+_TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "described", "checkpoint", "made")
 
 
 class LandscapeCallback(TrainerCallback):
@@ -66,6 +70,9 @@ class LandscapeCallback(TrainerCallback):
         self._folder, self._trainer, self._options = Path(run).absolute(), trainer, options
         self._recorder: Recorder | None = None
         self._telling = False
+        self._made: dict[str, Any] | None = None
+        if trainer is not None:
+            self._look(trainer.model, trainer.optimizer)
 
     @property
     def run(self) -> Any:
@@ -73,6 +80,18 @@ class LandscapeCallback(TrainerCallback):
         if self._recorder is None:
             raise UsageError("no training has begun", str(self._folder), "train first")
         return self._recorder.run
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        """Look at the network and the optimizer before the Trainer loads a checkpoint into them."""
+        self._look(named.get("model"), named.get("optimizer"))
+
+    def _look(self, model: Any, optimizer: Any) -> None:
+        run, force = Run(self._folder), self._options.get("force")
+        if model is not None and not force:
+            require_same_network(run, unwrapped(model))
+        if optimizer is not None:
+            optimizer = inner_optimizer(optimizer)
+            self._made = settings_as_made(optimizer) if force else require_same_optimizer(run, optimizer)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Open the folder at the step that the training begins with."""
@@ -112,7 +131,12 @@ class LandscapeCallback(TrainerCallback):
             start=state.global_step,
             steps_per_epoch=per_epoch,
             facts={"batch_size": size},
-            described={"precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "32"},
+            made=self._made,
+            described={
+                "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "32",
+                # of an optimizer that the Trainer makes itself; one that it is given has its own
+                **({"learning_rate": args.learning_rate} if self._made is None else {}),
+            },
             **{"seed": args.seed, **options, "log": log_row},
         )
         self._recorder = recorder.__enter__()

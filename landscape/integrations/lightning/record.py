@@ -13,14 +13,20 @@ from torch import nn
 
 from ...base.errors import UsageError
 from ...base.files import atomic_path
+from ...optim.core.passes import RandomState
+from ...problem.wrappers import unwrapped
+from ...results.run import Run
 from ...training.events import scalars
+from ..described import inner_optimizer, settings_as_made
+from ..loop_state import read_random, written
+from ..opening import require_same_network, require_same_optimizer
 from ..recorder import Recorder
 from ..told import held_out, require_known
 from .library import lightning
 
 Callback: Any = lightning().Callback
 
-_TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "described", "checkpoint")
+_TOLD = ("steps_per_epoch", "restore", "start", "loop", "apart", "facts", "described", "checkpoint", "made")
 _IN_ITS_WAY = ("training_step", "optimizer_step", "log")  # what callbacks put on the module itself
 
 
@@ -34,7 +40,8 @@ class Landscape(Callback):
     To go on after a kill, give `ckpt_path` to ``fit``; with a checkpoint of your own the folder is cut off at the
     step that the training begins with. To begin from nothing where there is a `ckpt_path` is refused unless ``force``
     asks for it, and a finished run is never cut off. In the middle of an epoch Lightning
-    takes the data from their start again; with ``every`` in epochs it goes on exactly.
+    takes the data from their start again; with ``every`` in epochs it goes on exactly, in one process with the random
+    numbers of shuffling and dropout, too.
 
     Args:
         run: The folder.
@@ -66,6 +73,8 @@ class Landscape(Callback):
         self._folder, self._network, self._options = Path(run).absolute(), network, options
         self._losses: list[torch.Tensor] = []
         self._due = False
+        self._random: dict[str, Any] | None = None
+        self._made: dict[str, Any] | None = None
         self._recorder: Recorder | None = None
 
     @property
@@ -80,6 +89,26 @@ class Landscape(Callback):
         if self._recorder is None:
             raise UsageError("no training has begun", str(self._folder), "fit first")
         return self._recorder.run
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random states, which Lightning's checkpoints do not have: without them a shuffled epoch comes twice."""
+        return {"random": written(RandomState.now())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep them until the training starts."""
+        self._random = state_dict.get("random")
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Restore random states: next, the loader draws the order of the epoch; note what the optimizer is set to."""
+        if len(trainer.optimizers) == 1:  # soon its checkpoint is restored, with the settings of then
+            optimizer = inner_optimizer(trainer.optimizers[0])
+            force = self._options.get("force")
+            self._made = (
+                settings_as_made(optimizer) if force else require_same_optimizer(Run(self._folder), optimizer)
+            )
+        random, self._random = self._random, None
+        if random is not None and trainer.world_size == 1:  # of the first process, and the others have their own
+            read_random(random).restore()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the folder at the step that the training begins with."""
@@ -109,6 +138,8 @@ class Landscape(Callback):
             start=trainer.global_step,
             steps_per_epoch=math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None,
             apart=_apart,
+            made=self._made,
+            facts=_batch_size(trainer),
             described={"precision": str(trainer.precision), "devices": trainer.world_size},
             **{**self._options, "log": log_row},
         )
@@ -158,9 +189,11 @@ class Landscape(Callback):
             self._save(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Close the folder as it is."""
+        """Close the folder as it is, and say if it was the checkpoint of another network that could not be loaded."""
         if self._recorder is not None:
             self._recorder.__exit__(type(exception), exception, None)
+        elif trainer.ckpt_path and not isinstance(exception, UsageError) and self.ckpt_path:
+            require_same_network(Run(self._folder), unwrapped(_network(pl_module, self._network)))
 
     def _save(self, trainer: Any) -> None:
         path = self._folder / "state" / "lightning.ckpt"
@@ -169,6 +202,14 @@ class Landscape(Callback):
             return
         with atomic_path(path) as temporary:
             trainer.save_checkpoint(temporary)
+
+
+def _batch_size(trainer: Any) -> dict[str, int] | None:
+    """Of a step, if the loader says it."""
+    size = getattr(trainer.train_dataloader, "batch_size", None)
+    return (
+        {"batch_size": size * trainer.accumulate_grad_batches * trainer.world_size} if isinstance(size, int) else None
+    )
 
 
 def _network(module: Any, name: str | None) -> nn.Module:

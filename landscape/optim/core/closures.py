@@ -39,6 +39,43 @@ class BatchLoss:
     domains: Tensor | None = None
     counts: Tensor | None = None
 
+    @classmethod
+    def of_examples(cls, losses: Tensor, domain: Tensor, domains: int | None = None) -> BatchLoss:
+        """From the loss of each example, ``(N,)``, and the index of its domain, ``(N,)``.
+
+        Args:
+            losses: With their graph, as ``cross_entropy(..., reduction="none")`` gives them.
+            domain: Whole numbers from 0.
+            domains: How many domains there are in all; needed where a step accumulates several micro-batches, which
+                need not hold every domain each. None: those of this batch.
+
+        Raises:
+            UsageError: If there is not one domain for each loss, or an index is no domain.
+
+        Example:
+            >>> import torch
+            >>> from landscape.optim import BatchLoss
+            >>> each = torch.tensor([1.0, 3.0, 5.0])
+            >>> loss = BatchLoss.of_examples(each, torch.tensor([0, 0, 2]), domains=3)
+            >>> loss.domains, loss.counts
+            (tensor([2., 0., 5.]), tensor([2, 0, 1]))
+        """
+        if losses.ndim != 1 or domain.shape != losses.shape or domain.is_floating_point() or not len(losses):
+            what = f"losses of shape {tuple(losses.shape)} and domains of {tuple(domain.shape)} ({domain.dtype})"
+            raise UsageError(what, "BatchLoss.of_examples", "give one loss and the index of one domain per example")
+        domain = domain.to(losses.device, torch.int64)
+        if domains is None:
+            present, domain = domain.unique(return_inverse=True)
+            domains = len(present)
+        elif int(domain.min()) < 0 or int(domain.max()) >= domains:
+            found = f"domains from {int(domain.min())} to {int(domain.max())}"
+            raise UsageError(
+                found, "BatchLoss.of_examples", f"give indices below {domains}, or say that there are more"
+            )
+        members = domain == torch.arange(domains, device=domain.device)[:, None]
+        counts = members.sum(1)  # sums, not index_add: their order is the same on every device
+        return cls(losses.mean(), torch.where(members, losses, 0.0).sum(1) / counts.clamp(min=1), counts)
+
 
 class MicroBatches(Sequence[Callable[[], BatchLoss]]):
     """A batch in pieces, each a function that computes the `BatchLoss` of its examples.
