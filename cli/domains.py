@@ -64,15 +64,15 @@ def _show_domains(r: dict[str, Any], screen: Screen) -> None:
                 name,
                 d["n"],
                 "yes" if d["seen"] else "no",
-                _with_interval(d, "loss", number),
-                _with_interval(d, "accuracy", percent),
+                _loss(d),
+                _accuracy(d),
                 number(d["gradient_norm"], 3),
                 number(min(others), 2) if others else "–",
                 number(d["disam_weight"], 3),
             ]
         )
     heads = ["domain", "n", "seen", "loss (95 %)", "accuracy (95 %)", "|gradient|", "lowest cos", "DISAM weight"]
-    screen.table(heads, rows)
+    screen.table(heads, rows, may_go=heads[:4:-1])
 
 
 def _show_split(split: str, found: dict[str, Any], screen: Screen) -> None:
@@ -81,8 +81,8 @@ def _show_split(split: str, found: dict[str, Any], screen: Screen) -> None:
             name,
             d["n"],
             "yes" if d["seen"] else "no",
-            _with_interval(d, "loss", number),
-            _with_interval(d, "accuracy", percent),
+            _loss(d),
+            _accuracy(d),
         ]
         for name, d in found["domains"].items()
     ]
@@ -147,8 +147,15 @@ def _show_curves(curves: dict[str, Any], screen: Screen) -> None:
     screen.table(heads, rows)
 
 
-def _with_interval(d: dict[str, Any], field: str, form: Any) -> str:
-    low, high = d[f"{field}_low"], d[f"{field}_high"]
-    if d[field] is None or low is None:
-        return str(form(d[field]))
-    return f"{form(d[field])} ({form(low).removesuffix(' %')} to {form(high).removesuffix(' %')})"
+def _loss(d: dict[str, Any]) -> str:
+    from landscape.base.digits import with_interval
+
+    low, high = d["loss_low"], d["loss_high"]
+    return number(d["loss"]) if d["loss"] is None or low is None else with_interval(d["loss"], low, high)
+
+
+def _accuracy(d: dict[str, Any]) -> str:
+    low, high = d["accuracy_low"], d["accuracy_high"]
+    if d["accuracy"] is None or low is None:
+        return percent(d["accuracy"])
+    return f"{percent(d['accuracy'])} ({percent(low).removesuffix(' %')} to {percent(high).removesuffix(' %')})"

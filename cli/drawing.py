@@ -63,13 +63,15 @@ def draw(
         UsageError: If no figure has any of the formats.
     """
     from landscape.base.files import one_at_a_time, remove_stale_temporaries
+    from landscape.base.progress import report
     from landscape.figures.render import write
     from landscape.results.staleness import one_look
 
     remove_stale_temporaries(out)
     found = Drawn([], {})
     with one_look(), one_at_a_time(out / _LOCK):
-        for kind in kinds:
+        for i, kind in enumerate(kinds):
+            report("figures", i, len(kinds), kind)
             shown = _targets(results, direction)
             stem = _own_stem(kind, shown, out)
             _remember(stem, shown, out)
@@ -81,6 +83,7 @@ def draw(
             for note in made.notes:
                 if note not in made.told:  # those were said when they were found
                     screen.line(f"  {stem}: {note}")
+        report("figures", len(kinds), len(kinds))
     if not found.outputs:
         told = f"no {', '.join(kinds)} figure can be shown as {', '.join(formats)}"
         raise UsageError(told, "--format", "html is for what can be turned or moves, gif for what moves")

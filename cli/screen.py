@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -14,8 +14,8 @@ from landscape.base.labels import shown as printable
 from landscape.base.progress import reporting
 
 from .flags import in_flags
+from .progress import Progress
 
-_SECONDS_BETWEEN_LINES = 10.0
 MOST_ROWS = 60  # of a table or a list; what is longer nobody reads on a screen
 MOST_COLUMNS = 24
 MOST_BLOCKS = 20  # of targets, each with its own table
@@ -42,9 +42,7 @@ class Screen:
     def __init__(self, *, json: bool, silent: bool = False) -> None:
         self.json, self._silent = json or silent, silent
         self.failure: LandscapeError | None = None  # raised after the output was shown
-        self._bar: Any = None
-        self._tasks: dict[str, Any] = {}
-        self._said = time.monotonic()
+        self._progress = Progress()
         self._handler: logging.Handler = logging.NullHandler() if self._silent else _Notices()
         self._reporting = reporting(self._report)
 
@@ -57,9 +55,7 @@ class Screen:
             return self
         logger.setLevel(logging.INFO)
         self._reporting.__enter__()
-        if sys.stderr.isatty():
-            self._bar = _progress_bar()
-            self._bar.start()
+        self._progress.show()
         return self
 
     def __exit__(
@@ -75,10 +71,8 @@ class Screen:
         self._reporting.__exit__(kind, value, trace)
 
     def finish(self) -> None:
-        """Take the progress bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        """Take the progress bars away; what is under way brings them back."""
+        self._progress.hide()
 
     # -- stdout -------------------------------------------------------------------------------------------------
 
@@ -119,52 +113,57 @@ class Screen:
             self.finish()
             print(f"{shown(name):<{width}}  {shown(value)}")
 
-    def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    def table(
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        title: str = "",
+        may_go: Sequence[str] = (),
+    ) -> None:
         """Print a table; the first column is left-aligned, the others right-aligned.
 
         Of very many rows or columns the first ones are printed, and how many more there are.
+
+        Args:
+            headers: Of the columns.
+            rows: Cells.
+            title: A line above.
+            may_go: Columns that a terminal too narrow for all does without, the first one first; it is said which.
         """
         if self.json:
             return
         self.finish()
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(
-            box=SIMPLE_HEAD,
-            title=Text(shown(title)) if title else None,
-            title_justify="left",
-            pad_edge=False,
-            padding=(0, 1, 0, 0),
-        )
-        for i, header in enumerate(headers[:MOST_COLUMNS]):
-            table.add_column(Text(shown(header)), justify="left" if i == 0 else "right", overflow="fold")
-        for row in rows[:MOST_ROWS]:
-            table.add_row(*(Text(shown(cell)) for cell in row[:MOST_COLUMNS]))
-        _console().print(table)
+        if title:
+            self.line(title)
+        console, gone = _console(), 0
+        wide = console.options.update(max_width=10_000)
+        while True:
+            kept = [i for i, h in enumerate(headers[:MOST_COLUMNS]) if h not in may_go[:gone]]
+            table = _table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows[:MOST_ROWS]])
+            if gone == len(may_go) or table.__rich_measure__(console, wide).maximum <= console.width:
+                break
+            gone += 1
+        console.print(table)
+        if gone:
+            self.line(f"no room for {', '.join(may_go[:gone])}: a wider terminal shows them, --json has all")
         self.left_out(len(rows) - MOST_ROWS)
         self.left_out(len(headers) - MOST_COLUMNS, "columns")
 
-    # -- progress -----------------------------------------------------------------------------------------------
-
     def _report(self, task: str, done: int, total: int | None, note: str = "") -> None:
-        note = shown(note)
-        if self._bar is not None:
-            if task not in self._tasks:
-                self._tasks[task] = self._bar.add_task(task, total=total, note=note)
-            finished = total is not None and done >= total
-            self._bar.update(self._tasks[task], completed=done, total=total, note=note)
-            if finished:
-                self._bar.remove_task(self._tasks.pop(task))
-            return
-        if sys.stderr.isatty():
-            return
-        now = time.monotonic()
-        if now - self._said >= _SECONDS_BETWEEN_LINES:
-            self._said = now
-            of = f"/{total}" if total else ""
-            print(f"{task}: {done}{of} {note}".rstrip(), file=sys.stderr, flush=True)
+        self._progress.report(task, done, total, shown(note))
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, header in enumerate(headers):
+        table.add_column(Text(shown(header)), justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(shown(cell)) for cell in row))
+    return table
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -189,30 +188,8 @@ def _console() -> Any:
         def on_broken_pipe(self) -> None:  # rich would leave with exit code 1; nobody listening is no error
             raise BrokenPipeError
 
-    return Plain(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
-
-
-def _progress_bar() -> object:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    said = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Plain(file=sys.stdout, width=None if said else 120)
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from landscape.base.errors import NumericalError, UsageError
 
 from .options import Common
+from .progress import duration
 from .screen import MOST_ROWS, Screen, number
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def _plan(experiment: Experiment, folder: StudyFolder, options: StudyOptions, sc
     screen.lines(planned)
     bound = "at most " if cost.get("upper_bound") else "about "
     screen.line(
-        f"left to do: {bound}{_duration(cost['wall_seconds'])} ({_duration(cost['training_seconds'])} of training, "
-        f"{_duration(cost['analysis_seconds'])} of analysis) on {options.workers or 1} process(es), from "
+        f"left to do: {bound}{duration(cost['wall_seconds'])} ({duration(cost['training_seconds'])} of training, "
+        f"{duration(cost['analysis_seconds'])} of analysis) on {options.workers or 1} process(es), from "
         f"{len(cost['probes'])} probe(s)"
     )
     cost["notes"] += doubts
@@ -157,7 +158,7 @@ def _show_status(now: dict[str, Any], screen: Screen) -> None:
     if now["changed"]:
         screen.line(f"made of other code than now, and done again by `run`: {len(now['changed'])} models")
     if now["seconds"]:
-        screen.line(f"spent: {_duration(now['seconds'])}")
+        screen.line(f"spent: {duration(now['seconds'])}")
 
 
 def _show_statistics(result: Result, screen: Screen) -> None:
@@ -195,9 +196,3 @@ def _show_statistics(result: Result, screen: Screen) -> None:
         head = ["measure", "tau", "95 % interval", "Psi", "partial", "K", "p (Holm)", "verdict"]
         screen.table(head, table, title)
     screen.lines(list(findings(record)))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -36,6 +36,19 @@ def with_spread(value: float, spread: float | None, digits: int = 2) -> str:
     return f"{unsigned_zero(value, decimals)} ± {spread:.{decimals}f}"
 
 
+def with_interval(value: float, low: float, high: float) -> str:
+    """``value (low to high)``, all with the decimals that half the width has in two digits: ``2.3 (0.8 to 3.7)``."""
+    half = (high - low) / 2
+    if not (math.isfinite(half) and math.isfinite(value)) or half <= 0:
+        return f"{plain(value)} ({plain(low)} to {plain(high)})"
+    power = math.floor(math.log10(float(f"{half:.1e}")))
+    if not -5 < power < 6:
+        return f"{value:.2e} ({low:.2e} to {high:.2e})"
+    decimals = max(1 - power, 0)
+    told = [unsigned_zero(v, decimals) for v in (value, low, high)]
+    return f"{told[0]} ({told[1]} to {told[2]})"
+
+
 def signed(value: float, decimals: int) -> str:
     """With its sign and so many decimals; what rounds to zero has none: ``+0.3``, ``0.0``."""
     told = f"{value:+.{decimals}f}"

@@ -38,4 +38,12 @@ def seed_everything(*key: int | str) -> None:
     number = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little")
     random.seed(number)
     np.random.seed(number % 2**32)  # noqa: NPY002
-    torch.manual_seed(number % 2**63)
+    _seed_torch(number % 2**63)
+
+
+def _seed_torch(number: int) -> None:
+    """As `torch.manual_seed`, which formats the stack once for every kind of device that is not there."""
+    if torch.accelerator.is_available() or torch._C._get_privateuse1_backend_name() != "privateuseone":
+        torch.manual_seed(number)
+    else:
+        torch.default_generator.manual_seed(number)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from landscape.base.digits import plain, ratio, signed, unsigned_zero, with_spread
+from landscape.base.digits import plain, ratio, signed, unsigned_zero, with_interval, with_spread
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,17 @@ def test_no_exponents_and_no_negative_zero() -> None:
     ]  # fmt: skip
     assert [signed(x, 1) for x in (-0.04, 0.04, 0.31, -1.0)] == ["0.0", "0.0", "+0.3", "-1.0"]
     assert unsigned_zero(-0.04, 1) == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ((2.2583, 0.814, 3.702), "2.3 (0.8 to 3.7)"),
+        ((0.008067, 0.0005844, 0.01555), "0.0081 (0.0006 to 0.0155)"),
+        ((1234.5, 1134.0, 1335.0), "1234 (1134 to 1335)"),
+        ((0.01, -0.0, 0.02), "0.010 (0.000 to 0.020)"),
+        ((0.1, 0.1, 0.1), "0.100 (0.100 to 0.100)"),
+    ],
+)
+def test_an_interval_has_the_digits_that_its_width_allows(numbers: tuple[float, float, float], told: str):
+    assert with_interval(*numbers) == told

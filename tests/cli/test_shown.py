@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from landscape.base.digits import with_interval
+
 MINE = """
 import torch
 def network():
@@ -66,7 +68,8 @@ def test_a_summary_stands_under_its_own_split(landscape, folder: Path) -> None:
         assert block.count("mean loss") == 2  # seen and unseen, of this split alone
         for name, domain in of["domains"].items():
             (row,) = (line for line in block.splitlines() if line.strip().startswith(name))
-            assert f"{domain['loss']:.4g} (" in row
+            told = with_interval(domain["loss"], domain["loss_low"], domain["loss_high"])
+            assert told in row
     assert found["loss_mean"] != found["splits"]["test"]["loss_mean"]
 
 

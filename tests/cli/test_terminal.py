@@ -136,6 +136,24 @@ def test_a_report_goes_where_out_says(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize("columns", [80, 130])
+def test_domains_have_one_line_each_and_what_has_no_room_is_said(
+    columns: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    [run] = landscape.train(tmp_path, data="gaussian-domains", model="mlp", steps=3)
+    assert main(["domains", str(run.path)]) == 0
+    said = capsys.readouterr().out
+    assert max(len(line) for line in said.splitlines() if str(tmp_path) not in line) <= columns
+    block = said[said.index("split train") : said.index("split test")].splitlines()
+    head = next(i for i, line in enumerate(block) if "accuracy (95 %)" in line)
+    end = next(i for i, line in enumerate(block) if i > head and not line.strip())
+    names = [line.split()[0] for line in block[head + 2 : end]]
+    assert len(names) == len(set(names)) == len(run.record["final"]["domains"])  # nothing is folded
+    gone = [name for name in ("DISAM weight", "lowest cos", "|gradient|") if name not in block[head]]
+    assert (f"no room for {', '.join(gone)}: a wider terminal" in said) == bool(gone) == (columns == 80)
+
+
 MODEL = torch.nn.Linear(2, 3)
 PROBLEM = landscape.Problem(MODEL, (torch.randn(6, 2), torch.arange(6) % 3), "cross_entropy")
 
