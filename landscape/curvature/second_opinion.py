@@ -66,12 +66,15 @@ def _criterion(problem: Problem) -> Callable[[object, object], Tensor]:
     return lambda output, target: mean_loss(problem.loss_function, output, target)
 
 
-def _pyhessian(problem: Problem, model: object, batches: list[Batch], top: int) -> tuple[list[float], list[Tensor]]:
+def _pyhessian(
+    problem: Problem, model: torch.nn.Module, batches: list[Batch], top: int
+) -> tuple[list[float], list[Tensor]]:
     """Power iteration with deflation (Yao et al. 2020, arXiv 1912.07145), at most 100 steps per pair, tol 1e-3."""
     from pyhessian import hessian
 
-    pairs = [(b.inputs, b.targets) for b in batches]
-    found = hessian(model, _criterion(problem), dataloader=pairs, cuda=problem.device.type == "cuda")
+    on = problem.device if problem.device.type == "cuda" else torch.device("cpu")  # it knows no others
+    model, pairs = model.to(on), [(b.inputs.to(on), b.targets.to(on)) for b in batches]
+    found = hessian(model, _criterion(problem), dataloader=pairs, cuda=on.type == "cuda")
     values, vectors = found.eigenvalues(top_n=top)
     flat = [torch.cat([part.detach().reshape(-1) for part in parts]) for parts in vectors]
     return [float(v) for v in values], flat

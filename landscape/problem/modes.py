@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import UsageError
+from ..runtime.accelerators import generator_state, generators
 from ..runtime.random_state import preserved_random_state, seed_everything
 
 
@@ -85,7 +86,7 @@ def require_fixed(model: nn.Module, call: Callable[[], object]) -> None:
 
 def random_state() -> tuple[object, ...]:
     """Where the global generators of Python, NumPy and torch stand."""
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    devices = [generator_state(device) for device in generators()]
     legacy: Any = np.random.get_state()  # noqa: NPY002 - the legacy state is what users' code draws from
     return random.getstate(), legacy[1].tobytes(), legacy[2], torch.get_rng_state(), *devices
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import UsageError, argument
-from .distributed import own_gpu
+from .accelerators import accelerator, device_count, hidden
+from .distributed import own_device
 from .shared_memory import refuse_shared_memory
 
 log = logging.getLogger(__name__)
@@ -37,19 +38,15 @@ def pick_device(device: str | torch.device) -> torch.device:
         raise UsageError(f"unknown device {device!r}", argument("device", str(device)), fix) from None
     if chosen.type == "cpu":
         return chosen
-    count = torch.accelerator.device_count() if chosen.type == own else 0
+    count = device_count(chosen.type)
     if (chosen.index or 0) >= count:
         name = {"cuda": "CUDA"}.get(chosen.type, chosen.type)
+        emptied = hidden(chosen.type)
         found = f"{count} {name} device(s) found" if count else f"{name} is not available"
+        found += f", and {emptied} is set to nothing" if emptied else ""
         raise UsageError(found, argument("device", str(device)), "use `device='cpu'`")
-    index = own_gpu(chosen.index) if chosen.type == "cuda" else chosen.index
+    index = own_device(chosen.type, chosen.index)
     return chosen if index is None else torch.device(chosen.type, index)
-
-
-def accelerator() -> str | None:
-    """The type of the accelerator that is present, as torch names it."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return None if found is None else found.type
 
 
 @cache

@@ -29,6 +29,7 @@ from torch import Tensor
 from ..base import errors
 from ..base.errors import Interrupted, LandscapeError, ResourceError, UsageError
 from ..base.files import jsonable
+from .accelerators import accelerator, choose, collectives, device_count, shown_one
 
 T = TypeVar("T")
 
@@ -65,7 +66,8 @@ def processes() -> Iterator[None]:
     """Compute together inside the block with the other processes that ``torchrun`` started; alone, do nothing.
 
     All processes must run the block, on the same network and the same examples (all of them: no
-    ``DistributedSampler``). Uses gloo between CPUs and NCCL between GPUs, ``cuda`` meaning the GPU of ``LOCAL_RANK``.
+    ``DistributedSampler``). Uses gloo between CPUs and NCCL between GPUs, ``cuda`` meaning the GPU of ``LOCAL_RANK``;
+    between accelerators that torch has no such backend for, sums go over the host.
 
     Raises:
         ResourceError: If the others cannot be reached.
@@ -85,7 +87,9 @@ def processes() -> Iterator[None]:
     if not dist.is_available():
         raise UsageError("this build of torch has no torch.distributed", _self(), "start one process")
     own = not running
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    kind = accelerator()
+    spoken = collectives(kind) if kind else None
+    backend = f"cpu:gloo,{kind}:{spoken}" if spoken else "gloo"
     patience = datetime.timedelta(seconds=float(os.environ.get("LANDSCAPE_PROCESS_TIMEOUT") or _SECONDS))
     with talking():
         if own:
@@ -159,25 +163,29 @@ def local_processes() -> int:
     return 1 if _job.get() is None else max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
 
 
-def own_gpu(named: int | None) -> int | None:
-    """Which GPU is this process's, where the user named the ``named``-th one or none; None: the current one.
+def own_device(kind: str, named: int | None) -> int | None:
+    """Which accelerator is this process's, where the user named the ``named``-th one or none; None: the current one.
+
+    Backends like NCCL want one for each process. Where sums go over the host processes may share one.
 
     Raises:
-        UsageError: If several processes of this machine would have to share one.
+        UsageError: If several processes of this machine would have to share one and cannot.
     """
-    count, here = torch.cuda.device_count(), local_processes()
+    count, here = device_count(kind), local_processes()
     if here == 1:
         return named
-    if named is not None:
-        fix = "use `device='cuda'`: each process takes the GPU of its LOCAL_RANK"
-        raise UsageError(f"{here} processes cannot share one GPU", f"`device='cuda:{named}'`", fix)
     index = int(os.environ.get("LOCAL_RANK") or 0)
-    if count == 1 and os.environ.get("CUDA_VISIBLE_DEVICES"):
-        index = 0  # a launcher that shows each process its own GPU
+    if not collectives(kind):
+        index = index % count if named is None else named
+    elif named is not None:
+        fix = f"use {errors.argument('device', kind)}: each process takes the device of its LOCAL_RANK"
+        raise UsageError(f"{here} processes cannot share one device", f"`device='{kind}:{named}'`", fix)
+    elif count == 1 and shown_one(kind):
+        index = 0  # a launcher that shows each process its own
     if index >= count:
         fix = f"start {count} processes per machine, or use `device='cpu'`"
-        raise UsageError(f"{here} processes and {count} GPU(s) on this machine", "`device=`", fix)
-    torch.cuda.set_device(index)
+        raise UsageError(f"{here} processes and {count} {kind} device(s) on this machine", "`device=`", fix)
+    choose(index)
     return index
 
 
@@ -350,8 +358,12 @@ def _sent(content: bytes, source: int) -> bytes:
 def _all_reduce(tensor: Tensor, operation: str = "SUM") -> None:
     job = _job.get()
     assert job is not None
+    kind = tensor.device.type
+    spoken = tensor if kind == "cpu" or collectives(kind) else tensor.cpu()  # else over the host
     with talking():
-        dist.all_reduce(tensor, getattr(dist.ReduceOp, operation), group=job.group)
+        dist.all_reduce(spoken, getattr(dist.ReduceOp, operation), group=job.group)
+    if spoken is not tensor:
+        tensor.copy_(spoken)
 
 
 # -- failures --------------------------------------------------------------------------------------------------------

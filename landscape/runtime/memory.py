@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from .accelerators import collectives, device_count, free_bytes
 from .distributed import local_processes
 
 _UNSAID = 4 * 2**30  # taken for free on a device that does not say: what runs out is caught anyway
@@ -13,14 +14,10 @@ _UNSAID = 4 * 2**30  # taken for free on a device that does not say: what runs o
 
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on ``device`` for this process; on the CPU within the limits of the control group."""
-    if device.type == "cuda":  # what torch keeps of memory that was freed is free to it
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
     if device.type not in ("cpu", "mps"):  # Apple's accelerators share the host's memory
-        try:
-            return int(torch.get_device_module(device).mem_get_info(device)[0])
-        except (AttributeError, RuntimeError):  # a backend that does not say
-            return _UNSAID
+        found = free_bytes(device)
+        sharing = 1 if collectives(device.type) else -(-local_processes() // max(1, device_count()))
+        return (_UNSAID if found is None else found) // sharing
     free = [_system_available(), _group_available()]
     return min((f for f in free if f is not None), default=2 * 2**30) // local_processes()
 

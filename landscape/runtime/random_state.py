@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..base.process_state import one_at_a_time
+from .accelerators import generator_state, generators, set_generator_state
 
 
 @contextmanager
@@ -22,11 +23,13 @@ def preserved_random_state() -> Iterator[None]:
 @contextmanager
 def _random_state_afterwards() -> Iterator[None]:
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the legacy state is what users' code draws from
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    own = {device: generator_state(device) for device in generators()}
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=[]):
             yield
     finally:
+        for device, state in own.items():
+            set_generator_state(device, state)
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
 

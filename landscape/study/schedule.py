@@ -116,10 +116,10 @@ def _interrupted(stop: StopFlag, job: Job) -> Interrupted:
 
 def _asks_for_gpu(jobs: Sequence[Job], *, here: bool) -> bool:
     """Whether a job needs a worker that offers a GPU: it names one, or takes what there is and there is one here."""
-    import torch
+    from ..runtime.accelerators import accelerator
 
     devices = {job.cell.spec.device for job in jobs}
-    return any(d.startswith("cuda") for d in devices) or (here and "auto" in devices and torch.cuda.is_available())
+    return any(d.startswith("cuda") for d in devices) or (here and "auto" in devices and accelerator() == "cuda")
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def _local_cluster(workers: int, *, gpu: bool) -> Any:
 
 def _gpus() -> list[str]:
     """The GPUs that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them."""
-    import torch
+    from ..runtime.accelerators import device_count
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    return named.split(",") if named else [str(i) for i in range(device_count("cuda"))]

@@ -317,14 +317,27 @@ def _gru_cell(x: Tensor, h: Tensor, state: Tensor, b: Tensor | None = None, c: T
     return new + update * (state - new), x
 
 
+def _from_numbers(make: Any) -> Any:
+    """Torch's way from Python's numbers to a device does not reach one that is written in Python: copied instead."""
+
+    def made(*args: Any, device: Any = None, **kwargs: Any) -> Any:
+        if device is None or torch.device(device).type != "pretend":
+            return make(*args, device=device, **kwargs)
+        return make(*args, **kwargs).to(device)
+
+    return made
+
+
 @contextmanager
 def pretending(**how: Any) -> Iterator[Device]:
     """The device is there inside, and behaves as said."""
-    before = dict(vars(DEVICE))
+    before, makers = dict(vars(DEVICE)), (torch.tensor, torch.as_tensor)
     has_float64.cache_clear()
     vars(DEVICE).update(vars(Device(present=True, **how)))
+    torch.tensor, torch.as_tensor = map(_from_numbers, makers)
     try:
         yield DEVICE
     finally:
+        torch.tensor, torch.as_tensor = makers
         vars(DEVICE).update(before)
         has_float64.cache_clear()

@@ -16,8 +16,8 @@ from landscape.surfaces.directions.random import draw
 from landscape.surfaces.evaluate.evaluator import evaluating
 
 from . import families
+from .comparison import train
 from .pretend import Device
-from .test_families import train
 
 NONE: Counter[str] = Counter()
 

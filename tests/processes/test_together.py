@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from landscape.base.errors import UsageError
 from landscape.runtime import distributed
@@ -186,17 +185,25 @@ def test_flattened_parameters_are_refused_by_name():
 
 
 def test_each_process_has_its_own_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(distributed, "device_count", lambda kind: 2)
+    monkeypatch.setattr(distributed, "collectives", {"cuda": "nccl"}.get)
     chosen: list[int] = []
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    assert distributed.own_gpu(None) is None
-    assert distributed.own_gpu(1) == 1
+    monkeypatch.setattr(distributed, "choose", chosen.append)
+    assert distributed.own_device("cuda", None) is None
+    assert distributed.own_device("cuda", 1) == 1
     monkeypatch.setattr(distributed, "local_processes", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert distributed.own_gpu(None) == 1
+    assert distributed.own_device("cuda", None) == 1
     assert chosen == [1]
-    with pytest.raises(UsageError, match="cannot share one GPU"):
-        distributed.own_gpu(0)
+    with pytest.raises(UsageError, match=r"cannot share one device.*use `device='cuda'`"):
+        distributed.own_device("cuda", 0)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(UsageError, match=r"2 GPU\(s\) on this machine.*`device='cpu'`"):
-        distributed.own_gpu(None)
+    with pytest.raises(UsageError, match=r"2 cuda device\(s\) on this machine.*`device='cpu'`"):
+        distributed.own_device("cuda", None)
+    # A launcher may show each process its own; and where sums go over the host two may share one.
+    monkeypatch.setattr(distributed, "device_count", lambda kind: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    assert distributed.own_device("cuda", None) == 0
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert distributed.own_device("xpu", None) == 0
+    assert distributed.own_device("xpu", 0) == 0

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...runtime.accelerators import generator_state, generators, set_generator_state
+
 
 @dataclass(frozen=True)
 class RandomState:
@@ -25,8 +27,7 @@ class RandomState:
     def now(cls) -> RandomState:
         """The present state."""
         states = {torch.device("cpu"): torch.get_rng_state()}
-        for device in _accelerators():
-            states[device] = torch.get_device_module(device).get_rng_state(*_index(device))
+        states |= {device: generator_state(device) for device in generators()}
         return cls(states, np.random.get_state(), random.getstate())  # noqa: NPY002 - users' code draws from it
 
     def restore(self) -> None:
@@ -35,21 +36,9 @@ class RandomState:
             if device.type == "cpu":
                 torch.set_rng_state(state)
             else:
-                torch.get_device_module(device).set_rng_state(state, *_index(device))
+                set_generator_state(device, state)
         np.random.set_state(self.numpy)  # noqa: NPY002
         random.setstate(self.python)
-
-
-def _accelerators() -> list[torch.device]:
-    """The accelerators whose generators may be drawn from: none before the first use of one."""
-    kind = torch.accelerator.current_accelerator(check_available=True)
-    if kind is None or not getattr(torch.get_device_module(kind), "is_initialized", lambda: True)():
-        return []
-    return [torch.device(kind.type, i) for i in range(torch.accelerator.device_count())]
-
-
-def _index(device: torch.device) -> tuple[int | None, ...]:
-    return () if device.type == "mps" else (device.index,)  # mps has one generator and takes no index
 
 
 @contextmanager
