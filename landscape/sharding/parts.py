@@ -9,7 +9,7 @@ alone (torch 2.13).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from ..base.errors import UsageError
 from ..runtime.distributed import reduce_everywhere_
 from .pieces import Piece
+from .rules import Rule, all_of, any_of, extreme_of, flat, rule_for
 
 
 class Part(Tensor):
@@ -58,14 +59,8 @@ class Part(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        rule = _RULES.get(func)
-        if rule is None and func.name().startswith("aten::_foreach_"):
-            rule = _for_each
-        if rule is None and torch.Tag.pointwise in func.tags:
-            rule = _entrywise
-        if rule is None:
-            what = f"{func.name().removeprefix('aten::')} is not known for parameters that are spread over processes"
-            raise UsageError(what, "the sharded model", "gather the model in one process for this")
+        each = func.name().startswith("aten::_foreach_")
+        rule = _for_each if each else rule_for(func, _RULES, _entrywise, "parameters")
         return rule(func, args, kwargs or {})
 
 
@@ -99,14 +94,6 @@ def block(tensor: Tensor) -> Tensor:
 # -- rules: what each operation does -------------------------------------------------------------------------------
 
 
-def _flat(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, (list, tuple)):
-            yield from _flat(value)
-        else:
-            yield value
-
-
 def _unequal(what: str) -> UsageError:
     return UsageError(f"a parameter that is spread over processes beside {what}", "the sharded model", "report this")
 
@@ -126,7 +113,7 @@ def _own(value: Any, piece: Piece) -> Any:
 
 
 def _entrywise(func: Any, args: Any, kwargs: Any) -> Any:
-    piece = next(v for v in _flat([*args, *kwargs.values()]) if isinstance(v, Part)).piece
+    piece = next(v for v in flat([*args, *kwargs.values()]) if isinstance(v, Part)).piece
     own = [_own(a, piece) for a in args]
     found = func(*own, **{k: _own(v, piece) for k, v in kwargs.items()})
     if isinstance(args[0], Part) and found is own[0]:  # in place
@@ -208,30 +195,19 @@ def _norm(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _all(func: Any, args: Any, kwargs: Any) -> Any:
-    return _count(~args[0].own.bool()) == 0
+    return all_of(args[0].own)
 
 
 def _any(func: Any, args: Any, kwargs: Any) -> Any:
-    return _count(args[0].own.bool()) > 0
-
-
-def _count(flags: Tensor) -> Tensor:
-    found = flags.sum()
-    reduce_everywhere_(found)
-    return found
+    return any_of(args[0].own)
 
 
 def _largest(func: Any, args: Any, kwargs: Any) -> Any:
-    own, sign = args[0].own, -1 if func is aten.min.default else 1
-    least = torch.finfo(own.dtype).min
-    found = (own * sign).max().clone() if own.numel() else torch.full((), least, dtype=own.dtype, device=own.device)
-    reduce_everywhere_(found, "MAX")
-    return found * sign
+    return extreme_of(args[0].own, smallest=func is aten.min.default)
 
 
 aten = torch.ops.aten
-_Rule = Callable[[Any, Any, Any], Any]
-_RULES: dict[Any, _Rule] = {
+_RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         (
             *(aten.clone.default, aten.detach.default, aten.alias.default, aten._to_copy.default),

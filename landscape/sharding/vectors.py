@@ -9,14 +9,14 @@ everywhere. Anything else is refused: nothing is ever quietly that of one proces
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..base.errors import UsageError
-from ..runtime.distributed import reduce_everywhere_
+from .rules import Rule, all_of, any_of, everywhere, extreme_of, flat, rule_for
 
 Number = int | float
 
@@ -88,13 +88,7 @@ class Sharded(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        rule = _RULES.get(func)
-        if rule is None and torch.Tag.pointwise in func.tags:
-            rule = _entrywise
-        if rule is None:
-            what = f"{func.name().removeprefix('aten::')} is not known for vectors that are spread over processes"
-            raise UsageError(what, "the sharded model", "gather the model in one process for this")
-        return rule(func, args, kwargs or {})
+        return rule_for(func, _RULES, _entrywise, "vectors")(func, args, kwargs or {})
 
 
 def own_part(tensor: Tensor) -> Tensor:
@@ -124,16 +118,8 @@ def like(vector: Tensor, rows: int | None = None, *, dtype: torch.dtype | None =
 # -- rules: what each operation does -------------------------------------------------------------------------------
 
 
-def _flat(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, (list, tuple)):
-            yield from _flat(value)
-        else:
-            yield value
-
-
 def _first(args: Any, kwargs: Any = None) -> Sharded:
-    return next(v for v in _flat([*args, *(kwargs or {}).values()]) if isinstance(v, Sharded))
+    return next(v for v in flat([*args, *(kwargs or {}).values()]) if isinstance(v, Sharded))
 
 
 def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
@@ -270,7 +256,7 @@ def _product(func: Any, args: Any, kwargs: Any) -> Any:
     inner_a = isinstance(a, Sharded) and a.along == a.ndim - 1
     inner_b = isinstance(b, Sharded) and b.along == 0
     if inner_a and inner_b:
-        return _everywhere(func(_counted(a), _counted(b)))
+        return everywhere(func(_counted(a), _counted(b)))
     if inner_a or inner_b:
         raise _unequal("a plain one that it is multiplied with")
     if isinstance(a, Sharded) and isinstance(b, Sharded):
@@ -288,12 +274,6 @@ def _addmm_(func: Any, args: Any, kwargs: Any) -> Any:
     return to
 
 
-def _everywhere(found: Tensor, operation: str = "SUM") -> Tensor:
-    found = found.contiguous()
-    reduce_everywhere_(found, operation)
-    return found
-
-
 def _dims(first: Sharded, dim: Any) -> list[int]:
     given = [] if dim is None else [dim] if isinstance(dim, int) else list(dim)
     return [d % first.ndim for d in given] or list(range(first.ndim))
@@ -305,7 +285,7 @@ def _sum(func: Any, args: Any, kwargs: Any) -> Any:
     if first.along not in dims:
         along = first.along if keep else first.along - sum(d < first.along for d in dims)
         return Sharded(first.own.sum(dims, keepdim=keep, **kwargs), first.lay, along)
-    return _everywhere(_counted(first).sum(dims, keepdim=keep, **kwargs))
+    return everywhere(_counted(first).sum(dims, keepdim=keep, **kwargs))
 
 
 def _norm(func: Any, args: Any, kwargs: Any) -> Any:
@@ -318,10 +298,10 @@ def _norm(func: Any, args: Any, kwargs: Any) -> Any:
     if power == 2:
         # The largest entry first: squares of large ones would overflow as they do not in one process.
         found: Tensor = torch.linalg.vector_norm(own, 2, dims, keep, **kwargs)
-        return _everywhere(found.double().square()).sqrt().to(found.dtype)
+        return everywhere(found.double().square()).sqrt().to(found.dtype)
     if power == math.inf:
         sizes = own.abs().amax(dims, keep) if own.numel() else own.new_zeros(()).expand(_kept(first, dims, keep))
-        return _everywhere(sizes.clone(), "MAX")
+        return everywhere(sizes.clone(), "MAX")
     raise _unequal(f"its {power}-norm")
 
 
@@ -330,26 +310,22 @@ def _kept(first: Sharded, dims: Sequence[int], keep: bool) -> list[int]:
 
 
 def _all(func: Any, args: Any, kwargs: Any) -> Any:
-    bad = (~_counted(args[0]).bool()).sum()
-    return _everywhere(bad) == 0
+    return all_of(_counted(args[0]))
 
 
 def _any(func: Any, args: Any, kwargs: Any) -> Any:
-    return _everywhere(_counted(args[0]).bool().sum()) > 0
+    return any_of(_counted(args[0]))
 
 
 def _equal(func: Any, args: Any, kwargs: Any) -> bool:
     a, b = args
     if not (isinstance(a, Sharded) and isinstance(b, Sharded) and a.lay == b.lay):
         raise _unequal("a plain one that it is compared with")
-    return bool(_everywhere(a.own.new_tensor(float(not torch.equal(a.own, b.own)))) == 0)
+    return bool(everywhere(a.own.new_tensor(float(not torch.equal(a.own, b.own)))) == 0)
 
 
 def _largest(func: Any, args: Any, kwargs: Any) -> Any:
-    own, sign = _counted(args[0]), -1 if func is aten.min.default else 1
-    least = torch.finfo(own.dtype).min
-    found = (own * sign).max() if own.numel() else torch.full((), least, dtype=own.dtype, device=own.device)
-    return _everywhere(found.clone(), "MAX") * sign
+    return extreme_of(_counted(args[0]), smallest=func is aten.min.default)
 
 
 def _qr(func: Any, args: Any, kwargs: Any) -> Any:
@@ -376,8 +352,7 @@ def _qr(func: Any, args: Any, kwargs: Any) -> Any:
 
 _MATMULS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
 aten = torch.ops.aten
-_Rule = Callable[[Any, Any, Any], Any]
-_RULES: dict[Any, _Rule] = {
+_RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         (
             *(aten.clone.default, aten.detach.default, aten.alias.default, aten._to_copy.default),

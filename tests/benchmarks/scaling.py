@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sharded_scaling
 import torch
 from gpu import Language, residual_network
-from harness import publish, table
+from harness import machine, publish, table
 
 import landscape
 from landscape.curvature.lanczos.krylov import Krylov
@@ -199,9 +200,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--sharded", action="store_true", help="only processes that hold pieces; the rest as stored")
     options = parser.parse_args()
     if options.peer:
         peer(options.peer)
+        return
+    if options.sharded:
+        again(options.out)
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
@@ -210,9 +215,8 @@ def main() -> None:
     facts: dict[str, Any] = {
         "measured": {"ResNet-20": resnet, "transformer": language, "basis bytes/s": memory, "gloo": between},
     }
-    flops = language["flops"] * language["examples"] / language["forward"]
-    cpu = Machine("one thread of this CPU, measured", flops, memory, between["bandwidth"], between["latency"])
-    gpu = Machine("a GPU, assumed", 2e13, 1.5e12, 1e11, 2e-5)
+    cpu, gpu = machines(facts)
+    flops = cpu.flops
     tokens = 1024
     per_token = language["graph_bytes"] / 64 / (LAYERS * WIDTH)  # kept bytes per token, layer and feature
 
@@ -226,8 +230,36 @@ def main() -> None:
     facts["derived"] = [
         {"work": w.name, "where": m.name, **derived(w, m, g)} for m in (cpu, gpu) for w in works for g in PROCESSES
     ]
+    facts["sharded"] = of_pieces()
     text = report(facts, cpu, gpu)
     publish(options.out, "scaling", "G processes, on paper", text, facts)
+
+
+def machines(facts: dict[str, Any]) -> tuple[Machine, Machine]:
+    """This one, as measured, and an assumed one."""
+    found = facts["measured"]
+    language, between = found["transformer"], found["gloo"]
+    flops = language["flops"] * language["examples"] / language["forward"]
+    here = "one thread of this CPU, measured"
+    cpu = Machine(here, flops, found["basis bytes/s"], between["bandwidth"], between["latency"])
+    return cpu, Machine("a GPU, assumed", 2e13, 1.5e12, 1e11, 2e-5)
+
+
+def of_pieces() -> dict[str, Any]:
+    """What `sharded_scaling` measures and derives, and when."""
+    where = {k: v for k, v in machine().items() if k in ("date", "commit")}
+    facts = {**where, **sharded_scaling.measured()}
+    return {**facts, "derived": sharded_scaling.derived(facts)}
+
+
+def again(out: Path) -> None:
+    """Measure processes that hold pieces anew, beside what is stored of the others."""
+    facts = json.loads((out / "scaling.json").read_text())
+    facts["sharded"] = of_pieces()
+    (out / "scaling.json").write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    place = out / "scaling.md"
+    head = "\n".join(place.read_text().splitlines()[:3])
+    place.write_text(f"{head}\n\n{report(facts, *machines(facts))}\n")
 
 
 def report(facts: dict[str, Any], cpu: Machine, gpu: Machine) -> str:
@@ -290,6 +322,7 @@ def report(facts: dict[str, Any], cpu: Machine, gpu: Machine) -> str:
     ]
     names = ["work", "G", "weights and vectors", f"{BASIS} basis vectors", "all graphs kept"]
     parts += ["### Memory of one process", table(names, shown), "## What breaks first", _BREAKS]
+    parts.append(sharded_scaling.report(facts["sharded"]))
     return "\n\n".join(parts)
 
 
@@ -315,16 +348,15 @@ _BREAKS = """\
 1. **The basis, in memory.** It is float64 and every process holds all of it. At a billion parameters a vector is
    8 GB: beside weights and vectors a GPU of 80 GB has room for seven, one less than the smallest restarted run for a
    single pair uses. So the basis moves to host memory, and there every process of the machine wants its copy. What
-   helps today: one process per machine, `--memory`, `--top 1`, `--params`. What would help at scale: to share the
-   basis out by columns, which divides memory and arithmetic by G and adds an all-reduce of some scalars per step. It
-   is not built.
+   helps: one process per machine, `--memory`, `--top 1`, `--params`, and above all sharding the network
+   (`--shard fsdp`, below), which shares the basis out, divides its memory and arithmetic by G, and adds an all-reduce
+   of some numbers per step.
 2. **The basis, in time.** Orthogonalisation does not shrink with G (column "of it basis"): it bounds the speed-up
    where examples are few or processes many.
 3. **Messages.** One vector per product is little beside a product over many examples; it rules where each process has
    few examples left (column "of it messages"), first on slow links.
-4. **Whole weights in every process.** Parameters are replicated. A network whose weights, vector, product and graph
-   of one example do not fit on one device cannot be looked at: second derivatives do not pass through sharded
-   parameters (FSDP, tensor parallelism), which are refused by name.
+4. **Whole weights in every process.** Parameters are replicated here. A network whose weights, vector, product and
+   graph of one example do not fit on one device is sharded (below).
 5. **Surfaces** scale until every process has one row, and never break on memory: no vectors but the directions."""
 
 

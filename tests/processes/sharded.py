@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -325,6 +327,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     if dist.get_rank() == 0:
         save_weights(FOLDER / "other.safetensors", Net(2))
+        save_file({k: t.clone() for k, t in Net().state_dict().items()}, FOLDER / "network.safetensors")
         save_weights(FOLDER / "other-layers.safetensors", two_layers(6))
         save_weights(FOLDER / "other-wide.safetensors", wide(4))
     dist.barrier()
@@ -333,6 +336,8 @@ def main() -> None:
     whole = {name: ASKED[name](alone) for name in names} if dist.get_rank() == 0 else {}
     model = sharded()
     before = [p.to_local().clone() for p in model.parameters()]
+    state = {"model": model.state_dict(), "epoch": 3}
+    dcp.save(state, checkpoint_id=str(FOLDER / "distributed"))
     with landscape.processes():
         problem = Problem(model, DATA, batch_size=7)
         for name in names:
