@@ -12,4 +12,5 @@ def compute(settings: dict[str, Any], work: Path, data: Path | None) -> list[Res
     """Train and measure all models, then compare and correlate."""
     del data
     study = settings["study"]
-    return [run_study(study["name"], work / "study", size=study["size"], workers=study.get("workers"))]
+    options = {"size": study["size"], "changes": study.get("changes", ()), "workers": study.get("workers")}
+    return [run_study(study["name"], work / "study", **options)]
