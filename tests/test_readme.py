@@ -38,7 +38,17 @@ def test_the_second_command_is_what_ci_runs() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.read_text("utf-8").splitlines()) <= 90
+    """What a reader sees of it: what is folded away opens on a click."""
+    seen = re.sub(r"<details>.*?</details>", "", README.read_text("utf-8"), flags=re.S)
+    assert len(seen.splitlines()) <= 90
+
+
+def test_the_readme_shows_each_loop_of_others() -> None:
+    (folded,) = re.findall(r"<details>.*?</details>", README.read_text("utf-8"), flags=re.S)
+    shown = [text for _, text in blocks(README, "python") if text in folded]
+    libraries = ("lightning.pytorch", "transformers.Trainer", "accelerate.Accelerator", "timm.", "peft.")
+    assert [sum(name in text for text in shown) for name in libraries] == [1] * 5
+    assert all("landscape.record(" in text or "recorder = " in text or "recorder]" in text for text in shown)
 
 
 @pytest.mark.parametrize("code", [p for p in PYTHON if not LOOPS.search(str(p.values[0]))])
