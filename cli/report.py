@@ -10,9 +10,11 @@ from tyro.conf import Positional
 
 from landscape.specs import ProblemSpec
 
+from .analysis import expand, must_exist
 from .analyze import analyzed
 from .options import AnalysisCommon
 from .plot import collect, holds_results, stale_objects
+from .progress import duration
 from .screen import Screen
 
 
@@ -52,7 +54,9 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     stored = tuple(t for t in arguments.targets if holds_results(t))
     others = tuple(t for t in arguments.targets if t not in stored)
     results = collect(stored) if stored else []
+    said = {}
     if others or not stored:
+        said = _forecast(replace(arguments, targets=others), screen)
         results = results + analyzed(replace(arguments, targets=others), screen)
     page = arguments.options.page.absolute()
     if is_main_process():
@@ -60,4 +64,22 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
         write_report(results, page, title=arguments.options.title)
     screen.path("report", page)
     with one_look():
-        return {"command": "report", "outputs": [str(page)], "changed": stale_objects(results)}
+        return {"command": "report", "outputs": [str(page)], "changed": stale_objects(results), **said}
+
+
+def _forecast(arguments: Arguments, screen: Screen) -> dict[str, Any]:
+    """Say what will be analysed, and about how long that takes."""
+    must_exist(arguments.targets)
+    from landscape.analyses.forecast import forecast
+
+    common = arguments.common
+    targets = expand(arguments.targets, common.checkpoints)
+    found = forecast(targets, arguments.problem, out=common.out, force=common.force, trust=common.trust_run)
+    each = "eigenvalues, m-sharpness, a surface, slices and domains"
+    of = f"{found.targets} targets" if found.targets != 1 else "one target"
+    if not found.missing:
+        screen.line(f"{each} of {of}: all are stored")
+    else:
+        took = "" if found.seconds is None else f", which takes about {duration(found.seconds)}"
+        screen.line(f"{each} of {of}: {found.missing} of {found.analyses} are computed now{took}")
+    return {"forecast": {"analyses": found.analyses, "missing": found.missing, "seconds": found.seconds}}

@@ -58,6 +58,17 @@ def analyze(
     return prepare(kind, target, problem_spec, spec, trust=trust, reaches=reaches).result(folder, force=force)
 
 
+def standard_specs(*, plane: bool = True) -> list[tuple[str, Spec]]:
+    """The analyses of `standard_set`, by kind."""
+    return [
+        ("hessian", HessianSpec(allow_partial=True)),
+        ("sharpness", SharpnessSpec()),
+        *([("surface", SurfaceSpec())] if plane else []),
+        ("surface", SurfaceSpec(dim=1, repeats=5)),
+        ("domains", DomainsSpec()),
+    ]
+
+
 def standard_set(
     target: Target | str,
     problem_spec: ProblemSpec | None = None,
@@ -65,6 +76,7 @@ def standard_set(
     out: Path | str | None = None,
     force: bool = False,
     trust: bool = False,
+    plane: bool = True,
 ) -> list[Result]:
     """The analyses that ``landscape analyze``, ``report`` and ``demo`` run on one target.
 
@@ -77,13 +89,8 @@ def standard_set(
         out: Folder of the results.
         force: Compute anew.
         trust: Import plug-ins that only the run names.
+        plane: With the 2-D surface, which is half of the work.
     """
-    wanted: list[tuple[str, Spec]] = [
-        ("hessian", HessianSpec(allow_partial=True)),
-        ("sharpness", SharpnessSpec()),
-        ("surface", SurfaceSpec()),
-        ("surface", SurfaceSpec(dim=1, repeats=5)),
-        ("domains", DomainsSpec()),
-    ]
     target = Target.find(target) if isinstance(target, str) else target
+    wanted = standard_specs(plane=plane)
     return [analyze(kind, target, problem_spec, spec, out=out, force=force, trust=trust) for kind, spec in wanted]

@@ -12,8 +12,10 @@ import torch
 from landscape_cli.app import COMMANDS, EXAMPLES, main
 
 import landscape
+from landscape.analyses.analyze import standard_set
 from landscape.base.errors import UsageError
 from landscape.registry import PROBES
+from landscape.specs import HessianSpec
 
 EVERY = list(COMMANDS)
 
@@ -183,3 +185,30 @@ def test_one_word_stands_for_a_list_of_one(tmp_path: Path):
     [run] = landscape.train(tmp_path, data="gaussian-domains", model="mlp", steps=2, optimizer="sam", seed=3)
     assert run.path.name == "sam-seed3"
     assert len(landscape.sharpness(PROBLEM, measure="m-sharpness", m=2, rho=[0.05, 0.1])["measures"]) == 2
+
+
+def test_a_report_says_beforehand_what_it_will_analyse_and_how_long_that_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    landscape.train(tmp_path / "runs", data="gaussian-domains", model="mlp", steps=3, optimizer=("sgd", "sam"))
+    asked = []
+    monkeypatch.setattr("landscape_cli.report.analyzed", lambda arguments, _: asked.append(arguments.targets) or [])
+    monkeypatch.setattr("landscape.report.report.write_report", lambda *_, **__: None)
+    words = ["report", "runs/sgd-seed0", "runs/sam-seed0"]
+    landscape.analyze("hessian", "runs/sam-seed0", spec=HessianSpec(allow_partial=True))
+    landscape.analyze("hessian", "runs/sgd-seed0", spec=HessianSpec(top=2))  # another one than is asked for
+    assert main(words) == 0
+    first = " ".join(capsys.readouterr().out.split())
+    assert first.startswith(
+        "eigenvalues, m-sharpness, a surface, slices and domains of 2 targets: 9 of 10 are computed now, which takes "
+    )
+    assert asked == [("runs/sgd-seed0", "runs/sam-seed0")]
+    for name in ("sgd", "sam"):
+        standard_set(f"runs/{name}-seed0")
+    assert main(words) == 0
+    assert "of 2 targets: all are stored" in " ".join(capsys.readouterr().out.split())
+    assert main([*words, "--force", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["forecast"]
+    assert (told["analyses"], told["missing"]) == (10, 10)
+    assert 0 < told["seconds"] < 600
