@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...autograd.second_derivatives import NoSecondDerivative
-from ...base.errors import NumericalError, UsageError, is_out_of_memory
+from ...base.errors import NumericalError, UsageError, is_the_machine
 from ...runtime.distributed import is_distributed, no_sharding
 from ...runtime.precision import full_precision
 from ..checks.derivatives import derivatives
@@ -82,7 +82,7 @@ class EitherProducts:
             found = self.exact(vector)
             self._require_right()
         except (NoSecondDerivative, RuntimeError) as error:
-            if is_out_of_memory(error):
+            if is_the_machine(error):
                 raise
             return self._instead(vector, error)
         self._settled = True
@@ -100,7 +100,7 @@ class EitherProducts:
                 self.exact.build(problem, batch, 0)(ones, False)
                 self._require_right()
         except (NoSecondDerivative, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            if not is_the_machine(error):
                 self._differ(_said(error))
                 self.problem.precisions.reasons[self._key] = _said(error)
         self._settled = True
