@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent / "accelerator"
 GROUPS = (
     ("test_families", "test_pretend"),
     ("test_commands", "test_devices", "test_processes"),
-    ("test_options", "test_public_names", "test_waiting"),
+    ("test_options", "test_public_names", "test_traps", "test_waiting"),
 )
 
 

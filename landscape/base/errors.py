@@ -75,6 +75,28 @@ def argument(name: str, value: object = None) -> str:
     return f"`{name}=`" if value is None else f"`{name}={value!r}`"
 
 
+# What drivers and torch say once a device will not answer this process any more.
+_LOST = (
+    *("device lost", "device_lost", "device is lost", "device disappeared", "fallen off the bus"),
+    *("unspecified launch failure", "illegal memory access", "device-side assert", "launch timed out"),
+    *("uncorrectable ecc", "hardware stack error", "misaligned address", "illegal instruction"),
+    *("no cuda-capable device", "devices unavailable", "driver shutting down", "cuda error: unknown error"),
+)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether ``error`` means that an accelerator answers this process no more, whatever it is asked."""
+    if isinstance(error, LandscapeError) or not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return False
+    text = str(error).lower()
+    return any(words in text for words in _LOST)
+
+
+def is_the_machine(error: BaseException) -> bool:
+    """Whether ``error`` is the machine's, short of memory or without its device, and says nothing of the network."""
+    return is_out_of_memory(error) or is_device_lost(error)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` means that memory ran out, on the CPU (torch has no class for that) or a GPU."""
     if isinstance(error, LandscapeError):

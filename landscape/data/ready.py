@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..base.errors import DataError, LandscapeError, UsageError, is_out_of_memory
+from ..base.errors import DataError, LandscapeError, UsageError, is_the_machine
 from ..base.files import parts_hash
 from ..numerics.layouts import held_bytes, is_plain, plain_parts
 from ..runtime.devices import type_at
@@ -159,7 +159,7 @@ def read_ready(data: Any, where: str, first: int | None = None) -> ReadyStore:
             for batch in given if _has_end(data) else itertools.islice(given, first):
                 batches.append(rebuilt(batch, lambda t: t.detach().clone()))
         except Exception as error:
-            if isinstance(error, LandscapeError) or is_out_of_memory(error):
+            if isinstance(error, LandscapeError) or is_the_machine(error):
                 raise
             what = f"reading batch {len(batches)} raised {type(error).__name__}: {str(error)[:300]}"
             raise DataError(what, where, "mend the loader") from error
@@ -219,7 +219,7 @@ def rebuilt(value: Any, function: Callable[[Tensor], Tensor]) -> object:
         with _Through(function):
             return copy.deepcopy(value)
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_the_machine(error):
             raise
         return value
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.errors import DataError, LandscapeError, is_out_of_memory
+from ..base.errors import DataError, LandscapeError, is_the_machine
 from ..numerics.trees import concatenated, map_tensors, row_count, stacked
 from ..runtime.random_state import preserved_random_state, seed_everything
 from .digests import Indices, Survey, digests_of, flaws_of, labels_of
@@ -111,7 +111,7 @@ class DatasetStore:
         try:
             found = dataset[place]
         except Exception as error:
-            if isinstance(error, LandscapeError) or is_out_of_memory(error):
+            if isinstance(error, LandscapeError) or is_the_machine(error):
                 raise
             raise DataError(
                 f"reading example {place} of {len(dataset)} raised {type(error).__name__}: {str(error)[:300]}",

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import NumericalError, UsageError, is_out_of_memory
+from ..base.errors import NumericalError, UsageError, is_the_machine
 from ..runtime.random_state import preserved_random_state
 from .modes import evaluation_mode
 from .stale_caches import empty_kept_values
@@ -52,7 +52,7 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         found = copy.deepcopy(model, memo)
     except (TypeError, RuntimeError, NotImplementedError, copy.Error) as error:
-        if is_out_of_memory(error):
+        if is_the_machine(error):
             raise
         raise UsageError(
             f"the network cannot be copied: {str(error)[:200]}", type(plain_network(model)).__name__, HAND_OVER

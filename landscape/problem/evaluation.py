@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import DataError, LandscapeError, is_out_of_memory
+from ..base.errors import DataError, LandscapeError, is_the_machine
 from ..data.examples import Batch, Examples
 from ..data.loss_values import (
     correct,
@@ -210,7 +210,7 @@ def check_fit(
         except (LandscapeError, MemoryError):
             raise
         except Exception as error:
-            if is_out_of_memory(error):
+            if is_the_machine(error):
                 raise
             if examples.ready_made:
                 raise DataError(
@@ -251,7 +251,7 @@ def _call_once(loss: Loss, output: object, targets: object) -> None:
     except LandscapeError:
         raise
     except (RuntimeError, ValueError) as error:
-        if is_out_of_memory(error):
+        if is_the_machine(error):
             raise
         shapes = ", ".join(f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in leaves(targets))
         raise DataError(
@@ -278,7 +278,7 @@ def _refuse_flaws(
                 try:
                     value = float(mean_loss(loss, forward(model, batch.inputs), batch.targets))
                 except (LandscapeError, RuntimeError, ValueError, TypeError, IndexError) as error:
-                    if is_out_of_memory(error):
+                    if is_the_machine(error):
                         raise
                     return  # a loss that does not take one example alone; what it gives is looked at later
             if not np.isfinite(value):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import DataError, LandscapeError, UsageError, is_out_of_memory
+from ..base.errors import DataError, LandscapeError, UsageError, is_the_machine
 from ..data.examples import Batch, Examples
 from ..data.objectives import as_objective
 from ..runtime.shared_memory import refuse_shared_memory
@@ -94,7 +94,7 @@ def counts_of(problem: Problem, batch: Batch) -> Tensor:
     except LandscapeError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_the_machine(error):
             raise
         raise DataError(
             f"the objective raised {type(error).__name__}: {str(error)[:300]}",

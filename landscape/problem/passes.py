@@ -17,7 +17,7 @@ from ..autograd.recompute import recompute_blocks
 from ..autograd.substitutes import plain_checkpoints
 from ..base.errors import ResourceError, UsageError, is_out_of_memory
 from ..data.examples import Batch, Examples
-from ..runtime.caller_context import computing
+from ..runtime.caller_context import computing, in_pieces
 from ..runtime.distributed import all_gather_rows, all_reduce_min, all_reduce_parts, is_distributed, shard
 from ..runtime.precision import full_precision
 from ..sharding.assembly import pieces_of
@@ -151,12 +151,13 @@ class Passes:
 
     def retry_on_oom(self, work: Callable[[], T]) -> T:
         """Do ``work``; when memory runs out, do it again with smaller micro-batches."""
-        while True:
-            try:
-                with computing(), full_precision(self.device):
-                    return work()
-            except (RuntimeError, MemoryError) as error:
-                self.shrink_after(error)
+        with computing():
+            while True:
+                try:
+                    with full_precision(self.device):
+                        return work()
+                except (RuntimeError, MemoryError) as error:
+                    self.shrink_after(error)
 
     def shrink_after(self, error: Exception) -> None:
         """Get by with less if ``error`` means that memory ran out; raise it otherwise.
@@ -225,7 +226,8 @@ def out_of_memory_at_last(passes: Passes) -> tuple[str, str]:
     if passes.examples.ready_made:
         what = "out of memory with one ready-made batch, which is never divided"
         return what, "make smaller batches, or use a smaller model or a larger device"
-    return "out of memory with one example at a time", "use a smaller model or a larger device"
+    fix = "use a smaller model or a larger device" + in_pieces(passes.device.type)
+    return "out of memory with one example at a time", fix
 
 
 def refuse_autocast(device: torch.device) -> None:

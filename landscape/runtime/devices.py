@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import UsageError, argument
+from ..base.errors import UsageError, argument, is_the_machine
 from .accelerators import accelerator, device_count, hidden
 from .distributed import own_device
 from .shared_memory import refuse_shared_memory
@@ -54,7 +54,9 @@ def has_float64(kind: str) -> bool:
     """Whether devices of this type have double precision; Apple's do not. Tried once."""
     try:
         torch.zeros((), dtype=torch.float64, device=kind)
-    except (TypeError, RuntimeError):
+    except (TypeError, RuntimeError) as error:
+        if is_the_machine(error):  # a device that is full or gone has not been asked
+            raise
         return False
     return True
 

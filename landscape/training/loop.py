@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from ..base.errors import Interrupted, NumericalError, UsageError
+from ..base.errors import Interrupted, NumericalError, ResourceError, UsageError, argument, is_out_of_memory
 from ..base.files import stable_hash, write_json
 from ..base.progress import report
 from ..base.stop_signals import safe_point
@@ -38,6 +38,7 @@ from ..problem.evaluation import check_fit
 from ..problem.forward import forward
 from ..problem.problem import Problem
 from ..results.run import Run
+from ..runtime.caller_context import in_pieces
 from ..runtime.devices import check_precision, moved, pick_device, type_at
 from ..runtime.distributed import any_process, is_main_process, rank_and_world_size, require_equal, run_on_main
 from ..runtime.random_state import seed_everything
@@ -246,6 +247,12 @@ class Training:
             found = self.optimizer.step(losses)
         except NumericalError as error:
             raise self._diverged(error.what) from error
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            fix = f"take them in pieces with {argument('accumulate')}, or smaller ones with {argument('batch_size')}"
+            where = f"{self.run.path}, step {self.step}, {len(batch.batch)} examples"
+            raise ResourceError("out of memory", where, fix + in_pieces(self.device.type)) from error
         loss, by_domain = losses.read(found) if self.examples.domains else (float(found), {})
         share_buffers(self.model, len(batch.batch) if shared.get("counted", True) else 0)
         self.gradient_evaluations += self.optimizer.gradient_evaluations

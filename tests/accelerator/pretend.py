@@ -11,6 +11,7 @@ not exist, and its random numbers are the CPU's.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ READS = {
     "_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive",
     "unique_dim_consecutive", "is_nonzero", "item", "bincount", "repeat_interleave", "_linalg_check_errors",
 }  # fmt: skip
+# What threads of a device add up in another order each time.
+SUMS = {"convolution", "convolution_backward", "mm", "addmm", "bmm", "sum", "mean", "dot", "index_add"}
 DOUBLES = (torch.float64, torch.complex128)
 
 
@@ -43,18 +46,37 @@ class Device:
         float64: Whether it has numbers of double precision.
         fails_at: The n-th allocation from now on fails, as memory that runs out; None: none.
         fails_above: An allocation of more bytes than this fails; None: none.
+        vanishes_at: After so many operations from now on it answers no more; None: it stays.
+        noise: Relative size of what sums of many terms differ by from call to call, as with kernels that add up in
+            whatever order threads come.
         total: Bytes that it says it has.
         waits: What waited for it, by operation.
         operations: How many operations it was given.
+        allocations: How many tensors Python's own thread made.
     """
 
     present: bool = False
     float64: bool = True
     fails_at: int | None = None
     fails_above: int | None = None
+    vanishes_at: int | None = None
+    noise: float = 0.0
     total: int = 2**33
     waits: Counter[str] = field(default_factory=Counter)
     operations: int = 0
+    allocations: int = 0
+
+    def take(self) -> None:
+        """Take note of an operation.
+
+        Raises:
+            RuntimeError: If the device is gone.
+        """
+        self.operations += 1
+        if self.vanishes_at is not None and _may_raise():
+            self.vanishes_at -= 1
+            if self.vanishes_at < 0:
+                raise RuntimeError("pretend error: device lost")
 
     def allocate(self, made: Tensor) -> None:
         """Take note of a new tensor.
@@ -65,16 +87,23 @@ class Device:
         """
         if made.dtype in DOUBLES and not self.float64:
             raise TypeError(f"Cannot convert a tensor to {made.dtype}: the pretend framework doesn't support it")
-        if self.fails_at is not None:
+        self.allocations += _may_raise()
+        if self.fails_at is not None and _may_raise():
             self.fails_at -= 1
             if self.fails_at < 0:
                 self.fails_at = None
                 raise torch.OutOfMemoryError("pretend out of memory. Tried to allocate at the call that was named")
-        if self.fails_above is not None and made.untyped_storage().nbytes() > self.fails_above:
+        if self.fails_above is not None and _may_raise() and made.untyped_storage().nbytes() > self.fails_above:
             raise torch.OutOfMemoryError(f"pretend out of memory. Tried to allocate {made.nbytes} bytes")
 
 
+def _may_raise() -> bool:
+    """Whether this is Python's own thread: under an error in one of autograd's torch aborts the process."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
 DEVICE = Device()
+_NOISE = torch.Generator().manual_seed(1)
 
 
 class Pretend(Tensor):
@@ -151,7 +180,7 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     tensors = [t for t in given if isinstance(t, Tensor)]
     own = [t for t in tensors if isinstance(t, Pretend)]
     others = [t for t in tensors if not isinstance(t, Pretend)]
-    DEVICE.operations += 1
+    DEVICE.take()
     if name in INDEXES:
         for index in (i for i in (args[1] or ()) if isinstance(i, Tensor)):
             if not isinstance(index, Pretend) or index.dtype in (torch.bool, torch.uint8):
@@ -206,6 +235,8 @@ def _answer(func: Any, args: Any, kwargs: dict[str, Any], found: Any, here: bool
             return written[id(t)]
         if not here or isinstance(t, Pretend):
             return t
+        if DEVICE.noise and func._schema.name.split("::")[1] in SUMS and t.is_floating_point():
+            t = t * (1 + DEVICE.noise * torch.randn(t.shape, generator=_NOISE, dtype=t.dtype))
         t = t.resolve_conj().resolve_neg()  # flags of the held tensor are not the wrapper's
         if t.untyped_storage()._cdata not in sources:
             DEVICE.allocate(t)

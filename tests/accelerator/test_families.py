@@ -33,6 +33,8 @@ REFUSED: dict[str, dict[str, str]] = {
     "complex_weights": _START | {"path-norm": "not defined for complex weights"},
     "weight_norm": _START | _NO_RELU,
 }
+# L-BFGS-B over kinks of ReLU and max pooling goes where rounding sends it.
+KINKED = ("batch_norm",)
 # Directions that need files or a run: test_commands has them.
 OF_RUNS = ("checkpoint:FILE", "file:FILE", "pca:K")
 
@@ -78,9 +80,13 @@ def test_sharpness(device: Device, family: str):
                 landscape.sharpness(p, measure=(name,))
         rows = landscape.sharpness(p, measure=tuple(asked), draws=2, m=(4,)).record["measures"]
         assert {r["measure"] for r in rows} == set(asked)
-        return [{r["measure"]: r["value"]} for r in rows]
+        found = {f"{r['measure']}, row {i}": r["value"] for i, r in enumerate(rows)}
+        kinked[where] = {k: found.pop(k) for k in list(found) if family in KINKED and k.startswith("keskar-subspace")}
+        return found
 
+    kinked: dict[str, dict[str, float]] = {}
     same(ask)
+    assert kinked["pretend"] == pytest.approx(kinked["cpu"], rel=1e-2)
 
 
 def test_the_path_norm(device: Device):

@@ -82,3 +82,12 @@ def test_memory_that_torch_keeps_is_free(monkeypatch: pytest.MonkeyPatch):
     assert accelerators.free_bytes(torch.device("xpu")) == 100
     monkeypatch.delattr(Backend, "mem_get_info")
     assert accelerators.free_bytes(torch.device("xpu")) is None
+
+
+def test_copies_that_are_not_waited_for_are_made_in_one_place():
+    """A copy to the host that is read before it has arrived is wrong, and on a CPU nothing shows it."""
+    files = [
+        f for f in sorted((ROOT / "landscape").rglob("*.py")) if "non_blocking=" in f.read_text(encoding="utf-8")
+    ]
+    assert [f.name for f in files] == ["devices.py"]
+    assert "pin_memory" not in "".join(f.read_text(encoding="utf-8") for f in (ROOT / "landscape").rglob("*.py"))

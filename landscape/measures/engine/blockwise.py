@@ -4,12 +4,14 @@ A `Group` is a run of equal blocks that are asked together. Two ways answer: `Lo
 other, through the micro-batches of `Problem`; `Stacked` takes all blocks of the group in one call of
 ``torch.func.vmap``, with a row of weights for each. Stacking saves the fixed cost of calls, which rules as long
 as each does little work; with large blocks the batched kernels (grouped convolutions above all) are slower than
-the plain ones. `STACK_BELOW` is where the two cross, as measured by ``tests/benchmarks/sharpness.py``.
+the plain ones. `STACK_BELOW` is where the two cross on a CPU, as measured by ``tests/benchmarks/sharpness.py``; on an
+accelerator, whose fixed cost of a call is another on each, both ways are timed once.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from ...autograd.functional import called_with
-from ...base.errors import LandscapeError, is_out_of_memory
+from ...base.errors import LandscapeError, is_out_of_memory, is_the_machine
 from ...base.process_state import one_at_a_time
 from ...base.progress import report
 from ...data.examples import Indices
@@ -31,8 +33,10 @@ from ...numerics.trees import map_tensors
 from ...problem.forward import forward
 from ...problem.problem import Problem
 from ...problem.with_loss import WithLoss
+from ...runtime.accelerators import synchronize
 from ...runtime.devices import wide
 from ...runtime.distributed import all_gather_rows, is_distributed, no_sharding, rank_and_world_size, shard
+from ...runtime.memory import free_memory
 from ...runtime.precision import full_precision
 from ...sharding.vectors import same_memory
 from .flops import Flops, forward_work
@@ -42,13 +46,15 @@ log = logging.getLogger(__name__)
 _WORK: WeakKeyDictionary[torch.nn.Module, Flops] = WeakKeyDictionary()  # of one example's forward pass
 _STACKABLE: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
+_STACKED_FASTER: WeakKeyDictionary[torch.nn.Module, dict[tuple[str, int], bool]] = WeakKeyDictionary()
+
 # Operations (2 per multiply-add) that a call in a block's forward pass does on average, up to which stacking is the
-# faster way. Measured on CPUs; the figure for GPUs, where the fixed cost of a call weighs more, is a guess that the
-# same benchmark can replace.
-STACK_BELOW = {"cpu": 2.5e6, "cuda": 2.5e8}
-# Bytes of a group's rows of weights, and of what its forward pass returns: on a CPU they should stay in its cache.
-_ROW_BYTES = {"cpu": 2**22, "cuda": 2**28}
-_FORWARD_BYTES = {"cpu": 2**24, "cuda": 2**30}
+# faster way on a CPU.
+STACK_BELOW = 2.5e6
+# Bytes of a group's rows of weights, and of what its forward pass returns: on a CPU they should stay in its cache. On
+# an accelerator each may take a share of what is free.
+_ROW_BYTES, _FORWARD_BYTES = 2**22, 2**24
+_SHARE_OF_FREE = 8
 _LEAST = 8  # blocks in a group: fewer do not pay
 _AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
 
@@ -163,19 +169,32 @@ def groups(problem: Problem, parts: Sequence[Indices], way: str | None = None) -
         return
     m = len(parts[0])
     even = [p for p in parts if len(p) == m]
-    kind, forward_bytes = _kind(problem), work_of_one(problem).nbytes * m
-    many = max(_LEAST, min(_ROW_BYTES[kind] // problem.weights.nbytes, _FORWARD_BYTES[kind] // forward_bytes))
+    many = _blocks_at_once(problem, m)
     for start in range(0, len(even), many):
         yield Stacked(problem, even[start : start + many])
     for part in parts[len(even) :]:
         yield Looped(problem, part)
 
 
+def _blocks_at_once(problem: Problem, m: int) -> int:
+    """How many blocks of ``m`` examples are a group."""
+    rows, passed = room(problem)
+    return max(_LEAST, min(rows // problem.weights.nbytes, passed // (work_of_one(problem).nbytes * m)))
+
+
+def room(problem: Problem) -> tuple[int, int]:
+    """Bytes that a group's rows of weights may take, and what its forward pass returns."""
+    if problem.device.type == "cpu":
+        return _ROW_BYTES, _FORWARD_BYTES
+    return (free_memory(problem.device) // _SHARE_OF_FREE,) * 2
+
+
 def rule(problem: Problem, parts: Sequence[Indices]) -> str:
-    """``"stack"`` if a block's calls are little work each and the network can be stacked, else ``"loop"``.
+    """``"stack"`` if that is faster for the network's blocks and it can be stacked, else ``"loop"``.
 
     The network is looked at once; the answer for it is kept as long as the network is.
     """
+    on_cpu = problem.device.type == "cpu"
     m = len(parts[0])
     if isinstance(problem.model, WithLoss):  # its loss is no function of outputs alone
         return "loop"
@@ -183,14 +202,46 @@ def rule(problem: Problem, parts: Sequence[Indices]) -> str:
         return "loop"
     if problem.mode == "train":  # what a layer does to a batch, or a draw, is not the same for many at once
         return "loop"
-    if len(parts) < 2 or m > problem.batch_size or problem.weights.nbytes > _ROW_BYTES[_kind(problem)]:
+    if len(parts) < 2 or m > problem.batch_size or problem.weights.nbytes > room(problem)[0]:
         return "loop"
     work = work_of_one(problem)
-    if work.operations * m > STACK_BELOW[_kind(problem)] * work.calls:
+    if on_cpu and work.operations * m > STACK_BELOW * work.calls:
         return "loop"
     if problem.model not in _STACKABLE:
         _STACKABLE[problem.model] = _agree(problem, parts[:2] if len(parts[1]) == m else parts[:1])
-    return "stack" if _STACKABLE[problem.model] else "loop"
+    stacks = _STACKABLE[problem.model] and (on_cpu or _stacked_is_faster(problem, parts))
+    return "stack" if stacks else "loop"
+
+
+def _stacked_is_faster(problem: Problem, parts: Sequence[Indices]) -> bool:
+    """Whether a block of a group takes less time than a block alone on this device, measured once."""
+    m = len(parts[0])
+    known = _STACKED_FASTER.setdefault(problem.model, {})
+    if (str(problem.device), m) not in known:
+        even = [p for p in parts if len(p) == m][: _blocks_at_once(problem, m)]
+        alone, centre = Looped(problem, even[0]), problem.weights[None]
+        try:
+            group = Stacked(problem, even)
+            together = _seconds(problem.device, lambda: group.losses_and_gradients(centre)) / len(even)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            together = float("inf")
+        found = together < _seconds(problem.device, lambda: alone.losses_and_gradients(centre))
+        known[str(problem.device), m] = found
+    return known[str(problem.device), m]
+
+
+def _seconds(device: torch.device, call: Callable[[], object]) -> float:
+    """The shorter of two calls, after one that chooses kernels."""
+    taken = []
+    for _ in range(3):
+        synchronize(device)
+        start = time.perf_counter()
+        call()
+        synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return min(taken[1:])
 
 
 def work_of_one(problem: Problem) -> Flops:
@@ -216,7 +267,7 @@ def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
                 group.losses_and_gradients(centre.repeat(len(parts), 1))
             plain = group.losses(centre.repeat(len(parts), 1))  # a forward may ask whether gradients are wanted
     except Exception as error:
-        if isinstance(error, LandscapeError) or is_out_of_memory(error):
+        if isinstance(error, LandscapeError) or is_the_machine(error):
             raise
         log.info("blocks are taken one by one: the network cannot be vectorised (%s)", str(error).split("\n")[0])
         return False
@@ -234,10 +285,6 @@ def _agree(problem: Problem, parts: Sequence[Indices]) -> bool:
             log.warning("blocks are taken one by one: vectorised, the network gives other numbers")
             return False
     return True
-
-
-def _kind(problem: Problem) -> str:
-    return problem.device.type if problem.device.type in STACK_BELOW else "cuda"
 
 
 def over_groups(

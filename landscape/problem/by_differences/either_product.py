@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...autograd.second_derivatives import NoSecondDerivative
-from ...base.errors import NumericalError, ResourceError, is_out_of_memory
+from ...base.errors import NumericalError, ResourceError, is_the_machine
 from ...runtime.distributed import OtherProcessFailed, is_distributed, no_sharding
 from ...runtime.precision import full_precision
 from ...sharding.assembly import regathering
@@ -80,7 +80,7 @@ class EitherProducts:
             found = self.exact(vector)
             self._require_right()
         except (NoSecondDerivative, RuntimeError) as error:
-            if is_out_of_memory(error) or isinstance(error, ResourceError):
+            if is_the_machine(error) or isinstance(error, ResourceError):
                 raise
             return self._instead(vector, error)
         self._settled = True
@@ -102,7 +102,7 @@ class EitherProducts:
         except OtherProcessFailed:
             raise
         except (NoSecondDerivative, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            if not is_the_machine(error):
                 self._differ(_said(error))
                 self.problem.precisions.reasons[self._key] = _said(error)
         self._settled = True

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.errors import LandscapeError, NumericalError, UsageError, is_out_of_memory
+from ...base.errors import LandscapeError, NumericalError, UsageError, is_out_of_memory, is_the_machine
 from ...data.examples import Batch, Indices
 from ...data.loss_values import batch_weight, mean_loss
 from ...data.ready import Ready, doubled
@@ -75,7 +75,7 @@ def _look(problem: Problem, count: int) -> None:
             except (LandscapeError, MemoryError):
                 raise
             except Exception as error:
-                if is_out_of_memory(error):
+                if is_the_machine(error):
                     raise
                 what = f"{problem.loss_name} cannot be taken of a part of a batch: {type(error).__name__}: {error}"
                 raise UsageError(what[:300], "the loss", _WAYS_OUT) from error
@@ -276,7 +276,7 @@ def _require_sums(problem: Problem) -> None:
         first = float(forward(problem.model, ready)[0]) * ready.counts[0]
         second = float(forward(problem.model, double)[0])
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_the_machine(error):
             raise
         return  # it takes no other batches than the ready-made ones
     counts = ready.counts[0], (double.counts or [0])[0]

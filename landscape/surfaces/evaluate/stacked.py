@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from ...base.errors import LandscapeError, is_out_of_memory
+from ...base.errors import LandscapeError, is_the_machine
 from ...base.process_state import one_at_a_time
 from ...data.examples import Batch
 from ...data.losses import prediction
-from ...measures.engine.blockwise import output_at, work_of_one
+from ...measures.engine.blockwise import output_at, room, work_of_one
 from ...problem.problem import Problem
+from ...runtime.accelerators import synchronize
 from .batchnorm import batchnorm_layers
 
 if TYPE_CHECKING:
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Operations (2 per multiply-add) that a call in a pass does on average, up to which it is worth a look.
-_PLAUSIBLE = {"cpu": 1.5e6, "cuda": 1.5e8}
-_ROW_BYTES = {"cpu": 2**22, "cuda": 2**28}  # of the points' weights
-_FORWARD_BYTES = {"cpu": 2**24, "cuda": 2**30}  # of what a stacked pass returns
+# Operations (2 per multiply-add) that a call in a pass does on average, up to which it is worth a look on a CPU.
+_PLAUSIBLE = 1.5e6
 _LEAST = 4  # points in a pass: fewer do not pay
 _ENOUGH = 64  # points in a surface that make up for finding out
 _SAMPLE = 4  # points that are compared
@@ -94,27 +93,26 @@ def choose(walker: Evaluator, places: Sequence[Sequence[Move]], in_row: int, in_
         return Choice(1, "few points fit into one pass")
     some = list(places[: min(many, _SOME)])
     sample = some[:: -(-len(some) // _SAMPLE)]
-    clock = time.process_time if walker.problem.device.type == "cpu" else time.perf_counter
     try:
         with one_at_a_time(), warnings.catch_warnings():
             # An operation that vmap itself takes point by point, and warns about, is not worth it.
             warnings.filterwarnings("error", message="There is a performance drop")
             compared = walker.stacked(sample)
     except Exception as error:
-        if isinstance(error, LandscapeError) or is_out_of_memory(error):
+        if isinstance(error, LandscapeError) or is_the_machine(error):
             raise
         walker.forget()
         return Choice(1, f"the network cannot be vectorised ({str(error).splitlines()[0][:120]})")
-    began = clock()
+    began = _now(walker.problem.device)
     plain = walker.singly(sample)
-    alone = (clock() - began) / len(sample)
+    alone = (_now(walker.problem.device) - began) / len(sample)
     if not _agree(compared, plain, _AGREEMENT[walker.problem.dtype]):
         log.warning("points are taken one at a time: vectorised, the network gives other numbers")
         return Choice(1, "vectorised, the network gives other numbers")
     for few in (some, places[:many]):  # where some are no slower, as many as there will be may be faster
-        began = clock()
+        began = _now(walker.problem.device)
         walker.stacked(few)
-        share = (clock() - began) / (alone * len(few))
+        share = (_now(walker.problem.device) - began) / (alone * len(few))
         if share < _PAYS:
             return Choice(many, "measured: faster than one at a time")
         if share > _HOPELESS:
@@ -131,20 +129,21 @@ def _unfit(walker: Evaluator) -> str:
         return "BatchNorm's statistics are other ones at each point"
     if problem.forgotten:
         return "the network keeps values between its calls"
-    work, kind = work_of_one(problem), _kind(problem)
+    work = work_of_one(problem)
     at_a_time = max(min(p.batch_size, p.n_examples) for p in walker.problems)
-    if work.operations * at_a_time > _PLAUSIBLE[kind] * max(1, work.calls):
+    if problem.device.type == "cpu" and work.operations * at_a_time > _PLAUSIBLE * max(1, work.calls):
         return "its operations are large"
     return ""
 
 
 def _fitting(walker: Evaluator, places: int, in_row: int) -> int:
     """Points in a pass: what fits, whole rows or an even part of one."""
-    problem, kind = walker.problem, _kind(walker.problem)
+    problem = walker.problem
+    rows, passed = room(problem)
     examples = max(min(p.batch_size, p.n_examples) for p in walker.problems)
     most = min(
-        _ROW_BYTES[kind] // problem.weights.nbytes,
-        _FORWARD_BYTES[kind] // max(1, work_of_one(problem).nbytes * examples),
+        rows // problem.weights.nbytes,
+        passed // max(1, work_of_one(problem).nbytes * examples),
         walker.room,
         places,
     )
@@ -153,8 +152,12 @@ def _fitting(walker: Evaluator, places: int, in_row: int) -> int:
     return -(-in_row // -(-in_row // most)) if most else 0
 
 
-def _kind(problem: Problem) -> str:
-    return problem.device.type if problem.device.type in _PLAUSIBLE else "cuda"
+def _now(device: torch.device) -> float:
+    """Seconds of work: processor time, or of an accelerator the time when all that it was given is done."""
+    if device.type == "cpu":
+        return time.process_time()
+    synchronize(device)
+    return time.perf_counter()
 
 
 def _agree(first: Tensor, second: Tensor, tolerance: float) -> bool:
