@@ -341,7 +341,7 @@ def test_spectra_of_groups_share_an_axis_and_say_what_is_left_out() -> None:
     other = made.groups("sam", 1, names=("a", "b"))
     drawing = draw("group-spectra", [*results, other])
     rows = drawing.rows
-    assert len(rows) == 4 * 6 * 3  # two eigenvalues and their mean
+    assert len(rows) == 4 * 6 * 3  # two eigenvalues and the mean of all
     tops = {r["group"]: r["value"] for r in rows if r["quantity"] == "lambda_1"}
     assert tops == {name: 2.0 / (1 + i) for i, name in enumerate(made.BLOCKS)}
     mean = next(r for r in rows if r["quantity"] == "mean" and r["group"] == "lm_head")

@@ -90,8 +90,8 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     caption = (
         f"Spectra of the diagonal blocks of the Hessian, a row per {_grouped(results)}"
         f"{', columns checkpoints' if len(columns) > 1 else ''}. A large marker is the largest eigenvalue of the "
-        "group in one seed (a cross if it did not converge), short strokes are its further eigenvalues that were "
-        f"computed{mean if means else ''}. {LOOKS}"
+        "group in one seed (a cross if it did not converge), short strokes are its further eigenvalues, of either "
+        f"end, that were computed{mean if means else ''}. {LOOKS}"
     )
     notes.append("large marker: largest eigenvalue of the group in one seed; stroke: further ones that were computed")
     if means:
@@ -142,6 +142,9 @@ def _rows(label: str, step: Any, group: str, result: Result) -> list[Row]:
         found.append(
             {**fixed, "quantity": f"lambda_{i + 1}", "value": _number(value), "stderr": None, "converged": sure}
         )
+    for i, value in enumerate(layer.get("smallest") or []):
+        below = {"quantity": f"smallest_{i + 1}", "value": _number(value), "stderr": None, "converged": True}
+        found.append({**fixed, **below})
     trace = layer.get("trace")
     if trace and size:
         mean, error = _number(trace.get("estimate")) / size, _number(trace.get("stderr")) / size
