@@ -118,7 +118,7 @@ def hessian(
         "cross_check": opinions or None,
         "seed": seed,
         "spec": spec.to_dict(),
-        "notes": notes(problem, whole, spec),
+        "notes": [*notes(problem, whole, spec), *_outside(whole.record, layers or {})],
         "seconds": round(time.perf_counter() - started, 3),
     }
     result = Result("hessian", dataset(record, whole.density), record, vectors=named_vectors(problem, whole))
@@ -156,6 +156,27 @@ def _part(problem: Problem, spec: HessianSpec, seed: int, journal: Journal, name
     fitting = spec.with_(top=min(spec.top, n), bottom=min(spec.bottom, n))
     with journal.of(_operator(problem, spec, seed), name) as operator:
         return analyze_spectrum(problem, operator, fitting, seed, start=None, check=False)
+
+
+def _outside(whole: dict[str, Any], layers: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence where a layer's eigenvalue lies beyond the whole's, which no diagonal block's does (Cauchy).
+
+    A loose tolerance is relative to the largest eigenvalue in magnitude, so that where the other end is larger by far
+    a run may stop before it has seen the end that was asked for.
+    """
+    said = []
+    for name, sign, end in (("eigenvalues", 1, "largest"), ("smallest", -1, "smallest")):
+        if not whole[name]:
+            continue
+        bound = sign * whole[name][0]
+        beyond = {k: d for k, d in layers.items() if d[name] and sign * d[name][0] > bound + 1e-6 * abs(bound)}
+        if beyond:
+            k, d = max(beyond.items(), key=lambda item: sign * item[1][name][0])
+            said.append(
+                f"the {end} eigenvalue of {k} alone, {d[name][0]:.4g}, lies beyond that of the whole, "
+                f"{whole[name][0]:.4g}, which cannot be: the whole's run stopped before it saw that end; lower `tol=`"
+            )
+    return said
 
 
 def _subsamples(

@@ -26,6 +26,10 @@ FIGURES = Registry(
         "spectra": Entry(
             "landscape.figures.curvature.spectra:draw", "spectral densities: rows optimizers, columns checkpoints"
         ),
+        "group-spectra": Entry(
+            "landscape.figures.curvature.group_spectra:draw",
+            "eigenvalues per block, module or kind of parameter, columns checkpoints",
+        ),
         "curvature-course": Entry(
             "landscape.figures.curvature.curvature_course:draw", "lambda_1, lambda_5 and their ratio over training"
         ),

@@ -52,6 +52,11 @@ CAPTIONS = {
         "How the eigenvalues of the Hessian are distributed; rows are optimizers, columns checkpoints. Not shown: "
         "single eigenvalues within the width of the smoothing.",
     ),
+    "group-spectra": (
+        "Spectra of blocks",
+        "Largest eigenvalues, and the mean of all, of each block's own part of the Hessian; columns are checkpoints. "
+        "Not shown: curvature that couples blocks.",
+    ),
     "curvature-course": (
         "Curvature over training",
         "The largest and fifth eigenvalue and their ratio at the checkpoints. Not shown: what happened in between.",
@@ -132,6 +137,7 @@ GROUPS = {
     "Curvature and sharpness": (
         "eigenvalues",
         "spectra",
+        "group-spectra",
         "curvature-course",
         "m-sharpness",
         "sharpness-radius",

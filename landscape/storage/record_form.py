@@ -122,6 +122,7 @@ class SpectrumRecord(TypedDict, total=False):
     eigenvalues: Numbers
     residuals: Numbers
     converged: list[bool | None] | None
+    smallest: Numbers
     trace: TraceRecord | None
     density: DensityRecord | None
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from landscape.base.errors import UsageError
-from landscape.curvature.hessian import hessian
+from landscape.curvature.hessian import _outside, hessian
 from landscape.curvature.parameter_groups import parameter_groups
 from landscape.models.resnet import resnet20
 from landscape.problem.problem import Problem
@@ -179,6 +179,18 @@ def test_spectra_of_groups_are_those_of_the_dense_blocks(by: str) -> None:
         assert layer["smallest"] == pytest.approx(exact[:1].tolist(), abs=1e-6 * scale)
         trace = layer["trace"]
         assert abs(trace["estimate"] - float(exact.sum())) <= 4 * trace["stderr"] + 1e-9
+
+
+def test_an_end_that_the_whole_has_not_seen_is_told() -> None:
+    """A diagonal block's eigenvalues lie between the matrix's: where one does not, the matrix's run stopped early."""
+    whole = {"eigenvalues": [2.0, 1.0], "smallest": [-3.0]}
+    inside = {"eigenvalues": [2.0], "smallest": [-3.0]}
+    assert _outside(whole, {"a": inside}) == []
+    assert _outside(whole | {"smallest": []}, {"a": {"eigenvalues": [1.0], "smallest": []}}) == []
+    (note,) = _outside(whole, {"a": inside, "b": {"eigenvalues": [15.0], "smallest": [-1.0]}})
+    assert "largest eigenvalue of b alone, 15, lies beyond that of the whole, 2" in note
+    (note,) = _outside(whole, {"a": {"eigenvalues": [0.0], "smallest": [-3.5]}})
+    assert "smallest eigenvalue of a alone, -3.5" in note
 
 
 def test_results_of_before_are_found() -> None:

@@ -9,6 +9,7 @@ from landscape.results.result import Result
 
 METHODS = ("sgd", "adamw", "sam", "asam", "gsam", "sagm", "disam", "disam-gsam", "entropy-sgd", "my own method, long")
 DOMAINS = ("photographs at night", "clip art of things", "cartoons", "quick drawings", "0", "infographics")
+LAYERS = tuple(f"bert.encoder.layer.{i}.{m}" for i in range(24) for m in ("attention.self.query", "output.dense"))
 GALLERY = Path(__file__).resolve().parents[2] / "gallery"
 
 
@@ -36,6 +37,7 @@ def many() -> list[Result]:
                 made.hessian(label, seed, -top if i == 3 else top, 0.2),
                 made.spectrum(label, seed),
                 made.earlier(label, seed),
+                made.groups(label, seed, 10 * (1 + i % 3), LAYERS, -top if i == 3 else top),
                 made.sharpness(label, seed, 0.1, (0.05,)),
                 wide,
                 later,
@@ -59,6 +61,7 @@ def single() -> list[Result]:
     return [
         top,
         made.spectrum("sam", 0, 123456),
+        made.groups("sam", 0, 123456, ("0",)),
         one,
         made.radii("sam", 0, DOMAINS[:1], (0.05,)),
         made.plane("sam", 0, 1e6 * made.plane("sam", 0).data["loss"].values, names=DOMAINS[:1]),

@@ -103,6 +103,31 @@ def radii(
     return Result("sharpness", data, result.record | more)
 
 
+BLOCKS = ("model.embed_tokens", *(f"model.layers.{i}" for i in range(3)), "model.norm", "lm_head")
+
+
+def groups(label: str, seed: int | None, step: int = 10, names: tuple[str, ...] = BLOCKS, top: float = 2.0) -> Result:
+    """Spectra of groups of a hundred parameters: eigenvalues ``top``/(1 + i) and half of it, and their mean."""
+    result = hessian(label, seed, top)
+    tops = [top / (1 + i) for i in range(len(names))]
+    result.record |= {"group_by": "block", "n_examples": 16}
+    result.record["layers"] = {
+        name: {
+            "n_parameters": 100,
+            "eigenvalues": [value, value / 2],
+            "residuals": [1e-6, 1e-6],
+            "converged": [i != 1, True],
+            "trace": {"estimate": 4 * value, "stderr": abs(value)},
+        }
+        for i, (name, value) in enumerate(zip(names, tops, strict=True))
+    }
+    data = result.data.assign_coords(layer=list(names))
+    data["layer_eigenvalues"] = (("layer", "rank"), np.outer(tops, [1, 0.5, np.nan]))
+    if result.record["run"]:
+        result.record["run"] |= {"step": step}
+    return Result("hessian", data, result.record)
+
+
 def earlier(label: str, seed: int | None) -> Result:
     """The spectrum at an earlier checkpoint."""
     return spectrum(label, seed, step=5)
@@ -234,7 +259,7 @@ def training(
 
 
 def everything(labels: tuple[str, ...] = ("sgd", "sam"), seeds: tuple[int | None, ...] = (0, 1)) -> list[Result]:
-    makers = (hessian, spectrum, earlier, sharpness, radii, plane, over_training, line)
+    makers = (hessian, spectrum, earlier, groups, sharpness, radii, plane, over_training, line)
     makers += (domains, domain_curves, training, trajectory, between)
     return [make(label, seed) for label in labels for seed in seeds for make in makers]
 
@@ -248,6 +273,7 @@ def hostile(labels: tuple[str, ...] = ("sgd", *HOSTILE)) -> list[Result]:
             hessian(label, 0),
             spectrum(label, 0),
             earlier(label, 0),
+            groups(label, 0, names=names),
             sharpness(label, 0),
             radii(label, 0, names),
             plane(label, 0, names=names),

@@ -336,6 +336,27 @@ def test_spectra_have_a_row_per_optimizer_and_a_column_per_checkpoint():
     assert (first["label"], first["step"]) in {("sgd", 5), ("sam", 5)}
 
 
+def test_spectra_of_groups_share_an_axis_and_say_what_is_left_out() -> None:
+    results = [made.groups(label, 0, step) for label in ("sgd", "sam") for step in (5, 10)]
+    other = made.groups("sam", 1, names=("a", "b"))
+    drawing = draw("group-spectra", [*results, other])
+    rows = drawing.rows
+    assert len(rows) == 4 * 6 * 3  # two eigenvalues and the mean of all
+    tops = {r["group"]: r["value"] for r in rows if r["quantity"] == "lambda_1"}
+    assert tops == {name: 2.0 / (1 + i) for i, name in enumerate(made.BLOCKS)}
+    mean = next(r for r in rows if r["quantity"] == "mean" and r["group"] == "lm_head")
+    assert (mean["value"], mean["stderr"]) == pytest.approx((0.04 * tops["lm_head"], 0.01 * tops["lm_head"]))
+    assert {r["group"] for r in rows if not r["converged"]} == {"model.layers.0"}
+    axes = drawing.figure.axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == [
+        "embed tokens", "layers.0", "layers.1", "layers.2", "norm", "lm head"
+    ]  # fmt: skip
+    assert {a.get_xscale() for a in drawing.figure.axes} == {"log"}
+    assert any("other groups of parameters" in note for note in drawing.notes)
+    below = draw("group-spectra", [made.groups("sgd", 0, top=-1.0)])
+    assert below.figure.axes[0].get_xscale() == "symlog"
+
+
 def test_the_course_of_curvature():
     drawing = draw("curvature-course", [made.spectrum("sgd", seed, step) for seed in (0, 1) for step in (5, 10)])
     found = {(r["quantity"], r["value"]) for r in drawing.rows}
