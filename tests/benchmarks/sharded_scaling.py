@@ -208,7 +208,7 @@ def report(facts: dict[str, Any]) -> str:
     from scaling import seconds_of, unit
 
     one = facts["of"][0]
-    rows = []
+    rows, apart = [], []
     for m in facts["of"]:
         g = m["processes"]
         whole = 4 * m["n"]
@@ -216,6 +216,8 @@ def report(facts: dict[str, Any]) -> str:
         compute = one["product"] / g * cores
         message = (m["gathered"] + m["scattered"]) / m["bandwidth"] if m["bandwidth"] else 0.0
         message += (m["gathers"] + m["scatters"]) * m["latency"]
+        if g > 1:
+            apart.append(m["product"] / (compute + message))
         step = one["step"] / g * cores + 2 * m["latency"]
         rows.append(
             [
@@ -230,7 +232,8 @@ def report(facts: dict[str, Any]) -> str:
         )  # fmt: skip
     head = [
         "G", "entries of a vector here", f"{BASIS} basis vectors here", "gathered + scattered (in weights)",
-        "messages", "latency", "gathering at", "product", "by formula", "Krylov step beside it", "by formula", "random vector",
+        "messages", "latency", "gathering at", "product", "by formula",
+        "Krylov step beside it", "by formula", "random vector",
     ]  # fmt: skip
     shown = [
         [
@@ -249,10 +252,12 @@ def report(facts: dict[str, Any]) -> str:
         [
             "## Sharded: pieces of weights and vectors",
             f"Measured ({when}) on a transformer of {one['n']:,} parameters, {EXAMPLES} x {TOKENS} tokens, one "
-            f"thread per process, one micro-batch: wall time, least of {ROUNDS} rounds, on two cores with a load average of "
-            f"{facts['load']:.1f} by other work. Entries, bytes and messages are counted and exact; times are noisy "
+            f"thread per process, one micro-batch: wall time, least of {ROUNDS} rounds, on two cores with a load average "
+            f"of {facts['load']:.1f} by other work. Entries, bytes and messages are counted and exact; times are noisy "
             "to a factor of two and more, and those of four processes on two cores say little of four devices.",
             table(head, rows),
+            f"A product took {' and '.join(f'{x:.1f}' for x in apart)} times as long as by formula in 2 and 4 "
+            "processes, which also wait for each other at every weight, and for cores that are busy with other work.",
             _FORMULAS.format(long=LONG, rate=unit(RATE, "FLOP/s"), texts=TEXTS),
             table(names, shown),
             _BREAKS,
@@ -291,9 +296,9 @@ What breaks first:
 - **70 billion.** `--shard fsdp` is out of the question (282 GB of host memory a process). 64 devices hold weights,
   vectors and four basis vectors, 512 all 40. Each weight is gathered anew in every pass of every micro-batch: at
   50 GB/s between machines that takes longer than the arithmetic, unless micro-batches are larger than one text. And a
-  random vector, which every process draws whole, takes longer than a product: traces and densities pay that for each
-  probe, a run for eigenvalues twice. Drawing one's own stretch only would need a generator that can be entered
-  anywhere, and so other numbers than those of one process; it is not built."""
+  random vector, which every process draws whole, takes longer than a product of 64 devices: traces and densities pay that
+  for each probe, a run for eigenvalues twice. Drawing one's own stretch only would need a generator that can be
+  entered anywhere, and so other numbers than those of one process; it is not built."""
 
 
 if __name__ == "__main__":
