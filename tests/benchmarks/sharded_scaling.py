@@ -252,9 +252,9 @@ def report(facts: dict[str, Any]) -> str:
         [
             "## Sharded: pieces of weights and vectors",
             f"Measured ({when}) on a transformer of {one['n']:,} parameters, {EXAMPLES} x {TOKENS} tokens, one "
-            f"thread per process, one micro-batch: wall time, least of {ROUNDS} rounds, on two cores with a load average "
-            f"of {facts['load']:.1f} by other work. Entries, bytes and messages are counted and exact; times are noisy "
-            "to a factor of two and more, and those of four processes on two cores say little of four devices.",
+            f"thread per process, one micro-batch: wall time, least of {ROUNDS} rounds, on two cores with a load "
+            f"average of {facts['load']:.1f} by other work. Entries, bytes and messages are counted and exact; times "
+            "are noisy to a factor of two and more, and four processes on two cores say little of four devices.",
             table(head, rows),
             f"A product took {' and '.join(f'{x:.1f}' for x in apart)} times as long as by formula in 2 and 4 "
             "processes, which also wait for each other at every weight, and for cores that are busy with other work.",
@@ -296,8 +296,8 @@ What breaks first:
 - **70 billion.** `--shard fsdp` is out of the question (282 GB of host memory a process). 64 devices hold weights,
   vectors and four basis vectors, 512 all 40. Each weight is gathered anew in every pass of every micro-batch: at
   50 GB/s between machines that takes longer than the arithmetic, unless micro-batches are larger than one text. And a
-  random vector, which every process draws whole, takes longer than a product of 64 devices: traces and densities pay that
-  for each probe, a run for eigenvalues twice. Drawing one's own stretch only would need a generator that can be
+  random vector, which every process draws whole, takes longer than a product of 64 devices: traces and densities pay
+  that for each probe, a run for eigenvalues twice. Drawing one's own stretch only would need a generator that can be
   entered anywhere, and so other numbers than those of one process; it is not built."""
 
 
