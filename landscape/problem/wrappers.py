@@ -11,7 +11,7 @@ from ..sharding.pieces import is_spread
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The plain network inside ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile`` wrappers.
+    """The plain network inside ``DistributedDataParallel``, ``DataParallel``, ``torch.compile`` and DeepSpeed.
 
     Through such a wrapper a curvature product is silently that of the local shard, or fails.
 
@@ -20,14 +20,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
     Raises:
         UsageError: If the processes that hold the pieces do not compute together, or the older
-            ``FullyShardedDataParallel`` holds them.
+            ``FullyShardedDataParallel`` or DeepSpeed's ZeRO-3 holds them.
     """
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+        if inner is None and (isinstance(model, wrappers) or _is_deepspeed(model)):
             inner = model.module
         if not isinstance(inner, nn.Module):
             _refuse_flattened(model)
+            _refuse_partitioned(model)
             if is_sharded(model):
                 _require_together(model)
                 return assembled(model)
@@ -43,6 +45,22 @@ def _refuse_flattened(model: nn.Module) -> None:
                 "FullyShardedDataParallel keeps stretches of flattened modules in each process",
                 type(model).__name__,
                 "shard it by torch.distributed.fsdp.fully_shard, or load the full weights into the plain network",
+            )
+
+
+def _is_deepspeed(model: nn.Module) -> bool:
+    """Whether a model is DeepSpeed's engine, told without importing it."""
+    return any(k.__name__ == "DeepSpeedEngine" for k in type(model).__mro__)
+
+
+def _refuse_partitioned(model: nn.Module) -> None:
+    """Refuse parameters that DeepSpeed's ZeRO-3 has emptied: each process has a flat stretch of them elsewhere."""
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "ds_id"):
+            raise UsageError(
+                f"DeepSpeed's ZeRO-3 keeps a stretch of {name} in each process, and the parameter is empty",
+                type(model).__name__,
+                "load what its zero_to_fp32.py writes into the plain network, and shard that with `shard='fsdp'`",
             )
 
 

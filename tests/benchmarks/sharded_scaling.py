@@ -33,6 +33,7 @@ LAYERS, WIDTH, VOCABULARY, TOKENS, EXAMPLES = 4, 256, 4000, 64, 4
 BASIS = 20
 WORLDS = (1, 2, 4)
 ROUNDS = 3
+_MESSAGES = 50
 NETWORKS = (  # parameters, layers, width, vocabulary: shapes of published models of these sizes
     ("1 billion", 1.2e9, 16, 2048, 128_256),
     ("8 billion", 8.0e9, 32, 4096, 128_256),
@@ -41,8 +42,7 @@ NETWORKS = (  # parameters, layers, width, vocabulary: shapes of published model
 DEVICES = (1, 8, 64, 512)
 DEVICE_BYTES = 80e9
 LONG = 40  # basis vectors of a run for five pairs, as in `scaling.py`
-RATE = 4e14  # operations per second of a device, in bfloat16 half of its peak; float32 by TF32 is a quarter
-SLOW = 8  # so many times fewer in float32
+RATE = 5e13  # operations per second of a device in float32
 LINKS = (("400 GB/s, within a machine", 4e11), ("50 GB/s, between machines", 5e10))
 TEXTS = 2000
 
@@ -93,6 +93,7 @@ def process(folder: Path) -> None:
         found["step"] = least(lambda: space._project_out(image[None].clone(), BASIS))
         found["draw"] = least(lambda: draws.normal(generator))
         found["bandwidth"] = _bandwidth(world)
+        found["latency"] = _latency(world)
         found |= {
             "processes": world,
             "n": problem.n_parameters,
@@ -143,6 +144,19 @@ def _bandwidth(world: int) -> float | None:
     return whole.nbytes / least(lambda: call(whole, own))
 
 
+def _latency(world: int) -> float:
+    """Seconds of a message without content, on average."""
+    if world == 1:
+        return 0.0
+    nothing = torch.zeros(1)
+
+    def messages() -> None:
+        for _ in range(_MESSAGES):
+            dist.all_reduce(nothing)
+
+    return least(messages) / _MESSAGES
+
+
 def measured() -> dict[str, Any]:
     """In each number of processes."""
     found: dict[str, Any] = {"load": os.getloadavg()[0], "of": []}
@@ -181,7 +195,7 @@ def derived(facts: dict[str, Any]) -> list[dict[str, Any]]:
                     **memory,
                     "fits": sum(memory.values()) <= DEVICE_BYTES,
                     "vectors_that_fit": int((DEVICE_BYTES - sum(memory.values()) + memory["basis"]) // (8 * n / g)),
-                    "compute": flops * SLOW / RATE,
+                    "compute": flops / RATE,
                     **{f"move {link}": moved / speed for link, speed in LINKS},
                     "draw": n * two["draw"] / two["n"],
                 }
@@ -194,26 +208,32 @@ def report(facts: dict[str, Any]) -> str:
     from scaling import seconds_of, unit
 
     one = facts["of"][0]
-    rows = []
+    rows, apart = [], []
     for m in facts["of"]:
         g = m["processes"]
         whole = 4 * m["n"]
         cores = max(1.0, g / 2)  # of two
         compute = one["product"] / g * cores
         message = (m["gathered"] + m["scattered"]) / m["bandwidth"] if m["bandwidth"] else 0.0
-        step = one["step"] / g * cores
+        message += (m["gathers"] + m["scatters"]) * m["latency"]
+        if g > 1:
+            apart.append(m["product"] / (compute + message))
+        step = one["step"] / g * cores + 2 * m["latency"]
         rows.append(
             [
                 str(g), f"{m['entries_here'] / m['n']:.3f} n", unit(m["basis_bytes"]),
-                f"{m['gathered'] / whole:.2f} + {m['scattered'] / whole:.2f}", f"{m['gathers']:.0f} + {m['scatters']:.0f}",
+                f"{m['gathered'] / whole:.2f} + {m['scattered'] / whole:.2f}",
+                f"{m['gathers']:.0f} + {m['scatters']:.0f}",
+                seconds_of(m["latency"]) if m["latency"] else "",
                 unit(m["bandwidth"], "B/s") if m["bandwidth"] else "",
                 seconds_of(m["product"]), seconds_of(compute + message), seconds_of(m["step"]), seconds_of(step),
                 seconds_of(m["draw"]),
             ]
         )  # fmt: skip
     head = [
-        "G", "entries of a vector here", f"{BASIS} basis vectors here", "gathered + scattered per product (in weights)",
-        "messages", "gathering at", "product", "by formula", "Krylov step beside it", "by formula", "random vector",
+        "G", "entries of a vector here", f"{BASIS} basis vectors here", "gathered + scattered (in weights)",
+        "messages", "latency", "gathering at", "product", "by formula",
+        "Krylov step beside it", "by formula", "random vector",
     ]  # fmt: skip
     shown = [
         [
@@ -231,14 +251,14 @@ def report(facts: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "## Sharded: pieces of weights and vectors",
-            f"Measured ({when}) on a transformer of {one['n']:,} parameters, {EXAMPLES} x {TOKENS} tokens, one thread per "
-            f"process: wall time, least of {ROUNDS} rounds, on two cores with a load average of {facts['load']:.1f} by "
-            "other work. Entries, bytes and messages are counted and exact; times are noise to a factor of two and "
-            "more, and those of four processes on two cores say nothing of four devices.",
+            f"Measured ({when}) on a transformer of {one['n']:,} parameters, {EXAMPLES} x {TOKENS} tokens, one "
+            f"thread per process, one micro-batch: wall time, least of {ROUNDS} rounds, on two cores with a load "
+            f"average of {facts['load']:.1f} by other work. Entries, bytes and messages are counted and exact; times "
+            "are noisy to a factor of two and more, and four processes on two cores say little of four devices.",
             table(head, rows),
-            _FORMULAS.format(
-                layers=LAYERS, basis=BASIS, long=LONG, slow=SLOW, rate=unit(RATE, "FLOP/s"), texts=TEXTS
-            ),
+            f"A product took {' and '.join(f'{x:.1f}' for x in apart)} times as long as by formula in 2 and 4 "
+            "processes, which also wait for each other at every weight, and for cores that are busy with other work.",
+            _FORMULAS.format(long=LONG, rate=unit(RATE, "FLOP/s"), texts=TEXTS),
             table(names, shown),
             _BREAKS,
         ]
@@ -246,36 +266,39 @@ def report(facts: dict[str, Any]) -> str:
 
 
 _FORMULAS = """\
-P parameters, G processes, b micro-batches of each per product, B bytes per second between processes.
+P parameters, G processes, b micro-batches per product and process, B bytes per second between processes.
 
 - Bytes per device: 4P/G of weights, 4P/G for each of about five vectors, 8P/G per basis vector (twice that where
-  products are kept beside), three times the largest single weight whole for a moment (it, its gradient, and the sum that
-  is scattered), and the activations of a micro-batch. Nothing of length P.
-- Bytes per product: (gathered + scattered) · 4P · (G − 1)/G received by each process, for each of b micro-batches, since
-  every pass gathers every weight anew: the columns above have both in units of all weights.
-- Time per product: c · f · b + that / B. Time of a Krylov step beside it: two passes over the basis, four readings of
-  8P · k/G bytes, and two all-reduces of k numbers. By formula: one process's time divided by G (four processes share
-  two cores), and the bytes over the measured rate of a gathering.
-- A random vector is drawn whole by every process, in stretches, so that it is the one of one process: that time does not
-  shrink with G.
+  products are kept beside), three times the largest single weight whole for a moment (it, its gradient, and what is
+  scattered), and the activations of a micro-batch. Nothing of length P.
+- Bytes per product: (gathered + scattered) · 4P · (G − 1)/G received by each process, b times, since every pass
+  gathers every weight anew: the column above has both in units of all weights.
+- Time per product: operations over rate, those bytes over B, and a latency for each message; they do not overlap.
+  Time of a Krylov step beside it: four readings of 8P · k/G bytes of basis, and two all-reduces of k numbers. "By
+  formula" is one process's time divided by G (four processes share two cores), the bytes over the measured rate of a
+  gathering, and the messages at the measured latency, which is that of waiting for the other process to be scheduled.
+- A random vector is drawn whole by every process, in stretches, so that it is the one of one process: that time does
+  not shrink with G.
 
-By these, in float32 with {texts:,} texts of 1024 tokens in micro-batches of one, a product of ten forward passes'
-operations at {rate} / {slow}, and {long} basis vectors; devices and links are assumed, not measured:"""
+By these, in float32, a product over {texts:,} texts of 1024 tokens in micro-batches of one text, ten forward passes'
+operations at {rate}, and {long} basis vectors. Devices and links are assumed; a random vector at the rate measured in
+two processes here:"""
 
 _BREAKS = """\
 What breaks first:
 
-- **1 billion.** The basis: 384 GB of 40 float64 vectors on one device, where restarts with some six vectors, or a basis in
-  host memory, have to do. Eight devices hold all of it. Nothing else breaks.
-- **8 billion.** One device holds weights and two vectors, and no basis worth the name; eight hold the weights and six basis
-  vectors each's share of which is 8 GB: a run restarts all the time, or the basis moves to host memory (2.6 TB over the
-  machines). 64 devices hold all. With `--shard fsdp` every process builds the network whole, 32 GB in host memory, at once:
-  256 GB on a machine of eight. Shard it yourself from the meta device there, and pass the model.
-- **70 billion.** `--shard fsdp` cannot be used at all (282 GB of host memory per process). 64 devices hold 5 vectors of
-  the basis at most, 512 all of it. Weights are gathered anew for each micro-batch and pass: on links between machines that
-  takes longer than the arithmetic, unless micro-batches are larger than one text. A random vector, drawn by every process
-  whole, takes minutes, which a trace of hundreds of probes pays each time: drawing only one's own stretch would need a
-  generator that can be entered anywhere (counter-based), which is not built."""
+- **1 billion.** The basis: 384 GB of 40 float64 vectors. One device has room for five, where an eigenvalue run cannot
+  restart any more (it wants eight), so that the basis moves to host memory. Eight devices hold all of it.
+- **8 billion.** One device does not hold weights and five vectors. Eight hold these and six basis vectors; the basis
+  moves to host memory, 320 GB a process. 64 hold everything. With `--shard fsdp` every process builds the network
+  whole in host memory before it keeps its pieces: 32 GB, eight times on a machine of eight. Building on the meta
+  device, sharding there and passing the model avoids it.
+- **70 billion.** `--shard fsdp` is out of the question (282 GB of host memory a process). 64 devices hold weights,
+  vectors and four basis vectors, 512 all 40. Each weight is gathered anew in every pass of every micro-batch: at
+  50 GB/s between machines that takes longer than the arithmetic, unless micro-batches are larger than one text. And a
+  random vector, which every process draws whole, takes longer than a product of 64 devices: traces and densities pay
+  that for each probe, a run for eigenvalues twice. Drawing one's own stretch only would need a generator that can be
+  entered anywhere, and so other numbers than those of one process; it is not built."""
 
 
 if __name__ == "__main__":

@@ -184,6 +184,21 @@ def test_flattened_parameters_are_refused_by_name():
         problem_of(model, domain_data())
 
 
+def test_deepspeed_is_unwrapped_and_its_emptied_parameters_are_refused():
+    """Told by the names that DeepSpeed gives, without it: stages 1 and 2 leave parameters whole, 3 empties them."""
+    from cases import domain_data, problem_of, small_mlp
+
+    engine = torch.nn.Module()
+    engine.module = small_mlp()
+    engine.__class__ = type("DeepSpeedEngine", (torch.nn.Module,), {})
+    plain = problem_of(small_mlp(), domain_data())
+    assert torch.equal(problem_of(engine, domain_data()).gradient(), plain.gradient())
+    for parameter in engine.module.parameters():
+        parameter.ds_id = 0
+    with pytest.raises(UsageError, match=r"ZeRO-3 keeps a stretch of 0.weight.*zero_to_fp32.py"):
+        problem_of(engine, domain_data())
+
+
 def test_each_process_has_its_own_gpu(monkeypatch):
     monkeypatch.setattr(distributed, "device_count", lambda kind: 2)
     monkeypatch.setattr(distributed, "collectives", {"cuda": "nccl"}.get)
