@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -44,7 +46,10 @@ class Screen:
         self.failure: LandscapeError | None = None  # raised after the output was shown
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
-        self._said = time.monotonic()
+        self._said = self._heard = time.monotonic()
+        self._last = ""
+        self._over = threading.Event()
+        self._watch: threading.Thread | None = None
         self._handler: logging.Handler = logging.NullHandler() if self._silent else _Notices()
         self._reporting = reporting(self._report)
 
@@ -60,6 +65,10 @@ class Screen:
         if sys.stderr.isatty():
             self._bar = _progress_bar()
             self._bar.start()
+            self._idle()
+        else:
+            self._watch = threading.Thread(target=self._break_silence, name="silence", daemon=True)
+            self._watch.start()
         return self
 
     def __exit__(
@@ -71,6 +80,9 @@ class Screen:
         logger.removeHandler(self._handler)
         if self._silent:
             return
+        self._over.set()
+        if self._watch is not None:
+            self._watch.join()
         self.finish()
         self._reporting.__exit__(kind, value, trace)
 
@@ -148,23 +160,41 @@ class Screen:
 
     # -- progress -----------------------------------------------------------------------------------------------
 
+    def _idle(self) -> None:
+        """Show that the command is alive where no task is."""
+        if self._bar is not None and not self._tasks:
+            self._tasks[""] = self._bar.add_task("working", total=None, note="")
+
     def _report(self, task: str, done: int, total: int | None, note: str = "") -> None:
         note = shown(note)
         if self._bar is not None:
+            if "" in self._tasks:
+                self._bar.remove_task(self._tasks.pop(""))
             if task not in self._tasks:
                 self._tasks[task] = self._bar.add_task(task, total=total, note=note)
             finished = total is not None and done >= total
             self._bar.update(self._tasks[task], completed=done, total=total, note=note)
             if finished:
                 self._bar.remove_task(self._tasks.pop(task))
+                self._idle()
             return
         if sys.stderr.isatty():
             return
-        now = time.monotonic()
+        now, of = time.monotonic(), f"/{total}" if total else ""
+        self._heard, self._last = now, f"{task}: {done}{of} {note}".rstrip()
         if now - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
-            of = f"/{total}" if total else ""
-            print(f"{task}: {done}{of} {note}".rstrip(), file=sys.stderr, flush=True)
+            print(self._last, file=sys.stderr, flush=True)
+
+    def _break_silence(self) -> None:
+        """Say, where nothing was said for a while, what was heard last, and since when nothing was."""
+        while not self._over.wait(1.0):
+            now = time.monotonic()
+            if now - self._said >= _SECONDS_BETWEEN_LINES:
+                self._said = now
+                last = f"{self._last}, and " if self._last else ""
+                with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+                    print(f"{last}nothing new for {now - self._heard:.0f} s", file=sys.stderr, flush=True)
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -116,7 +116,7 @@ def hessian(
         "notes": notes(problem, whole, spec),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    result = Result("hessian", dataset(record, whole.density), record, vectors=named_vectors(problem, whole))
+    result = Result("hessian", dataset(record, whole.density), record, vectors=named_vectors(problem, whole, spec))
     _require_converged(result, spec, journal)
     return result
 

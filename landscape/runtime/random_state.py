@@ -38,4 +38,9 @@ def seed_everything(*key: int | str) -> None:
     number = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little")
     random.seed(number)
     np.random.seed(number % 2**32)  # noqa: NPY002
-    torch.manual_seed(number % 2**63)
+    if torch.accelerator.current_accelerator(check_available=True) is None:
+        # `torch.manual_seed` also notes for each kind of accelerator, with a traceback, what to do once there is one:
+        # a fifth of a small network's step, and a list that grows.
+        torch.default_generator.manual_seed(number % 2**63)
+    else:
+        torch.manual_seed(number % 2**63)
