@@ -17,7 +17,7 @@ from harness import table
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 ORDER = (
-    "products", "curvature", "eigenvalues", "spectra", "large_transformer", "growth", "optimizers", "sharpness",
+    "products", "curvature", "eigenvalues", "spectra", "large_transformer", "growth", "memory", "optimizers", "sharpness",
     "domains", "surface_peers", "surface", "startup",
 )  # fmt: skip
 
