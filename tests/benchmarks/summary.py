@@ -18,7 +18,7 @@ from harness import table
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 ORDER = (
     "products", "curvature", "eigenvalues", "spectra", "large_transformer", "growth", "memory", "optimizers",
-    "sharpness", "domains", "surface_peers", "surface", "startup",
+    "sharpness", "domains", "surface_peers", "surface", "small_surfaces", "startup",
 )  # fmt: skip
 
 
