@@ -14,6 +14,7 @@ from landscape.base.errors import LandscapeError
 from landscape.base.files import is_out_of_space, jsonable
 from landscape.base.labels import shown
 from landscape.base.names import unknown_name
+from landscape.base.threads import wait_asleep
 
 from .flags import everywhere, in_flags
 from .stopping import stopped_by_signals
@@ -67,6 +68,8 @@ def command_module(name: str) -> ModuleType:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the return value is the process's exit code."""
     provide_streams()
+    if argv is None:  # who calls from Python owns the process
+        wait_asleep()
     with watched() if argv is None else contextlib.nullcontext():  # who calls from Python watches himself
         code = _outcome(list(sys.argv[1:] if argv is None else argv))
     if code == 0 and _several():

@@ -132,10 +132,17 @@ def _result_facts(path: Path) -> dict[str, object]:
         "n_examples": record.get("n_examples"),
         "data_hash": record.get("data_hash"),
         "weights_hash": record.get("weights_hash"),
+        "threads": _threads(record),
         "spec": record.get("spec"),
         "identity": record.get("identity"),
         **_since(result.kind, record, result.path),
     }
+
+
+def _threads(record: dict[str, Any]) -> str | None:
+    """How many computed it, and how they waited for each other."""
+    count, wait = record.get("threads"), record.get("threads_wait")
+    return f"{count}, waiting {wait}" if isinstance(count, int) and count > 1 and wait else str(count or "") or None
 
 
 def _checkpoint_facts(text: str, key: str | None) -> dict[str, object]:

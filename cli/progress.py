@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 _SECONDS_BETWEEN_LINES = 10.0
+_IDLE = "working"
 
 
 def duration(seconds: float) -> str:
@@ -57,7 +60,7 @@ class Task:
 
 
 class Progress:
-    """Tasks that are under way, on stderr.
+    """Tasks that are under way, on stderr: nobody looks for long at a screen on which nothing happens.
 
     Args:
         clock: Seconds, from any start.
@@ -66,9 +69,27 @@ class Progress:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._tasks: dict[str, Task] = {}
-        self._said = clock()
+        self._said = self._heard = clock()
+        self._last = ""
         self._bars: Any = None
         self._rows: dict[str, Any] = {}
+        self._over = threading.Event()
+        self._watch: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """From now on something is seen."""
+        if sys.stderr.isatty():
+            self.show()
+        else:
+            self._watch = threading.Thread(target=self._break_silence, name="silence", daemon=True)
+            self._watch.start()
+
+    def end(self) -> None:
+        """Nothing is under way any more."""
+        self._over.set()
+        if self._watch is not None:
+            self._watch.join()
+        self.hide()
 
     def report(self, name: str, done: int, total: int | None, note: str = "") -> None:
         """Take notice, and show it."""
@@ -78,17 +99,29 @@ class Progress:
         finished = total is not None and done >= total
         if finished:
             del self._tasks[name]
+        self._heard, self._last = now, task.line(name, now)
         if sys.stderr.isatty():
             self._show(name, task, finished)
         elif now - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
-            print(task.line(name, now), file=sys.stderr, flush=True)
+            print(self._last, file=sys.stderr, flush=True)
+
+    def _break_silence(self) -> None:
+        """Say, where nothing was said for a while, what was heard last, and since when nothing was."""
+        while not self._over.wait(min(1.0, _SECONDS_BETWEEN_LINES)):
+            now = self._clock()
+            if now - self._said >= _SECONDS_BETWEEN_LINES:
+                self._said = now
+                last = f"{self._last}, and " if self._last else ""
+                with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+                    print(f"{last}nothing new for {now - self._heard:.0f} s", file=sys.stderr, flush=True)
 
     def show(self) -> None:
         """Let a terminal show that something is under way."""
         if sys.stderr.isatty() and self._bars is None:
             self._bars = _bars(self._clock)
             self._rows = {name: self._row(name, task) for name, task in self._tasks.items()}
+            self._idle()
             self._bars.start()
 
     def hide(self) -> None:
@@ -100,14 +133,23 @@ class Progress:
     def _show(self, name: str, task: Task, finished: bool) -> None:
         if self._bars is None:
             return None if finished else self.show()
+        if _IDLE in self._rows:
+            self._bars.remove_task(self._rows.pop(_IDLE))
         if finished:
             if name in self._rows:
                 self._bars.remove_task(self._rows.pop(name))
+            self._idle()
         elif name in self._rows:
             self._bars.update(self._rows[name], completed=task.done, total=task.total, note=task.note)
         else:
             self._rows[name] = self._row(name, task)
         return None
+
+    def _idle(self) -> None:
+        """Show that the command is alive where no task is."""
+        if not self._rows:
+            now = self._clock()
+            self._rows[_IDLE] = self._row(_IDLE, Task(now, 0, now, 0, None, ""))
 
     def _row(self, name: str, task: Task) -> Any:
         return self._bars.add_task(name, total=task.total, completed=task.done, note=task.note, pace=task)
@@ -123,11 +165,15 @@ def _bars(clock: Callable[[], float]) -> Any:
         def render(self, task: Any) -> Text:
             return Text(task.fields["pace"].left(clock()))
 
+    class Done(MofNCompleteColumn):
+        def render(self, task: Any) -> Text:
+            return super().render(task) if task.total else Text(f"{task.completed:.0f}" if task.completed else "")
+
     return Bars(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
-        MofNCompleteColumn(),
+        Done(),
         Left(),
         TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),

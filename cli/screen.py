@@ -55,7 +55,7 @@ class Screen:
             return self
         logger.setLevel(logging.INFO)
         self._reporting.__enter__()
-        self._progress.show()
+        self._progress.begin()
         return self
 
     def __exit__(
@@ -67,7 +67,7 @@ class Screen:
         logger.removeHandler(self._handler)
         if self._silent:
             return
-        self.finish()
+        self._progress.end()
         self._reporting.__exit__(kind, value, trace)
 
     def finish(self) -> None:

@@ -5,6 +5,7 @@ Nothing is shown unless a reporter was installed with `reporting`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,8 @@ class Reporter(Protocol):
     def __call__(self, task: str, done: int, total: int | None, note: str = "") -> None:
         """Take notice that ``done`` of ``total`` units (None: unknown) of ``task`` are finished."""
 
+
+_A_WHILE = 2.0  # seconds
 
 _reporter: ContextVar[Reporter | None] = ContextVar("landscape_reporter", default=None)
 
@@ -40,6 +43,25 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         yield
     finally:
         _reporter.reset(token)
+
+
+class Inside:
+    """Progress inside one unit of a longer task (a product, a pass): said only once that takes a while.
+
+    Args:
+        task: What is done.
+        total: Units.
+    """
+
+    def __init__(self, task: str, total: int) -> None:
+        self.task, self.total, self._said = task, total, False
+        self._began = time.monotonic()
+
+    def at(self, done: int) -> None:
+        """So many units are finished."""
+        if self._said or time.monotonic() - self._began > _A_WHILE:
+            self._said = True
+            report(self.task, done, self.total)
 
 
 def report(task: str, done: int, total: int | None = None, note: str = "") -> None:

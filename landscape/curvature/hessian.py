@@ -121,7 +121,7 @@ def hessian(
         "notes": [*notes(problem, whole, spec), *_outside(whole.record, layers or {})],
         "seconds": round(time.perf_counter() - started, 3),
     }
-    result = Result("hessian", dataset(record, whole.density), record, vectors=named_vectors(problem, whole))
+    result = Result("hessian", dataset(record, whole.density), record, vectors=named_vectors(problem, whole, spec))
     _require_converged(result, spec, journal)
     return result
 

@@ -13,6 +13,7 @@ import torch
 
 from ..autograd.second_derivatives import NoSecondDerivative
 from ..base.errors import NumericalError
+from ..base.progress import report
 from ..numerics.steps import SAFETY
 from ..problem.by_differences.differences import Differences
 from ..problem.by_differences.either_product import possible
@@ -88,8 +89,9 @@ def _measured(
 ) -> tuple[EigenPairs, list[float]]:
     """The pairs, and for each how far the nearest eigenvalue may be: its residual and its product's bar."""
     values, residuals, bars = [], [], []
-    for vector in pairs.vectors:
+    for done, vector in enumerate(pairs.vectors, 1):
         found = operator.measure(vector)
+        report("measured products", done, len(pairs.vectors))
         assert found is not None
         image = found.image.to(vector)
         value = float(vector @ image)

@@ -166,9 +166,8 @@ def _basis_plan(problem: Problem, spec: HessianSpec) -> tuple[torch.device, int,
 
 def _density(probes: Probes, spectrum: Spectrum) -> Density:
     before, runs = probes.made, spectrum.runs[:DENSITY_PROBES]
-    for index in range(DENSITY_PROBES - len(runs)):
-        report("density", len(runs), DENSITY_PROBES)
-        runs.append(run_of(probes, index, DENSITY_STEPS, spectrum.settled.subspace()))
+    missing, known = DENSITY_PROBES - len(runs), spectrum.settled.subspace()
+    runs += [run_of(probes, i, DENSITY_STEPS, known, done=i, runs=missing) for i in range(missing)]
     return density(runs, probes.n, products=probes.made - before)
 
 
@@ -200,6 +199,7 @@ def _trace(
         fix = "use `trace_method='hutchinson'`"
         raise UsageError("it decomposes matrices of whole vectors", argument("trace_method", spec.trace_method), fix)
     found = method(operator, probes.n, rtol=spec.trace_rtol, seed=seed + 1, max_products=budget, device=probes.device)
+    report("trace", found.products, found.products)
     return sampled, found
 
 

@@ -82,12 +82,17 @@ def dataset(record: dict[str, Any], curve: Density | None) -> Any:
     return xr.Dataset(variables, coordinates)
 
 
-def named_vectors(problem: Problem, view: CurvatureReport) -> dict[str, Tensor]:
-    """Eigenvectors as ``v1.NAME...`` (largest) and ``s1.NAME...`` (smallest), and the diagonal, per parameter."""
-    rows = [
-        *((f"v{i}", v) for i, v in enumerate(view.spectrum.top.vectors, 1)),
-        *((f"s{i}", v) for i, v in enumerate(view.spectrum.bottom.vectors, 1)),
-    ]
+def named_vectors(problem: Problem, view: CurvatureReport, spec: HessianSpec) -> dict[str, Tensor]:
+    """Eigenvectors as ``v1.NAME...`` (largest) and ``s1.NAME...`` (smallest), and the diagonal, per parameter.
+
+    In the problem's type: what is beyond it in a vector is rounding of products.
+    """
+    rows: list[tuple[str, Tensor]] = []
+    if spec.vectors:
+        rows += [(f"v{i}", v) for i, v in enumerate(view.spectrum.top.vectors, 1)]
+        rows += [(f"s{i}", v) for i, v in enumerate(view.spectrum.bottom.vectors, 1)]
     if view.sampled is not None and view.sampled.diagonal is not None and view.sampled.diagonal_stderr is not None:
         rows += [("diagonal", view.sampled.diagonal), ("diagonal_stderr", view.sampled.diagonal_stderr)]
-    return {f"{prefix}.{k}": t for prefix, row in rows for k, t in problem.space.named(row).items()}
+    named = ((prefix, problem.space.named(row)) for prefix, row in rows)
+    kind = None if problem.in_pieces else problem.dtype  # a block stays what it is
+    return {f"{prefix}.{k}": t.to(kind) if kind else t for prefix, parts in named for k, t in parts.items()}

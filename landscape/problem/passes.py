@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..autograd.recompute import recompute_blocks
 from ..autograd.substitutes import plain_checkpoints
 from ..base.errors import ResourceError, UsageError, is_out_of_memory
+from ..base.progress import Inside
 from ..data.examples import Batch, Examples
 from ..runtime.caller_context import computing, in_pieces
 from ..runtime.distributed import all_gather_rows, all_reduce_min, all_reduce_parts, is_distributed, shard
@@ -140,11 +141,14 @@ class Passes:
 
         def whole() -> list[T]:
             total: list[T] = []
+            done, inside = 0, Inside("examples of a pass", self.stretch.stop - self.stretch.start)
             for batch in self.micro_batches():
                 parts = contribution(batch)
                 if batch.idle:  # of what it gives only what the others gave counts
                     parts = [p if isinstance(p, Sharded) else _nothing(p) for p in parts]
                 total = list(parts) if not total else [operator.add(t, p) for t, p in zip(total, parts, strict=True)]
+                done += 0 if batch.idle else len(batch)
+                inside.at(done)
             return total
 
         return self.retry_on_oom(whole)

@@ -25,6 +25,7 @@ from ..autograd.late_logits import deferred
 from ..autograd.second_derivatives import custom_functions, missing_derivative, refuse_batch_statistics
 from ..autograd.substitutes import apply_embedding_max_norm, twice_differentiable
 from ..base.errors import NumericalError, ResourceError, UsageError, is_out_of_memory
+from ..base.threads import waiting
 from ..data.examples import Batch, Examples, Indices
 from ..data.loss_values import NoTarget, batch_weight, mean_loss, no_target
 from ..data.losses import LossFunction, as_loss
@@ -383,6 +384,7 @@ class Problem(PerExample):
             "micro_batch": self.batch_size,
             "processes": rank_and_world_size()[1],
             "threads": torch.get_num_threads(),
+            "threads_wait": waiting(),
             "torch": str(torch.__version__),
         }
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..autograd.second_derivatives import missing_derivative
 from ..base.errors import NumericalError, is_out_of_memory
+from ..base.progress import Inside
 from ..numerics.layouts import plain_parts
 from ..runtime.memory import free_memory
 from ..runtime.precision import full_precision
@@ -151,11 +152,13 @@ class Products:
     def _summed(self, parts: Sequence[Tensor]) -> list[Tensor]:
         total: Tensor | None = None
         start, batches = self.problem.stretch.start, 0
+        inside = Inside("examples of a product", self.problem.stretch.stop - start)
         for index, batch in enumerate(self.problem.micro_batches()):
             product = self._of_batch(index, batch, start, parts)
             total = product if total is None else total + product
             start += len(batch)
             batches += 1
+            inside.at(start - self.problem.stretch.start)
         if total is None:
             return []
         self.kept_share = max(self.kept_share, len(self._kept) / batches)

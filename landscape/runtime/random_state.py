@@ -45,7 +45,9 @@ def seed_everything(*key: int | str) -> None:
 
 
 def _seed_torch(number: int) -> None:
-    """As `torch.manual_seed`, which formats the stack once for every kind of device that is not there."""
+    """As `torch.manual_seed`, which notes for every kind of device that is not there, with a traceback, what to do
+    once it is: a fifth of a small network's step, and a list that grows.
+    """
     if torch.accelerator.is_available() or torch._C._get_privateuse1_backend_name() != "privateuseone":
         torch.manual_seed(number)
     else:

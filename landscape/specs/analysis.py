@@ -23,7 +23,7 @@ class HessianSpec(Spec):
     """Eigenvalues, trace and density of a curvature matrix of the mean loss."""
 
     _not_in_key: ClassVar[Mapping[str, str]] = {"memory": "where graphs and the basis are kept while computing"}
-    _later: ClassVar[frozenset[str]] = frozenset({"unit", "group_by"})
+    _later: ClassVar[frozenset[str]] = frozenset({"unit", "group_by", "vectors"})
 
     top: int = 5
     """How many of the algebraically largest eigenvalues."""
@@ -67,6 +67,8 @@ class HessianSpec(Spec):
     """Budget of products, checks not counted (default: 20 per wanted pair, at least 200; 1000 for the trace)."""
     memory: float | None = None
     """GB for kept gradient graphs and the Krylov basis (default: half of what is free)."""
+    vectors: bool = True
+    """Store the eigenvectors beside the result, in the type that they were computed in."""
     allow_partial: bool = False
     """Accept pairs above --tol when the budget ends (they are marked)."""
 

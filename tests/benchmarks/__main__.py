@@ -23,7 +23,18 @@ from summary import summary
 
 HERE = Path(__file__).parent
 SHORT = ("products", "eigenvalues", "spectra", "surface_peers", "domains", "optimizers", "sharpness")
-ALL = (*SHORT, "checks", "curvature", "surface", "growth", "scaling", "startup", "large_transformer")
+ALL = (
+    *SHORT,
+    "checks",
+    "curvature",
+    "surface",
+    "small_surfaces",
+    "growth",
+    "memory",
+    "scaling",
+    "startup",
+    "large_transformer",
+)
 
 
 def main() -> int:

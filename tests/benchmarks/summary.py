@@ -17,8 +17,8 @@ from harness import table
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 ORDER = (
-    "products", "curvature", "eigenvalues", "spectra", "large_transformer", "growth", "optimizers", "sharpness",
-    "domains", "surface_peers", "surface", "startup",
+    "products", "curvature", "eigenvalues", "spectra", "large_transformer", "growth", "memory", "optimizers",
+    "sharpness", "domains", "surface_peers", "surface", "small_surfaces", "startup",
 )  # fmt: skip
 
 

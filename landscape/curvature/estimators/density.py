@@ -78,7 +78,9 @@ def quadrature(run: KrylovRun, n: int) -> tuple[Matrix, Matrix]:
     return nodes[order], weights[order]
 
 
-def run_of(probes: Probes, index: int, nodes: int, settled: Subspace | None = None) -> KrylovRun:
+def run_of(
+    probes: Probes, index: int, nodes: int, settled: Subspace | None = None, *, done: int = 0, runs: int = 1
+) -> KrylovRun:
     """A Lanczos run from probe ``index``, of as many steps as ``nodes`` less the known eigenpairs.
 
     Args:
@@ -86,6 +88,8 @@ def run_of(probes: Probes, index: int, nodes: int, settled: Subspace | None = No
         index: Which probe.
         nodes: Wanted nodes of the quadrature.
         settled: Known eigenvectors; the run is orthogonal to them.
+        done: Runs that were made before, of ``runs``: for the progress alone.
+        runs: How many there will be.
     """
     generator = torch.Generator().manual_seed(probes.seed)
 
@@ -97,9 +101,11 @@ def run_of(probes: Probes, index: int, nodes: int, settled: Subspace | None = No
     if settled is not None and len(settled):
         start, image = settled.rest(start), settled.image_of_rest(start, image)
         deflated, apart = settled.basis, (settled.basis * settled.images).sum(1).cpu().numpy()
+    steps = min(nodes - len(apart), probes.n)
     space = Krylov(probes.operator, start[None], fresh, first_image=image, deflated=deflated)
     while space.size < min(nodes - len(apart), space.room):
         space.grow()
+        report("density", done * steps + space.size, runs * steps)
         if not space.coupling.any():  # an invariant subspace: the quadrature is exact
             break
     probes.made += space.products - 1  # the first was the probe's own

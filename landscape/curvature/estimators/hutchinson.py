@@ -81,7 +81,10 @@ def sample(
             square = entry.square() if square is None else square + entry.square()
         spent = probes.made - before
         trace = Estimate.of(traces, products=spent, rtol=rtol, method=method, offset=offset)
-        report("trace", len(traces), None, f"standard error {trace.stderr / (abs(trace.estimate) or 1):.1%}")
+        share, many = trace.stderr / (abs(trace.estimate) or 1), len(traces)
+        needed = many * (share / rtol) ** 2 if many > 1 else 0.0  # a standard error falls as the root of the samples
+        in_all = min(max(least, many + 1, int(min(needed, max_probes))), max_probes)
+        report("trace", many, in_all if many > 1 else None, f"standard error {share:.1%}")
         enough = len(traces) >= least
         if enough and (trace.converged or len(traces) >= max_probes):
             break

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...base.progress import report
 from ..lanczos.krylov import Multiply
 from .estimates import LEAST_SAMPLES, Estimate
 from .probes import rademacher
@@ -59,6 +60,7 @@ def hutch_pp(
             v = rademacher(n, seed, 2 * len(rest) + 1).to(device)
             rest.append((v, operator(v).to(device, torch.float64)))
             products += 1
+            report("trace", products, None)
         inside = float((basis * images).sum())
         samples = []
         for v, image in rest:  # gᵀHg with g = v − QᵀQv, from Hv and HQ alone
@@ -97,14 +99,20 @@ def xtrace(
     probes = torch.empty((0, n), dtype=torch.float64, device=device)
     sketch = probes
     products = 0
+
+    def multiply(vector: Tensor) -> Tensor:
+        nonlocal products
+        products += 1
+        report("trace", products, None)
+        return operator(vector).to(device, torch.float64)
+
     while True:
         more = min(max(LEAST_SAMPLES, len(probes) // 2), n - len(probes))
         new = torch.stack([rademacher(n, seed, len(probes) + i).to(device) for i in range(more)])
         probes = torch.cat([probes, new])
-        sketch = torch.cat([sketch, torch.stack([operator(v).to(device, torch.float64) for v in new])])
+        sketch = torch.cat([sketch, torch.stack([multiply(v) for v in new])])
         q, r = torch.linalg.qr(sketch.T)
-        images = torch.stack([operator(row).to(device, torch.float64) for row in q.T])
-        products += more + len(q.T)
+        images = torch.stack([multiply(row) for row in q.T])
         m = len(probes)
         h = images @ q
         # Leaving sketch i out of the range removes the direction s_i: the normalised i-th column of R^-T.

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ...base.progress import report
+from .forecast import Forecast
 from .krylov import Krylov, Multiply
 from .pairs import Found
 
@@ -127,14 +128,18 @@ def may_be_more(found: Found, block: int, margin: float, scale: float, *, inner:
 
 def _search(space: Krylov, top: int, bottom: int, margin: float, budget: int) -> None:
     """Grow until the outermost Ritz values are within ``margin`` of an eigenvalue, but at least ten steps."""
+    forecast = Forecast()
     sides = [*([-1] if top else []), *([0] if bottom else [])]
     while not space.full and space.products < max(budget, _LEAST_STEPS):
         if space.must_restart:
             space.restart(kept(space, min(top, 1), min(bottom, 1)))
         space.grow()
-        report("missed copies", space.products, None)
-        if space.products >= _LEAST_STEPS and bool((space.ritz()[2][sides] <= margin).all()):
+        worst = float(space.ritz()[2][sides].max())
+        total = forecast.total(space.products, worst, margin, max(budget, _LEAST_STEPS))
+        report("missed copies", space.products, total and max(total, _LEAST_STEPS))
+        if space.products >= _LEAST_STEPS and worst <= margin:
             break
+    report("missed copies", space.products, space.products)
 
 
 def kept(space: Krylov, top: int, bottom: int) -> Sequence[int]:

@@ -25,6 +25,7 @@ from ...base.progress import report
 from ...numerics.draws import Draws
 from .completeness import complete as completed
 from .completeness import kept
+from .forecast import Forecast
 from .krylov import Krylov, Matrix, Multiply
 from .pairs import EigenPairs, Found
 from .subspace import Subspace
@@ -238,7 +239,7 @@ def _grow_until(
     watch: Callable[[Krylov], None] | None,
 ) -> list[int]:
     """Grow until the estimates of all wanted pairs are below ``demand``; return their places, ascending."""
-    b = space.block
+    b, forecast = space.block, Forecast()
     while True:
         least = min(top + bottom, space.room)  # fewer would give both ends the same vectors
         spent = space.products + space.pending > max_products
@@ -255,10 +256,15 @@ def _grow_until(
             continue
         theta, _, estimates = space.ritz()
         scale = float(np.abs(theta).max())
-        report("eigenvalues", space.products, None, f"residual {estimates[wanted].max() / (scale or 1):.1e}")
+        worst, due = float(estimates[wanted].max()) / (scale or 1), 0
         if least_steps and space.restarts == 0 and not done:
             known = len(_settled(theta, estimates, tol, least_steps))  # holds for all start vectors at once
-            if m < b * least_steps - (b - 1) * known:
-                continue
+            due = b * least_steps - (b - 1) * known
+        total = forecast.total(space.products, worst, demand, max_products)
+        if due > m or total is not None:
+            total = max(total or 0, space.products - m + due, space.products + 1)
+        report("eigenvalues", space.products, total, f"residual {worst:.1e} of {demand:.1e}")
+        if m < due:
+            continue
         if done or bool((estimates[wanted] <= demand * scale).all()):
             return wanted

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...base.progress import report
 from ...sharding.vectors import entry_of_largest_size
 from .krylov import Multiply
 from .subspace import Subspace
@@ -60,8 +61,9 @@ class Found:
     def multiplied(cls, operator: Multiply, vectors: Tensor) -> Found:
         """From vectors, with one further product each."""
         images = torch.empty_like(vectors)
-        for image, vector in zip(images, vectors, strict=True):
+        for done, (image, vector) in enumerate(zip(images, vectors, strict=True), 1):
             image.copy_(operator(vector))
+            report("residuals", done, len(vectors))
         return cls.of(vectors, images)
 
     def take(self, which: Sequence[int]) -> Found:

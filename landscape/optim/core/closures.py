@@ -134,11 +134,12 @@ class ClosurePasses:
 
     Args:
         closure: The closure; it is called at once, for the first pass.
+        replayed: Whether a later pass may draw the random numbers of the first.
     """
 
-    def __init__(self, closure: Closure) -> None:
+    def __init__(self, closure: Closure, *, replayed: bool = True) -> None:
         self._closure = closure
-        self.random = RandomState.now()  # before the first pass draws anything
+        self.random = RandomState.now() if replayed else None  # before the first pass draws anything
         self._after: RandomState | None = None
         self._made = closure()
         self.pieces = self._made if isinstance(self._made, MicroBatches) else None
@@ -168,6 +169,7 @@ class ClosurePasses:
 
     def replay(self) -> None:
         """Let the next pass draw the random numbers of the first."""
+        assert self.random is not None
         if self._after is None:
             self._after = RandomState.now()
         self.random.restore()

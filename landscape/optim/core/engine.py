@@ -304,7 +304,7 @@ class ERM(Wrapper):
         """The closure after its first call, and after a look at what it made of the gradients before it."""
         watch, self._watch = self._watch, True
         with Leftovers(self.parameters(), watch) as leftovers, torch.enable_grad():
-            work = ClosurePasses(closure)
+            work = ClosurePasses(closure, replayed=not self.one_pass)
         if self.by_hand.ready:
             return work
         work.require_loss()
@@ -329,7 +329,7 @@ class ERM(Wrapper):
         for call, share in zip(work.pieces, work.pieces.shares, strict=True):
             evaluations, self.gradient_evaluations = self.gradient_evaluations, 0
             with torch.enable_grad():
-                piece = ClosurePasses(call).require_loss()
+                piece = ClosurePasses(call, replayed=not self.one_pass).require_loss()
             with piece.as_one_pass():
                 loss = loss + share * self.update_gradient(piece)
             self.gradient_evaluations = max(evaluations, self.gradient_evaluations)

@@ -1,0 +1,37 @@
+"""No command is silent for long: what was heard last is said again, with since when nothing new was."""
+
+from __future__ import annotations
+
+import time
+
+import landscape_cli.progress as module
+from landscape_cli.screen import Screen
+
+from landscape.base.progress import Inside, report, reporting
+
+
+def test_silence_is_broken(monkeypatch, capsys):
+    monkeypatch.setattr(module, "_SECONDS_BETWEEN_LINES", 0.2)
+    with Screen(json=True):
+        report("products", 3, 19, "residual 1e-2")
+        time.sleep(1.4)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "products: 3/19 residual 1e-2, and nothing new for 1 s" in said.err
+
+
+def test_a_short_command_says_nothing(capsys):
+    with Screen(json=False):
+        report("products", 3, 19)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_inside_a_unit_is_said_once_it_takes_a_while(monkeypatch):
+    seen = []
+    clock = iter([0.0, 0.5, 1.0, 2.5])
+    monkeypatch.setattr("landscape.base.progress.time.monotonic", lambda: next(clock))
+    with reporting(lambda task, done, total, note: seen.append((done, total))):
+        inside = Inside("examples", 4)
+        for done in (1, 2, 3, 4):
+            inside.at(done)
+    assert seen == [(3, 4), (4, 4)]
