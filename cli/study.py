@@ -90,16 +90,21 @@ def _plan(experiment: Experiment, folder: StudyFolder, options: StudyOptions, sc
         what = " ".join(getattr(analysis.spec, "measure", ()))
         planned.append(f"of {of}, {seeds}x: {analysis.kind} {what} {analysis.label}".rstrip())
     screen.lines(planned)
-    bound = "at most " if cost.get("upper_bound") else "about "
-    screen.line(
-        f"left to do: {bound}{duration(cost['wall_seconds'])} ({duration(cost['training_seconds'])} of training, "
-        f"{duration(cost['analysis_seconds'])} of analysis) on {options.workers or 1} process(es), from "
-        f"{len(cost['probes'])} probe(s)"
-    )
+    screen.line(_left_to_do(cost, options.workers or 1))
     cost["notes"] += doubts
     screen.lines(cost["notes"])
     models = [{"name": c.name, "arm": c.arm, "axes": c.axes, "repetition": c.repetition} for c in experiment.cells]
     return {"outputs": [], "status": now, "cost": cost, "models": models}
+
+
+def _left_to_do(cost: dict[str, Any], processes: int) -> str:
+    """The time that a study still takes, in words."""
+    if cost["wall_seconds"] is None:
+        return "left to do: how much is not known, no probe came through"
+    bound = "at most " if cost.get("upper_bound") else "about "
+    total, training, analysis = (duration(cost[f"{k}_seconds"]) for k in ("wall", "training", "analysis"))
+    parts = f"{total} ({training} of training, {analysis} of analysis)"
+    return f"left to do: {bound}{parts} on {processes} process(es), from {len(cost['probes'])} probe(s)"
 
 
 def _run(experiment: Experiment, folder: StudyFolder, options: StudyOptions, screen: Screen) -> dict[str, object]:

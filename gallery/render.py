@@ -124,16 +124,23 @@ Written by `python gallery/render.py` from the stored results of the studies tha
 rule for all: a difference *shows* (or shows the opposite) if its p-value, corrected for all tests of its study, is
 below 0.05 and its 95 % interval excludes 0. It is refuted (*no difference that matters*) if the whole interval lies
 within a margin that was written down before the run. All else is *cannot tell*, and most of it is: small networks,
-small test sets. Nothing here is about networks or data other than those of the studies. What is
-[not asked here, and why](not-asked.md), is another page.
+small test sets. *Tiny* was run in miniature only, which has numbers and decides nothing. Nothing here is about
+networks or data other than those of the studies. What is [not asked here, and why](not-asked.md), is another page.
 """
+TINY = "tiny"
 PAPERS = {"2010.01412": "SAM", "2303.10353": "SAGM", "2405.18861": "DISAM"}
 
 
 def answered() -> dict[str, list[dict[str, Any]]]:
     """The claims of every study that is installed, by its name: with answers where the gallery holds its result."""
     records = told()
-    return {name: records[name]["claims"] if name in records else [*_unanswered(name)] for name in shipped()}
+    return {n: _full(records[n]) if n in records else [*_unanswered(n)] for n in shipped()}
+
+
+def _full(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The claims of a study; in miniature it has numbers and decides nothing."""
+    answer = {"answer": TINY} if record["size"] == "tiny" else {}
+    return [row | answer for row in record["claims"]]
 
 
 def told() -> dict[str, dict[str, Any]]:
@@ -164,7 +171,7 @@ def claims() -> str:
             for row in _at_what_differs(asked)
             if next((k for k in PAPERS if k in row["source"]), "") == key
         ]
-        counts = {a: sum(r["answer"] == a for _, r in rows) for a in ANSWERS}
+        counts = {a: sum(r["answer"] == a for _, r in rows) for a in (*ANSWERS, TINY)}
         said = ", ".join(f"{n} {a}" for a, n in counts.items() if n)
         lines += [f"## {name}{f' (arXiv {key})' if key else ''}", "", f"{len(rows)} answers: {said}.", ""]
         lines += ["| claim | answer | numbers | study |", "|---|---|---|---|"]
@@ -184,7 +191,7 @@ OPENING = """\
 
 Made by `python gallery/render.py`; each folder holds how to make it anew. First what every study that is installed
 with the package decided, by [the rule of the claims](claims.md), where each answer has its numbers; then all stories.
-*Tiny* is the study in miniature: it shows that the study runs, on data where little can be told.
+*Tiny* is the study in miniature: it shows that the study runs, and decides nothing.
 
 | study | models | decided | cannot tell |
 |---|---|---|---|
@@ -204,8 +211,8 @@ def decided() -> Iterator[str]:
         if record is None:
             yield f"| {name} | not run: {why[name]} | | |"
             continue
-        found = {k: summary(rows) for k, rows in by_words.items()}
-        open_ = [k for k, said in found.items() if said in (CANNOT_TELL, NOT_TESTED)]
+        found = {k: summary(rows) or TINY for k, rows in by_words.items()}
+        open_ = [k for k, said in found.items() if said in (CANNOT_TELL, NOT_TESTED, TINY)]
         models = f"{len(record['models'])} of {record['planned']}" + (", tiny" if record["size"] == "tiny" else "")
         clear = "; ".join(f"{k}: *{said}*" for k, said in found.items() if k not in open_)
         yield f"| [{name}]({name}/) | {models} | {clear} | {len(open_)} of {len(found)} |"

@@ -45,8 +45,10 @@ def seed_everything(*key: int | str) -> None:
 
 
 def _seed_torch(number: int) -> None:
-    """As `torch.manual_seed`, which notes for every kind of device that is not there, with a traceback, what to do
-    once it is: a fifth of a small network's step, and a list that grows.
+    """As `torch.manual_seed`, for the devices that are there.
+
+    For those that are not it would note, with a traceback each time, what to do once they are: a fifth of a small
+    network's step, and a list that grows.
     """
     if torch.accelerator.is_available() or torch._C._get_privateuse1_backend_name() != "privateuseone":
         torch.manual_seed(number)

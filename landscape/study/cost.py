@@ -26,6 +26,7 @@ from .folder import StudyFolder, state, wanted
 from .job import analyse
 
 _STEPS = 12  # of each probed training
+_SECONDS = ("training_seconds", "analysis_seconds", "wall_seconds")
 _PROBES = 8  # kinds of training that are probed; the others are taken for the mean of these
 _EVALUATIONS_OF_A_PROBE = 3  # before the first step, after the last one, and for the record
 # What decides how long a step takes.
@@ -60,11 +61,12 @@ def estimate(experiment: Experiment, folder: StudyFolder, *, workers: int | None
 
     Returns:
         ``training_seconds`` and ``analysis_seconds`` of one process, ``wall_seconds`` on ``workers``; ``upper_bound``
-        where trainings stop early; ``probes`` with what was measured; ``notes`` on what could not be.
+        where trainings stop early; ``probes`` with what was measured; ``notes`` on what could not be. Seconds are
+        None where no probe came through.
     """
     left = _left(experiment, folder)
     if not left:
-        return {"training_seconds": 0.0, "analysis_seconds": 0.0, "wall_seconds": 0.0, "probes": [], "notes": []}
+        return {**dict.fromkeys(_SECONDS, 0.0), "probes": [], "notes": []}
     trainings = [c.spec for c, _ in left]
     trainings += dict.fromkeys(
         c.start for c, _ in left if c.start and not Run.is_run(folder.pretraining(c.start).path)
@@ -89,7 +91,10 @@ def estimate(experiment: Experiment, folder: StudyFolder, *, workers: int | None
                 analyses = _time_analyses(experiment.analyses, run, notes)
         report("probes", len(chosen), len(chosen))
     usual = _mean(list(paces.values()))
-    training = sum(paces.get(_kind(s), usual).seconds(s) for s in trainings) if usual else 0.0
+    notes = list(dict.fromkeys(notes))  # what fails in one kind of training often fails in all
+    if not usual:
+        return {**dict.fromkeys(_SECONDS), "probes": [], "notes": notes}
+    training = sum(paces.get(_kind(s), usual).seconds(s) for s in trainings)
     analysing = sum(analyses.get(_name(a), 0.0) for _, asked in left for a, _ in asked)
     if len(kinds) > len(chosen):
         notes.append(f"{len(kinds) - len(chosen)} more kinds of training are taken for the mean of the probed ones")

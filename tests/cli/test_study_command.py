@@ -48,6 +48,14 @@ def test_from_plan_to_report(landscape, file: Path, tmp_path: Path):
     assert said.code == 0, said.err
 
 
+def test_a_plan_whose_probes_all_fail_promises_no_time(landscape, file: Path):
+    said = landscape("study", "plan", file, "--set", 'train.data_arg=["nosuch=1"]')
+    assert said.code == 0, said.err
+    assert "how much is not known" in said.out
+    assert said.out.count("a probe failed") == 1  # once for all kinds of training
+    assert "0 s" not in said.out
+
+
 def test_correlate_json_is_the_whole_record(landscape, file: Path):
     assert landscape("study", "run", file, "--set", "grid.lr=[0.1]").code == 0
     said = landscape("study", "correlate", file, "--set", "grid.lr=[0.1]", "--json")

@@ -77,7 +77,7 @@ def test_the_tables_of_a_study_are_those_of_its_stored_result(name: str):
     story = STORIES[name]
     (result,) = story.stored()
     assert result.record["study"] == name
-    assert result.record["size"] == "full"
+    assert result.record["size"] == story.settings()["study"]["size"]
     assert {c["n"] > 0 for c in result.record["comparison"]["competitors"]} == {True}
     for made in tables(result.record):
         stored = (story.folder / f"{made.stem}.csv").read_text(encoding="utf-8")
