@@ -121,8 +121,10 @@ def _network(place: str, mapping: Mapping[Any, Any], found: Mapping[str, object]
     tensors = {_text(k): v for k, v in mapping.items() if isinstance(v, Tensor)}
     for k, v in mapping.items():
         if isinstance(v, Placeholder) and v.name.startswith("torch._utils._rebuild"):
-            what = f"tensor {shown(_text(k))!r} is sparse, quantized, conjugated or without data"
-            raise DataError(what, where, "save dense tensors")
+            name = repr(shown(_text(k)))
+            what = f"tensor {name} is sparse, quantized, conjugated or without data"
+            fix = f"save it dense, or leave it out (state.pop({name})) and register it with persistent=False"
+            raise DataError(what, where, fix)
     left = tuple(f"{shown(_text(k))} ({shown(v.name)})" for k, v in mapping.items() if isinstance(v, Placeholder))
     return Network(tensors, place, tuple(n for n in found if n != place and n), left)
 
