@@ -12,13 +12,18 @@ ROOT = Path(__file__).parent.parent
 OPERATORS = Path(__file__).with_name("declared_operators.py")
 
 
-def environment(folder: Path, packages: list[str]) -> Path:
+def environment(folder: Path, packages: list[str], unconstrained: list[str] | None = None) -> Path:
     """A fresh environment that sees the packages of this one, torch among them, and installs the others.
+
+    Args:
+        folder: Where it is made.
+        packages: Installed beside those of this one, in the versions that were tested together.
+        unconstrained: Likewise, with whatever these ask for.
 
     Returns:
         Its python.
     """
-    venv.create(folder, with_pip=bool(packages))
+    venv.create(folder, with_pip=bool(packages or unconstrained))
     places = {sysconfig.get_path("purelib"), *(p for p in sys.path if p.endswith("site-packages"))}
     lines = [f"import site; site.addsitedir({place!r})" for place in sorted(places)]
     site = site_packages(folder)
@@ -27,6 +32,9 @@ def environment(folder: Path, packages: list[str]) -> Path:
     python = folder / "bin/python"
     if packages:
         install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *packages]
+        subprocess.run(install, check=True, capture_output=True, timeout=600)
+    if unconstrained:
+        install = [python, "-m", "pip", "install", "-q", *unconstrained]
         subprocess.run(install, check=True, capture_output=True, timeout=600)
     return python
 

@@ -21,6 +21,7 @@ from ..data.objectives import as_objective
 from ..data.splits import Splits, open_data
 from ..models.adapters import base_model, is_adapter, names_of_state, with_adapter
 from ..models.build import FACTS, build_model, facts_of, wants
+from ..models.libraries import said_model
 from ..models.repeatable import require_repeatable
 from ..problem.checks.cautions import image_scale
 from ..problem.joining import joined
@@ -193,7 +194,9 @@ def _network(
     """The network with the weights in it; None if its builder wants to know facts of the data, and there are none."""
     recorded = target.run.spec if target.run else {}
     adapter = target.checkpoint if is_adapter(target.checkpoint) else None
-    own = {"model": base_model(adapter)} if adapter and not spec.model else recorded
+    plugin_of = base_model if adapter else said_model  # of a folder that says itself what it is
+    said = None if spec.model or recorded.get("model") else plugin_of(target.checkpoint)
+    own = {"model": said} if said else recorded
     plugin = _named("model", spec.model, own, MODELS, trust)
     arguments = key_values(spec.model_arg or (() if spec.model else recorded.get("model_arg", ())), "model_arg")
     if not facts and wants(plugin, arguments, FACTS):

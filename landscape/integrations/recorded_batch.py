@@ -60,6 +60,9 @@ def _made(inputs: Any, targets: Any, domain: Any, where: str) -> Examples:
     if domain is None:
         return Examples(TensorStore(inputs, targets), np.arange(n), np.zeros(n, dtype=np.int64), None)
     of_each = domain.tolist() if isinstance(domain, Tensor | np.ndarray) else list(domain)
+    if isinstance(domain, Mapping) or any(isinstance(d, (list, tuple, dict, Tensor)) for d in of_each):
+        fix = "give (inputs, targets), or the column of the metadata that is the domain: (x, y, metadata[:, 0])"
+        raise DataError("what comes with it is metadata, and no domain for each example", where, fix)
     if len(of_each) != n:
         raise DataError(f"{len(of_each)} domains for {n} examples", where, "give each example its domain")
     present = sorted(set(of_each))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _BY_ROW = (torch.sparse_csr, torch.sparse_bsr)
-_COMPRESSED = (*_BY_ROW, torch.sparse_csc, torch.sparse_bsc)
+COMPRESSED = (*_BY_ROW, torch.sparse_csc, torch.sparse_bsc)
 
 
 def is_plain(tensor: Tensor) -> bool:
@@ -23,7 +23,7 @@ def plain_parts(tensor: Tensor) -> list[Tensor]:
         return list(tensor.unbind())
     if tensor.is_quantized:
         return [tensor.dequantize()]
-    if tensor.layout in _COMPRESSED:
+    if tensor.layout in COMPRESSED:
         by_row = tensor.layout in _BY_ROW
         places = (tensor.crow_indices, tensor.col_indices) if by_row else (tensor.ccol_indices, tensor.row_indices)
         return [*(place() for place in places), tensor.values()]

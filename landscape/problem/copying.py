@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import NumericalError, UsageError, is_the_machine
+from ..numerics.layouts import COMPRESSED
 from ..runtime.random_state import preserved_random_state
 from .modes import evaluation_mode
 from .stale_caches import empty_kept_values
@@ -41,7 +42,7 @@ def copied(model: nn.Module) -> nn.Module:
     for value in _held(model, set(), 0):
         if isinstance(value, types.FunctionType) and not _reaches(value, own, set(), 0):
             continue  # it holds nothing of the network: what it holds is the caller's
-        if isinstance(value, Tensor):  # a result of a pass, or an old weight_norm's: torch refuses to copy it
+        if isinstance(value, Tensor):  # a result of a pass, an old weight_norm's, a sparse one: torch refuses to copy
             memo[id(value)] = value.detach().clone()
         else:
             cells = tuple(types.CellType() for _ in value.__closure__ or ())
@@ -70,12 +71,12 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def _held(value: object, seen: set[int], depth: int) -> Iterator[Any]:
-    """Functions that hold something, and tensors with a history, wherever a network keeps them."""
+    """Functions that hold something, and tensors that have no deep copy, wherever a network keeps them."""
     if id(value) in seen or depth > _DEPTH or isinstance(value, _HOLD_NOTHING):
         return
     seen.add(id(value))
     if isinstance(value, Tensor):
-        if not value.is_leaf:
+        if not value.is_leaf or (value.layout in COMPRESSED and not isinstance(value, nn.Parameter)):
             yield value
         return
     if isinstance(value, types.FunctionType):

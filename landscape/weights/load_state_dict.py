@@ -73,9 +73,14 @@ def load_into(
     cast = {name: _cast(name, tensor, expected[name], place) for name, tensor in given.items() if name in expected}
     if halves:
         log.warning("%s: weights in %s are cast to the model's type", place, " and ".join(sorted(halves)))
+    own = dict(model.named_buffers()) | dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in cast.items():
-            expected[name].copy_(tensor)
+            if expected[name].layout == torch.strided:
+                expected[name].copy_(tensor)
+            else:
+                # What state_dict gives of a sparse tensor has places of its own: written to, it leaves the network's.
+                _make_sparse(name, tensor, own[name], place)
     return kept
 
 
@@ -172,6 +177,15 @@ def _match_keys(
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _make_sparse(name: str, tensor: Tensor, target: Tensor, where: str) -> None:
+    """Write a dense tensor, as files have it, into a sparse one of the network's."""
+    try:
+        target.copy_(tensor.to_sparse(layout=target.layout))
+    except RuntimeError as error:  # compressed rows are written in place only where as many numbers stand in them
+        fix = "let the network build it with these numbers, or keep it in coordinates (to_sparse())"
+        raise DataError(f"{name} has other places than the network's: {error}", where, fix) from error
 
 
 def _cast(name: str, tensor: Tensor, target: Tensor, where: str) -> Tensor:

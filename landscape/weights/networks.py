@@ -105,6 +105,12 @@ def choose(content: Any, key: str | None, where: str) -> Network:
         }
         if any(isinstance(v, Tensor) for v in parts.values()):
             return _network(f"{inside[0]}.{key}".lstrip("."), parts, found, where)
+    if (without_names := _nameless(content, key)) is not None:
+        raise DataError(
+            f"{key!r} holds tensors without names: {without_names}",
+            where,
+            "where it was made, copy them into the network (ema.copy_to(model.parameters())) and save its state_dict",
+        )
     known = [shown(n or "(the whole file)") for n in found]
     if inside is not None:
         known += sorted({shown(_text(k).partition(".")[0]) for k, v in inside[1].items() if isinstance(v, Tensor)})
@@ -115,10 +121,22 @@ def _network(place: str, mapping: Mapping[Any, Any], found: Mapping[str, object]
     tensors = {_text(k): v for k, v in mapping.items() if isinstance(v, Tensor)}
     for k, v in mapping.items():
         if isinstance(v, Placeholder) and v.name.startswith("torch._utils._rebuild"):
-            what = f"tensor {shown(_text(k))!r} is sparse, quantized, conjugated or without data"
-            raise DataError(what, where, "save dense tensors")
+            name = repr(shown(_text(k)))
+            what = f"tensor {name} is sparse, quantized, conjugated or without data"
+            fix = f"save it dense, or leave it out (state.pop({name})) and register it with persistent=False"
+            raise DataError(what, where, fix)
     left = tuple(f"{shown(_text(k))} ({shown(v.name)})" for k, v in mapping.items() if isinstance(v, Placeholder))
     return Network(tensors, place, tuple(n for n in found if n != place and n), left)
+
+
+def _nameless(content: object, key: str) -> str | None:
+    """What under a key is a list of tensors, as averages of weights are often kept; None: nothing."""
+    inside = content.get(key) if isinstance(content, Mapping) else None
+    lists = inside.items() if isinstance(inside, Mapping) else [(key, inside)]
+    for name, values in lists:
+        if isinstance(values, (list, tuple)) and values and all(isinstance(v, Tensor) for v in values):
+            return f"{len(values)} in a list ({shown(_text(name))})"
+    return None
 
 
 def _none(content: object, where: str) -> DataError:
@@ -142,6 +160,9 @@ def _text(key: object) -> str:
 
 def objects_alone(names: Sequence[str], where: str) -> DataError:
     """The error for a file whose weights, if any, are inside of objects."""
+    if all(name.startswith("torch._utils._rebuild") for name in names):  # pickle.dump(model.state_dict(), file)
+        what = "it is a bare pickle, whose tensors have no numbers that could be read without running code"
+        return DataError(what, where, "where it was made, save it by torch.save(state, FILE), not by pickle")
     return DataError(
         f"it holds pickled objects ({enumerated([shown(n) for n in names], 5)}), which could run code",
         where,

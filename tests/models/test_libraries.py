@@ -8,7 +8,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+import landscape
 from landscape.base.errors import UsageError
 from landscape.base.plugins import library, resolve
 from landscape.models.build import build_model
@@ -92,6 +94,23 @@ def test_hugging_face_folders_are_checked_before_anything_is_built(monkeypatch: 
         build_model(plugin, {}, {})
     with pytest.raises(UsageError, match="task='poetry'"):
         build_model(plugin, {"task": "poetry"}, {})
+
+
+def test_a_folder_that_says_what_it_is_needs_no_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """As `save_pretrained` and the Trainer write it; the library is asked for by the name of the folder."""
+    folder = tmp_path / "out/checkpoint-5"
+    folder.mkdir(parents=True)
+    save_file({"weight": torch.ones(2, 3)}, folder / "model.safetensors")
+    data = {"data": "gaussian-domains"}
+    with pytest.raises(UsageError, match="does not say its model"):
+        landscape.open(folder, **data)
+    (folder / "config.json").write_text('{"architectures": ["timm"]}')  # of another library
+    with pytest.raises(UsageError, match="does not say its model"):
+        landscape.open(folder, **data)
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UsageError, match=r"transformers is not installed.*flatminima\[hf\]"):
+        landscape.open(folder, **data)
 
 
 @pytest.mark.parametrize("option", ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"])

@@ -222,3 +222,29 @@ def test_functions_that_hold_nothing_are_not_copied():
     model = Base()
     model.f = plain
     assert copied(model).f is plain
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:Sparse CSC")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+@pytest.mark.parametrize("buffer", [True, False])
+def test_sparse_tensors_of_a_network_are_copied(layout: torch.layout, buffer: bool):
+    """Of compressed rows torch has no deep copy."""
+
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, adjacency = nn.Linear(3, 2), torch.eye(5).to_sparse(layout=layout)
+            if buffer:
+                self.register_buffer("adjacency", adjacency)
+            else:
+                self.adjacency = adjacency
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sparse.mm(self.adjacency, self.layer(x))
+
+    network = Graph()
+    other = copied(network)
+    assert other.adjacency is not network.adjacency
+    assert other.adjacency.layout == layout
+    assert torch.equal(other.adjacency.to_dense(), torch.eye(5))
+    assert other.layer.weight is not network.layer.weight

@@ -136,6 +136,22 @@ def test_domains_have_their_own_means_and_add_up(family: Family):
     assert found["domains"]["b"]["n"] == len(family.batches) - 1
 
 
+def test_a_line_to_other_weights_and_a_plane_are_of_the_plain_total(family: Family, tmp_path: Path):
+    problem = problem_of(family, weight_decay=0.1)
+    function, weights = plain_total(family, 0.1)
+    there = weights + 0.1 * randn(len(weights))
+    problem.space.write(there)
+    torch.save(problem.model.state_dict(), tmp_path / "b.pt")
+    problem.space.write(weights)
+    found = landscape.path(problem, tmp_path / "b.pt", points=3).data["loss"].values.tolist()
+    assert found == pytest.approx([value(function, weights + t * (there - weights)) for t in (0, 0.5, 1)], rel=1e-8)
+    plane = landscape.surface(problem, points=3, range=0.2, direction=("unit", "grad"))
+    axes = [torch.cat([plane.vectors[f"d{i}.{n}"].reshape(-1) for n in problem.space.names]).to(F64) for i in (1, 2)]
+    x, y = (float(plane.data[name].values[2]) for name in ("x", "y"))
+    corner = value(function, weights + x * axes[0] + y * axes[1])
+    assert float(plane.data["loss"].values[2, 2]) == pytest.approx(corner, rel=1e-6)
+
+
 # -- Gauss-Newton ----------------------------------------------------------------------------------------------------
 
 

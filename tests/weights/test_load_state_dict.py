@@ -14,6 +14,7 @@ from landscape.base.errors import DataError, UsageError
 from landscape.problem.parameters import ParameterSpace
 from landscape.weights.checkpoint import Weights, read_weights
 from landscape.weights.load_state_dict import load_into
+from landscape.weights.weights import save_weights
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -225,3 +226,26 @@ def test_a_distributed_checkpoint_says_how_to_convert_it(tmp_path: Path):
     (tmp_path / "__0_0.distcp").write_bytes(b"")
     with pytest.raises(DataError, match="dcp_to_torch"):
         read_weights(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_a_sparse_buffer_is_dense_in_our_files(layout: torch.layout, tmp_path: Path):
+    def network(value: float) -> nn.Module:
+        module = nn.Linear(2, 2)
+        module.register_buffer("adjacency", (value * torch.eye(3)).to_sparse(layout=layout))
+        return module
+
+    saved, model = network(2.0), network(1.0)
+    save_weights(tmp_path / "c.safetensors", saved)
+    load_into(model, read_weights(tmp_path / "c.safetensors"), "c")
+    assert model.adjacency.layout == layout
+    assert torch.equal(model.adjacency.to_dense(), 2 * torch.eye(3))
+    if layout == torch.sparse_csr:
+        other = nn.Linear(2, 2)
+        other.register_buffer("adjacency", torch.ones(3, 3).to_sparse(layout=layout))
+        with pytest.raises(DataError, match=r"adjacency has other places.*to_sparse\(\)"):
+            load_into(other, read_weights(tmp_path / "c.safetensors"), "c")
+    torch.save(saved.state_dict(), tmp_path / "c.pt")
+    with pytest.raises(DataError, match=r"'adjacency' is sparse.*state\.pop\('adjacency'\).*persistent=False"):
+        read_weights(tmp_path / "c.pt")

@@ -61,6 +61,12 @@ def test_a_natural_name_finds_the_network(content: Any, key: str | None, expecte
         ({"teacher": state(1), "student": state(2)}, None, DataError, r"2 networks: teacher, student.*`key=NAME`"),
         ({"a_ema": state(1), "b_ema": state(2)}, "ema", UsageError, r"2 networks answer to 'ema': a_ema, b_ema"),
         ({"model": state(1), "ema": state(2)}, "emma", UsageError, r"did you mean 'ema'.*there is: model, ema"),
+        (
+            {"model": state(1), "ema": {"decay": 0.9, "shadow_params": list(state(2).values())}},
+            "ema",
+            DataError,
+            r"'ema' holds tensors without names: 2 in a list \(shadow_params\).*copy_to.*save its state_dict",
+        ),
         (state(1), "ema", UsageError, r"unknown network 'ema' \(`key=`, .*c.pt\)"),
         ({"epoch": 3}, "ema", DataError, r"no weights found in it; it holds: epoch"),
         (

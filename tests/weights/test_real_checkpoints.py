@@ -13,9 +13,16 @@ import pytest
 import torch
 from torch import nn
 
+import landscape
 from landscape.base.errors import DataError, UsageError
 from landscape.weights.checkpoint import facts_of, read_weights
 from landscape.weights.load_state_dict import load_into
+
+DATA = """
+import torch
+def data():
+    return {{"train": (torch.tensor({}), torch.tensor({}))}}
+"""
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -92,6 +99,12 @@ def test_the_output_folders_of_hugging_faces_trainer(libraries: None, tmp_path: 
     folder = tmp_path / "out" / "checkpoint-5"
     assert {"optimizer.pt", "trainer_state.json", "training_args.bin"} <= {p.name for p in folder.iterdir()}
     assert same(folder, model)
+    tokens, targets = torch.stack([r["input_ids"] for r in rows]), torch.stack([r["labels"] for r in rows])
+    (tmp_path / "data.py").write_text(DATA.format(tokens.tolist(), targets.tolist()))
+    problem = landscape.open(folder, data=f"{tmp_path}/data.py:data")  # its config.json says what it is
+    with torch.no_grad():
+        expected = nn.functional.cross_entropy(model.eval()(tokens).logits, targets)
+    assert problem.loss() == pytest.approx(float(expected), rel=1e-5)
     with pytest.raises(UsageError, match=r"1 checkpoint folder.*name one: checkpoint-5"):
         read_weights(tmp_path / "out")
     with pytest.raises(DataError, match=r"training_args\.bin"):
@@ -187,3 +200,6 @@ def test_a_raw_pickle_says_how_to_convert_it(tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(pickle.dumps({"args": argparse.Namespace(), "model": network()}))
     with pytest.raises(DataError, match=r"pickled objects \(argparse.Namespace.*save model.state_dict\(\) alone"):
         read_weights(tmp_path / "model.pkl")
+    (tmp_path / "state.pkl").write_bytes(pickle.dumps(network().state_dict()))
+    with pytest.raises(DataError, match=r"bare pickle.*by torch\.save\(state, FILE\), not by pickle"):
+        read_weights(tmp_path / "state.pkl")
