@@ -87,7 +87,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     notes += [*direction_notes([r for v in groups.values() for r in v]), "lines: medians over directions and seeds"]
     caption = (
         "Loss (left axis, in the optimizer's colour) and accuracy (right axis, thin, grey) along random directions "
-        "through each network (α = 0). Solid: training data; dashed: test data. Lines are medians over directions and "
-        "seeds."
+        "through each network (α = 0). Solid: training data; dashed: test data. Lines are medians over directions "
+        "and seeds."
     )
     return Drawing(figure, table, (*notes, *lost_note(lost)), caption=caption)
