@@ -30,8 +30,8 @@ def show_summary(results: list[Any], screen: Screen) -> None:
         ("m-sharp.", "m_sharpness", False),
         ("domain var.", "domain_loss_variance", False),
     ]
-    table = [[r["label"], r["n_seeds"], *(both(r, name, percent) for _, name, percent in columns)] for r in rows]
-    screen.table(["", "n", *(h for h, *_ in columns)], table)
+    table = [[r["name"], r["n_seeds"], *(both(r, name, percent) for _, name, percent in columns)] for r in rows]
+    screen.table(["", "n", *(h for h, *_ in columns)], table, may_go=["domain var.", "train loss", "test %"])
     largest = max((r["lambda_max_residual"] or 0.0 for r in rows), default=0.0)
     screen.line(
         "mean ± standard deviation over n seeds (ddof 1); "

@@ -126,11 +126,11 @@ def _pair(mine: Seeds, its: Seeds) -> _Pair | str:
 def _ratio(label: str, baseline: str, field: Field, pair: _Pair) -> str:
     n = len(pair.mine)
     lower = int((pair.differences < 0).sum())
-    who = f"{name(label)}'s {field.title}"
+    who = f"{_whose(label)} {field.title}"
     if (np.concatenate([pair.mine, pair.its]) <= 0).any():
-        told = f"{who} differs from {name(baseline)}'s by {pair.differences.mean():+.3g} on average"
+        told = f"{who} differs from {_whose(baseline)} by {pair.differences.mean():+.3g} on average"
     else:
-        told = f"{who} is {ratio(pair.mine.mean() / pair.its.mean())} times {name(baseline)}'s"
+        told = f"{who} is {ratio(pair.mine.mean() / pair.its.mean())} times {_whose(baseline)}"
     verdict = "" if lower in (0, n) else "; the seeds disagree: cannot tell which is lower"
     if n == 1:
         verdict = "; one pair has no spread: cannot tell whether another seed would agree"
@@ -139,11 +139,16 @@ def _ratio(label: str, baseline: str, field: Field, pair: _Pair) -> str:
     return f"{told} ({lower} of {n} seed{'s' if n > 1 else ''} lower{_p_text(pair.differences)}){verdict}."
 
 
+def _whose(label: str) -> str:
+    """The possessive of a name: SAM's, SGD, 2× epochs'."""
+    return f"{name(label)}'" if name(label).endswith("s") else f"{name(label)}'s"
+
+
 def _difference(label: str, baseline: str, field: Field, pair: _Pair) -> str:
     points = 100 * pair.differences
     n = len(points)
     higher = int((points > 0).sum())
-    told = f"{name(label)}'s {field.title} differs from {name(baseline)}'s by {signed(points.mean(), 1)}"
+    told = f"{_whose(label)} {field.title} differs from {_whose(baseline)} by {signed(points.mean(), 1)}"
     if n == 1:
         return f"{told} percentage points in the one shared seed: there is no spread, cannot tell."
     spread = float(points.std(ddof=1))

@@ -294,3 +294,30 @@ def test_settings_that_stand_in_one_figure_say_what_differs() -> None:
     assert methods(["sam (rho=0.1)", "asam (rho=0.1)"]) == ["SAM (ρ = 0.1)", "ASAM (ρ = 0.1)"]
     assert apart(["overlap=0.3"]) == ["overlap=0.3"]
     assert apart([]) == []
+
+
+@pytest.mark.parametrize("kind", ["slice", "domains", "path"])
+def test_accuracies_are_per_cent_in_every_figure(kind: str):
+    results = [{"slice": made.line, "domains": made.domains, "path": made.between}[kind]("sam", 0)]
+    figure = FIGURES.load(kind)(results, Style("icml")).figure
+    figure.canvas.draw()
+    [axes] = [a for a in figure.axes if a.get_ylabel() == "accuracy (%)"]
+    ticks = [float(t.get_text().replace("−", "-")) for t in axes.get_yticklabels()]
+    assert ticks == pytest.approx([100 * v for v in axes.get_yticks()])
+    assert max(ticks) > 50
+
+
+def test_a_cosine_that_rounds_to_zero_has_no_sign():
+    result = made.domains("sam", 0)
+    result.data["gradient_cosine"].values[0, 1] = -0.001
+    figure = FIGURES.load("domain-matrix")([result], Style("icml")).figure
+    words = {t.get_text() for axes in figure.axes for t in axes.texts}
+    assert ".00" in words
+    assert "−.00" not in words
+
+
+def test_accuracy_of_a_twin_slice_is_told_from_the_loss_of_a_grey_method():
+    figure = FIGURES.load("twin-slice")([made.line("sgd-2x", 0)], Style("icml")).figure
+    widths = [{line.get_linewidth() for line in axes.lines} for axes in figure.axes]
+    loss, accuracy = (w for w in widths if w)
+    assert max(accuracy) < 0.5 * min(loss)

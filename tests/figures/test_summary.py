@@ -151,3 +151,9 @@ def test_latex_and_csv() -> None:
     header, *lines = summary_csv(summarize(results)).splitlines()
     assert header.startswith("label,name,n_seeds,train_loss_mean")
     assert len(lines) == 2
+
+
+def test_a_name_that_ends_in_s_has_the_possessive_of_one():
+    results = [made.hessian(label, seed, top) for label, top in (("sgd", 4.0), ("sgd-2x", 2.0)) for seed in (0, 1)]
+    [told, *_] = comparison(summarize(results), results)
+    assert told.startswith("SGD, 2× epochs' λ_max is 0.50 times SGD's ")

@@ -34,6 +34,14 @@ def loss_scale(axes: Axes, values: object) -> str:
     return f" (linear within ±{number_text(threshold)})"
 
 
+def field_scale(axes: Axes, field: str, values: object) -> str:
+    """Scale the y axis for a ``loss`` as `loss_scale` does, or for shares in per cent; return its label."""
+    if field == "loss":
+        return f"loss{loss_scale(axes, values)}"
+    axes.yaxis.set_major_formatter(lambda share, _: number_text(round(100 * share, 6)))
+    return f"{field} (%)"
+
+
 def log_losses(grids: list[Floats]) -> tuple[list[Floats], str]:
     """The logarithm to base 10 of all grids on one scale, and the text that says so.
 

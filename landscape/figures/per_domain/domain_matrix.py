@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...base.arrays import Floats
+from ...base.digits import unsigned_zero
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.series import Groups, by_label, lost_note
@@ -130,7 +131,7 @@ def _numbers(axes: Axes, matrix: Floats, inches: float, style: Style, top: float
 
 
 def _short(value: float) -> str:
-    text = f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}"
+    text = unsigned_zero(value, 2) if abs(value) < 10 else f"{value:.3g}"
     return text.replace("0.", ".").replace("-", "−")
 
 

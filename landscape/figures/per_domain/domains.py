@@ -9,7 +9,7 @@ import numpy as np
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
-from ..draw.scales import loss_scale
+from ..draw.scales import field_scale
 from ..draw.series import by_label, lost_note, seeded
 from ..draw.style import Style
 from ..draw.text import safe
@@ -59,9 +59,9 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
         for j, domain in enumerate(domains):
             if not any(r["seen"] for r in table if r["domain"] == domain):
                 axes.axvspan(j - 0.5, j + 0.5, color="0.92", lw=0, zorder=0)
-        extra = loss_scale(axes, [r[field] for r in table]) if field == "loss" else ""
+        words = field_scale(axes, field, [r[field] for r in table])
         axes.margins(y=0.12)
-        axes.set_ylabel(field + extra)
+        axes.set_ylabel(words)
         axes.grid(visible=False, axis="x")
         axes.set_xlim(-0.5, len(domains) - 0.5)
     style.names_below(panels[-1], list(map(domain_words, domains)))

@@ -53,7 +53,6 @@ def sharpness_lines(results: Sequence[Result], style: Style, *, over: str) -> Dr
             shown.append(band.finite)
             ticks |= set(band.x.tolist())
         title = f"{_SIGNS[other]} = {number_text(place)}"
-        axes.set(xlabel=_WORDS[over] + (_ball(groups) if over == "rho" else ""))
         axes.set_title(title + (_ball(groups) if other == "rho" else ""))
     if over == "m":
         panels[0].set_xscale("log", base=2)
@@ -64,6 +63,8 @@ def sharpness_lines(results: Sequence[Result], style: Style, *, over: str) -> Dr
     if len(ticks) == 1:  # matplotlib would show decades around the only value
         panels[0].set_xlim(0.5 * min(ticks), 2 * max(ticks))
     extra = loss_scale(panels[0], np.concatenate([*shown, []]))
+    for axes in panels[max(0, len(places) - across) : len(places)]:  # the lowest of each column
+        axes.set_xlabel(_WORDS[over] + (_ball(groups) if over == "rho" else ""))
     for axes in panels[::across]:
         axes.set_ylabel(f"m-sharpness{extra}")
     hide_unused(panels, len(places), across)

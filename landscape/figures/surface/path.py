@@ -12,7 +12,7 @@ from ...base.arrays import Floats
 from ...results.result import Result
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import looks
-from ..draw.scales import loss_scale
+from ..draw.scales import field_scale
 from ..draw.series import lost_note, points
 from ..draw.style import HIGHEST, Style
 from ..draw.text import safe
@@ -65,8 +65,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             shown.append(drawn[np.isfinite(drawn)])
             fixed: Row = {"quantity": field, "label": result.label, "path": label}
             table += points(fixed, t=t, value=values)
-        extra = loss_scale(axes, np.concatenate([*shown, []])) if field == "loss" else ""
-        axes.set_ylabel(field + extra)
+        axes.set_ylabel(field_scale(axes, field, np.concatenate([*shown, []])))
     figure.supxlabel("t (A → B)", fontsize=style.text)
     style.legend(figure, list(handles.values()), [safe(spoken(k), 90) for k in handles])
     notes = [

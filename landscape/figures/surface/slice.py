@@ -12,7 +12,7 @@ from ..draw.axis_labels import direction_notes, shared_axis_text
 from ..draw.bands import draw_band
 from ..draw.drawing import Drawing, Row, Want, styled
 from ..draw.method_styles import LOOKS, looks
-from ..draw.scales import loss_scale
+from ..draw.scales import field_scale
 from ..draw.series import by_label, lost_note, seeds_text
 from ..draw.style import Style
 from ..draw.text import safe
@@ -58,8 +58,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
             table += band.rows
             lost += band.lost
             shown.append(band.finite)
-        extra = loss_scale(axes, np.concatenate([*shown, []])) if field == "loss" else ""
-        axes.set_ylabel(field + extra)
+        axes.set_ylabel(field_scale(axes, field, np.concatenate([*shown, []])))
     every_result = [r for v in groups.values() for r in v]
     figure.supxlabel(shared_axis_text("α", every_result, 0), fontsize=style.text)
     style.legend(figure, list(handles.values()), [f"{safe(method(k))} ({_count(groups[k])})" for k in handles])
