@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "accelerator"
 # Files that take about as long together; importing torch takes longer than most of their tests.
 GROUPS = (
     ("test_families", "test_pretend"),
-    ("test_commands", "test_devices", "test_processes"),
+    ("test_commands", "test_devices", "test_processes", "test_ready"),
     ("test_options", "test_public_names", "test_traps", "test_waiting"),
 )
 

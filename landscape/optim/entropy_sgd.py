@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from ..runtime.devices import sent
 from .core.engine import ERM
 from .core.perturbation import ParamWithGrad
 from .core.shared_options import SharedOptions, require_count, require_finite
@@ -98,7 +99,7 @@ class EntropySGD(ERM):
     ) -> None:
         for m, w, average in zip(moved, home, mu, strict=True):
             x = m.weights
-            z = torch.empty_like(x, device="cpu").normal_(generator=generator).to(x.device)
+            z = sent(torch.empty_like(x, device="cpu").normal_(generator=generator), x.device, x.dtype)
             pull = m.group["gamma"] * (x - w)
             if m.parameter.grad is not None:
                 pull += m.gradient

@@ -42,8 +42,13 @@ def choose(index: int) -> None:
 
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done all it was given; the CPU has."""
-    if device.type != "cpu":
+    if device.type == "cpu":
+        return
+    own = getattr(_module(device.type), "synchronize", None)  # all that a backend written in Python has
+    if own is None:
         torch.accelerator.synchronize(device)
+    else:
+        own(*_index(device))
 
 
 def collectives(kind: str) -> str | None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+import landscape
 from landscape.curvature.lanczos.krylov import Krylov
 from landscape.curvature.operators import OPERATORS, operator_of
 from landscape.problem.problem import Problem
@@ -18,6 +20,7 @@ from landscape.surfaces.evaluate.evaluator import evaluating
 from . import families
 from .comparison import train
 from .pretend import Device
+from .test_public_names import network
 
 NONE: Counter[str] = Counter()
 
@@ -106,3 +109,29 @@ def test_a_step_of_training_reads_what_it_checks_and_logs(
     assert len(each) == 6
     # DISAM's weights may be negative, which is said in a line of the log.
     assert each[3] == Counter(STEP) + Counter(_local_scalar_dense=optimizer == "disam")
+
+
+METHODS = ("ERM", "SAM", "USAM", "ASAM", "GSAM", "SAGM", "DISAM", "FSAM", "WSAM", "VREx", "LookSAM", "EntropySGD")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_that_neither_checks_nor_logs_does_not_wait(device: Device, name: str):
+    model, x, y, domain = network("pretend")
+    base = torch.optim.SGD(model.named_parameters(), lr=0.05, momentum=0.9)
+    options = {"check_finite": False}
+    optimizer = landscape.ERM(base, options) if name == "ERM" else getattr(landscape, name)(base, **options)
+    members = torch.stack([domain == i for i in range(3)]).to(x.dtype)
+
+    def closure() -> landscape.BatchLoss:
+        each = F.cross_entropy(model(x), y, reduction="none")
+        counts = members.sum(1)
+        return landscape.BatchLoss(each.mean(), (members / counts[:, None]) @ each, counts)
+
+    optimizer.step(closure)
+    device.waits.clear()
+    for _ in range(2):
+        optimizer.step(closure)
+    assert device.waits == NONE
+    optimizer.check_finite = True
+    optimizer.step(closure)
+    assert device.waits.total() == 1

@@ -2,21 +2,28 @@
 
     python tests/benchmarks/gpu.py [--device cuda] [--out gallery/benchmarks] [--small]
 
-Needs nothing but this repository: networks and data are made here, with weights that every device gets alike, and
-costs do not depend on what is in an image. Under eight minutes on one GPU; ``--small`` shrinks all sizes so that the
-same code runs on a CPU (``--device cpu``) in seconds, which proves that it runs and measures nothing.
+One command, one JSON: runs the tests of ``tests/gpu``, then everything here. Needs nothing but this repository:
+networks and data are made here, with weights that every device gets alike, and costs do not depend on what is in an
+image; curvlinops and hessian-eigenthings are measured beside where they are installed. Under eight minutes on a GPU;
+``--small`` shrinks all sizes so that the same code runs on a CPU (``--device cpu``) in seconds, which proves that it
+runs and measures nothing.
 
 Agreement: largest difference from the CPU relative to the largest entry, over float64 and float32, against the
 limit of rounding. Cost: median and least of rounds between two synchronisations. Floors: a product 2.0 gradients with
-its graphs kept, 2.67 from scratch; a surface its bare forward passes; a Krylov step its product.
+its graphs kept, 2.67 from scratch; a surface its bare forward passes; a Krylov step its product; a step of SAM two
+gradients.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import importlib.util
 import json
+import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -34,12 +41,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "gpu"))
 from agreement import distances
 
 import landscape
+from landscape.curvature.lanczos.krylov import Krylov
 from landscape.curvature.operators import operator_of
 from landscape.measures.engine.norm_ball import NormBall
 from landscape.measures.m_sharpness import block_sharpness
 from landscape.models.resnet import resnet20
 from landscape.models.vit import Block
 from landscape.problem.problem import Problem
+from landscape.runtime.accelerators import name_of, peak_bytes, synchronize
 from landscape.runtime.devices import pick_device
 
 
@@ -51,8 +60,7 @@ class Clock:
 
     def now(self) -> float:
         """The time once the device has done all it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         return time.perf_counter()
 
     def seconds(self, calls: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
@@ -104,11 +112,7 @@ def language_model(device: torch.device, small: bool) -> Problem:
 
 def peak(device: torch.device) -> int | None:
     """Largest number of bytes taken since the last call."""
-    if device.type != "cuda":
-        return None
-    found = torch.cuda.max_memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    return found
+    return None if device.type == "cpu" else peak_bytes(device)
 
 
 def products(problem: Problem, clock: Clock) -> dict[str, Any]:
@@ -123,6 +127,8 @@ def products(problem: Problem, clock: Clock) -> dict[str, Any]:
             "product, graphs kept": lambda: kept(v),
             "product, rebuilt": lambda: rebuilt(v),
             "Gauss-Newton, graphs kept": lambda: ggn(v),
+            **_krylov(kept, v),
+            **_peers(problem, v),
         }
         seconds = clock.seconds(calls)
         facts = kept.facts()
@@ -132,16 +138,86 @@ def products(problem: Problem, clock: Clock) -> dict[str, Any]:
         "examples": problem.n_examples,
         "seconds": seconds,
         "in_gradients": {k: s["least"] / base for k, s in seconds.items()},
+        "krylov_step_over_product": seconds["Krylov step"]["least"] / seconds["product, graphs kept"]["least"],
         "kept_share_of_batches": facts["kept_share_of_batches"],
         "kept_graph_bytes": facts["kept_graph_bytes"],
         "peak_bytes": peak(problem.device),
     }
 
 
-def eigenvalues(problem: Problem, clock: Clock, product_seconds: float) -> dict[str, Any]:
-    """The top five pairs, and what a run costs beside its products."""
+def _krylov(operator: Any, vector: Tensor) -> dict[str, Callable[[], Any]]:
+    """A step of the Lanczos run: a product, and what it costs to keep the basis orthogonal."""
+    start = vector.double()[None] / torch.linalg.vector_norm(vector.double())
+    space = Krylov(operator, start, lambda: start[0])
+    return {"Krylov step": space.grow}
+
+
+def _peers(problem: Problem, vector: Tensor) -> dict[str, Callable[[], Any]]:
+    """Products of other tools that are installed and take the network, each on a copy of it."""
+    pairs = [(b.inputs, b.targets) for b in problem.batches()]
+    if not isinstance(pairs[0][0], Tensor) or problem.loss_name != "cross_entropy":
+        return {}
+    model, criterion = problem.twin(), nn.CrossEntropyLoss()
+    own = [p for p in model.parameters() if p.requires_grad]
+    found: dict[str, Callable[[], Any]] = {}
+    if importlib.util.find_spec("curvlinops"):
+        from curvlinops import HessianLinearOperator
+
+        theirs = HessianLinearOperator(model, criterion, own, pairs, check_deterministic=False)
+        found["product, curvlinops"] = lambda: theirs @ vector
+    if importlib.util.find_spec("hessian_eigenthings"):
+        from hessian_eigenthings import HessianOperator, supervised_loss
+
+        other = HessianOperator(copy.deepcopy(model), pairs, supervised_loss(criterion))
+        found["product, hessian-eigenthings"] = lambda: other.matvec(vector)
+    return found
+
+
+def training(problem: Problem, clock: Clock) -> dict[str, Any]:
+    """A step of SAM beside two gradients of the same batch and network, and a step that does not look for NaN."""
+    model, batch = problem.twin().train(), next(iter(problem.batches()))
+    loss_of = nn.functional.cross_entropy
+    base = torch.optim.SGD(model.named_parameters(), lr=1e-4, momentum=0.9)
+
+    def loss() -> landscape.BatchLoss:
+        return landscape.BatchLoss(loss_of(model(batch.inputs), batch.targets))
+
+    def two_gradients() -> None:
+        for _ in range(2):
+            loss().mean.backward()
+            base.zero_grad()
+
+    checked, unchecked = landscape.SAM(base), landscape.SAM(copy.copy(base), check_finite=False)
+    calls = {
+        "two gradients": two_gradients,
+        "SAM step": lambda: checked.step(loss),
+        "SAM step, unchecked": lambda: unchecked.step(loss),
+    }
+    seconds = clock.seconds(calls)
+    two = seconds["two gradients"]["least"]
+    return {
+        "examples": len(batch),
+        "seconds": seconds,
+        "over_two_gradients": {k: s["least"] / two for k, s in seconds.items()},
+        "peak_bytes": peak(problem.device),
+    }
+
+
+def tests(device: torch.device) -> dict[str, Any]:
+    """What ``tests/gpu`` says on this machine; it is there for CUDA alone."""
+    if device.type != "cuda":
+        return {"run": False, "reason": f"tests/gpu is for CUDA, and this is {device.type}"}
+    root = Path(__file__).resolve().parents[2]
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu"]
+    done = subprocess.run(words, cwd=root, env=dict(os.environ), capture_output=True, text=True, check=False)
+    last = (done.stdout.splitlines() or [""])[-1]
+    return {"run": True, "passed": done.returncode == 0, "said": last, "output": done.stdout[-4000:]}
+
+
+def eigenvalues(problem: Problem, clock: Clock, product_seconds: float, top: int) -> dict[str, Any]:
+    """The top pairs, and what a run costs beside its products."""
     start = clock.now()
-    found = landscape.hessian(problem, top=5, tol=1e-2, allow_partial=True)
+    found = landscape.hessian(problem, top=top, tol=1e-2, allow_partial=True)
     seconds = clock.now() - start
     return {
         "seconds": seconds,
@@ -187,7 +263,8 @@ def main() -> None:
     device = pick_device(options.device)
     clock = Clock(device, 1 if options.small else options.rounds)
     facts: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "device": platform.machine() if device.type == "cpu" else name_of(device),
+        "tests": tests(device),
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda,
         "tf32": torch.backends.cuda.matmul.allow_tf32,
@@ -201,10 +278,14 @@ def main() -> None:
     for name, problem in (("ResNet-20", resnet), ("transformer", language_model(device, options.small))):
         cost = products(problem, clock)
         product = cost["seconds"]["product, graphs kept"]["least"]
-        facts[name] = {"products": cost, "eigenvalues": eigenvalues(problem, clock, product)}
+        facts[name] = {
+            "products": cost,
+            "eigenvalues": eigenvalues(problem, clock, product, 1 if options.small else 5),
+        }
         lines.append(_cost(name, facts[name]))
         print(lines[-1], flush=True)
     few = resnet.restrict_to_examples(np.arange(min(512, resnet.n_examples)))
+    facts["ResNet-20"]["training"] = training(few, clock)
     facts["ResNet-20"]["surface"] = surface(few, clock, 5 if options.small else 11)
     facts["blocks"] = [blocks(few, clock, m) for m in ((2, 4) if options.small else (1, 16, 128))]
     facts["seconds"] = time.perf_counter() - began
@@ -218,6 +299,8 @@ def main() -> None:
         (options.out / f"{stem}.md").write_text("\n\n".join([f"# {facts['device']}", where, *lines]) + "\n")
     if not all(row["agrees"] for row in facts["agreement"]):
         raise SystemExit("the device does not agree with the CPU")
+    if facts["tests"]["run"] and not facts["tests"]["passed"]:
+        raise SystemExit(facts["tests"]["output"])
 
 
 def _agreement(rows: list[dict[str, Any]]) -> str:
@@ -233,7 +316,9 @@ def _cost(name: str, facts: dict[str, Any]) -> str:
     ]
     run = f"{e['products']} products, {e['seconds']:.1f} s, {e['over_products']:.2f} times the products alone"
     size = f"{name}, {p['parameters']:,} parameters, {p['examples']} examples"
-    return f"{size}. Five eigenvalues: {run}.\n\n" + table([name, "least ms", "median ms", "in gradients"], rows)
+    return f"{size}. {len(e['eigenvalues'])} eigenvalue(s): {run}.\n\n" + table(
+        [name, "least ms", "median ms", "in gradients"], rows
+    )
 
 
 def _rest(facts: dict[str, Any]) -> str:
@@ -242,7 +327,12 @@ def _rest(facts: dict[str, Any]) -> str:
         [str(b["m"]), *(f"{1000 * b['seconds'][way]['least']:.1f}" for way in ("rule", "loop", "stack"))]
         for b in facts["blocks"]
     ]
-    plane = f"A surface of {s['points']} points costs {s['over_bare']:.3f} times its bare forward passes."
+    sam = facts["ResNet-20"]["training"]["over_two_gradients"]
+    plane = (
+        f"A surface of {s['points']} points costs {s['over_bare']:.3f} times its bare forward passes. A step of SAM "
+        f"costs {sam['SAM step']:.3f} times two gradients, {sam['SAM step, unchecked']:.3f} times without a look "
+        "whether they are finite."
+    )
     return plane + "\n\n" + table(["m-sharpness, m", "by rule, ms", "block by block, ms", "stacked, ms"], rows)
 
 

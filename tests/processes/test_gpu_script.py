@@ -29,6 +29,9 @@ def test_the_gpu_script(tmp_path: Path):
     assert all(row["distance"] == 0 and row["agrees"] for row in facts["agreement"])  # the CPU agrees with itself
     for name in ("ResNet-20", "transformer"):
         assert facts[name]["products"]["seconds"]["gradient"]["least"] > 0
-        assert len(facts[name]["eigenvalues"]["eigenvalues"]) == 5
+        assert facts[name]["products"]["krylov_step_over_product"] > 0
+        assert len(facts[name]["eigenvalues"]["eigenvalues"]) == 1
+    assert facts["ResNet-20"]["training"]["over_two_gradients"]["SAM step"] > 0
+    assert not facts["tests"]["run"]
     assert facts["device"]
     assert "times its bare forward passes" in (tmp_path / "gpu-cpu.md").read_text()

@@ -83,6 +83,7 @@ class ERM(Wrapper):
         self.clip: float | None = common.get("clip")
         self.scaler: Any = common.get("scaler")
         self.replay = common.get("replay", True)
+        self.check_finite = common.get("check_finite", True)
         self.freeze_statistics = common.get("bn_second_pass", "freeze") == "freeze"
         self.micro_batches = common.get("micro_batches", False)
         self.ddp: Any = common.get("ddp")
@@ -115,7 +116,8 @@ class ERM(Wrapper):
         Raises:
             UsageError: If a closure is needed, it returns no loss, leaves no gradient, or adds onto gradients that
                 were there before; no weight has changed then.
-            NumericalError: If a gradient is not finite (without a scaler); no weight has changed then.
+            NumericalError: If a gradient is not finite (without a scaler, and with ``check_finite``); no weight has
+                changed then.
         """
         hand = self.by_hand
         hand.require_closed(self, "step()")
@@ -382,6 +384,8 @@ class ERM(Wrapper):
             stand_in.grad = self._checked.float()
             self.scaler.unscale_(torch.optim.SGD([stand_in]))
             self.scaler.update()
+        if self.scaler is None and not self.check_finite:
+            return True
         finite = bool(torch.isfinite(self._checked))
         self.step_was_skipped = not finite
         if not finite and self.scaler is None:

@@ -30,6 +30,8 @@ class SharedOptions(TypedDict, total=False):
         perturbation: With ``ddp``: ``"synchronised"`` (default) averages the gradient of every pass over the
             replicas; ``"per-replica"`` lets each replica climb by its own gradient and averages the update
             gradient, one synchronisation per step (the official meaning of data-parallel SAM).
+        check_finite: Look before each step whether all gradients were finite, and refuse the step if not (default).
+            That is the one time that a step waits for a device; False never waits, and writes what the gradients are.
     """
 
     clip: float | None
@@ -40,6 +42,7 @@ class SharedOptions(TypedDict, total=False):
     micro_batches: bool
     ddp: object
     perturbation: Literal["synchronised", "per-replica"]
+    check_finite: bool
 
 
 def require_one_of(key: str, value: object, choices: tuple[object, ...]) -> None:
