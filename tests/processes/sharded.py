@@ -207,7 +207,7 @@ def largest_allocations() -> dict[str, Any]:
 
 def analyses(problem: Problem, by_differences: Problem) -> dict[str, Callable[[], Any]]:
     def spectrum(problem: Problem = problem, **wishes: Any) -> Callable[[], Any]:
-        return lambda: landscape.hessian(problem, max_products=30, allow_partial=True, **wishes)
+        return lambda: landscape.hessian(problem, max_products=12, allow_partial=True, **wishes)
 
     def measure(name: str) -> Callable[[], Any]:
         wishes: dict[str, Any] = {"m": (8,)} if name.endswith("-sharpness") else {}
