@@ -2,8 +2,8 @@
 
     python tests/benchmarks small_surfaces [--repeat 9] [--out gallery/benchmarks]
 
-Work: the mean loss and accuracy of the MLP at 21 x 21 points. Floor: as many bare forward passes of the network, weights
-unmoved, no loss. A pass over few examples is mostly calls, which stacked weights share; with many examples it is
+Work: the mean loss and accuracy of the MLP at 21 x 21 points. Floor: as many bare forward passes, weights unmoved, no
+loss. A pass over few examples is mostly calls, which stacked weights share; with many examples it is
 multiplications, of which stacking saves none. Target: half of the bare passes, and never slower than one at a time.
 """
 

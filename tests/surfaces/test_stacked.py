@@ -116,11 +116,11 @@ def clock_of(*seconds: float) -> Callable[[], float]:
 
 def test_the_faster_way_is_taken(monkeypatch):
     problem = PROBLEMS["domains"]()
-    fast = chosen(problem, monkeypatch, clock_of(3, 8))  # three points one at a time, nine at once
+    fast = chosen(problem, monkeypatch, clock_of(4, 3, 8))  # three points one at a time, nine at once
     assert fast == {"at_once": 9, "because": "measured: faster than one at a time"}
-    slow = chosen(problem, monkeypatch, clock_of(3, 9, 8.5))
+    slow = chosen(problem, monkeypatch, clock_of(3, 4, 9, 8.5))
     assert slow == {"at_once": 1, "because": "measured: as fast as several at once"}
-    assert chosen(problem, monkeypatch, clock_of(3, 90)) == slow  # hopeless: not measured twice
+    assert chosen(problem, monkeypatch, clock_of(3, 3, 90)) == slow  # hopeless: not measured twice
 
 
 REFUSED = {
@@ -142,7 +142,7 @@ REFUSED = {
 @pytest.mark.parametrize("reason", list(REFUSED))
 def test_one_at_a_time_where_anything_speaks_against_it(reason: str, monkeypatch):
     make, options = REFUSED[reason]
-    found = chosen(make(), monkeypatch, clock_of(100, 1, 1), **options)
+    found = chosen(make(), monkeypatch, clock_of(100, 100, 1, 1), **options)
     assert found["at_once"] == 1
     assert reason in found["because"]
 
