@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import runpy
 import signal
 import sys
@@ -29,6 +30,7 @@ pytestmark = [
     pytest.mark.usefixtures("libraries"),
     pytest.mark.filterwarnings("ignore"),
 ]
+ODD = Path(__file__).parent / "strangers" / "odd"
 SCRIPTS = sorted((Path(__file__).parent / "strangers").glob("*.py"))
 METHODS = ("sam", "disam")
 STEPS = 12
@@ -146,3 +148,46 @@ def test_one_report_compares_them(home: Path, runs: dict[tuple[str, str], Path],
             assert f"{method.upper()} (network={network})" in page
     for folder in folders:
         assert folder in page
+
+
+@pytest.mark.parametrize(
+    ("script", "how", "stop"),
+    [
+        ("in_lightning", "batch=4,k=4", 7),  # ten batches: the last step of an epoch has two
+        ("in_lightning", "batch=4,k=4,plateau=1", 7),  # told by Lightning after the checkpoint is written
+        ("in_trainer", "batch=4,k=4", 5),
+    ],
+)
+def test_what_does_not_divide_and_is_told_once_per_epoch(home: Path, script: str, how: str, stop: int):
+    whole, killed = (landscape.Run(home / f"{script}-{how}-{name}") for name in ("whole", "killed"))
+    assert call(ODD / f"{script}.py", killed.path, how, stop) == signal.SIGKILL
+    for run in (whole, killed):
+        assert call(ODD / f"{script}.py", run.path, how) == 0
+    courses = [[(r["step"], r["loss"], r["lr"]) for r in run.metrics() if r.get("loss")] for run in (whole, killed)]
+    assert courses[0] == courses[1]
+    assert len(courses[0]) == STEPS
+    assert len({rate for _, _, rate in courses[0]}) >= 3
+    assert killed.record["weights_hash"] == whole.record["weights_hash"]
+
+
+@pytest.mark.parametrize(
+    ("script", "then", "refused"),
+    [
+        ("in_trainer", "batch=8,k=1", None),  # as many examples in a step, on a larger device
+        ("in_trainer", "batch=4,k=4", "another steps_per_epoch (5, here 3), another batch_size (8, here 16)"),
+        ("in_lightning", "batch=2,k=2,devices=2", None),  # and on two
+        ("in_lightning", "batch=4,k=2,devices=2", "another steps_per_epoch (5, here 3), another batch_size (8, here"),
+    ],
+)
+def test_gone_on_with_on_another_machine(home: Path, script: str, then: str, refused: str | None):
+    run = landscape.Run(home / f"{script}-{then}-other")
+    assert call(ODD / f"{script}.py", run.path, "batch=4,k=2", 7) == signal.SIGKILL
+    before = run.metrics()
+    if refused is None:
+        assert call(ODD / f"{script}.py", run.path, then) == 0
+        assert (run.record["status"], run.record["steps"]) == ("finished", 20)
+        assert [r["step"] for r in run.metrics() if r.get("loss")] == list(range(1, 21))
+    else:
+        with pytest.raises(AssertionError, match=re.escape(refused)):
+            call(ODD / f"{script}.py", run.path, then)
+        assert run.metrics() == before

@@ -75,6 +75,7 @@ class Landscape(Callback):
         self._due = False
         self._random: dict[str, Any] | None = None
         self._made: dict[str, Any] | None = None
+        self._owed: dict[int, float] = {}
         self._recorder: Recorder | None = None
 
     @property
@@ -91,12 +92,16 @@ class Landscape(Callback):
         return self._recorder.run
 
     def state_dict(self) -> dict[str, Any]:
-        """Random states, which Lightning's checkpoints do not have: without them a shuffled epoch comes twice."""
-        return {"random": written(RandomState.now())}
+        """What Lightning's checkpoints do not have.
+
+        Random states, without which the shuffled order of an epoch comes twice; and at the end of an epoch what
+        schedules that watch a metric are about to be told, and would not be told again.
+        """
+        return {"random": written(RandomState.now()), "owed": dict(self._owed)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep them until the training starts."""
-        self._random = state_dict.get("random")
+        """Keep it until the training starts."""
+        self._random, self._owed = state_dict.get("random"), dict(state_dict.get("owed") or {})
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Restore random states: next, the loader draws the order of the epoch; note what the optimizer is set to."""
@@ -120,6 +125,9 @@ class Landscape(Callback):
         if any(name in kind for name in ("FSDP", "DeepSpeed", "ModelParallel")):
             raise UsageError(f"{kind} holds the network in parts", where, "use DDP or one device")
         self._losses = []
+        for place, value in self._owed.items():
+            pl_module.lr_scheduler_step(trainer.lr_scheduler_configs[place].scheduler, value)
+        self._owed = {}
         batches, log = trainer.num_training_batches, self._options.get("log")
 
         def log_row(row: dict[str, Any]) -> None:
@@ -169,8 +177,13 @@ class Landscape(Callback):
         if saves and not trainer.is_last_batch:
             self._save(trainer)
 
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Know that the schedules have been told."""
+        self._owed = {}
+
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Save what was due at the last batch: only now has Lightning counted it."""
+        self._owed = _owed(trainer)
         if self._due:
             self._save(trainer)
         self._due = False
@@ -184,6 +197,7 @@ class Landscape(Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the last checkpoint."""
+        self._owed = {}
         if self._recorder is not None:
             self._recorder.__exit__(None, None, None)
             self._save(trainer)
@@ -202,6 +216,16 @@ class Landscape(Callback):
             return
         with atomic_path(path) as temporary:
             trainer.save_checkpoint(temporary)
+
+
+def _owed(trainer: Any) -> dict[int, float]:
+    """What Lightning tells the schedules that watch a metric after this epoch, by their places."""
+    found = {}
+    for place, config in enumerate(trainer.lr_scheduler_configs):
+        value = trainer.callback_metrics.get(config.monitor) if config.reduce_on_plateau else None
+        if value is not None and config.interval == "epoch" and (trainer.current_epoch + 1) % config.frequency == 0:
+            found[place] = float(value)
+    return found
 
 
 def _batch_size(trainer: Any) -> dict[str, int] | None:
