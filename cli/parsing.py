@@ -90,6 +90,7 @@ def _plain_help() -> ConstructorRegistry:
 # What the fields of `Arguments` are called in the help, above their flags.
 _GROUPS = {"spec": "main", "problem": "network and examples", "common": "output", "options": "command"}
 _PLACES = {
+    "target": "TARGET",
     "targets": "TARGET [TARGET ...]",
     "results": "RESULT [RESULT ...]",
     "experiment": "EXPERIMENT",
@@ -181,7 +182,14 @@ def _one_line(box: str, prog: str, flags: list[str]) -> UsageError:
     if choice:
         given, name, known = choice.groups()
         kind = name.lstrip("-").replace("-", " ") if name.startswith("-") else "choice"
-        return unknown_name(kind, given, re.findall(r"'([^']*)'", known), name)
+        return unknown_name(kind, given, [k for k in re.findall(r"'([^']*)'", known) if k != "None"], name)
+    no_number = re.fullmatch(r"Error parsing (\S+?): (invalid literal for int|could not convert).*?('.*')", message)
+    if no_number:
+        kind = "whole number" if "int" in no_number[2] else "number"
+        return UsageError(f"{no_number[3]} is no {kind}", no_number[1], f"see {prog} --help")
+    missing = re.fullmatch(r"Missing from landscape \w+: (\S+) (.*?)\W*\(required\)\W*", message)
+    if missing:
+        return UsageError(f"{missing[1]} is missing", "command line", missing[2][0].lower() + missing[2][1:])
     near: list[str] = []
     if message.startswith("Unrecognized options: --"):
         near = neighbours(message.split()[2].strip(",").partition("=")[0], flags)

@@ -80,6 +80,6 @@ def _forecast(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     if not found.missing:
         screen.line(f"{each} of {of}: all are stored")
     else:
-        took = "" if found.seconds is None else f", which takes about {duration(found.seconds)}"
-        screen.line(f"{each} of {of}: {found.missing} of {found.analyses} are computed now{took}")
+        left = f"{found.missing} of {found.analyses} are computed now, which takes about {duration(found.seconds)}"
+        screen.line(f"{each} of {of}: {left}")
     return {"forecast": {"analyses": found.analyses, "missing": found.missing, "seconds": found.seconds}}

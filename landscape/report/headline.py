@@ -69,7 +69,7 @@ def _tile(field: Field, told: Mapping[str, Any], base: Mapping[str, Any] | None)
     detail = f"{told['name']} {mine}{unit}, {base['name']} {its}{unit}"
     here, there = told[f"{field.name}_mean"], base[f"{field.name}_mean"]
     if field.percent:
-        return Tile(field.title, f"{signed(100 * (here - there), 1)} points", detail)
+        return Tile(field.title, f"{signed(100 * (here - there), 1).replace('-', '−')} points", detail)
     if here > 0 and there > 0:
         return Tile(field.title, f"{ratio(here / there)} ×", detail)
     return Tile(field.title, mine, detail)

@@ -63,6 +63,7 @@ def _written(results: Sequence[Result], out: Path, title: str) -> Path:
     rows = summarize(results)
     explore = explorable(results)
     drawn = list(plots(results, Style("tmlr"), CAPTIONS))
+    shared, entries = provenance(results)
     first = decisive([plot.kind for plot in drawn])
     write_page(
         "report.html",
@@ -84,7 +85,8 @@ def _written(results: Sequence[Result], out: Path, title: str) -> Path:
         first=next((plot for plot in drawn if plot.kind == first), None),
         groups=grouped([plot for plot in drawn if plot.kind != first]),
         still=_still(results) if explore["surfaces"] else "",
-        provenance=provenance(results),
+        provenance=entries,
+        shared=shared,
         versions=versions(),
         library=_library() if any(explore.values()) else "",
     )

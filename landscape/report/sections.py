@@ -10,14 +10,17 @@ from typing import Any
 
 from ..base.errors import UsageError
 from ..figures.course.measured import FIELDS
+from ..figures.draw.comparable import comparable
 from ..figures.draw.drawing import Drawing
 from ..figures.draw.method_styles import ordered
 from ..figures.draw.style import Style
-from ..figures.render import fitting, image
+from ..figures.render import fitting, image, wants
 from ..figures.summary import cell_text, summary_csv, summary_latex
 from ..registry import FIGURES
 from ..results.result import Result
 from ..results.staleness import since
+from ..specs import TrainSpec
+from ..specs.by_analysis import ANALYSIS_SPECS
 
 # Titles, and what each figure shows and does not show. surface3d has its own section.
 CAPTIONS = {
@@ -216,6 +219,8 @@ def plots(results: Sequence[Result], style: Style, captions: Mapping[str, tuple[
             fit = fitting(kind, results)
         except UsageError:
             continue
+        if not wants(kind).tells(comparable(fit)[0]):  # one radius gives no curve over the radius
+            continue
         drawing: Drawing = FIGURES.load(kind)(fit, style)
         svg, pdf = (image(drawing, form, style, kind, fit) for form in ("svg", "pdf"))
         addresses = data_address("image/svg+xml", svg), data_address("application/pdf", pdf)
@@ -261,14 +266,16 @@ def table_cells(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*cells, ("–", "") if residual is None else (f"{residual:.1g}", repr(residual))]
 
 
-def provenance(results: Sequence[Result]) -> list[Provenance]:
-    """The record of every result, in legend order, then by seed, kind and file."""
+def provenance(results: Sequence[Result]) -> tuple[list[tuple[str, str]], list[Provenance]]:
+    """What all results have in common, and of each the rest, in legend order, then by seed, kind and file."""
     place = {label: i for i, label in enumerate(ordered(r.label for r in results))}
 
     def order(result: Result) -> tuple[Any, ...]:
         return place[result.label], str(result.seed), result.kind, str(result.path), str(result.record.get("target"))
 
-    return [_provenance(r) for r in sorted(results, key=order)]
+    every = [_provenance(r) for r in sorted(results, key=order)]
+    common = [f for f in every[0].facts if all(f in one.facts for one in every)] if len(every) > 1 else []
+    return common, [Provenance(one.title, [f for f in one.facts if f not in common]) for one in every]
 
 
 def _provenance(result: Result) -> Provenance:
@@ -285,8 +292,8 @@ def _provenance(result: Result) -> Provenance:
         "loss at the point": record.get("loss"),
         "gradient norm": record.get("gradient_norm"),
         "BatchNorm": record.get("bn_policy") if record.get("batchnorm_layers") else None,
-        "specification": record.get("spec"),
-        "run": record.get("run"),
+        "asked for": _settings(record.get("spec"), _DEFAULTS.get(result.kind, {})),
+        "run": _settings(record.get("run"), {}),
         "torch": record.get("torch"),
         "device": record.get("device"),
         "precision": record.get("dtype"),
@@ -294,6 +301,19 @@ def _provenance(result: Result) -> Provenance:
         "since it was made": since(result).told or None,
     }
     return Provenance(title, [(k, _text(v)) for k, v in facts.items() if v is not None])
+
+
+# What a record need not repeat: what everybody gets who asks for nothing else.
+_DEFAULTS = {kind: spec().to_dict() for kind, spec in ANALYSIS_SPECS.items()} | {"training": TrainSpec().to_dict()}
+
+
+def _settings(found: Mapping[str, Any] | None, defaults: Mapping[str, Any]) -> str | None:
+    """Those that are not the default, in one line; None where nothing was recorded."""
+    if found is None:
+        return None
+    default = {name: _text(value) for name, value in defaults.items()}
+    told = {name: _text(value) for name, value in found.items() if value not in (None, [], (), {})}
+    return ", ".join(f"{k} = {v}" for k, v in told.items() if v != default.get(k)) or "the defaults"
 
 
 def _text(value: Any) -> str:

@@ -55,6 +55,31 @@ def test_every_fixed_choice_suggests_the_nearest(words: list[str], meant: str, c
     assert meant in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["hessian", "x", "--top", "three"],
+            "error: 'three' is no whole number (--top): see landscape hessian --help",
+        ),
+        (["hessian", "x", "--tol", "small"], "error: 'small' is no number (--tol): see landscape hessian --help"),
+        (
+            ["info"],
+            "error: TARGET is missing (command line): a run folder, RUN@best, RUN@step=N, a checkpoint file or ",
+        ),
+        (["list"], "error: WHAT is missing (command line): one of: optimizers, models, data, "),
+    ],
+)
+def test_what_does_not_parse_is_said_in_plain_words(words: list[str], told: str, capsys: pytest.CaptureFixture[str]):
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_nothing_is_no_choice_that_is_offered(capsys: pytest.CaptureFixture[str]):
+    assert main(["surface", "x", "--bn", "recalibrat"]) == 2
+    assert "None" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["hessian", "sharpness", "surface", "domains", "analyze"])
 def test_a_missing_path_is_found_before_torch_is_imported(command: str):
     code = (

@@ -14,11 +14,14 @@ from figures import made
 from landscape.base.errors import UsageError
 from landscape.figures.comparison import comparison, verdict
 from landscape.figures.course.measured import FIELDS
+from landscape.figures.draw.style import Style
+from landscape.figures.render import fitting
 from landscape.figures.summary import summarize, summary_csv, summary_latex
 from landscape.report.headline import tiles
 from landscape.report.report import write_report
-from landscape.report.sections import CAPTIONS
+from landscape.report.sections import CAPTIONS, plots, provenance
 from landscape.results.result import Result
+from landscape.specs import HessianSpec
 
 
 class Page(HTMLParser):
@@ -256,3 +259,30 @@ def test_a_number_is_told_against_plain_training(mine: Any, its: Any, told: str)
 
 def test_equal_curvature_decides_nothing() -> None:
     assert verdict(summarize(made.everything())).startswith("All methods have the same mean λ_max: cannot tell")
+
+
+def test_what_all_results_share_is_said_once_and_defaults_are_not_repeated():
+    spec = HessianSpec(top=7).to_dict()
+    shared, entries = provenance([made.hessian(name, 0, spec=spec) for name in ("sgd", "sam")])
+    told = dict(shared)
+    assert told["asked for"] == "top = 7"
+    assert told["examples (SHA-256)"] == "d" * 64
+    for one, label in zip(entries, ("sgd", "sam"), strict=True):
+        facts = dict(one.facts)
+        assert facts["weights (SHA-256)"] == f"weights-{label}-0"
+        assert not set(facts) & set(told)
+        assert f"optimizer = {label}" in facts["run"]
+    alone, [entry] = provenance([made.hessian("sgd", 0)])
+    assert not alone
+    assert dict(entry.facts)["asked for"] == "the defaults"
+
+
+def test_a_figure_that_tells_nothing_is_not_on_the_page():
+    caption = {"accuracy-radius": CAPTIONS["accuracy-radius"]}
+    one = made.training("sam", 0)
+    one.record["spec"] |= {"rho": 0.05}
+    assert fitting("accuracy-radius", [one])
+    assert not list(plots([one], Style("tmlr"), caption))
+    other = made.training("sam", 1)
+    other.record["spec"] |= {"rho": 0.1}
+    assert [p.kind for p in plots([one, other], Style("tmlr"), caption)] == ["accuracy-radius"]
