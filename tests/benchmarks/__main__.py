@@ -23,7 +23,17 @@ from summary import summary
 
 HERE = Path(__file__).parent
 SHORT = ("products", "eigenvalues", "spectra", "surface_peers", "domains", "optimizers", "sharpness")
-ALL = (*SHORT, "checks", "curvature", "surface", "growth", "scaling", "startup", "large_transformer")
+ALL = (
+    *SHORT,
+    "checks",
+    "curvature",
+    "surface",
+    "growth",
+    "scaling",
+    "startup",
+    "large_transformer",
+    "language_model",
+)
 
 
 def main() -> int:
