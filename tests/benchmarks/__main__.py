@@ -34,6 +34,7 @@ ALL = (
     "scaling",
     "startup",
     "large_transformer",
+    "language_model",
 )
 
 
