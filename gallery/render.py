@@ -123,7 +123,8 @@ RULE = """\
 Written by `python gallery/render.py` from the stored results of the studies that are installed with the package. One
 rule for all: a difference *shows* (or shows the opposite) if its p-value, corrected for all tests of its study, is
 below 0.05 and its 95 % interval excludes 0. It is refuted (*no difference that matters*) if the whole interval lies
-within a margin that was written down before the run. All else is *cannot tell*, and most of it is: small networks,
+within a margin that was written down before the run. Differences of taus have no p-value: their bootstrap intervals
+decide, uncorrected. All else is *cannot tell*, and most of it is: small networks,
 small test sets. *Tiny* was run in miniature only, which has numbers and decides nothing. Nothing here is about
 networks or data other than those of the studies. What is [not asked here, and why](not-asked.md), is another page.
 """
@@ -191,7 +192,8 @@ OPENING = """\
 
 Made by `python gallery/render.py`; each folder holds how to make it anew. First what every study that is installed
 with the package decided, by [the rule of the claims](claims.md), where each answer has its numbers; then all stories.
-*Tiny* is the study in miniature: it shows that the study runs, and decides nothing.
+*Part* of a study has fewer seeds or settings than its file, as its story says; *tiny* is the study in miniature: it
+shows that the study runs, and decides nothing.
 
 | study | models | decided | cannot tell |
 |---|---|---|---|
@@ -201,6 +203,7 @@ with the package decided, by [the rule of the claims](claims.md), where each ans
 def decided() -> Iterator[str]:
     """A row for every study that is installed: of how many models it is told, or why not, and what it decided."""
     records = told()
+    parts = {s.name for s in stories() if s.settings().get("study", {}).get("changes")}
     with open(HERE / "not-run.toml", "rb") as file:
         why = tomllib.load(file)
     for name, claims in answered().items():
@@ -213,7 +216,8 @@ def decided() -> Iterator[str]:
             continue
         found = {k: summary(rows) or TINY for k, rows in by_words.items()}
         open_ = [k for k, said in found.items() if said in (CANNOT_TELL, NOT_TESTED, TINY)]
-        models = f"{len(record['models'])} of {record['planned']}" + (", tiny" if record["size"] == "tiny" else "")
+        note = ", tiny" if record["size"] == "tiny" else ", part" if name in parts else ""
+        models = f"{len(record['models'])} of {record['planned']}{note}"
         clear = "; ".join(f"{k}: *{said}*" for k, said in found.items() if k not in open_)
         yield f"| [{name}]({name}/) | {models} | {clear} | {len(open_)} of {len(found)} |"
 
