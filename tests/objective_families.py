@@ -170,6 +170,15 @@ class Detector(nn.Module):
         return {"box": torch.stack(box).mean(), "score": torch.stack(score).mean()}
 
 
+class InTrainingAlone(Detector):
+    """As torchvision's detectors: in eval mode it returns what it has found, a list."""
+
+    def forward(self, images: list[Tensor], targets: Any = None) -> Any:
+        if self.training:
+            return super().forward(images, targets)
+        return [{"boxes": self.box(self.body(torch.zeros(1, 4, dtype=image.dtype)))} for image in images]
+
+
 def detection() -> Family:
     def one(side: int, boxes: int) -> tuple[Tensor, dict[str, Tensor]]:
         return randn(3, side, side, seed=side), {"boxes": randn(boxes, 4, seed=boxes), "labels": labels(boxes, 3)}

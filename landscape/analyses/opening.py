@@ -19,9 +19,8 @@ from ..data.examples import Examples
 from ..data.images import NORMALIZATIONS
 from ..data.objectives import as_objective
 from ..data.splits import Splits, open_data
-from ..models.adapters import base_model, is_adapter, names_of_state, with_adapter
+from ..models.adapters import base_model, is_adapter, names_of_state, said_model, with_adapter
 from ..models.build import FACTS, build_model, facts_of, wants
-from ..models.libraries import said_model
 from ..models.repeatable import require_repeatable
 from ..problem.checks.cautions import image_scale
 from ..problem.joining import joined

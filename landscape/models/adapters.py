@@ -1,7 +1,7 @@
 """Adapters as PEFT saves them: a folder with ``adapter_config.json`` beside the matrices, a target by itself.
 
 The library puts the LoRA matrices into the base network; it is given fields that were looked at here, never the
-folder.
+folder. Folders of ``save_pretrained`` without an adapter say themselves what they are, too.
 """
 
 from __future__ import annotations
@@ -56,6 +56,17 @@ def base_model(folder: Path) -> str:
         str(folder / CONFIG),
         "name the base model: `model='hf:FOLDER'`",
     )
+
+
+def said_model(path: Path) -> str | None:
+    """The name, as ``model`` takes it, of the network that a folder of ``save_pretrained`` describes; None: none.
+
+    No code comes with it: the architecture is one that transformers knows.
+    """
+    config = path / "config.json"
+    content: Any = read_json(config) if config.is_file() else None
+    described = isinstance(content, Mapping) and "model_type" in content
+    return f"hf:{path.absolute()}" if described else None
 
 
 def names_of_state(folder: Path) -> str:

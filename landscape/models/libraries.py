@@ -7,14 +7,12 @@ is analysed replaces them. Code that a model repository brings along is never ru
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..base.errors import LandscapeError, UsageError
-from ..base.files import read_json
 from ..base.names import neighbours
 from ..base.plugins import library
 from ..weights.checkpoint import read_weights
@@ -123,17 +121,6 @@ def hf_model(source: str, *, task: str | None = None, **options: object) -> nn.M
     if local and weight_files(folder):
         load_into(model, read_weights(folder), folder)
     return model
-
-
-def said_model(path: Path) -> str | None:
-    """The name, as ``model`` takes it, of the network that a folder of ``save_pretrained`` describes; None: none.
-
-    No code comes with it: the architecture is one that transformers knows.
-    """
-    config = path / "config.json"
-    content: Any = read_json(config) if config.is_file() else None
-    described = isinstance(content, Mapping) and "model_type" in content
-    return f"hf:{path.absolute()}" if described else None
 
 
 def _check_name(name: str, known: list[str], where: str) -> None:

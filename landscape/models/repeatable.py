@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import LandscapeError, UsageError
+from ..base.errors import UsageError
 from ..data.examples import Examples
 from ..numerics.layouts import is_plain, plain_parts
 from ..numerics.trees import leaves
@@ -91,6 +91,6 @@ def _same_outputs(model: nn.Module, other: nn.Module, examples: Examples) -> boo
         try:
             with torch.no_grad(), evaluation_mode(one):
                 found.append(leaves(forward(one, batch.to(torch.device("cpu"), kind).inputs)))
-        except (LandscapeError, RuntimeError, ValueError, TypeError, IndexError):
+        except Exception:  # an objective of the user's raises anything
             return True
     return all(_equal(a, b) for a, b in zip(*found, strict=True))

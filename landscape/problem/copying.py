@@ -120,7 +120,9 @@ def _contents(function: types.FunctionType) -> Iterator[object]:
             continue
 
 
-def require_faithful(original: nn.Module, own: nn.Module, loss_of: Callable[[nn.Module], Tensor]) -> None:
+def require_faithful(
+    original: nn.Module, own: nn.Module, loss_of: Callable[[nn.Module], Tensor], *, training: bool = False
+) -> None:
     """Compare a network with its copy: the loss of a few examples bit for bit, and the gradient of each parameter.
 
     A pass of the original that fails, or gives something else the second time, is left to those who look at that.
@@ -129,12 +131,14 @@ def require_faithful(original: nn.Module, own: nn.Module, loss_of: Callable[[nn.
         original: What the caller has; weights, buffers and modes are given back as they were.
         own: Its copy, on the same device and of the same types.
         loss_of: The loss of a few examples, with its graph.
+        training: Look in train mode.
 
     Raises:
         UsageError: If the two differ; says in what.
         NumericalError: If two passes of the original differ as well.
     """
-    with preserved_random_state(), evaluation_mode(original), evaluation_mode(own), _as_it_was(original):
+    modes = evaluation_mode(original, training=training), evaluation_mode(own, training=training)
+    with preserved_random_state(), modes[0], modes[1], _as_it_was(original):
         empty_kept_values(original, lambda: loss_of(original))
         try:
             with preserved_random_state():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,7 +204,7 @@ def check_fit(
     """
     if not len(examples):
         return
-    with torch.no_grad(), evaluation_mode(model), preserved_random_state():
+    with torch.no_grad(), _mode(model, examples), preserved_random_state():
         batch = examples.batch(np.arange(1)).to(device, dtype)
         try:
             output = forward(model, batch.inputs)
@@ -217,7 +218,8 @@ def check_fit(
                     f"the objective raised {type(error).__name__}: {str(error)[:300]}",
                     f"{getattr(loss, '__name__', 'objective')}, the first ready-made batch",
                     "it is called with the network and one batch as the loader gives it, floating tensors in the "
-                    "analysis's type; see the traceback",
+                    "analysis's type (where the network gives its losses in training alone: `mode='train'`); see the "
+                    "traceback",
                 ) from error
             shapes = ", ".join(
                 f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in leaves(batch.inputs)
@@ -240,6 +242,11 @@ def check_fit(
     if isinstance(loss, Loss):  # ours say what they do not take; one of the user's may want more than one example
         _call_once(loss, output, batch.targets)
     _refuse_flaws(model, examples, loss, device, dtype, where)
+
+
+def _mode(model: nn.Module, examples: Examples) -> AbstractContextManager[None]:
+    """Eval mode, in which a single example has statistics; for ready-made batches the mode the network is in."""
+    return nullcontext() if examples.ready_made else evaluation_mode(model)
 
 
 def _call_once(loss: Loss, output: object, targets: object) -> None:
@@ -273,7 +280,7 @@ def _refuse_flaws(
     """
     for flaw, positions in examples.flaws().items():
         for position in positions[:_ASKED]:
-            with torch.no_grad(), evaluation_mode(model), preserved_random_state():
+            with torch.no_grad(), _mode(model, examples), preserved_random_state():
                 batch = examples.batch(np.array([position])).to(device, dtype)
                 try:
                     value = float(mean_loss(loss, forward(model, batch.inputs), batch.targets))

@@ -52,8 +52,10 @@ def _tensors_of(output: Any) -> list[Tensor]:
     return [t.detach() for t in whole if t.is_floating_point()]
 
 
-def faithful_copy(model: nn.Module, examples: Examples, loss: LossFunction) -> nn.Module:
+def faithful_copy(model: nn.Module, examples: Examples, loss: LossFunction, mode: str = "eval") -> nn.Module:
     """A copy of the network that computes with its own weights; the network stays as it is.
+
+    They are compared in eval mode, and over ready-made batches in ``mode``: some networks give losses in one alone.
 
     Raises:
         UsageError: If it does not.
@@ -69,5 +71,5 @@ def faithful_copy(model: nn.Module, examples: Examples, loss: LossFunction) -> n
             with plain_checkpoints():  # `autograd.grad` refuses to go through the others
                 return mean_loss(by, forward(network, batch.inputs), batch.targets)
 
-        require_faithful(model, own, loss_of)
+        require_faithful(model, own, loss_of, training=examples.ready_made and mode == "train")
     return own

@@ -129,12 +129,12 @@ class _Replay:
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module into eval mode; give each its own flag back, also after an exception."""
+def evaluation_mode(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Put every module into eval mode, or train mode; give each its own flag back, also after an exception."""
     flags = [(m, m.training) for m in model.modules()]
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:
-        for module, training in flags:
-            module.training = training
+        for module, flag in flags:
+            module.training = flag

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..autograd.recompute import recompute_blocks
 from ..autograd.substitutes import plain_checkpoints
 from ..base.errors import ResourceError, UsageError, is_out_of_memory
 from ..base.progress import Inside
@@ -182,6 +181,8 @@ class Passes:
                 "the loss depends on them, so they are not halved unasked: give a smaller `batch_size=`",
             ) from error
         if self.batch_size == 1:
+            from ..autograd.recompute import recompute_blocks  # hardly ever needed
+
             if blocks := recompute_blocks(self.model):
                 log.warning("out of memory: activations of %d blocks are computed again, same result", blocks)
                 return

@@ -161,7 +161,7 @@ class Problem(PerExample):
         refuse_autocast(where)
         examples = self._examples_of(data)
         super().__init__(
-            moved(self._own(whole, network, model, examples) if copy or is_sharded(model) else whole, where, kind),
+            moved(self._own(whole, network, model, examples, mode, copy), where, kind),
             examples,
             device=where,
             dtype=kind,
@@ -204,12 +204,16 @@ class Problem(PerExample):
             fix = "give every process all examples, in one order (no DistributedSampler), and one checkpoint"
             require_equal("weights and examples", [self.weights_hash, self.data_hash], fix)
 
-    def _own(self, whole: nn.Module, network: nn.Module, given: nn.Module, examples: Examples) -> nn.Module:
+    def _own(
+        self, whole: nn.Module, network: nn.Module, given: nn.Module, examples: Examples, mode: str, copy: bool
+    ) -> nn.Module:
         """A copy that computes with its own weights; of a sharded network what was made of it, compared with it."""
+        if not copy and not is_sharded(given):
+            return whole
         if network is not given and is_sharded(given):
             require_same_outputs(given, network, examples)
             return whole
-        return faithful_copy(whole, examples, self.loss_function)
+        return faithful_copy(whole, examples, self.loss_function, mode)
 
     def _moving(self, params: str | None) -> ParameterSpace:
         """The parameters that move; the others are constants from here on."""
@@ -454,7 +458,7 @@ class Problem(PerExample):
         Raises:
             UsageError: If there is none.
         """
-        return faithful_copy(self.model, self.examples, self.loss_function)
+        return faithful_copy(self.model, self.examples, self.loss_function, self.mode)
 
     @computing()
     def to_float64(self, count: int) -> Problem:

@@ -159,6 +159,22 @@ def test_what_cannot_be_is_said_in_one_line(
     assert told in said.error if "{" not in said.err else told in json.loads(said.err)["error"]["what"]
 
 
+def test_a_detector_is_looked_at_in_training(tmp_path: Path, landscape) -> None:
+    family = prepare("detection", tmp_path)
+    text = (
+        (tmp_path / "m.py").read_text().replace("import FAMILIES, Family", "import FAMILIES, Family, InTrainingAlone")
+    )
+    text += "\n\ndef detector():\n    return InTrainingAlone().double()\n"
+    (tmp_path / "m.py").write_text(text)
+    words = ("hessian", *[w.replace("m.py:net", "m.py:detector") for w in WORDS], "--data", "m.py:data")
+    said = landscape(*words)
+    assert said.code == 3
+    assert "--mode train" in said.error
+    said = landscape(*words, "--mode", "train")
+    assert said.code == 0, said.err
+    assert said.json["loss"] == pytest.approx(dense(family)[0], rel=1e-10)
+
+
 def test_some_batches_and_a_stream(tmp_path: Path, landscape) -> None:
     family = prepare("contrastive", tmp_path)
     some = landscape("hessian", *WORDS, "--data", "m.py:data", "--examples", 2)

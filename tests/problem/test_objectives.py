@@ -11,7 +11,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import assert_untouched, flat_function, snapshot
-from objective_families import F64, FAMILIES, Family, TwoTasks, contrastive, labels, prototypes, randn, two_tasks
+from objective_families import (
+    F64,
+    FAMILIES,
+    Family,
+    InTrainingAlone,
+    TwoTasks,
+    contrastive,
+    detection,
+    labels,
+    prototypes,
+    randn,
+    two_tasks,
+)
 from torch import Tensor, nn
 
 import landscape
@@ -196,6 +208,33 @@ def test_halves_that_are_another_loss_are_found():
     family = two_tasks()
     with pytest.raises(NumericalError, match="let both be the same loss"):
         operator_of(Problem(family.network, family.batches, objective=Wrong(), device="cpu"), "ggn")
+
+
+def test_losses_that_a_network_gives_in_training_alone():
+    family = detection()
+    network = InTrainingAlone().double()
+    network.load_state_dict(family.network.state_dict())
+    before = snapshot(network)
+    with pytest.raises(DataError, match=r"(?s)in training alone: `mode='train'`"):
+        Problem(network, family.batches, objective=family.objective, device="cpu")
+    problem = Problem(network, family.batches, objective=family.objective, device="cpu", mode="train")
+    plain = problem_of(family)
+    torch.testing.assert_close(operator_of(problem).dense(), operator_of(plain).dense(), **CLOSE)
+    assert landscape.sharpness(problem, m=(1,), rho=(0.05,))["loss"] == pytest.approx(plain.loss(), rel=1e-12)
+    assert_untouched(network, before)
+    NETWORKS[:] = [Elsewhere().double().train()]
+    with pytest.raises(UsageError, match="a copy of the network is not the network"):
+        Problem(NETWORKS[0], family.batches, objective=family.objective, device="cpu", mode="train")
+
+
+NETWORKS: list[nn.Module] = []
+
+
+class Elsewhere(InTrainingAlone):
+    """Computes in training with the weights of a network that a global name reaches, itself: no copy follows that."""
+
+    def forward(self, images: list[Tensor], targets: Any = None) -> Any:
+        return super(Elsewhere, NETWORKS[0] if self.training else self).forward(images, targets)
 
 
 # -- losses with parameters ------------------------------------------------------------------------------------------
