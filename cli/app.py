@@ -39,7 +39,7 @@ COMMANDS = {
 }
 EXAMPLES = {
     "demo": "landscape demo",
-    "train": "landscape train --optimizer sgd sam --seed 0 1 --holdout 0 75 --epochs 40",
+    "train": "landscape train --optimizer sgd sam --seed 0 1 --holdout 0 75",
     "hessian": "landscape hessian runs/sam-seed0 --top 5 --density",
     "sharpness": "landscape sharpness runs/sam-seed0 --m 1 16 --rho 0.05",
     "surface": "landscape surface runs/sgd-seed0 runs/sam-seed0 --figure contour",

@@ -95,6 +95,7 @@ _PLACES = {
     "results": "RESULT [RESULT ...]",
     "experiment": "EXPERIMENT",
     "what": "WHAT",
+    "action": "ACTION",
 }
 
 

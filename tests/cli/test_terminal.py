@@ -24,10 +24,10 @@ EVERY = list(COMMANDS)
 def test_help_fits_the_terminal_and_ends_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("COLUMNS", "88")
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([command, "--help"]) == 0
     said = capsys.readouterr().out
-    assert max(map(len, said.splitlines())) <= 88
+    assert max(map(len, said.splitlines())) <= 80
     assert said.splitlines()[-1] == f"example: {EXAMPLES[command]}"
     assert EXAMPLES[command].split()[1] == command
     for private in ("spec options", "options options", "problem options", "STR [STR ...]]]  "):
