@@ -70,9 +70,9 @@ class Inside:
 class Forecast:
     """How many products a run will take.
 
-    It follows the largest residual of the wanted pairs, which falls about as a power of the number of products: a line
-    through the logarithms of the last ones says where the target will be met. Early on residuals stand still, and one
-    that does not fall has no forecast: then none is given rather than a wrong one.
+    It follows the largest residual of the wanted pairs, which falls about as a power of the number of products: a
+    line through the logarithms of the last ones says where the target will be met. Early on residuals stand still,
+    and one that does not fall has no forecast: then none is given rather than a wrong one.
     """
 
     def __init__(self) -> None:
