@@ -8,7 +8,7 @@ import torch
 from cases import domain_data, problem_of, small_mlp
 
 import landscape
-from landscape.curvature.lanczos.forecast import Forecast
+from landscape.base.progress import Forecast
 
 
 def test_a_residual_that_falls_as_a_power_is_foretold():

@@ -150,7 +150,7 @@ def test_every_field_counts_except_those_that_change_speed_only(spec: Spec):
     changed = {
         int: 7,
         float: 0.017,
-        bool: None,
+        bool: None,  # the other one
         str: "float64",
         "tuple": ("x",),
     }

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.progress import report
-from .forecast import Forecast
+from ...base.progress import Forecast, report
 from .krylov import Krylov, Multiply
 from .pairs import Found
 

@@ -21,11 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.progress import report
+from ...base.progress import Forecast, report
 from ...numerics.draws import Draws
 from .completeness import complete as completed
 from .completeness import kept
-from .forecast import Forecast
 from .krylov import Krylov, Matrix, Multiply
 from .pairs import EigenPairs, Found
 from .subspace import Subspace
