@@ -68,7 +68,7 @@ class HessianSpec(Spec):
     memory: float | None = None
     """GB for kept gradient graphs and the Krylov basis (default: half of what is free)."""
     vectors: bool = True
-    """Store the eigenvectors beside the result, in the type that they were computed in."""
+    """Whether eigenvectors are stored beside the result (in the type that they were computed in)."""
     allow_partial: bool = False
     """Accept pairs above --tol when the budget ends (they are marked)."""
 
