@@ -158,6 +158,9 @@ def _part(problem: Problem, spec: HessianSpec, seed: int, journal: Journal, name
         return analyze_spectrum(problem, operator, fitting, seed, start=None, check=False)
 
 
+_BEYOND = 0.01  # of an eigenvalue: far more than a converged pair is off
+
+
 def _outside(whole: dict[str, Any], layers: dict[str, dict[str, Any]]) -> list[str]:
     """A sentence where a layer's eigenvalue lies beyond the whole's, which no diagonal block's does (Cauchy).
 
@@ -169,7 +172,7 @@ def _outside(whole: dict[str, Any], layers: dict[str, dict[str, Any]]) -> list[s
         if not whole[name]:
             continue
         bound = sign * whole[name][0]
-        beyond = {k: d for k, d in layers.items() if d[name] and sign * d[name][0] > bound + 1e-6 * abs(bound)}
+        beyond = {k: d for k, d in layers.items() if d[name] and sign * d[name][0] > bound + _BEYOND * abs(bound)}
         if beyond:
             k, d = max(beyond.items(), key=lambda item: sign * item[1][name][0])
             said.append(

@@ -49,6 +49,18 @@ def test_the_largest_in_magnitude_is_said_without_being_asked_for():
         assert residual == pytest.approx(by_hand, rel=1e-3, abs=1e-12)
 
 
+def test_an_end_that_is_lost_beside_the_other_is_told():
+    """A tolerance of 0.03 of 1232 is 37: lambda_1 = 5 may then be anything, and so it is said; of 1e-5 it is not."""
+    loose = saddle(-1232.0, tol=0.03)
+    assert loose["converged"] == [True, True]
+    bar = loose["residuals"][0] * loose["residual_scale"]
+    told = [n for n in loose["notes"] if "is known to" in n]
+    assert (bar > 0.1 * abs(loose["eigenvalues"][0])) == bool(told)
+    assert told
+    assert told[0].startswith(f"lambda_1 = {loose['eigenvalues'][0]:.3g} is known to {bar:.2g} only")
+    assert not [n for n in saddle(-1232.0, tol=1e-5)["notes"] if "is known to" in n]
+
+
 @pytest.mark.parametrize(
     ("lowest", "options"), [(-4.9, {}), (-1232.0, {"bottom": 1}), (-1232.0, {"operator": "ggn"})]
 )
