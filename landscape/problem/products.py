@@ -19,6 +19,7 @@ from ..autograd.second_derivatives import missing_derivative
 from ..base.errors import NumericalError, is_out_of_memory
 from ..base.progress import Inside
 from ..numerics.layouts import plain_parts
+from ..runtime.caller_context import computing
 from ..runtime.memory import free_memory
 from ..runtime.precision import full_precision
 from ..sharding.assembly import regathering
@@ -95,6 +96,7 @@ class Products:
         self._bytes_per_example = 0.0
         self._of: Any = None
 
+    @computing()  # around what gets by with less memory
     def __call__(self, vector: Tensor) -> Tensor:
         """The product with ``vector`` ``(n,)``, in the problem's type; not checked for finiteness.
 

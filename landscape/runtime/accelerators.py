@@ -29,6 +29,11 @@ def accelerator() -> str | None:
     return None if found is None else found.type
 
 
+def may_appear() -> bool:
+    """Whether there is an accelerator, or a backend that was registered and may yet have one."""
+    return torch.accelerator.is_available() or torch._C._get_privateuse1_backend_name() != "privateuseone"
+
+
 def device_count(kind: str | None = None) -> int:
     """How many devices of this type there are; None: of the accelerator that is present."""
     own = accelerator()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..base.process_state import one_at_a_time
-from .accelerators import generator_state, generators, set_generator_state
+from .accelerators import generator_state, generators, may_appear, set_generator_state
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def _seed_torch(number: int) -> None:
     For those that are not it would note, with a traceback each time, what to do once they are: a fifth of a small
     network's step, and a list that grows.
     """
-    if torch.accelerator.is_available() or torch._C._get_privateuse1_backend_name() != "privateuseone":
+    if may_appear():
         torch.manual_seed(number)
     else:
         torch.default_generator.manual_seed(number)

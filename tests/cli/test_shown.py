@@ -67,7 +67,7 @@ def test_a_summary_stands_under_its_own_split(landscape, folder: Path) -> None:
         assert f"mean loss {of['loss_mean']:.4g}, variance {of['loss_variance']:.4g}" in " ".join(block.split())
         assert block.count("mean loss") == 2  # seen and unseen, of this split alone
         for name, domain in of["domains"].items():
-            (row,) = (line for line in block.splitlines() if line.strip().startswith(name))
+            (row,) = (line for line in block.splitlines() if line.split()[:1] == [name])
             told = with_interval(domain["loss"], domain["loss_low"], domain["loss_high"])
             assert told in row
     assert found["loss_mean"] != found["splits"]["test"]["loss_mean"]

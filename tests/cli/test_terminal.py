@@ -122,7 +122,7 @@ def test_results_that_end_in_an_error_are_one_object_with_it(
 
 def test_probes_and_venues_are_listed(capsys: pytest.CaptureFixture[str]):
     assert main(["list", "probes"]) == 0
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())  # lines are wrapped
     for name, entry in PROBES.items():
         assert name in said
         assert entry.summary in said
