@@ -18,7 +18,7 @@ from landscape.base.threads import wait_asleep
 
 from .flags import everywhere, in_flags
 from .stopping import stopped_by_signals
-from .streams import provide_streams, say_anything
+from .streams import provide_streams, say_anything, tell
 from .watchdog import watched
 
 COMMANDS = {
@@ -133,7 +133,7 @@ def _say(line: str, error: BaseException, code: int) -> int:
         says, code = last_words(line, error, code)
         line = f"{line} [process {os.environ['RANK']}]" if says and not _first() else line if says else ""
     if line:
-        print(shown(line), file=sys.stderr, flush=True)
+        tell(shown(line))
     return code
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from .streams import tell
 
 _SECONDS_BETWEEN_LINES = 10.0
 _IDLE = "working"
@@ -104,7 +105,7 @@ class Progress:
             self._show(name, task, finished)
         elif now - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
-            print(self._last, file=sys.stderr, flush=True)
+            tell(self._last)
 
     def _break_silence(self) -> None:
         """Say, where nothing was said for a while, what was heard last, and since when nothing was."""
@@ -112,9 +113,9 @@ class Progress:
             now = self._clock()
             if now - self._said >= _SECONDS_BETWEEN_LINES:
                 self._said = now
-                last = f"{self._last}, and " if self._last else ""
-                with contextlib.suppress(OSError, ValueError):  # nobody listens any more
-                    print(f"{last}nothing new for {now - self._heard:.0f} s", file=sys.stderr, flush=True)
+                old = now - self._heard >= _SECONDS_BETWEEN_LINES
+                since = [f"nothing new for {now - self._heard:.0f} s"] if old or not self._last else []
+                tell(", and ".join([*([self._last] if self._last else []), *since]))
 
     def show(self) -> None:
         """Let a terminal show that something is under way."""

@@ -15,6 +15,7 @@ from landscape.base.progress import reporting
 
 from .flags import in_flags
 from .progress import Progress
+from .streams import tell
 
 MOST_ROWS = 60  # of a table or a list; what is longer nobody reads on a screen
 MOST_COLUMNS = 24
@@ -28,7 +29,7 @@ def shown(text: object) -> str:
 
 class _Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"notice: {shown(' '.join(record.getMessage().split()))}", file=sys.stderr)
+        tell(f"notice: {shown(' '.join(record.getMessage().split()))}")
 
 
 class Screen:

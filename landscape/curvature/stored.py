@@ -14,6 +14,7 @@ from .estimators.density import Density
 from .spectrum import CurvatureReport
 
 _LOOSE = 0.1  # of an eigenvalue, of its residual
+_ROUNDING = 1e3  # machine epsilons of the largest eigenvalue
 
 
 def notes(problem: Problem, view: CurvatureReport, spec: HessianSpec) -> list[str]:
@@ -35,7 +36,7 @@ def notes(problem: Problem, view: CurvatureReport, spec: HessianSpec) -> list[st
             f"not a minimum: {largest}, {slope}; residuals are relative to it (`bottom=True` computes that end)"
         )
     if spec.operator == "hessian":  # the others have no second end
-        said += _loosely_known(view)
+        said += _loosely_known(view, problem.dtype)
     if spectrum.orthogonality > 1e-6:
         said.append(f"eigenvectors are orthogonal only to {spectrum.orthogonality:.1e}")
     if problem.dtype == torch.float32 and spec.tol < 1e-5:
@@ -49,18 +50,19 @@ def notes(problem: Problem, view: CurvatureReport, spec: HessianSpec) -> list[st
     return said
 
 
-def _loosely_known(view: CurvatureReport) -> list[str]:
+def _loosely_known(view: CurvatureReport, dtype: torch.dtype) -> list[str]:
     """A sentence for an end whose first eigenvalue is small beside what its residual allows.
 
     Residuals are relative to the largest eigenvalue in magnitude. Where that is at the other end and larger by far, a
     converged pair may be any of this end's eigenvalues, or none of its largest.
     """
     said = []
+    rounding = _ROUNDING * torch.finfo(dtype).eps * view.spectrum.scale  # below it an eigenvalue is 0
     for name, pairs in (("lambda_1", view.spectrum.top), ("lambda_min", view.spectrum.bottom)):
         if not len(pairs.values) or not view.spectrum.scale:
             continue
         value, bar = float(pairs.values[0]), float(pairs.residuals[0]) * view.spectrum.scale
-        if bar > _LOOSE * abs(value):
+        if bar > max(_LOOSE * abs(value), rounding):
             said.append(
                 f"{name} = {value:.3g} is known to {bar:.2g} only, and one beyond it may be missing: residuals are "
                 f"relative to {view.spectrum.scale:.4g}; lower `tol=`"

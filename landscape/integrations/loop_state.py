@@ -37,7 +37,9 @@ class Moment:
         return cls(dict(counts), buffers, RandomState.now())
 
 
-def save_loop(path: Path, network: nn.Module, stateful: Sequence[Any], moment: Moment) -> None:
+def save_loop(
+    path: Path, network: nn.Module, stateful: Sequence[Any], moment: Moment, beside: Sequence[Tensor] = ()
+) -> None:
     """Replace the state file in one piece.
 
     Args:
@@ -45,19 +47,23 @@ def save_loop(path: Path, network: nn.Module, stateful: Sequence[Any], moment: M
         network: Its parameters are kept as they are now.
         stateful: Optimizer, schedules, generators and what else has a ``state_dict``, as they are now.
         moment: Everything else.
+        beside: Parameters that the optimizer moves and the network does not hold, likewise.
     """
     state = {
         "version": 1,
         "counts": moment.counts,
         "tensors": {**{k: p.detach() for k, p in network.named_parameters()}, **moment.buffers},
         "stateful": [state_of(s) for s in stateful],
+        "beside": [p.detach() for p in beside],
         "random": written(moment.random),
     }
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
 
-def load_loop(path: Path, network: nn.Module, stateful: Sequence[Any]) -> tuple[dict[str, Any], RandomState]:
+def load_loop(
+    path: Path, network: nn.Module, stateful: Sequence[Any], beside: Sequence[Tensor] = ()
+) -> tuple[dict[str, Any], RandomState]:
     """Bring a loop that begins to where the saved one stood, but for the global generators.
 
     Returns:
@@ -71,6 +77,8 @@ def load_loop(path: Path, network: nn.Module, stateful: Sequence[Any]) -> tuple[
         with torch.no_grad():
             for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
                 tensor.copy_(state["tensors"][name])
+            for tensor, kept in zip(beside, state.get("beside", []), strict=True):
+                tensor.copy_(kept)
         for one, kept in zip(stateful, state["stateful"], strict=True):
             one.set_state(kept) if isinstance(one, torch.Generator) else one.load_state_dict(kept)
         counts: dict[str, Any] = state["counts"]

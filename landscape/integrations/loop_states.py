@@ -51,6 +51,12 @@ class LoopStates:
         self.saved_at = 0.0
         """When it was saved last, by the monotonic clock."""
         self._folder, self._network, self._optimizer, self._restore = folder, network, optimizer, tuple(restore)
+        for one in self._restore:
+            if not isinstance(one, torch.Generator) and not (
+                hasattr(one, "state_dict") and hasattr(one, "load_state_dict")
+            ):
+                fix = "list schedules, scalers, generators and whatever else has a state_dict"
+                raise UsageError(f"a {type(one).__name__} has no state to restore", "restore", fix)
         self._process = process
         self._own = {id(p) for p in network.parameters()}
         self._noted: Moment | None = None
@@ -83,7 +89,7 @@ class LoopStates:
         Raises:
             DataError: If the file is damaged or does not fit.
         """
-        counts, random = load_loop(self.path, self._network, (self._optimizer, *self._restore))
+        counts, random = load_loop(self.path, self._network, (self._optimizer, *self._restore), self._beside())
         self.saved_at = time.monotonic()
         if self._process:
             own = load_random(self._random_path, int(counts["steps"]))
@@ -128,8 +134,12 @@ class LoopStates:
         if self._process:
             save_random(self._random_path, moment)
         else:
-            save_loop(self.path, self._network, (self._optimizer, *self._restore), moment)
+            save_loop(self.path, self._network, (self._optimizer, *self._restore), moment, self._beside())
         self.saved_at = time.monotonic()
+
+    def _beside(self) -> list[Tensor]:
+        """Parameters that the optimizer moves and the network does not hold: of a loss, of a head."""
+        return [p for g in self._optimizer.param_groups for p in g["params"] if id(p) not in self._own]
 
     @property
     def _random_path(self) -> Path:

@@ -21,7 +21,8 @@ from ..problem.wrappers import unwrapped
 from ..registry import LOSSES
 from ..results.run import Run
 from ..specs import key_values
-from ..weights.weights import save_weights, weights_hash
+from ..weights.checkpoint import read_weights
+from ..weights.weights import save_weights, tensors_hash, weights_hash
 from .described import inner_optimizer, names_record, optimizer_name, settings_as_made
 from .due_probes import DueProbes
 from .loop_states import LoopStates
@@ -114,6 +115,8 @@ class Recorder:
         )
         process = rank()
         self._writes = process == 0
+        if not isinstance(restore, (list, tuple)):
+            raise UsageError(f"restore is a {type(restore).__name__}", "restore", "give a list of what is restored")
         self._states = LoopStates(self.run.path / "state", self.network, optimizer, restore, process)
         self._open: contextlib.ExitStack | None = None
         self._metrics: Any = None
@@ -122,6 +125,7 @@ class Recorder:
         self._turn_began: int | None = None  # after how many steps, if one is under way
         self._reopened = False  # a finished run, which no further step was made of yet
         self._evaluation: dict[str, Any] | None = None
+        self._version: int | None = None  # of the weights, after the last step
 
     def __repr__(self) -> str:
         return f"<Recorder of {self.run.path} at step {self.steps}>"
@@ -175,16 +179,36 @@ class Recorder:
                 return
             if self._reopened:
                 return
-            if not self.run.checkpoint_path(self.steps).exists():
-                self._save_checkpoint()
             final = self._evaluation
             self.run.update(
                 status="finished",
                 stopped_by=None,
-                weights_hash=weights_hash(self.network),
+                weights_hash=self._last_weights(),
                 **facts,
                 **({"final": final} if final else {}),
             )
+
+    def keep_last(self) -> None:
+        """Write the checkpoint of the present step now: a loop of others may put other weights in before it ends."""
+        self._require_open()
+        if self._writes and not self.run.checkpoint_path(self.steps).exists():
+            self._save_checkpoint()
+
+    def _last_weights(self) -> str | None:
+        """The hash of the weights after the last step, whose checkpoint is written if it is not there."""
+        path = self.run.checkpoint_path(self.steps)
+        if self._start is None or self._version in (None, self._present_version()):
+            if not path.exists():
+                self._save_checkpoint()
+            return weights_hash(self.network)
+        if not path.exists():  # what the network holds now is an average, or what some other step has left
+            log.warning("%s: other weights came after step %d, which has no checkpoint", self.run.path, self.steps)
+            return None
+        return tensors_hash(read_weights(path).tensors)
+
+    def _present_version(self) -> int:
+        """A number that grows whenever the weights are written to."""
+        return sum(p._version for p in self.network.parameters())
 
     def _begin(self) -> None:
         if not self._opening.goes_on():
@@ -310,7 +334,7 @@ class Recorder:
         """
         self._require_open()
         self.steps += 1
-        self.seconds = time.monotonic() - self._began
+        self.seconds, self._version = time.monotonic() - self._began, self._present_version()
         saves = bool(self._every) and self.steps % self._every == 0
         if self._writes:
             self._record(row, batch)

@@ -54,7 +54,7 @@ def surface(
         seed: Seed of the directions; the same seed gives the same directions for every network of this shape.
         per_domain: Not needed here: losses per domain are always stored.
         directions: Directions already made, one per axis, instead of those that ``spec`` names.
-        test: `problem.on` the examples of the test split, for metrics of it.
+        test: `problem.with_examples` of the test split, for metrics of it.
         training: `landscape.surfaces.evaluate.batchnorm.calibration_problem`, for ``bn="recalibrate"`` (None: the
             problem's own examples).
         reaches: How far each axis goes, where that was found before (``range="auto"``).
@@ -67,7 +67,8 @@ def surface(
 
     Raises:
         NumericalError: If the loss at the centre is not finite, or two evaluations of the centre differ.
-        UsageError: If a direction or policy needs what is not there.
+        UsageError: If a direction or policy needs what is not there, or ``test`` or ``training`` is a problem of
+            another network, even of an equal one: it would not move.
         Interrupted: By Ctrl-C, with ``store``; what is finished stays there.
 
     Example:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
 import time
 
 import landscape_cli.progress as module
+from landscape_cli.app import main
 from landscape_cli.screen import Screen
 
 from landscape.base.progress import Inside, report, reporting
@@ -35,3 +39,25 @@ def test_progress_inside_a_unit_is_said_once_it_takes_a_while(monkeypatch):
         for done in (1, 2, 3, 4):
             inside.at(done)
     assert seen == [(3, 4), (4, 4)]
+
+
+class Closed(io.StringIO):
+    """What nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+def test_a_command_whose_stderr_nobody_reads_goes_on(monkeypatch, capsys):
+    """It ended there, unfinished and with exit code 0."""
+    monkeypatch.setattr(module, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(sys, "stderr", Closed())
+    with Screen(json=False) as screen:
+        logging.getLogger("landscape").info("something")
+        report("products", 3, 19)
+        screen.line("done")
+    assert main(["hessian", "nothing-here"]) == 2  # as ever
+    assert capsys.readouterr().out == "done\n"

@@ -27,6 +27,7 @@ from .problems import (
     network,
     sgd,
     smooth,
+    torch_closure,
 )
 
 TWO_CALLS = [m for m in METHODS if m not in (*ONE_PASS, "sam three steps", "looksam", "entropy-sgd")]
@@ -271,3 +272,36 @@ def test_the_value_of_an_objective_is_the_mean_loss():
         assert optimizer.objective(made).item() == pytest.approx(made.mean.item(), rel=1e-14)
         with torch.no_grad():
             assert optimizer.objective(BatchLoss(closure_of(model)().mean)).item() == made.mean.item()
+
+
+@pytest.mark.parametrize("where", ["first_step", "second_step"])
+def test_a_gradient_that_is_unscaled_already_is_refused(where: str):
+    """It was divided by the scale twice, without a word."""
+    model = network()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer = METHODS["sam"](sgd(model), rho=0.3, scaler=scaler)
+    loss_of(model, optimizer, scaler).backward()
+    if where == "second_step":
+        optimizer.first_step()
+        loss_of(model, optimizer, scaler).backward()
+    scaler.unscale_(optimizer)
+    with pytest.raises(UsageError, match=rf"unscale_\(\) has divided the gradient already \({where}\(\)\)"):
+        getattr(optimizer, where)()
+    optimizer.undo_first_step()
+
+
+def test_a_loss_that_the_scaler_has_not_scaled_is_refused():
+    model = network()
+    optimizer = METHODS["sam"](sgd(model), rho=0.3, scaler=torch.amp.GradScaler("cpu"))
+    loss_of(model, optimizer).backward()
+    with pytest.raises(UsageError, match=r"has scaled no loss \(first_step\(\)\)"):
+        optimizer.first_step()
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(()))  # of another network
+    optimizer = METHODS["sam"](sgd(model), rho=0.3, scaler=scaler)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(UsageError, match=r"the closure's loss was not scaled"):
+        optimizer.step(torch_closure(model, optimizer))
+    assert all(map(torch.equal, before, model.parameters()))
+    optimizer.step(torch_closure(model, optimizer, scaler))
+    assert "scale" not in vars(scaler)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from cases import domain_data, problem_of, small_mlp
 from torch import Tensor, nn
 
-from landscape.base.errors import Interrupted
+from landscape.base.errors import Interrupted, UsageError
 from landscape.models.convnet import convnet
 from landscape.problem.problem import Problem
 from landscape.surfaces.evaluate import grid, row_cache, stacked
@@ -192,3 +192,30 @@ def test_a_network_is_the_same_afterwards():
     before = {k: v.clone() for k, v in problem.model.state_dict().items()}
     assert surface(problem, points=9, bn="keep")["passes"]["at_once"] >= 1
     assert all(torch.equal(v, before[k]) for k, v in problem.model.state_dict().items())
+
+
+def test_neighbours_in_a_pass_depend_on_nothing_that_is_stored() -> None:
+    """A row's bits may depend on its neighbours: after a kill, or in several processes, they are the same ones."""
+    from landscape.surfaces.evaluate.row_cache import RowCache
+
+    names, asked = [f"row{i}" for i in range(7)], []
+
+    def made(few: list[int]) -> list[np.ndarray]:
+        asked.append(few)
+        return [np.full(2, float(i)) for i in few]
+
+    rows = RowCache(None)
+    rows._done = {"row0": np.zeros(2), "row1": np.ones(2), "row2": np.full(2, 2.0), "row4": np.full(2, 4.0)}
+    found = rows.compute("rows", names, made, 3)
+    assert asked == [[3, 4, 5], [6]]
+    assert [row[0] for row in found] == list(range(7))
+
+
+def test_a_test_split_of_another_network_is_refused() -> None:
+    """Its network would not move: every cell had one value."""
+    data = (torch.randn(20, 4), torch.arange(20) % 3)
+    model = nn.Linear(4, 3)
+    problem, other = (Problem(model, data, "cross_entropy") for _ in range(2))
+    for name in ("test", "training"):
+        with pytest.raises(UsageError, match=rf"problem of another network \(`{name}=`\)"):
+            surface(problem, points=5, metrics=("loss",), **{name: other})

@@ -145,6 +145,8 @@ class LandscapeCallback(TrainerCallback):
         """Record the step."""
         while self._recorder is not None and self._recorder.steps < state.global_step:
             self._recorder.made()
+        if self._recorder is not None and (control.should_training_stop or state.global_step >= state.max_steps):
+            self._recorder.keep_last()  # the Trainer may load the best one before it ends
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **named: Any) -> None:
         """Record the loss."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from ...base.errors import UsageError
 from ...optim.core.closures import BatchLoss
@@ -109,6 +110,7 @@ class Backward:
         self._accelerator, self._optimizer = accelerator, _unwrapped(optimizer)
         self._replay = _replay(accelerator, self._optimizer)
         self._read: list[tuple[Callable[..., Any], dict[str, Any]]] = []
+        self._given: list[tuple[Tensor, int]] = []  # of the micro-batches of a step, with their versions
 
     def __call__(self, loss_of: Callable[..., Tensor | BatchLoss], *arguments: Any, **named: Any) -> Tensor:
         """Compute the loss and differentiate it; after the last micro-batch, make the step ready.
@@ -122,17 +124,22 @@ class Backward:
             The loss at the weights of the step, shape ``()``, without graph.
 
         Raises:
-            UsageError: If ``loss_of`` reads a variable that has another value by the end of the step: going through
-                this micro-batch again would take another for it.
+            UsageError: If ``loss_of`` reads a variable that has another value by the end of the step, or a tensor
+                that it was given was written to: going through this micro-batch again would take another for it.
         """
         last = self._accelerator.sync_gradients
-        read, self._read = self._read, []
+        (read, self._read), (given, self._given) = (self._read, []), (self._given, [])
         if last:
             for function, then in read:
                 _require_unchanged(function, then)
+            if any(tensor._version != version for tensor, version in given):
+                fix = "give each micro-batch tensors of its own, as clone() makes them"
+                raise UsageError("a tensor of an earlier micro-batch was written to since", "Backward", fix)
         made = self._replay.run(functools.partial(self._pass, loss_of, arguments, named), last=last)
         if not last:
             self._read = [*read, (loss_of, _outside(loss_of))]
+            tensors = [leaf for leaf in tree_leaves((arguments, named)) if isinstance(leaf, Tensor)]
+            self._given = [*given, *((t, t._version) for t in tensors)]
         return made
 
     def _pass(self, loss_of: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Tensor:

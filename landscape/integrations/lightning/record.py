@@ -173,6 +173,8 @@ class Landscape(Callback):
         while self._recorder.steps < trainer.global_step:
             saves = self._recorder.made(row, batch)
             row = {"loss": None, "domains": None}
+        if _ends(trainer):
+            self._recorder.keep_last()  # callbacks may put an average in its place before it ends
         self._due = saves
         if saves and not trainer.is_last_batch:
             self._save(trainer)
@@ -226,6 +228,13 @@ def _owed(trainer: Any) -> dict[int, float]:
         if value is not None and config.interval == "epoch" and (trainer.current_epoch + 1) % config.frequency == 0:
             found[place] = float(value)
     return found
+
+
+def _ends(trainer: Any) -> bool:
+    """Whether no step follows, as far as it can be known."""
+    last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+    out_of_steps = trainer.max_steps not in (None, -1) and trainer.global_step >= trainer.max_steps
+    return bool(trainer.should_stop or out_of_steps or (last_epoch and trainer.is_last_batch))
 
 
 def _batch_size(trainer: Any) -> dict[str, int] | None:

@@ -99,7 +99,7 @@ class SharpnessAware(Callback):
 
         @functools.wraps(theirs)
         def training_step(*arguments: Any, **named: Any) -> Any:
-            if replay.replaying:
+            if replay.replaying or _differentiates_nothing(trainer):
                 return theirs(*arguments, **named)
             again = functools.partial(_once_more, trainer, module, replay.optimizer, arguments, named)
             replay.expect(again, last=not trainer.fit_loop.epoch_loop._should_accumulate())
@@ -117,6 +117,10 @@ class SharpnessAware(Callback):
         def optimizer_step(
             epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None, **named: Any
         ) -> None:
+            if _differentiates_nothing(module.trainer):
+                optimizer_closure()
+                return
+
             def all_passes() -> Any:
                 loss = optimizer_closure()
                 with _as_it_was(module):
@@ -126,6 +130,11 @@ class SharpnessAware(Callback):
             theirs(epoch, batch_idx, optimizer, all_passes, **named)
 
         return optimizer_step
+
+
+def _differentiates_nothing(trainer: Any) -> bool:
+    """Whether the loop goes forward only, as while StochasticWeightAveraging takes statistics of its average."""
+    return bool(getattr(trainer.fit_loop.epoch_loop.automatic_optimization, "_skip_backward", False))
 
 
 def _once_more(trainer: Any, module: Any, optimizer: ERM, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:

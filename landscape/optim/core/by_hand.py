@@ -11,9 +11,10 @@ import torch
 
 from ...base.errors import UsageError
 from .domain_objective import DomainObjective
+from .foreign_loops import require_scaled
 from .inner_product import inner
 from .leftovers import leave, no_gradient, require_cleared
-from .passes import frozen_running_statistics
+from .passes import forget_casts, frozen_running_statistics
 
 if TYPE_CHECKING:
     from .engine import ERM
@@ -85,6 +86,8 @@ class ByHand:
         except BaseException:
             self.undo()
             raise
+        finally:
+            forget_casts()
         self.domains.forget()
         return True
 
@@ -166,6 +169,7 @@ class ByHand:
         self.require_closed(optimizer, "first_step()")
         if not optimizer.moved():
             raise no_gradient(type(optimizer).__name__, "first_step()")
+        require_scaled(optimizer, "first_step()")
         require_cleared(optimizer.parameters(), type(optimizer).__name__)
         self.domains.require(optimizer, 1)
         self.begin(optimizer)
@@ -190,6 +194,7 @@ class ByHand:
             )
         if not optimizer.moved():
             raise no_gradient(type(optimizer).__name__, "second_step()")
+        require_scaled(optimizer, "second_step()")
         self._thaw()
         self.take(optimizer, optimizer._gradient_scale)
         try:
@@ -197,6 +202,7 @@ class ByHand:
         finally:
             self.undo()
             leave(optimizer.parameters())
+            forget_casts()
 
 
 def behind(optimizer: Any) -> Any:

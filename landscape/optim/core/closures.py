@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...base.errors import UsageError
 from ...runtime.distributed import all_reduce_sum_
-from .passes import RandomState, frozen_running_statistics
+from .passes import RandomState, forget_casts, frozen_running_statistics
 
 
 @dataclass(frozen=True)
@@ -255,14 +255,15 @@ def domain_term(
         return None
     if made.domains is None or domains is None:
         raise needs_domains()
-    c = weights(domains.detach(), counts)
-    if c is None:
-        return None
-    if domains is not made.domains:  # a piece holds a part of each domain
-        assert made.counts is not None
-        assert counts is not None
-        c = c * made.counts / counts.where(counts > 0, 1)
-    term: Tensor = c.to(made.domains.dtype) @ made.domains
+    with torch.autocast(made.domains.device.type, enabled=False):  # the loop's would round the weights
+        c = weights(domains.detach(), counts)
+        if c is None:
+            return None
+        if domains is not made.domains:  # a piece holds a part of each domain
+            assert made.counts is not None
+            assert counts is not None
+            c = c * made.counts / counts.where(counts > 0, 1)
+        term: Tensor = c.to(made.domains.dtype) @ made.domains
     return term
 
 
@@ -284,6 +285,7 @@ def _ahead() -> Iterator[None]:
     random = RandomState.now()
     with frozen_running_statistics():
         yield
+    forget_casts()
     random.restore()
 
 

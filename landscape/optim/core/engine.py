@@ -25,9 +25,15 @@ from ...numerics.ascent import global_norm, real_view
 from ...runtime.distributed import all_reduce_sum_
 from .by_hand import ByHand, behind
 from .closures import BatchLoss, Closure, ClosurePasses
-from .foreign_loops import belongs_to_lightning, in_lightning, scaled_from_outside, without_closure
+from .foreign_loops import (
+    belongs_to_lightning,
+    in_lightning,
+    scaled_from_outside,
+    watched_scaling,
+    without_closure,
+)
 from .leftovers import Leftovers, leave, no_gradient
-from .passes import frozen_running_statistics
+from .passes import forget_casts, frozen_running_statistics
 from .perturbation import ParamWithGrad
 from .shared_options import CHOICES, SharedOptions, require_one_of
 from .sparse import SparseGradients
@@ -121,6 +127,7 @@ class ERM(Wrapper):
         """
         hand = self.by_hand
         hand.require_closed(self, "step()")
+        forget_casts()
         hand.ready &= closure is None
         alone = self.one_pass and not self.needs_domains and self.scaler is None
         if "found_inf" in self.__dict__ and (closure is not None or not alone):  # see `_step_supports_amp_scaling`
@@ -141,6 +148,7 @@ class ERM(Wrapper):
                 hand.take_single_pass(self)
         finally:
             leave(self.parameters())
+            forget_casts()
         return work.loss if closure is not None else None
 
     def _step(self, work: ClosurePasses) -> Tensor:
@@ -213,6 +221,7 @@ class ERM(Wrapper):
                 others see the same random numbers.
             onto: Add the gradient to what ``.grad`` holds.
         """
+        forget_casts()
         if not first and self.replay:
             work.replay()
         frozen = contextlib.nullcontext() if first or not self.freeze_statistics else frozen_running_statistics()
@@ -295,6 +304,7 @@ class ERM(Wrapper):
             with torch.no_grad():  # also where a step in two calls is dropped half-way
                 for m, w in zip(moved, home, strict=True):
                     m.weights.copy_(w)
+            forget_casts()
 
     def gradient_norm(self, gradients: list[Tensor]) -> Tensor:
         """L2 norm over all parameters of all groups, shape ``()``; remembered for the check before the step."""
@@ -305,11 +315,18 @@ class ERM(Wrapper):
     def _called(self, closure: Closure) -> ClosurePasses:
         """The closure after its first call, and after a look at what it made of the gradients before it."""
         watch, self._watch = self._watch, True
-        with Leftovers(self.parameters(), watch) as leftovers, torch.enable_grad():
+        with (
+            Leftovers(self.parameters(), watch) as leftovers,
+            watched_scaling(self.scaler) as scaled,
+            torch.enable_grad(),
+        ):
             work = ClosurePasses(closure, replayed=not self.one_pass)
         if self.by_hand.ready:
             return work
         work.require_loss()
+        if work.fills_gradients and self.scaler is not None and self.scaler.is_enabled() and not scaled:
+            fix = "differentiate scaler.scale(loss) in it, or return BatchLoss(loss) and differentiate nothing"
+            raise UsageError("the closure's loss was not scaled by the optimizer's scaler", "closure", fix)
         name = type(self).__name__
         if (not self.one_pass or self.needs_domains) and belongs_to_lightning(closure):
             raise in_lightning(self)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from ...base.errors import UsageError
 
@@ -40,3 +43,48 @@ def without_closure(optimizer: object) -> UsageError:
     """The error for a step without anything that its passes could call."""
     name = type(optimizer).__name__
     return UsageError("step() needs a closure", name, f"pass a function that computes the loss; {_INTEGRATIONS}")
+
+
+def require_scaled(optimizer: Any, call: str) -> None:
+    """Refuse a gradient that the optimizer's own scaler has not made larger, or was asked to divide already.
+
+    Raises:
+        UsageError: Saying which.
+    """
+    scaler = optimizer.scaler
+    if scaler is None or not scaler.is_enabled():
+        return
+    if scaler._scale is None:  # it gets one with the first loss
+        fix = "differentiate scaler.scale(loss), or let step() differentiate: return BatchLoss(loss)"
+        raise UsageError("the optimizer's scaler has scaled no loss", call, fix)
+    known = (scaler._per_optimizer_states.get(id(one)) for one in (optimizer, optimizer.base))
+    if any(state is not None and state["stage"].name == "UNSCALED" for state in known):
+        fix = "leave it out: the optimizer divides by itself, and clips with clip= of its constructor"
+        raise UsageError("scaler.unscale_() has divided the gradient already", call, fix)
+
+
+@contextmanager
+def watched_scaling(scaler: Any) -> Iterator[list[bool]]:
+    """Note in the block whether a scaler scales anything.
+
+    Yields:
+        A list with an entry for each time.
+    """
+    seen: list[bool] = []
+    if scaler is None:
+        yield seen
+        return
+    before, plain = scaler.__dict__.get("scale"), scaler.scale
+
+    def scale(outputs: Any) -> Any:
+        seen.append(True)
+        return plain(outputs)
+
+    scaler.scale = scale
+    try:
+        yield seen
+    finally:
+        if before is None:
+            del scaler.scale
+        else:
+            scaler.scale = before

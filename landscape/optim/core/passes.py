@@ -41,6 +41,16 @@ class RandomState:
         random.setstate(self.python)
 
 
+def forget_casts() -> None:
+    """Let autocast take the weights as they are now.
+
+    Within one block of it torch keeps the copies of the weights in the lower precision, whatever becomes of the
+    weights: a pass at moved weights would see those of before, and SAM would be its base. It must be called wherever
+    weights have moved, and after passes without gradients, whose copies have none.
+    """
+    torch.clear_autocast_cache()
+
+
 @contextmanager
 def frozen_running_statistics() -> Iterator[None]:
     """Leave what layers count on the way (BatchNorm, InstanceNorm, spectral norm) as it was before the block.

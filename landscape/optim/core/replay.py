@@ -11,7 +11,7 @@ import torch
 from ...base.errors import UsageError
 from .engine import ERM
 from .leftovers import Leftovers
-from .passes import RandomState, frozen_running_statistics
+from .passes import RandomState, forget_casts, frozen_running_statistics
 
 T = TypeVar("T")
 
@@ -153,6 +153,7 @@ class Replay:
 
     def _go_through(self, *, frozen: bool, replayed: bool) -> None:
         self.optimizer.zero_grad()
+        forget_casts()
         with torch.enable_grad(), frozen_running_statistics() if frozen else contextlib.nullcontext():
             for random, micro_batch in self._again:
                 if replayed:

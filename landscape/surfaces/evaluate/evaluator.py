@@ -37,6 +37,10 @@ class Evaluator:
     def __init__(
         self, problem: Problem, policy: str = "keep", test: Problem | None = None, training: Problem | None = None
     ) -> None:
+        for name, other in (("test", test), ("training", training)):
+            if other is not None and other.model is not problem.model:
+                fix = "give problem.with_examples(examples): the weights of one network move"
+                raise UsageError("it is a problem of another network", f"`{name}=`", fix)
         self.problem, self.policy, self.test, self.training = problem, policy, test, training
         self.tensors = problem.space.views
         self.centre = centre_of(problem)

@@ -82,23 +82,25 @@ class RowCache:
     def compute(
         self, task: str, names: list[str], made: Callable[[list[int]], Sequence[Any]], at_once: int = 1
     ) -> list[Any]:
-        """All rows called ``names``; ``made`` gives the arrays of ``at_once`` that are missing, by their places.
+        """All rows called ``names``; ``made`` gives the arrays of ``at_once`` neighbours, by their places.
 
-        Several processes take every so many-th of those that are missing.
+        Which rows are neighbours depends on nothing that is stored and on no number of processes, since a row's bits
+        may depend on its neighbours: where one is missing, all are made. Several processes share the groups out.
         """
-        missing = run_on_main(lambda: [i for i, name in enumerate(names) if name not in self._done])
-        own = missing if self.together else missing[self.rank :: self.world]
+        groups = [list(range(i, min(i + at_once, len(names)))) for i in range(0, len(names), at_once)]
+        wanted = run_on_main(lambda: [g for g in groups if any(names[i] not in self._done for i in g)])
+        own_groups = wanted if self.together else wanted[self.rank :: self.world]
+        missing, own = ([i for g in some for i in g] for some in (wanted, own_groups))
         known = len(names) - len(missing)
         report(task, known, len(names))
         try:
-            for k in range(0, len(own), at_once):
-                few = own[k : k + at_once]
+            for k, few in enumerate(own_groups):
                 if self.together or any(names[i] not in self._done for i in few):
                     for i, row in zip(few, made(few), strict=True):
                         self._done[names[i]] = self._pending[names[i]] = row
                         self.computed += 1
                     self._write()
-                report(task, min(known + (k + len(few)) * self.world, len(names)), len(names))
+                report(task, min(known + (k + 1) * at_once * self.world, len(names)), len(names))
         finally:  # also when stopped by Ctrl-C or an error
             self._write(everything=True)
         mine = set(range(len(names))) - set(missing) | set(own) if is_main_process() else own
