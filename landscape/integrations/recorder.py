@@ -126,6 +126,7 @@ class Recorder:
         self._reopened = False  # a finished run, which no further step was made of yet
         self._evaluation: dict[str, Any] | None = None
         self._version: int | None = None  # of the weights, after the last step
+        self._theirs = loop != "own"  # a library's loop, which may put other weights in after that
 
     def __repr__(self) -> str:
         return f"<Recorder of {self.run.path} at step {self.steps}>"
@@ -197,7 +198,7 @@ class Recorder:
     def _last_weights(self) -> str | None:
         """The hash of the weights after the last step, whose checkpoint is written if it is not there."""
         path = self.run.checkpoint_path(self.steps)
-        if self._start is None or self._version in (None, self._present_version()):
+        if not self._theirs or self._version in (None, self._present_version()):
             if not path.exists():
                 self._save_checkpoint()
             return weights_hash(self.network)

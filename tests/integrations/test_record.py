@@ -456,3 +456,64 @@ def test_commands_take_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "stranger"))
     with pytest.raises(UsageError, match="`trust=True`"):
         landscape.open(told)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_other_weights_after_the_last_step_are_not_its_checkpoint(
+    tmp_path: Path, kept: bool, caplog: pytest.LogCaptureFixture
+):
+    """Libraries put an average or the best weights in before they say that they have ended."""
+    from landscape.integrations.recorder import Recorder
+    from landscape.weights.checkpoint import read_weights
+    from landscape.weights.weights import tensors_hash, weights_hash
+
+    model, optimizer = begun()
+    with Recorder(model, optimizer, tmp_path, loop="somebody's", start=0) as recorder:
+        trained(recorder, model, optimizer, steps=3)
+        weights = {k: v.clone() for k, v in model.state_dict().items()}
+        if kept:
+            recorder.keep_last()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(0.5)
+    path = recorder.run.checkpoint_path(3)
+    assert path.exists() == kept
+    if kept:
+        assert all(torch.equal(weights[k], v) for k, v in load_file(path).items())
+        found = recorder.run.record["weights_hash"]
+        assert found == tensors_hash(read_weights(path).tensors) != weights_hash(model)
+        model.load_state_dict(weights)
+        assert found == weights_hash(model)
+    else:
+        assert recorder.run.record["weights_hash"] is None
+        assert "other weights came after step 3" in caplog.text
+
+
+def test_parameters_beside_the_network_go_on_too(tmp_path: Path):
+    """A temperature of the loss, say: it began anew after a kill, without a word."""
+
+    def go(folder: Path, die: int | None = None) -> list[Tensor]:
+        torch.manual_seed(0)
+        model, temperature = network().eval(), nn.Parameter(torch.tensor(1.0))
+        optimizer = landscape.SAM(torch.optim.SGD([*model.parameters(), temperature], lr=0.3, momentum=0.9))
+        x, y, _ = examples()
+        with landscape.record(model, optimizer, folder, every=2) as recorder:
+            for _ in recorder.until(steps=6):
+                recorder.step(
+                    optimizer.step(lambda: landscape.BatchLoss(F.cross_entropy(model(x) * temperature.exp(), y)))
+                )
+                if recorder.steps == die:
+                    raise RuntimeError
+        return [*model.parameters(), temperature]
+
+    whole = go(tmp_path / "whole")
+    with pytest.raises(RuntimeError):
+        go(tmp_path / "killed", die=3)
+    assert all(map(torch.equal, whole, go(tmp_path / "killed")))
+
+
+@pytest.mark.parametrize(("restore", "said"), [([3], "int has no state"), (torch.Generator(), "give a list")])
+def test_what_cannot_be_restored_is_refused(tmp_path: Path, restore: Any, said: str):
+    model, optimizer = begun()
+    with pytest.raises(UsageError, match=said):
+        landscape.record(model, optimizer, tmp_path, restore=restore)
