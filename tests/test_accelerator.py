@@ -31,7 +31,7 @@ def test_on_the_pretend_device(group: tuple[str, ...]) -> None:
     if (reason := reason_against()) is not None:
         pytest.skip(reason)
     files = [str(FOLDER / f"{name}.py") for name in group]
-    words = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--color", "no", *files]
+    words = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "--color", "no", *files]
     done = subprocess.run(
         words, env={**os.environ, "PRETEND_DEVICE": "1"}, capture_output=True, text=True, check=False
     )

@@ -70,6 +70,7 @@ ANALYSES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "xtrace": ("hessian", "weight_norm", {"trace": True, "trace_rtol": 0.9, "trace_method": "xtrace"}, {}),
     "labels": ("hessian", "weight_norm", {"operator": "fisher-mc", "label_samples": 2, "subsamples": 2}, {}),
     "predictions": ("hessian", "weight_norm", {"operator": "empirical-fisher", "unit": "prediction"}, {}),
+    "groups": ("hessian", "attention", {"group_by": "kind", "top": 1, "tol": 1e-2}, {}),
     "second opinion": ("hessian", "weight_norm", {"cross_check": ("pyhessian",)}, {}),
     "climbing": ("sharpness", "batch_norm", {
         "m": (4,), "rho": (0.1,), "p": "1", "inner_steps": 3, "blocks": "stratified", "adaptive": True,
@@ -104,7 +105,10 @@ NOT_COVERED = {
         "model_arg": "words for the function that makes the network, on the CPU",
         "init": "reads a file as paths do; a study's pretrained arms do it",
     },
-    HessianSpec: {"warm_start": "reads stored vectors to where the basis is, as the journal of products does"},
+    HessianSpec: {
+        "warm_start": "reads stored vectors to where the basis is, as the journal of products does",
+        "vectors": "whether they are written down",
+    },
     SharpnessSpec: {"start": "another file than the start of the run, which test_commands measures from"},
     SurfaceSpec: {},
     PathSpec: {},

@@ -29,6 +29,7 @@ NOT_COVERED = {
     "Run": PLAIN,
     "training_result": STORED,
     "render": STORED,
+    "scalars": "names of numbers that are on the host",
     "summarize": STORED,
     "write_report": STORED,
     **dict.fromkeys((n for n in landscape.__all__ if n.endswith(("Spec", "Error")) or n == "Interrupted"), PLAIN),

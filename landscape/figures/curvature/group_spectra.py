@@ -61,7 +61,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     if lines < len(names):
         notes.append(f"{len(names) - lines} groups are not drawn: there is no room")
         names, told = names[:lines], told[:lines]
-    figure = style.figure(min(HIGHEST, high * len(names) + 5.5 * style.em))
+    figure = style.figure(min(HIGHEST, max(high * len(names) + 5.5 * style.em, 13 * style.em)))
     axes = figure.subplots(1, len(columns), sharex=True, sharey=True, squeeze=False)[0]
     rows: list[Row] = []
     for panel, step in zip(axes, columns, strict=True):
