@@ -42,8 +42,8 @@ def wrong(kind: str, case: str, venue: str, columns: int) -> list[str]:
     ("spectra", "usual"), ("study-forest", "many"), ("study-settings", "many"), ("study-scatter", "many"),
     ("domain-surfaces", "usual"), ("m-sharpness", "many"), ("domain-sharpness", "many"), ("gradient-angle", "many"),
     ("unseen", "many"), ("contour", "many"), ("plane", "many"), ("eigenvalues", "many"), ("surface3d", "single"),
-    ("group-spectra", "many"), ("group-spectra", "single"), ("error-reduction", "many"), ("domain-matrix", "single"), ("path", "usual"),
-    ("training", "usual"),
+    ("group-spectra", "many"), ("group-spectra", "single"), ("error-reduction", "many"), ("domain-matrix", "single"),
+    ("path", "usual"), ("training", "usual"),
 ])  # fmt: skip
 def test_a_figure_of_one_column_is_laid_out(kind: str, case: str):
     assert wrong(kind, case, "icml", 1) == []
