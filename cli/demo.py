@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from landscape.base.errors import Interrupted
 from landscape.specs import TrainSpec
 
 from .options import Common
@@ -50,6 +51,8 @@ def run(arguments: Arguments, screen: Screen) -> dict[str, Any]:
     torch.set_num_threads(1)
     try:
         return _told(arguments.options, screen)
+    except Interrupted as stop:  # its training says how a training goes on
+        raise Interrupted(stop.what, stop.where, "run the same command again, it computes only the rest") from None
     finally:
         torch.set_num_threads(before)
 

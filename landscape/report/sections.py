@@ -56,9 +56,9 @@ CAPTIONS = {
         "single eigenvalues within the width of the smoothing.",
     ),
     "group-spectra": (
-        "Spectra of blocks",
-        "Largest eigenvalues, and the mean of all, of each block's own part of the Hessian; columns are checkpoints. "
-        "Not shown: curvature that couples blocks.",
+        "Spectra of groups of parameters",
+        "Largest eigenvalues, and the mean of all, of each group's own part of the Hessian; columns are checkpoints. "
+        "Not shown: curvature that couples groups.",
     ),
     "curvature-course": (
         "Curvature over training",

@@ -67,6 +67,12 @@ def test_a_warm_start_from_a_stored_result(tmp_path: Path):
         hessian(oracle(), top=1, warm_start=str(tmp_path / "nothing.nc"))
 
 
+def test_a_result_without_vectors_starts_nothing(tmp_path: Path):
+    path = str(hessian(oracle(), top=3, tol=1e-6, vectors=False).save(tmp_path / "hessian-1.nc"))
+    with pytest.raises(UsageError, match=r"stored without its eigenvectors .*compute it without `vectors=False`"):
+        hessian(oracle(), top=3, warm_start=path)
+
+
 def test_a_basis_that_does_not_fit_moves_to_the_host_and_then_restarts(monkeypatch: pytest.MonkeyPatch):
     """The plan for a device that is not the CPU, with so much memory as is said here."""
     problem = oracle()

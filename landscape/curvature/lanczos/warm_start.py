@@ -25,12 +25,15 @@ def stored_start(path: str, problem: Problem) -> Tensor:
         problem: Whose parameters the vectors must match.
 
     Raises:
-        UsageError: If it is no ``hessian`` result, or of other parameters.
+        UsageError: If it is no ``hessian`` result, was stored without vectors, or is of other parameters.
         DataError: If the vectors beside it are missing or damaged.
     """
     result = Result.load(path)
     if result.kind != "hessian":
         raise UsageError(f"this is a {result.kind} result", f"`warm_start={path!r}`", "name a hessian result")
+    if not (result.record.get("spec") or {}).get("vectors", True):
+        fix = "compute it without `vectors=False`"
+        raise UsageError("it was stored without its eigenvectors", f"`warm_start={path!r}`", fix)
     file = Path(path).absolute().with_suffix(".safetensors")
     try:
         stored = load_file(file)

@@ -90,7 +90,7 @@ def draw(results: Sequence[Result], style: Style) -> Drawing:
     caption = (
         f"Spectra of the diagonal blocks of the Hessian, a row per {_grouped(results)}"
         f"{', columns checkpoints' if len(columns) > 1 else ''}. A large marker is the largest eigenvalue of the "
-        "group in one seed (a cross if it did not converge), short strokes are its further eigenvalues, of either "
+        "group in one seed (a thin × if it did not converge), short strokes are its further eigenvalues, of either "
         f"end, that were computed{mean if means else ''}. {LOOKS}"
     )
     notes.append("large marker: largest eigenvalue of the group in one seed; stroke: further ones that were computed")
