@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import UsageError
+from ..base.files import folder_lock
 from ..results.result import Result
 from ..specs.claims import ClaimSpec
 from ..specs.study import Experiment, StudyReportSpec
@@ -58,7 +60,15 @@ def run(
         log.warning("%s", note)
     with folder.writing(experiment):
         do(jobs(experiment, folder, workers=workers, retry=retry), workers=workers, scheduler=scheduler)
+        _forget_dead_writers(folder)
     return status(experiment, folder)
+
+
+def _forget_dead_writers(folder: StudyFolder) -> None:
+    """Remove what says that a job is being done, where it was killed after all of it was done."""
+    for owner in sorted((folder.path / "jobs").glob("*/.lock-owner")):
+        with contextlib.suppress(UsageError), folder_lock(owner.parent):
+            pass
 
 
 def jobs(

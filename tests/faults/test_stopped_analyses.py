@@ -42,13 +42,16 @@ def note(gradient=None):
         with open(os.environ[COUNT], "ab") as file:
             file.write(b".")
     time.sleep(float(os.environ.get(PACE, "0")))
+# Of somebody's own loss every point is a pass by itself, which is what is counted, paced and struck here.
+def loss(output, target):
+    return nn.functional.cross_entropy(output, target, reduction="none")
 def data():
     x = torch.sin(torch.arange(160.0)).reshape(40, 4)
     parts = {"a": (x[:25], torch.arange(25) % 3), "b": (x[25:], torch.arange(15) % 3)}
     return {"train": parts, "test": parts}
 """
 POINT = ("c.pt", "--model", "plug.py:Counted", "--data", "plug.py:data", "--json")
-SURFACE = ("surface", *POINT, "--points", "13", "--out", "results")
+SURFACE = ("surface", *POINT, "--loss", "plug.py:loss", "--points", "13", "--out", "results")
 HESSIAN = ("hessian", *POINT, "--top", "3", "--bottom", "1", "--tol", "1e-6", "--out", "results")
 
 
