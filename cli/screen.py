@@ -28,8 +28,17 @@ def shown(text: object) -> str:
 
 
 class _Notices(logging.Handler):
+    """What the library logs, each sentence once in a command."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
-        tell(f"notice: {shown(' '.join(record.getMessage().split()))}")
+        said = shown(" ".join(record.getMessage().split()))
+        if said not in self._told:
+            self._told.add(said)
+            tell(f"notice: {said}")
 
 
 class Screen:

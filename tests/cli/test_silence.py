@@ -61,3 +61,12 @@ def test_a_command_whose_stderr_nobody_reads_goes_on(monkeypatch, capsys):
         screen.line("done")
     assert main(["hessian", "nothing-here"]) == 2  # as ever
     assert capsys.readouterr().out == "done\n"
+
+
+def test_a_notice_is_said_once_in_a_command(capsys):
+    """That there is no accelerator stood there for each of the demo's eighty computations."""
+    for _ in range(2):
+        with Screen(json=False):
+            for text in ("no accelerator", "no accelerator", "another thing"):
+                logging.getLogger("landscape").info(text)
+    assert capsys.readouterr().err.splitlines() == ["notice: no accelerator", "notice: another thing"] * 2
